@@ -1,0 +1,158 @@
+"""What the rest of the program knows of a model: pure functions of a nested dict of fp32 arrays, and its chat.
+
+A family is a frozen config (`Architecture`) that builds an NNX module. The module is split once, here; afterwards
+parameters are plain nested dicts and every method is a pure function of them that can be jitted by its caller.
+
+    a row            model.hidden(params, tokens, position, mask) -> hidden; hidden · model.head(params)ᵀ -> logits
+    a continuation   model.prefill(params, …) -> hidden, cache
+                     view = model.unstacked(params)              once, before the loop over tokens
+                     model.decode(view, cache, …) -> hidden, cache
+                     model.logits(view, hidden)                  of `view` or `params` alike
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxalign.types import Params
+from jaxalign.weights import Place
+
+Cache = Any
+"""Keys and values seen so far, in whatever form the family likes best; a PyTree whose first array axis is b."""
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """A family's config: frozen, hashable. `output` names the parameter [v d] that scores the vocabulary."""
+
+    @property
+    def output(self) -> str: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def compute_dtype(self) -> str: ...
+    def module(self) -> Any: ...
+
+
+@runtime_checkable
+class Conversation(Protocol):
+    """Messages to tokens and back; `stop` are the ids that end a turn."""
+
+    @property
+    def stop(self) -> tuple[int, ...]: ...
+    @property
+    def pad(self) -> int: ...
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def encode(self, messages: Any) -> list[int]: ...
+    def decode(self, ids: Any) -> str: ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A config's way to name a model. `open` reads and checks everything but the tensors (ModelError)."""
+
+    def open(self) -> "Model": ...
+
+
+def on_default_device(path: tuple[str, ...], array: np.ndarray) -> Array:
+    return jnp.asarray(array)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """One model, opened. `axes` has the structure of the parameters, with a tuple of logical axis names per leaf."""
+
+    config: Architecture
+    chat: Conversation
+    source: str
+    graphdef: Any
+    stepper: Any
+    shapes: Params
+    axes: Params
+    read: Callable[[Params, Place], Params]
+
+    def load(self, place: Place = on_default_device) -> Params:
+        """The source's parameters, fp32, each given to `place` as soon as it is made."""
+        return self.read(self.shapes, place)
+
+    def abstract(self) -> Params:
+        """Shapes and dtypes of the fp32 masters."""
+        return self.shapes
+
+    def hidden(
+        self, params: Params, tokens: Int[Array, "n s"], position: Int[Array, "n s"], mask: Bool[Array, "n s s"]
+    ) -> Float[Array, "n s d"]:
+        """Final hidden states (normalised, compute dtype); `mask[n, i, j]`: token i sees token j."""
+        return nnx.merge(self.graphdef, params).hidden(tokens, position, mask)
+
+    def head(self, params: Params) -> Float[Array, "v d"]:
+        """The matrix that scores the vocabulary, compute dtype; of `params` or of `unstacked(params)`."""
+        return params[self.config.output].astype(self.config.compute_dtype)
+
+    def logits(self, params: Params, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
+        """Scores, accumulated and returned in fp32."""
+        return jnp.einsum("...d,vd->...v", hidden, self.head(params), preferred_element_type=jnp.float32)
+
+    def prefill(
+        self,
+        params: Params,
+        tokens: Int[Array, "b p"],
+        position: Int[Array, "b p"],
+        mask: Bool[Array, "b p p"],
+        capacity: int,
+    ) -> tuple[Float[Array, "b d"], Cache]:
+        """Reads left-padded prompts: hidden state of the last column, and a cache of `capacity` >= p columns."""
+        if capacity < tokens.shape[1]:
+            raise ValueError(f"a cache of {capacity} columns cannot hold prompts of {tokens.shape[1]} tokens")
+        with jax.named_scope("prefill"):
+            return nnx.merge(self.graphdef, params).prefill(tokens, position, mask, capacity)
+
+    def unstacked(self, params: Params) -> Params:
+        """The parameters as `decode` wants them: layers apart, compute dtype. A copy; make it once per call."""
+        return nnx.to_pure_dict(nnx.state(nnx.merge(self.graphdef, params).unrolled()))
+
+    def decode(
+        self,
+        view: Params,
+        cache: Cache,
+        tokens: Int[Array, " b"],
+        position: Int[Array, " b"],
+        visible: Bool[Array, "b c"],
+        index: Int[Array, ""],
+    ) -> tuple[Float[Array, "b d"], Cache]:
+        """One token for each row, written to cache column `index`, which `visible` must already show."""
+        with jax.named_scope("decode"):
+            return nnx.merge(self.stepper, view).decode(cache, tokens, position, visible, index)
+
+
+def split(config: Architecture, chat: Conversation, source: str, read: Callable[[Params, Place], Params]) -> Model:
+    """The model of `config`, split into definition and parameters without making any array.
+
+    `read` makes the parameters from their shapes.
+    """
+    module = nnx.eval_shape(config.module)
+    graphdef, state = nnx.split(module)
+    stepper = nnx.graphdef(nnx.eval_shape(lambda: config.module().unrolled()))
+    axes = jax.tree.map(logical, state, is_leaf=is_variable)
+    return Model(config, chat, source, graphdef, stepper, nnx.to_pure_dict(state), nnx.to_pure_dict(axes), read)
+
+
+def is_variable(leaf: Any) -> bool:
+    return isinstance(leaf, nnx.Variable)
+
+
+def logical(variable: nnx.Variable) -> tuple[str, ...]:
+    """Names of a parameter's axes; what it was declared without is the stack of layers."""
+    names = variable.get_metadata("logical")
+    return ("layers",) * (len(variable.get_value().shape) - len(names)) + names
