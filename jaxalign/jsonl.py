@@ -1,0 +1,173 @@
+"""Strict JSON Lines: every bad row is found and named before anything is computed.
+
+A line ends at LF alone (U+2028 and its kin are text), and no more than one line of the permitted length is held in
+memory. Python's parser alone is not enough: it accepts NaN, infinities, duplicate keys and lone surrogates, and it
+refuses the rest with four kinds of exception.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from jaxalign.errors import DataError
+
+T = TypeVar("T")
+
+ROLES = ("system", "user", "assistant")
+
+SHOWN = 20
+"""Bad rows written out in one error; further ones are counted."""
+
+
+class RowError(Exception):
+    """Why one row cannot be used; `field` is empty where the whole line is at fault."""
+
+    def __init__(self, field: str, reason: str):
+        super().__init__(f"{field}: {reason}" if field else f" {reason}")
+
+
+class _NonFinite(str):
+    """What the file has where a finite number belongs: NaN, Infinity or a number beyond the floats."""
+
+
+def read(path: pathlib.Path, max_line_bytes: int, convert: Callable[[int, dict[str, Any]], T]) -> Iterator[T]:
+    """`convert(line number, object)` of every line in order; it raises RowError for a row it refuses.
+
+    Good rows are yielded as they come, and bad ones end in one DataError after the last line, each as
+    FILE:LINE:FIELD: reason. Rows may therefore be kept only when the iterator came to its end.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    problems: list[str] = []
+    number = 0
+    try:
+        for number, line in enumerate(_lines(path, max_line_bytes), 1):
+            try:
+                if line is None:
+                    raise RowError("", f"line longer than {max_line_bytes} bytes")
+                row = convert(number, parse_object(line))
+            except RowError as error:
+                problems.append(f"{path}:{number}:{error}" if len(problems) < SHOWN else "")
+            else:
+                yield row
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if number == 0:
+        raise DataError(f"{path}: empty file")
+    if problems:
+        more = [f"… and {len(problems) - SHOWN} more bad rows"] if len(problems) > SHOWN else []
+        raise DataError("\n".join([f"{path}: {len(problems)} bad rows of {number}", *problems[:SHOWN], *more]))
+
+
+def parse_object(line: bytes) -> dict[str, Any]:
+    """The JSON object a line holds. RowError for anything that strict JSON in UTF-8 does not allow."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise RowError("", f"not UTF-8: byte 0x{line[error.start]:02x} in column {error.start + 1}") from None
+    if text.startswith("\ufeff"):
+        raise RowError("", "begins with a byte order mark; save the file as UTF-8 without one")
+    try:
+        row = json.loads(text, object_pairs_hook=_unique, parse_constant=_NonFinite, parse_float=_finite)
+        if not isinstance(row, dict):
+            raise RowError("", f"{kind(row)} where an object belongs")
+        _refuse_non_finite(row, "")
+    except RecursionError:
+        raise RowError("", "nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise RowError("", f"not JSON: {error.msg} in column {error.colno}" if text.strip() else "blank line") from None
+    except ValueError:  # Python refuses to convert integers of more than some thousand digits
+        raise RowError("", "an integer of too many digits") from None
+    return row
+
+
+def check_text(value: Any, field: str) -> str:
+    """`value`, if it is a string that says something and can be encoded; RowError otherwise."""
+    if not isinstance(value, str):
+        raise RowError(field, f"{kind(value)} where a string belongs")
+    if not value.strip():
+        raise RowError(field, "blank" if value else "empty")
+    if "\0" in value:
+        raise RowError(field, f"NUL character at {value.index(chr(0)) + 1}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(field, f"lone surrogate at character {error.start + 1}") from None
+    return value
+
+
+def check_messages(messages: Any, field: str) -> tuple[Mapping[str, str], ...]:
+    """Messages of known roles, each with a text and the last one the user's; RowError otherwise."""
+    if not isinstance(messages, list) or not messages:
+        raise RowError(field, "empty" if messages == [] else f"{kind(messages)} where an array belongs")
+    checked = []
+    for index, message in enumerate(messages):
+        where = f"{field}[{index}]"
+        if not isinstance(message, dict):
+            raise RowError(where, f"{kind(message)} where an object belongs")
+        for name in ("role", "content"):
+            if name not in message:
+                raise RowError(f"{where}.{name}", "missing")
+        role = check_text(message["role"], f"{where}.role")
+        if role not in ROLES:
+            raise RowError(f"{where}.role", f"{quoted(role)} is none of {', '.join(ROLES)}")
+        checked.append({"role": role, "content": check_text(message["content"], f"{where}.content")})
+    if checked[-1]["role"] != "user":
+        raise RowError(f"{field}[{len(checked) - 1}].role", f"the last message is the {checked[-1]['role']}'s")
+    return tuple(checked)
+
+
+def kind(value: Any) -> str:
+    """What JSON calls the type of a parsed value."""
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def quoted(text: str) -> str:
+    """Text from a file, shortened and escaped, for a message."""
+    return repr(text if len(text) <= 40 else text[:39] + "…")
+
+
+def _lines(path: pathlib.Path, limit: int) -> Iterator[bytes | None]:
+    """Lines without their LF; None in place of one of more than `limit` bytes, which is skipped in pieces."""
+    with path.open("rb") as file:
+        while line := file.readline(limit + 1):
+            if line.endswith(b"\n"):
+                yield line[:-1]
+            elif len(line) <= limit:
+                yield line
+            else:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(limit + 1)
+                yield None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise RowError(_name(key), "appears twice in one object")
+        made[key] = value
+    return made
+
+
+def _finite(digits: str) -> float | _NonFinite:
+    number = float(digits)
+    return number if math.isfinite(number) else _NonFinite(digits)
+
+
+def _refuse_non_finite(value: Any, field: str) -> None:
+    if isinstance(value, _NonFinite):
+        raise RowError(field, f"{value[:40]} is not a finite number")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_non_finite(inner, f"{field}.{_name(key)}" if field else _name(key))
+    if isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_non_finite(inner, f"{field}[{index}]")
+
+
+def _name(key: str) -> str:
+    return key if key.isprintable() and 0 < len(key) <= 40 else quoted(key)
