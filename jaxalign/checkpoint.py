@@ -1,0 +1,221 @@
+"""Policies and training states of a run: saved so that a failure, a kill or a damaged disk costs at most a step.
+
+Each checkpoint is one atomic, verified directory (see `store`). A failed save is tried once more; nothing that was
+committed before is touched by it.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+
+from jaxalign import durable, store
+from jaxalign.errors import CheckpointError
+from jaxalign.types import Params
+
+_SECONDS = 1200.0  # a save that takes longer than this has failed
+
+
+class Restored(NamedTuple):
+    """A training checkpoint: what was given to `FitCheckpoints.save`."""
+
+    step: int
+    state: Any
+    data: dict[str, Any]
+    meta: dict[str, Any]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Policies
+
+
+def save_policy(path: str | os.PathLike[str], params: Params, meta: dict[str, Any]) -> None:
+    """Commits the parameters and `meta` (JSON) at `path`; one retry, then CheckpointError with the reason."""
+    place = durable.absolute(path)
+    if store.exists(place):
+        raise CheckpointError(f"{place}: a policy is already committed here")
+    store.check_documents({"meta": meta})
+    for attempt in (1, 2):
+        store.delete(place)
+        _delete_drafts(place)
+        try:
+            store.start(place, params, {"meta": meta}, step=None).result(timeout=_SECONDS)
+            store.sync(place)
+            return
+        except Exception as error:  # TensorStore and Orbax raise a dozen kinds
+            if attempt == 2:
+                _delete_drafts(place)
+                raise _failed(place, params, error) from error
+
+
+def load_policy(path: str | os.PathLike[str], abstract_params: Params) -> tuple[Params, dict[str, Any]]:
+    """(params, meta). `abstract_params` gives shape, dtype and sharding of every array (ShapeDtypeStruct).
+
+    Raises CheckpointError naming the array that is absent, of another shape or dtype, or damaged.
+    """
+    place = durable.absolute(path)
+    if not store.exists(place):
+        raise CheckpointError(f"{place}: no policy is committed here")
+    params, documents = store.load(place, abstract_params, ("meta",), step=None)
+    return params, documents["meta"]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Training states
+
+
+class FitCheckpoints:
+    """Training checkpoints `root/00000012`, written behind the training's back, the newest `keep` kept.
+
+    Only one process may use `root`: half-written checkpoints found at construction are deleted.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], every: int, keep: int):
+        if every < 1 or keep < 1:
+            raise ValueError("every and keep are at least 1")
+        self._root = durable.absolute(root)
+        self._every = every
+        self._keep = keep
+        self._pending: tuple[int, int, Any] | None = None  # step, bytes, response
+        self._sweep()
+
+    def __enter__(self) -> "FitCheckpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:  # what stopped the training is the news; a failed save was said on stderr
+            self._settle()
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is wanted after `step` steps."""
+        return step % self._every == 0
+
+    def steps(self) -> list[int]:
+        """The committed steps, oldest first."""
+        if not self._root.is_dir():
+            return []
+        names = [entry.name for entry in self._root.iterdir()]
+        return sorted(int(name) for name in names if name.isdecimal() and store.exists(self._root / name))
+
+    def save(self, step: int, state: Any, data: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Starts saving a PyTree of arrays and two JSON objects; returns once the arrays may be overwritten.
+
+        The checkpoint of a step that is committed stays as it is. When this save cannot start, or the previous
+        one failed in the meantime, one more attempt is made and waited for; then CheckpointError with the reason.
+        """
+        documents = {"data": data, "meta": meta}
+        store.check_documents(documents)
+        failure = self._settle()
+        if step in self.steps():
+            return
+        with durable.storage_errors(self._root, 0):
+            durable.make_directory(self._root)
+        place = self._place(step)
+        if failure is None:
+            try:
+                self._pending = (step, _bytes(state), store.start(place, state, documents, step))
+                return
+            except Exception as error:
+                self._tell(step, _bytes(state), error)
+        try:
+            store.start(place, state, documents, step).result(timeout=_SECONDS)
+            store.sync(place)
+        except Exception as error:
+            self._sweep()
+            raise _failed(place, state, error) from error
+        self._thin()
+
+    def restore(self, abstract_state: Any) -> Restored | None:
+        """The newest good checkpoint on the devices of `abstract_state`; None when there never was one.
+
+        A damaged one is moved aside to `damaged-<step>` and the next older one is tried. Raises CheckpointError
+        when none is good, or when one does not fit the tree, shapes or dtypes of `abstract_state`.
+        """
+        self._settle()
+        for step in reversed(self.steps()):
+            try:
+                state, documents = store.load(self._place(step), abstract_state, ("data", "meta"), step)
+                return Restored(step, state, documents["data"], documents["meta"])
+            except store.DamagedError as error:
+                aside = self._set_aside(step)
+                print(f"{error}; moved to {aside.name}, trying an older one", file=sys.stderr, flush=True)
+        if self._root.exists() and any(entry.name.startswith("damaged-") for entry in self._root.iterdir()):
+            raise CheckpointError(
+                f"{self._root}: every training checkpoint is damaged; delete this directory to begin this fit again"
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits for the save that is under way; CheckpointError when it failed."""
+        failure = self._settle()
+        if failure is not None:
+            raise CheckpointError(f"the last training checkpoint is missing: {failure}")
+
+    def _settle(self) -> str | None:
+        """Waits for the save under way and deletes the ones too many; says on stderr, and returns, what failed."""
+        if self._pending is None:
+            return None
+        (step, size, response), self._pending = self._pending, None
+        try:
+            response.result(timeout=_SECONDS)
+            store.sync(self._place(step))
+        except Exception as error:
+            return self._tell(step, size, error)
+        self._thin()
+        return None
+
+    def _tell(self, step: int, size: int, error: Exception) -> str:
+        self._sweep()
+        message = f"{self._place(step)}: not saved: {durable.refusal(error, self._root, size)}"
+        print(message, file=sys.stderr, flush=True)
+        return message
+
+    def _thin(self) -> None:
+        for old in self.steps()[: -self._keep]:
+            store.delete(self._place(old))
+
+    def _place(self, step: int) -> epath.Path:
+        return self._root / f"{step:08d}"
+
+    def _sweep(self) -> None:
+        """Deletes half-written and half-deleted checkpoints; they hold room that the next save may need."""
+        if not self._root.is_dir():
+            return
+        for entry in self._root.iterdir():
+            if not entry.name.startswith("damaged-") and not (entry.name.isdecimal() and store.exists(entry)):
+                with contextlib.suppress(OSError):
+                    entry.rmtree() if entry.is_dir() else entry.unlink()
+
+    def _set_aside(self, step: int) -> epath.Path:
+        names = {entry.name for entry in self._root.iterdir()}
+        candidates = [f"damaged-{step}", *(f"damaged-{step}-{again}" for again in range(2, len(names) + 3))]
+        return self._place(step).rename(self._root / next(name for name in candidates if name not in names))
+
+
+def _failed(path: epath.Path, tree: Any, error: Exception) -> CheckpointError:
+    reason = durable.refusal(error, path.parent, _bytes(tree))
+    return CheckpointError(f"{path}: cannot be saved: {reason}. Everything saved before is intact")
+
+
+def _delete_drafts(path: epath.Path) -> None:
+    """Deletes what a failed or killed save of `path` left beside it."""
+    if not path.parent.exists():
+        return
+    draft = re.compile(re.escape(path.name) + r"\.orbax-checkpoint-tmp.*")
+    for entry in path.parent.iterdir():
+        if draft.fullmatch(entry.name):
+            with contextlib.suppress(OSError):
+                entry.rmtree()
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,92 @@
+"""Files that outlive a crash, and what is said when the disk refuses.
+
+On a local file system files and directories are synced; an object store puts a file whole and needs none of it.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import typing
+from collections.abc import Iterator
+
+from etils import epath
+
+from jaxalign.errors import CheckpointError
+
+
+def absolute(path: str | os.PathLike[str]) -> epath.Path:
+    """The path, independent of the working directory from now on (Orbax takes no other)."""
+    place = epath.Path(path)
+    return epath.Path(os.path.abspath(place)) if is_local(place) else place
+
+
+def is_local(path: epath.Path) -> bool:
+    """Whether the path is on a mounted file system rather than in a bucket."""
+    return "://" not in os.fspath(path)
+
+
+def write_file(path: epath.Path, content: bytes) -> None:
+    """Writes and syncs one file, whole or not at all."""
+    if not is_local(path):
+        path.write_bytes(content)
+        return
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def make_directory(path: epath.Path) -> None:
+    """Creates the directory and its parents, durably."""
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in missing:
+        sync_directory(directory.parent)
+
+
+def sync_directory(path: epath.Path) -> None:
+    """Makes the names inside a local directory durable."""
+    if is_local(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def storage_errors(path: epath.Path, needed: int) -> Iterator[None]:
+    """Turns the operating system's refusals into CheckpointError; `needed` is in bytes."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {refusal(error, path, needed)}") from error
+
+
+def refusal(error: BaseException, path: epath.Path, needed: int) -> str:
+    """Why a write failed, in words; on a full disk with the bytes needed and free."""
+    chain, link = [], typing.cast("BaseException | None", error)
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    texts = " ".join(str(item) for item in chain)
+    full = any(isinstance(item, OSError) and item.errno in (errno.ENOSPC, errno.EDQUOT) for item in chain)
+    if full or "No space left" in texts:
+        return f"no space left on the disk: {needed / 1e6:,.1f} MB needed, {_free(path)}; make room and run again"
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first if isinstance(error, OSError) else f"{type(error).__name__}: {first[:300]}"
+
+
+def _free(path: epath.Path) -> str:
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(place).free / 1e6:,.1f} MB free"
+    return "free space unknown"
