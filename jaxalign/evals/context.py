@@ -1,0 +1,63 @@
+"""What an eval sees: held-out prompts, every policy's answers to them, the oracle, and log-probs on demand."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from jaxalign.types import Metrics, Oracle, Prompt, Rollouts
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """`responses` by policy name in the order of the iterates: "base", "iterate-1", …; the last one is evaluated.
+
+    Names and responses of the same b prompts. `logps(policy, rollouts)` are that policy's log-prob sums [b m] in
+    nats.
+    """
+
+    prompts: tuple[Prompt, ...]
+    responses: Mapping[str, Rollouts]
+    oracle: Oracle
+    logps: Callable[[str, Rollouts], Float[np.ndarray, "b m"]]
+    key: PRNGKeyArray
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.responses)
+
+    @property
+    def current(self) -> Rollouts:
+        """The evaluated policy's responses."""
+        return self.responses[self.names[-1]]
+
+    def opponent(self, role: str) -> str | None:
+        """Name of the policy in a role: "base" is the first, "previous" the one before the last, else a name.
+
+        None when there is none yet: the base has no previous policy, and a named iterate may lie ahead.
+        """
+        before = self.names[:-1]
+        if role == "base":
+            return self.names[0]
+        if role == "previous":
+            return before[-1] if before else None
+        return role if role in self.names else None
+
+
+@runtime_checkable
+class Eval(Protocol):
+    """HeldOut → {metric: value}. Pure."""
+
+    def __call__(self, context: HeldOut) -> Metrics: ...
+
+
+def role_problems(roles: tuple[str, ...]) -> Iterable[str]:
+    """What is wrong with a list of opponents."""
+    if not roles:
+        yield "against must name at least one policy: base, previous or iterate-N"
+    for role in roles:
+        number = role.removeprefix("iterate-")
+        if role not in ("base", "previous") and not (number != role and number.isdecimal()):
+            yield f"against must name base, previous or iterate-N, got {role!r}"

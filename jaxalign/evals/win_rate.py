@@ -1,0 +1,122 @@
+"""Win rates between policies on held-out prompts under the oracle, with bootstrap confidence intervals.
+
+    win rate(A, B) = mean over prompts of Σ_ij wA_i wB_j P(y_i ≻ y′_j)
+
+over all pairs of an answer of A and one of B (w = 1/m for samples). Identical texts are at 1/2. Intervals are
+percentile bootstraps over prompts (Efron 1979): prompts, not answers, are the sampled unit.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from jaxalign.evals.context import HeldOut, role_problems
+from jaxalign.types import Metrics, Oracle, Preferences, Rollouts
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """The evaluated policy against others; an opponent that does not exist yet is left out.
+
+    Metrics, in [0, 1]: `win_rate/vs_<role>`, its 95 % interval `…_ci95_low` and `…_ci95_high`, and
+    `win_rate/vs_<role>/<annotator>` for each annotator alone.
+    """
+
+    against: tuple[str, ...] = ("base", "previous")
+    resamples: int = 2000
+    """bootstrap resamples of the prompts, >= 1"""
+
+    def problems(self) -> Iterable[str]:
+        yield from role_problems(self.against)
+        if self.resamples < 1:
+            yield f"resamples must be at least 1, got {self.resamples}"
+
+    def __call__(self, context: HeldOut) -> Metrics:
+        metrics: Metrics = {}
+        for role in self.against:
+            name = context.opponent(role)
+            if name is None:
+                continue
+            pair = [context.current, context.responses[name]]
+            preferences = joint_preferences(context.oracle, pair, context.key)
+            rates = between(preferences.prefer, pair)[:, 0, 1]
+            low, high = bootstrap_interval(rates, context.key, self.resamples)
+            metrics |= {
+                f"win_rate/vs_{role}": float(rates.mean()),
+                f"win_rate/vs_{role}_ci95_low": low,
+                f"win_rate/vs_{role}_ci95_high": high,
+            }
+            for annotator, prefer in zip(preferences.annotators, preferences.by_annotator, strict=True):
+                metrics[f"win_rate/vs_{role}/{annotator}"] = float(between(prefer, pair)[:, 0, 1].mean())
+        return metrics
+
+
+def win_rate_matrix(context: HeldOut) -> tuple[tuple[str, ...], Float[np.ndarray, "k k"]]:
+    """Names of all policies and [i, j] = win rate of policy i against policy j; complements add up to exactly 1."""
+    policies = list(context.responses.values())
+    preferences = joint_preferences(context.oracle, policies, context.key)
+    return context.names, between(preferences.prefer, policies).mean(0)
+
+
+def joint_preferences(oracle: Oracle, policies: Sequence[Rollouts], key: PRNGKeyArray) -> Preferences:
+    """The oracle's preferences among the answers of all policies, policy after policy along m."""
+    return oracle(side_by_side(policies), key)
+
+
+def between(prefer: Float[np.ndarray, "b m m"], policies: Sequence[Rollouts]) -> Float[np.ndarray, "b k k"]:
+    """Each prompt's win rates between k policies whose answers lie policy after policy along m.
+
+    Summed as advantages P − 1/2 and rounded to multiples of 2^-40, so that complements stay exact through sums.
+    """
+    owner = np.repeat(np.arange(len(policies)), [rollouts.weights.shape[1] for rollouts in policies])
+    weights = np.concatenate([rollouts.weights for rollouts in policies], 1).astype(np.float64)
+    share = weights[:, :, None] * (owner[:, None] == np.arange(len(policies)))
+    advantage = np.einsum("bik,bij,bjl->bkl", share, prefer.astype(np.float64) - 0.5, share)
+    advantage = (advantage - advantage.swapaxes(1, 2)) / 2
+    return 0.5 + np.round(advantage * 2**40) / 2**40
+
+
+def side_by_side(policies: Sequence[Rollouts]) -> Rollouts:
+    """One set of rollouts with every policy's answers along m, tokens padded to the longest; weights 1 in all."""
+    first = policies[0]
+    longest = max(rollouts.tokens.shape[2] for rollouts in policies)
+
+    def padded(tokens: Int[np.ndarray, "b m t"] | Float[np.ndarray, "b m t"]) -> np.ndarray:
+        return np.pad(tokens, ((0, 0), (0, 0), (0, longest - tokens.shape[2])))
+
+    return Rollouts(
+        prompts=first.prompts,
+        texts=tuple(sum(texts, ()) for texts in zip(*(rollouts.texts for rollouts in policies), strict=True)),
+        prompt_tokens=first.prompt_tokens,
+        prompt_lengths=first.prompt_lengths,
+        tokens=np.concatenate([padded(rollouts.tokens) for rollouts in policies], 1),
+        lengths=np.concatenate([rollouts.lengths for rollouts in policies], 1),
+        finished=np.concatenate([rollouts.finished for rollouts in policies], 1),
+        logps=np.concatenate([padded(rollouts.logps) for rollouts in policies], 1),
+        weights=np.concatenate([rollouts.weights for rollouts in policies], 1) / len(policies),
+    )
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, " b"], key: PRNGKeyArray, resamples: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `values`, seeded by `key`."""
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    drawn = generator.integers(len(values), size=(resamples, len(values)))
+    low, high = np.quantile(values[drawn].mean(-1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def format_matrix(names: Sequence[str], matrix: Float[np.ndarray, "k k"]) -> str:
+    """Plain-text table: row policy's win rate against column policy, per cent."""
+    wide = max(len(name) for name in names)
+    head = " " * wide + "".join(f"  {name:>{max(len(name), 5)}}" for name in names)
+    body = [
+        f"{name:<{wide}}"
+        + "".join(f"  {100 * rate:>{max(len(other), 5)}.1f}" for other, rate in zip(names, row, strict=True))
+        for name, row in zip(names, matrix, strict=True)
+    ]
+    return "\n".join([head, *body])

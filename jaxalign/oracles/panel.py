@@ -1,0 +1,107 @@
+"""The panel of annotators: scalar scores → P(i ≻ j), kept apart by annotator and mixed by weight.
+
+    advantage_a(i, j) = tanh((score_a(i) − score_a(j)) / (2 temperature_a)) / 2        Bradley & Terry 1952, minus 1/2
+    P_a(i ≻ j)        = 1/2 + advantage_a(i, j)          = sigmoid of the score difference over the temperature
+    P(i ≻ j)          = 1/2 + Σ_a weight_a advantage_a(i, j) / Σ_a weight_a
+
+Temperature 0 is a hard vote with ties at 1/2. Every annotator alone is transitive; so is the majority of two with
+equal weights and temperatures above 0 on its own scale, since tanh u + tanh v > 0 exactly when u + v > 0. Unequal
+weights, and three annotators or more, can cycle: with three near-hard votes, i ≻ j ≻ k, j ≻ k ≻ i and k ≻ i ≻ j
+(Condorcet 1785).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from jaxalign.errors import ConfigError, DataError
+from jaxalign.oracles.annotators import Annotator
+from jaxalign.types import Preferences, Prompt, Rollouts
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """An annotator's place in a panel."""
+
+    annotator: Annotator
+    weight: float = 1.0
+    """share of the vote before normalisation, > 0"""
+    temperature: float = 1.0
+    """score difference, in the annotator's unit, at which it is 73 % sure; 0: always sure"""
+
+    def problems(self) -> Iterable[str]:
+        if not 0 < self.weight < np.inf:
+            yield f"weight must be positive and finite, got {self.weight}"
+        if not 0 <= self.temperature < np.inf:
+            yield f"temperature must be at least 0 and finite, got {self.temperature}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Oracle: the weighted vote of annotators. Needs no key; identical texts are at exactly 1/2."""
+
+    annotators: tuple[Weighted, ...]
+
+    def problems(self) -> Iterable[str]:
+        if not self.annotators:
+            yield "annotators must name at least one annotator"
+        names = self.names
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"annotators must have different names, got {name!r} {names.count(name)} times: set `name`"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(member.annotator.name for member in self.annotators)
+
+    def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
+        """Preferences among each prompt's responses.
+
+        Raises:
+            DataError: an annotator gave a score that is not finite; names annotator, prompt and response.
+        """
+        table = np.stack(
+            [self.scores(prompt, texts) for prompt, texts in zip(rollouts.prompts, rollouts.texts, strict=True)], axis=1
+        )
+        return self.preferences(table)
+
+    def scores(self, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, "o m"]:
+        """Each annotator's scores of one prompt's texts, in its own unit."""
+        return np.stack([_checked(member.annotator, prompt, texts) for member in self.annotators])
+
+    def preferences(self, scores: Float[np.ndarray, "o b m"]) -> Preferences:
+        """The module's formulas for b prompts' scores."""
+        each = np.stack(
+            [advantages(table, member.temperature) for member, table in zip(self.annotators, scores, strict=True)]
+        )
+        weights = np.array([member.weight for member in self.annotators], np.float64)
+        mixed = ((weights / weights.sum())[:, None, None, None] * each).sum(0)
+        largest = np.finfo(np.float32).max
+        shown = scores.clip(-largest, largest).astype(np.float32)
+        return Preferences(self.names, probabilities(mixed), probabilities(each), shown)
+
+
+def advantages(scores: Float[np.ndarray, "b m"], temperature: float) -> Float[np.ndarray, "b m m"]:
+    """P(i ≻ j) − 1/2 for one annotator."""
+    with np.errstate(over="ignore", under="ignore"):
+        difference = scores[:, :, None] - scores[:, None, :]
+        return np.sign(difference) / 2 if temperature == 0 else np.tanh(difference / (2 * temperature)) / 2
+
+
+def probabilities(advantage: Float[np.ndarray, "*batch m m"]) -> Float[np.ndarray, "*batch m m"]:
+    """1/2 + advantage in fp32, rounded on the winner's side so that P(i ≻ j) + P(j ≻ i) is exactly 1."""
+    advantage = (advantage - np.swapaxes(advantage, -1, -2)) / 2
+    winner = (0.5 + np.abs(advantage)).astype(np.float32).clip(max=np.float32(1))
+    return np.where(advantage < 0, 1 - winner, winner)
+
+
+def _checked(annotator: Annotator, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]:
+    scores = np.asarray(annotator(prompt, texts), np.float64)
+    if scores.shape != (len(texts),):
+        raise ConfigError(
+            f"annotator {annotator.name!r} must give one score a text, {len(texts)} in all; got shape {scores.shape}"
+        )
+    for index in np.flatnonzero(~np.isfinite(scores)):
+        raise DataError(f"annotator {annotator.name!r} scored response {index} of prompt {prompt.id!r} {scores[index]}")
+    return scores

@@ -1,0 +1,242 @@
+"""Preferences → training groups of two responses: which pairs to train on, and what label they carry.
+
+The theorem behind INPO and COMAL wants pairs drawn i.i.d. from the policy that sampled (`RandomPair`, or `AllPairs`,
+which is its expectation); `BestSecond` is what COMAL's released code does and `BestWorst` what INPO's paper does,
+and both solve another game. A pair of identical texts says nothing (P = 1/2, margin 0, no gradient), so no rule makes
+one; a prompt whose responses are all alike gives no group and is counted by `pairing_metrics`.
+
+Every group is oriented by its label, the preferred response first.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+from jaxalign.types import Groups, Metrics, Preferences, Rollouts
+
+
+@runtime_checkable
+class Label(Protocol):
+    """(P(first ≻ second), key) → (is the first chosen, the label P(chosen ≻ rejected)), one of each a pair."""
+
+    def __call__(
+        self, prefer: Float[np.ndarray, " g"], key: PRNGKeyArray
+    ) -> tuple[Bool[np.ndarray, " g"], Float[np.ndarray, " g"]]: ...
+
+
+@dataclass(frozen=True)
+class SoftLabel:
+    """The oracle's probability as it is; the more probable winner is chosen, the first on a tie. No label noise."""
+
+    def __call__(
+        self, prefer: Float[np.ndarray, " g"], key: PRNGKeyArray
+    ) -> tuple[Bool[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+        return prefer >= 0.5, np.maximum(prefer, 1 - prefer)
+
+
+@dataclass(frozen=True)
+class BernoulliLabel:
+    """One vote: the winner is drawn with the oracle's probability and certain from then on (what a rater gives)."""
+
+    def __call__(
+        self, prefer: Float[np.ndarray, " g"], key: PRNGKeyArray
+    ) -> tuple[Bool[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+        drawn = np.asarray(jax.random.uniform(key, prefer.shape))
+        return drawn < prefer, np.ones_like(prefer)
+
+
+@dataclass(frozen=True)
+class MajorityLabel:
+    """The more probable winner, certain. A tie stays a tie (1/2): no majority is made up."""
+
+    def __call__(
+        self, prefer: Float[np.ndarray, " g"], key: PRNGKeyArray
+    ) -> tuple[Bool[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+        return prefer >= 0.5, np.where(prefer == 0.5, prefer, np.ones_like(prefer))
+
+
+@dataclass(frozen=True)
+class RankLabel:
+    """The better rank, certain, whatever the oracle thinks of the two alone. For rules that rank."""
+
+    def __call__(
+        self, prefer: Float[np.ndarray, " g"], key: PRNGKeyArray
+    ) -> tuple[Bool[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+        return np.ones(prefer.shape, bool), np.ones_like(prefer)
+
+
+@dataclass(frozen=True)
+class RandomPair:
+    """Pairs (y, y′) drawn i.i.d. from the policy, given that they differ: the law INPO's theorem asks for.
+
+    Responses (i, j) of different text are drawn with probability w_i w_j / D, D = Σ w_i w_j over all of them: for
+    samples (w = 1/m) any two are an i.i.d. pair, for an enumerated policy the draw is from π⊗π. A group weighs
+    D / `pairs_per_prompt`, so the expected loss is that under π⊗π but for pairs of one text, which have no gradient.
+    """
+
+    pairs_per_prompt: int = 1
+    """drawn independently of one another, >= 1"""
+    label: Label = BernoulliLabel()
+    """who is chosen, and how surely"""
+
+    def problems(self) -> Iterable[str]:
+        yield from unranked_problems(self.label)
+        if self.pairs_per_prompt < 1:
+            yield f"pairs_per_prompt must be at least 1, got {self.pairs_per_prompt}"
+
+    def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups:
+        draw_key, label_key = jax.random.split(key)
+        weights = rollouts.weights.astype(np.float64)
+        joint = weights[:, :, None] * weights[:, None, :] * ~duplicates(rollouts)
+        differ = joint.sum((1, 2))
+        prompt = np.repeat(np.flatnonzero(differ > 0), self.pairs_per_prompt)
+        cumulative = joint.reshape(len(joint), -1).cumsum(-1)[prompt]
+        drawn = np.asarray(jax.random.uniform(draw_key, prompt.shape), np.float64) * cumulative[:, -1]
+        pairs = np.stack(np.divmod((cumulative <= drawn[:, None]).sum(-1), weights.shape[1]), -1)
+        return labelled(
+            rollouts, preferences, prompt, pairs, differ[prompt] / self.pairs_per_prompt, self.label, label_key
+        )
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """Every unordered pair i < j of different text once, weight 2 w_i w_j: `RandomPair` in expectation, no noise.
+
+    Σ_{i<j} 2 w_i w_j loss(i, j) = E_{π⊗π} loss − Σ_i w_i² loss(i, i) for a loss that does not change when a pair and
+    its label are swapped together; the pairs left out have no gradient. Exact for an enumerated policy.
+    """
+
+    label: Label = SoftLabel()
+    """who is chosen, and how surely"""
+
+    def problems(self) -> Iterable[str]:
+        yield from unranked_problems(self.label)
+
+    def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups:
+        count, samples = rollouts.weights.shape
+        first, second = np.triu_indices(samples, 1)
+        prompt = np.repeat(np.arange(count), len(first))
+        pairs = np.tile(np.stack([first, second], -1), (count, 1))
+        weights = rollouts.weights.astype(np.float64)
+        weight = 2 * weights[prompt, pairs[:, 0]] * weights[prompt, pairs[:, 1]]
+        return labelled(rollouts, preferences, prompt, pairs, weight, self.label, key)
+
+
+@dataclass(frozen=True)
+class BestSecond:
+    """Rank 1 against rank 2: the pairing of COMAL's released code (Liu et al. 2024, arXiv 2410.23223).
+
+    Rank is the mean win probability against the prompt's other distinct texts (see `ranking`).
+    """
+
+    label: Label = RankLabel()
+    """who is chosen, and how surely"""
+
+    def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups:
+        return ranked(rollouts, preferences, 1, self.label, key)
+
+
+@dataclass(frozen=True)
+class BestWorst:
+    """Rank 1 against the last rank: best against worst of m, as INPO (arXiv 2407.00617) and SPPO (2405.00675) train.
+
+    Rank is the mean win probability against the prompt's other distinct texts (see `ranking`).
+    """
+
+    label: Label = RankLabel()
+    """who is chosen, and how surely"""
+
+    def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups:
+        return ranked(rollouts, preferences, -1, self.label, key)
+
+
+def unranked_problems(label: Label) -> Iterable[str]:
+    """What is wrong with a label for a rule that does not rank."""
+    if isinstance(label, RankLabel):
+        yield "label is RankLabel, but this rule ranks nothing; use SoftLabel, BernoulliLabel or MajorityLabel"
+
+
+def ranking(texts: tuple[str, ...], prefer: Float[np.ndarray, "m m"]) -> list[int]:
+    """Indices of the distinct texts, best first, by mean P(· ≻ other distinct text); ties by text, lower first.
+
+    Identical texts are one candidate, the first of them. Neither rank nor tie depends on the order of the responses.
+    """
+    distinct = [texts.index(text) for text in sorted(set(texts))]
+    table = prefer[np.ix_(distinct, distinct)].astype(np.float64)
+    order = np.argsort(-table.sum(-1), kind="stable")
+    return [distinct[index] for index in order]
+
+
+def ranked(rollouts: Rollouts, preferences: Preferences, rank: int, label: Label, key: PRNGKeyArray) -> Groups:
+    """The best response against the one at `rank` (0-based, negative from the end), one group a prompt."""
+
+    def rows() -> Iterator[tuple[int, int, int]]:
+        for prompt, (texts, prefer) in enumerate(zip(rollouts.texts, preferences.prefer, strict=True)):
+            order = ranking(texts, prefer)
+            if len(order) > 1:
+                yield prompt, order[0], order[rank]
+
+    table = np.array(list(rows()), np.int64).reshape(-1, 3)
+    return labelled(rollouts, preferences, table[:, 0], table[:, 1:], np.ones(len(table)), label, key)
+
+
+def labelled(
+    rollouts: Rollouts,
+    preferences: Preferences,
+    prompt: Int[np.ndarray, " g"],
+    pairs: Int[np.ndarray, "g 2"],
+    weight: Float[np.ndarray, " g"],
+    label: Label,
+    key: PRNGKeyArray,
+) -> Groups:
+    """Groups of the given pairs, oriented by their labels, without pairs of identical texts or of weight 0."""
+    first, second = pairs.T
+    chosen, prefer = label(preferences.prefer[prompt, first, second], key)
+    responses = np.where(chosen[:, None], pairs, pairs[:, ::-1])
+    keep = (weight > 0) & ~duplicates(rollouts)[prompt, first, second]
+    win = np.einsum("bij,bj->bi", preferences.prefer, rollouts.weights)
+    return Groups(
+        prompt=prompt[keep].astype(np.int32),
+        responses=responses[keep].astype(np.int32),
+        prefer=prefer[keep].astype(np.float32),
+        weight=weight[keep].astype(np.float32),
+        win=win[prompt[:, None], responses][keep].astype(np.float32),
+    )
+
+
+def duplicates(rollouts: Rollouts) -> Bool[np.ndarray, "b m m"]:
+    """Whether responses i and j of a prompt are the same text."""
+    firsts = np.array([[texts.index(text) for text in texts] for texts in rollouts.texts], np.int64)
+    firsts = firsts.reshape(rollouts.weights.shape)
+    return firsts[:, :, None] == firsts[:, None, :]
+
+
+def pairing_metrics(rollouts: Rollouts, preferences: Preferences, groups: Groups) -> Metrics:
+    """What the rule made of the preferences; shares are 0 where there is nothing to share.
+
+    `pairs/groups`, `pairs/dropped_prompts` (prompts without a group), `pairs/mean_prefer` (the label), `pairs/ties`
+    (share of groups the oracle holds at exactly 1/2), `pairs/duplicates` (share of responses whose text came before
+    among their prompt's), `pairs/agreement` and `pairs/agreement/<annotator>` (mean P(chosen ≻ rejected) of the
+    oracle and of each annotator).
+    """
+    chosen, rejected = groups.responses.T
+    oracle = preferences.prefer[groups.prompt, chosen, rejected]
+    each = preferences.by_annotator[:, groups.prompt, chosen, rejected]
+    distinct = sum(len(set(texts)) for texts in rollouts.texts)
+    return {
+        "pairs/groups": float(len(groups.prompt)),
+        "pairs/dropped_prompts": float(len(rollouts.prompts) - len(np.unique(groups.prompt))),
+        "pairs/mean_prefer": _mean(groups.prefer),
+        "pairs/ties": _mean(oracle == 0.5),
+        "pairs/duplicates": 1 - distinct / max(rollouts.weights.size, 1),
+        "pairs/agreement": _mean(oracle),
+    } | {f"pairs/agreement/{name}": _mean(row) for name, row in zip(preferences.annotators, each, strict=True)}
+
+
+def _mean(values: Float[np.ndarray, " g"] | Bool[np.ndarray, " g"]) -> float:
+    """Mean in fp64, 0 for none."""
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0

@@ -1,0 +1,62 @@
+"""Rollouts and preferences made by hand, for tests of oracles, pairings and evals."""
+
+import numpy as np
+
+from jaxalign.types import Preferences, Prompt, Rollouts
+
+
+def prompt(text: str, name: str = "p0") -> Prompt:
+    return Prompt(name, ({"role": "user", "content": text},))
+
+
+def rollouts(texts, asked="Why?", weights=None, tokens=None, lengths=None, logps=None) -> Rollouts:
+    """`texts` [b][m]; tokens default to one token a response, numbered along m."""
+    count, samples = len(texts), len(texts[0])
+    if tokens is None:
+        tokens = np.tile(np.arange(samples, dtype=np.int32)[:, None], (count, 1, 1))
+    if lengths is None:
+        lengths = np.full((count, samples), tokens.shape[2], np.int32)
+    asked = [asked] * count if isinstance(asked, str) else asked
+    return Rollouts(
+        prompts=tuple(prompt(text, f"p{index}") for index, text in enumerate(asked)),
+        texts=tuple(tuple(row) for row in texts),
+        prompt_tokens=np.ones((count, 2), np.int32),
+        prompt_lengths=np.full(count, 2, np.int32),
+        tokens=tokens,
+        lengths=lengths,
+        finished=np.ones((count, samples), bool),
+        logps=np.full(tokens.shape, -1.0, np.float32) if logps is None else logps,
+        weights=np.full((count, samples), 1 / samples, np.float32) if weights is None else weights,
+    )
+
+
+def permuted(given: Rollouts, order) -> Rollouts:
+    """The same rollouts with every prompt's responses in another order."""
+    return Rollouts(
+        prompts=given.prompts,
+        texts=tuple(tuple(row[index] for index in order) for row in given.texts),
+        prompt_tokens=given.prompt_tokens,
+        prompt_lengths=given.prompt_lengths,
+        tokens=given.tokens[:, order],
+        lengths=given.lengths[:, order],
+        finished=given.finished[:, order],
+        logps=given.logps[:, order],
+        weights=given.weights[:, order],
+    )
+
+
+def preferences(prefer) -> Preferences:
+    """One annotator's, from P(i beats j) [b m m]."""
+    prefer = np.asarray(prefer, np.float32)
+    return Preferences(("one",), prefer, prefer[None], np.zeros((1, *prefer.shape[:2]), np.float32))
+
+
+def random_prefer(rng: np.random.Generator, count: int, samples: int, ties: float = 0.0) -> np.ndarray:
+    """Random P(i beats j) in fp32 with exact complements; about a share `ties` of pairs at exactly 1/2."""
+    above = rng.uniform(0.5, 1.0, (count, samples, samples)).astype(np.float32)
+    above[rng.uniform(size=above.shape) < ties] = 0.5
+    above = np.where(rng.uniform(size=above.shape) < 0.5, above, 1 - above)
+    upper = np.triu(np.ones((samples, samples), bool), 1)
+    return np.where(upper, above, 1 - above.swapaxes(1, 2)) * ~np.eye(samples, dtype=bool) + np.eye(
+        samples, dtype=np.float32
+    ) * np.float32(0.5)
