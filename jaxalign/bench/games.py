@@ -1,0 +1,211 @@
+"""Games at scale: a sweep against a NumPy loop, a game of 10,000 actions, and success on 1,000 random games.
+
+The sweep is ten learners from 1,000 random starts on the three-action game, one compiled call in fp32; the loop is the
+same updates in NumPy (fp64), one step of one run at a time, timed on a few starts in the same process and scaled. Both
+end at the same policies, which is checked. The success rates are those of adaptive COMAL with its defaults and of COMAL
+with eta 0.3, tau 0.1, 100 inner steps: last iterate's duality gap at most 1e-8, uniform start.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.games.families import suite, three_action
+from jaxalign.games.game import MatrixGame, uniform
+from jaxalign.games.learner import run as play
+from jaxalign.games.learners.adaptive_comal import AdaptiveComal
+from jaxalign.games.learners.comal import Comal
+from jaxalign.games.learners.egpo import EGPO
+from jaxalign.games.learners.inpo import INPO
+from jaxalign.games.learners.magnetic import Magnetic
+from jaxalign.games.learners.mwu import MWU
+from jaxalign.games.learners.nash_md import NashMD
+from jaxalign.games.learners.nash_mp import NashMP
+from jaxalign.games.learners.omwu import OMWU
+from jaxalign.games.learners.online_ipo import OnlineIPO
+from jaxalign.games.learners.onpo import ONPO
+from jaxalign.games.many import steps_to_gap
+from jaxalign.games.metrics import duality_gap
+
+HELP = "games: sweep against a NumPy loop, 10,000 actions, success rates"
+
+LEARNERS = (MWU(), INPO(), NashMD(), EGPO(), OMWU(), ONPO(), Magnetic(), NashMP(), OnlineIPO(), Comal())
+ETA, TAU, INNER = 0.3, 0.1, 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Sizes; the defaults are those of BENCHMARKS.md."""
+    parser.add_argument("--seeds", type=int, default=1000, help="starts of the sweep (default 1000)")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of each run of the sweep (default 1000)")
+    parser.add_argument("--loop-seeds", type=int, default=3, help="starts the NumPy loop is timed on (default 3)")
+    parser.add_argument("--actions", type=int, default=10_000, help="actions of the large game (default 10000)")
+    parser.add_argument("--large-steps", type=int, default=100, help="steps on the large game (default 100)")
+    parser.add_argument("--games", type=int, default=1000, help="random games for the success rates (default 1000)")
+    parser.add_argument("--limit", type=int, default=100_000, help="steps each game is given (default 100000)")
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows: the sweep, its NumPy loop, the large game, and the two success rates."""
+    rows = [*_sweep(args.seeds, args.steps, args.loop_seeds), _large(args.actions, args.large_steps)]
+    for name, learner in (("adaptive COMAL", AdaptiveComal()), ("COMAL, K = 100", Comal(ETA, TAU, INNER))):
+        rows.append(_success(name, learner, args.games, args.limit))
+    return rows
+
+
+def _sweep(seeds: int, steps: int, loop_seeds: int) -> list[dict[str, Any]]:
+    starts = np.log(np.random.default_rng(0).dirichlet(np.ones(3), seeds))
+
+    def every(game: MatrixGame, start: Any) -> Any:
+        return jnp.stack([play(learner, game, start, jnp.asarray([steps]), steps).logp[0] for learner in LEARNERS])
+
+    game = MatrixGame(jnp.asarray(three_action(), jnp.float32))
+    sweep = jax.jit(jax.vmap(every, in_axes=(None, 0)))
+    compiled = sweep.lower(game, jnp.asarray(starts, jnp.float32)).compile()
+    seconds, found = _median(lambda: jax.block_until_ready(compiled(game, jnp.asarray(starts, jnp.float32))), 3)
+    began = time.perf_counter()
+    loop = np.stack([[_loop(step, starts[seed], steps) for step in LOOPS.values()] for seed in range(loop_seeds)])
+    loop_seconds = (time.perf_counter() - began) * seeds / loop_seeds
+    # fp32 against fp64 over a thousand steps, some of them of diverging learners: they agree to about 1e-4.
+    difference = float(np.abs(np.exp(np.asarray(found[:loop_seeds], np.float64)) - np.exp(loop)).max())
+    if difference > 5e-3:
+        raise ArithmeticError(f"the sweep and the NumPy loop end {difference:.2g} apart")
+    total = seeds * len(LEARNERS) * steps
+    return [
+        {"what": f"sweep: {seeds} starts x {len(LEARNERS)} learners x {steps} steps, one call", "seconds": seconds,
+         "steps_per_s": total / seconds, "over_loop": loop_seconds / seconds, "difference": difference},
+        {"what": f"the same in a NumPy loop (scaled from {loop_seeds} starts)", "seconds": loop_seconds,
+         "steps_per_s": total / loop_seconds, "over_loop": 1.0},
+    ]  # fmt: skip
+
+
+def _large(actions: int, steps: int) -> dict[str, Any]:
+    @jax.jit
+    def draw(key: Any) -> Any:
+        noise = jax.random.uniform(key, (actions, actions), jnp.float32, -0.25, 0.25)
+        return 0.5 + noise - noise.T
+
+    game = MatrixGame(jax.block_until_ready(draw(jax.random.key(0))))
+    start = uniform(actions)
+    walk = jax.jit(lambda game, start: play(AdaptiveComal(), game, start, jnp.asarray([steps]), steps).logp[0])
+    walk.lower(game, start).compile()
+    seconds, found = _median(lambda: jax.block_until_ready(walk(game, start)), 1)
+    return {
+        "what": f"adaptive COMAL, {actions} actions, {steps} steps, one call",
+        "seconds": seconds,
+        "steps_per_s": steps / seconds,
+        "gap_before": float(duality_gap(game, start)),
+        "gap_after": float(duality_gap(game, found)),
+    }
+
+
+def _success(name: str, learner: Any, games: int, limit: int) -> dict[str, Any]:
+    with jax.enable_x64(True):
+        began = time.perf_counter()
+        needed = steps_to_gap(learner, suite(np.random.default_rng(2026), games), 1e-8, limit)
+        seconds = time.perf_counter() - began
+    arrived = needed[needed > 0]
+    return {
+        "what": f"{name}: gap 1e-8 on {games} random games of 3 to 50 actions within {limit} steps",
+        "seconds": seconds,
+        "success": float((needed > 0).mean()),
+        "median_steps": float(np.median(arrived)) if arrived.size else None,
+        "p99_steps": float(np.percentile(arrived, 99)) if arrived.size else None,
+    }
+
+
+def _median(work: Callable[[], Any], rounds: int) -> tuple[float, Any]:
+    """Median seconds of a few rounds, and the last result."""
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds)), result
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The straightforward loop: the updates as one would type them. memory = (anchor, what the learner carries).
+
+
+def _normal(logits: np.ndarray) -> np.ndarray:
+    logits = logits - logits.max()
+    return logits - np.log(np.exp(logits).sum())
+
+
+def _loop(step: Callable[..., tuple[np.ndarray, Any]], start: np.ndarray, steps: int) -> np.ndarray:
+    game, logp, memory = three_action(), start, None
+    for t in range(steps):
+        logp, memory = step(game, logp, start if memory is None else memory, t, start)
+    return logp
+
+
+def _mwu(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    return _normal(logp + ETA * game @ np.exp(logp)), memory
+
+
+def _inpo(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    return _normal((1 - ETA * TAU) * logp + ETA * TAU * start + ETA * game @ np.exp(logp)), memory
+
+
+def _nash_md(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    mix = _normal((1 - ETA * TAU) * logp + ETA * TAU * start)
+    return _normal(mix + ETA * game @ np.exp(mix)), memory
+
+
+def _egpo(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    pulled = (1 - ETA * TAU) * logp + ETA * TAU * start
+    half = _normal(pulled + ETA * game @ np.exp(logp))
+    return _normal(pulled + ETA * game @ np.exp(half)), memory
+
+
+def _omwu(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    gain = game @ np.exp(logp)
+    past = gain if t == 0 else memory
+    return _normal(logp + ETA * (2 * gain - past)), gain
+
+
+def _onpo(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    move = ETA * game @ np.exp(logp)
+    auxiliary = _normal(memory + move)
+    return _normal(auxiliary + move), auxiliary
+
+
+def _magnetic(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    logp = _normal((logp + ETA * TAU * memory + ETA * game @ np.exp(logp)) / (1 + ETA * TAU))
+    return logp, logp if (t + 1) % INNER == 0 else memory
+
+
+def _nash_mp(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    half = _normal((logp + ETA * TAU * start + ETA * game @ np.exp(logp)) / (1 + ETA * TAU))
+    return _normal((logp + ETA * TAU * start + ETA * game @ np.exp(half)) / (1 + ETA * TAU)), memory
+
+
+def _online_ipo(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    policy = np.exp(logp)
+    advantage = game @ policy - TAU * (logp - start)
+    return _normal(logp + ETA * policy * (advantage - policy @ advantage)), memory
+
+
+def _comal(game: Any, logp: Any, memory: Any, t: int, start: Any) -> Any:
+    logp = _normal((1 - ETA * TAU) * logp + ETA * TAU * memory + ETA * game @ np.exp(logp))
+    return logp, logp if (t + 1) % INNER == 0 else memory
+
+
+LOOPS = {
+    "mwu": _mwu,
+    "inpo": _inpo,
+    "nash_md": _nash_md,
+    "egpo": _egpo,
+    "omwu": _omwu,
+    "onpo": _onpo,
+    "magnetic": _magnetic,
+    "nash_mp": _nash_mp,
+    "online_ipo": _online_ipo,
+    "comal": _comal,
+}
+"""In the order of LEARNERS."""

@@ -1,0 +1,29 @@
+"""Figures of games as PNG and SVG, for a run directory or, without one, for the three-action game.
+
+simplex           trajectories on the simplex (three actions)
+gap               duality gap against steps, every learner, and the run
+robust_win_rate   worst-case win rate of k samples against any single answer, for a population of two kinds of users
+
+DIR is a run of a tabular game (configs/games/…); the figures go to DIR/report. They need matplotlib.
+"""
+
+import argparse
+from pathlib import Path
+
+HELP = "figures of a run of a game"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run, and where the figures go."""
+    parser.add_argument("run", metavar="DIR", nargs="?", help="run directory (default: only the learners)")
+    parser.add_argument("--out", metavar="DIR", help="where figures go (default DIR/report, or runs/report)")
+    parser.add_argument("--steps", type=int, default=5000, help="steps of the learners drawn beside (default 5000)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws, and prints what was written."""
+    from jaxalign.report.games_run import draw
+
+    out = Path(args.out) if args.out else Path(args.run, "report") if args.run else Path("runs", "report")
+    for path in draw(args.run, out, args.steps):
+        print(path)

@@ -1,0 +1,61 @@
+"""The numbers behind the figures of games: trajectories of every learner, and robust win rates of populations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.games.compare import configured, every_learner, log_policy
+from jaxalign.games.game import MatrixGame, uniform
+from jaxalign.games.learner import run
+from jaxalign.games.learners.adaptive_comal import AdaptiveComal
+from jaxalign.games.metrics import duality_gap
+from jaxalign.games.populations import Population
+from jaxalign.games.universal import PopulationGame, robust_win_rate
+
+
+def trajectories(
+    prefer: Float[np.ndarray, "v v"], start: Float[np.ndarray, " v"], steps: Sequence[int], settings: Mapping[str, Any]
+) -> dict[str, tuple[Float[np.ndarray, "t v"], Float[np.ndarray, " t"]]]:
+    """Learner → (policies, duality gaps) after each of `steps`, the start first; `settings` as for `configured`."""
+    game, logp, at = MatrixGame(jnp.asarray(prefer)), jnp.asarray(log_policy(start)), jnp.asarray(steps)
+
+    # The game is an argument: as a constant of the program it would be folded at compile time.
+    def walk(learner: Any, game: MatrixGame) -> Any:
+        found = run(learner, game, logp, at, int(max(steps))).logp
+        found = jnp.concatenate([logp[None], found])
+        return jnp.exp(found), jax.vmap(lambda each: duality_gap(game, each))(found)
+
+    table = {}
+    for name, learner in every_learner().items():
+        policies, gaps = jax.jit(walk)(configured(learner, **settings), game)
+        table[name] = np.asarray(policies), np.asarray(gaps)
+    return table
+
+
+def robust_curves(
+    population: Population, samples: Sequence[int], steps: int = 4000
+) -> dict[str, Float[np.ndarray, " t"]]:
+    """Robust win rate against k of three policies: the (k + 1)-player equilibrium of that k, the two-player Nash
+    policy of the same users, and the uniform policy; each drawn k times."""
+    order, weights = jnp.asarray(population[0]), jnp.asarray(population[1])
+    start = uniform(order.shape[1], weights.dtype)
+    at = jnp.asarray([steps])
+
+    def solved(k: Any) -> Any:
+        return run(AdaptiveComal(), PopulationGame(order, weights, k), start, at, steps).logp[0]
+
+    def rate(k: Any, logp: Any) -> Any:
+        return robust_win_rate(PopulationGame(order, weights, k), logp)
+
+    every = jnp.asarray(samples)
+    solutions = jax.jit(jax.vmap(solved))(every)
+    nash = jax.jit(solved)(jnp.asarray(1))
+    return {
+        "(k+1)-player equilibrium": np.asarray(jax.vmap(rate)(every, solutions)),
+        "two-player Nash policy": np.asarray(jax.vmap(rate, in_axes=(0, None))(every, nash)),
+        "uniform policy": np.asarray(jax.vmap(rate, in_axes=(0, None))(every, start)),
+    }
