@@ -1,0 +1,140 @@
+"""Optimisers as optax chains: clipping, AdamW or plain gradient descent, and a schedule over one iteration's fit."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# Adam's second moment stays in fp32 whatever the policy computes in: with b2 = 0.999 bf16 loses every update.
+
+
+@dataclass(frozen=True)
+class WarmupLinear:
+    """Linear warm-up to `peak`, then linear decay to `floor · peak` at the last step of the fit."""
+
+    peak: float
+    """learning rate at the end of the warm-up"""
+    warmup: float = 0.1
+    """share of the fit's steps spent warming up, in [0, 1]"""
+    floor: float = 0.0
+    """learning rate at the last step as a share of the peak, in [0, 1]; 1 keeps it constant"""
+
+    def problems(self) -> Iterable[str]:
+        yield from _schedule_problems(self.peak, self.warmup, self.floor)
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """Step → learning rate for a fit of `steps` steps."""
+        warmup = round(self.warmup * steps)
+        rise = optax.linear_schedule(self.peak / max(warmup, 1), self.peak, max(warmup - 1, 1))
+        fall = optax.linear_schedule(self.peak, self.floor * self.peak, max(steps - warmup, 1))
+        return optax.join_schedules([rise, fall], [warmup]) if warmup else fall
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """Linear warm-up to `peak`, then half a cosine down to `floor · peak` at the last step of the fit."""
+
+    peak: float
+    """learning rate at the end of the warm-up"""
+    warmup: float = 0.1
+    """share of the fit's steps spent warming up, in [0, 1]"""
+    floor: float = 0.1
+    """learning rate at the last step as a share of the peak, in [0, 1]"""
+
+    def problems(self) -> Iterable[str]:
+        yield from _schedule_problems(self.peak, self.warmup, self.floor)
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """Step → learning rate for a fit of `steps` steps."""
+        warmup = round(self.warmup * steps)
+        start = self.peak / max(warmup, 1)
+        return optax.warmup_cosine_decay_schedule(
+            start, self.peak, warmup, max(steps, warmup + 1), self.floor * self.peak
+        )
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) after clipping the global gradient norm."""
+
+    learning_rate: WarmupLinear | WarmupCosine
+    """schedule over one iteration's fit; it restarts, with fresh moments, every iteration"""
+    b1: float = 0.9
+    """decay of the first moment"""
+    b2: float = 0.999
+    """decay of the second moment"""
+    eps: float = 1e-8
+    """added to the root of the second moment"""
+    weight_decay: float = 0.0
+    """decoupled decay, applied to matrices only (norm scales and biases are left alone)"""
+    clip: float = 1.0
+    """largest global gradient norm; larger gradients are scaled down to it"""
+
+    def problems(self) -> Iterable[str]:
+        for name, value in (("b1", self.b1), ("b2", self.b2)):
+            if not 0 <= value < 1:
+                yield f"{name} must lie in [0, 1), got {value}"
+        if not self.clip > 0:
+            yield f"clip must be positive, got {self.clip}"
+        if self.weight_decay < 0:
+            yield f"weight_decay must not be negative, got {self.weight_decay}"
+
+    def build(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """The chain for a fit of `steps` steps, and its schedule for the log."""
+        schedule = self.learning_rate.schedule(steps)
+        chain = optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.scale_by_adam(self.b1, self.b2, self.eps, mu_dtype=jnp.float32),
+            optax.add_decayed_weights(self.weight_decay, mask=_matrices),
+            optax.scale_by_learning_rate(schedule),
+        )
+        return _with_standard_promotion(chain), schedule
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """Plain gradient descent at a constant rate: exact least squares for tabular policies."""
+
+    learning_rate: float
+    """constant rate, > 0"""
+
+    def problems(self) -> Iterable[str]:
+        if not self.learning_rate > 0:
+            yield f"learning_rate must be positive, got {self.learning_rate}"
+
+    def build(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """The transformation, and its constant schedule for the log."""
+        del steps  # constant
+        return optax.sgd(self.learning_rate), optax.constant_schedule(self.learning_rate)
+
+
+def _with_standard_promotion(chain: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`chain`, whose Adam bias correction mixes integer counts and float rates, usable under strict promotion."""
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):
+            return chain.update(updates, state, params)
+
+    return optax.GradientTransformation(chain.init, update)
+
+
+def _matrices(params: optax.Params) -> optax.Params:
+    """True for weights with two or more axes besides that of stacked blocks: what weight decay applies to."""
+
+    def decays(path: tuple[jax.tree_util.KeyEntry, ...], leaf: jax.Array) -> bool:
+        stacked = any(isinstance(key, jax.tree_util.DictKey) and key.key == "blocks" for key in path)
+        return leaf.ndim - stacked >= 2
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _schedule_problems(peak: float, warmup: float, floor: float) -> Iterable[str]:
+    if not peak > 0:
+        yield f"peak must be positive, got {peak}"
+    for name, value in (("warmup", warmup), ("floor", floor)):
+        if not 0 <= value <= 1:
+            yield f"{name} must lie in [0, 1], got {value}"

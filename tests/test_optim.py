@@ -1,0 +1,77 @@
+"""Optimiser chains and schedules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxalign.optim import AdamW, GradientDescent, WarmupCosine, WarmupLinear
+
+
+@pytest.mark.parametrize("make", [WarmupLinear, WarmupCosine])
+def test_schedules_rise_to_the_peak_and_fall_to_the_floor(make):
+    schedule = make(peak=1e-3, warmup=0.1, floor=0.1).schedule(100)
+    rates = np.array([float(schedule(step)) for step in range(100)])
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates.argmax() in (9, 10)
+    assert rates.max() == pytest.approx(1e-3)
+    assert (np.diff(rates[:10]) > 0).all()
+    assert (np.diff(rates[10:]) < 0).all()
+    assert float(schedule(100)) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("make", [WarmupLinear, WarmupCosine])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_very_short_fits_have_positive_rates(make, steps):
+    schedule = make(peak=1.0, warmup=0.5).schedule(steps)
+    assert all(0 < float(schedule(step)) <= 1 for step in range(steps))
+
+
+def test_no_warmup_and_floor_1_is_constant():
+    schedule = WarmupLinear(peak=0.5, warmup=0.0, floor=1.0).schedule(10)
+    assert [float(schedule(step)) for step in range(10)] == [0.5] * 10
+
+
+def test_adamw_is_clipped_adam_with_decay_on_matrices_only():
+    params = {"blocks": {"w": jnp.ones((2, 3, 3)), "norm": jnp.ones((2, 3))}, "scale": jnp.ones(3)}
+    spec = AdamW(WarmupLinear(peak=0.1, warmup=0.0, floor=1.0), weight_decay=0.5, clip=1.0)
+    optimizer, _ = spec.build(10)
+    zero = {"blocks": {"w": jnp.zeros((2, 3, 3)), "norm": jnp.zeros((2, 3))}, "scale": jnp.zeros(3)}
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["blocks"]["w"], -0.05, rtol=1e-6)  # −rate · decay · weight
+    np.testing.assert_array_equal(updates["blocks"]["norm"], 0)
+    np.testing.assert_array_equal(updates["scale"], 0)
+
+
+def test_adamw_matches_optax_below_the_clip():
+    params = {"w": jnp.arange(4.0).reshape(2, 2)}
+    grads = {"w": jnp.full((2, 2), 0.1)}
+    ours, _ = AdamW(WarmupLinear(peak=0.1, warmup=0.0, floor=1.0)).build(10)
+    theirs = optax.adamw(0.1, weight_decay=0.0)
+    mine, _ = ours.update(grads, ours.init(params), params)
+    with jax.numpy_dtype_promotion("standard"):
+        reference, _ = theirs.update(grads, theirs.init(params), params)
+    np.testing.assert_allclose(mine["w"], reference["w"], rtol=1e-6)
+
+
+def test_gradient_descent_is_the_gradient_times_the_rate():
+    optimizer, schedule = GradientDescent(0.25).build(3)
+    updates, _ = optimizer.update({"w": jnp.ones(2)}, optimizer.init({"w": jnp.ones(2)}))
+    np.testing.assert_array_equal(updates["w"], [-0.25, -0.25])
+    assert float(schedule(2)) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        (WarmupLinear(peak=0.0), "peak"),
+        (WarmupLinear(peak=1.0, warmup=1.5), "warmup"),
+        (WarmupCosine(peak=1.0, floor=-0.1), "floor"),
+        (AdamW(WarmupLinear(peak=1.0), b1=1.0), "b1"),
+        (AdamW(WarmupLinear(peak=1.0), clip=0.0), "clip"),
+        (GradientDescent(0.0), "learning_rate"),
+    ],
+)
+def test_impossible_settings_are_named(bad, word):
+    assert any(word in problem for problem in bad.problems())

@@ -1,0 +1,132 @@
+"""Packing: rows are trees, every response token is scored once from its own predecessor."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxalign.logps import attention_mask, one_group_a_prompt
+from jaxalign.packing import pack, padding_fraction, row_shape, stack_microbatches
+from jaxalign.types import Groups, Prompt, Rollouts
+
+
+def rollouts(prompts: int = 3, samples: int = 4, longest: int = 6, seed: int = 0) -> Rollouts:
+    rng = np.random.default_rng(seed)
+    prompt_lengths = rng.integers(1, 8, prompts).astype(np.int32)
+    lengths = rng.integers(1, longest + 1, (prompts, samples)).astype(np.int32)
+    prompt_tokens = np.where(np.arange(8) < prompt_lengths[:, None], rng.integers(1, 99, (prompts, 8)), 0)
+    tokens = np.where(np.arange(longest) < lengths[..., None], rng.integers(100, 199, (prompts, samples, longest)), 0)
+    return Rollouts(
+        prompts=tuple(Prompt(str(i), ({"role": "user", "content": "?"},)) for i in range(prompts)),
+        texts=(("",) * samples,) * prompts,
+        prompt_tokens=prompt_tokens.astype(np.int32),
+        prompt_lengths=prompt_lengths,
+        tokens=tokens.astype(np.int32),
+        lengths=lengths,
+        finished=np.ones((prompts, samples), bool),
+        logps=np.zeros((prompts, samples, longest), np.float32),
+        weights=np.full((prompts, samples), 1 / samples, np.float32),
+    )
+
+
+def groups(prompt: list[int], responses: list[list[int]]) -> Groups:
+    count = len(prompt)
+    return Groups(
+        prompt=np.array(prompt),
+        responses=np.array(responses),
+        prefer=np.linspace(0.5, 1, count).astype(np.float32),
+        weight=np.arange(1, count + 1).astype(np.float32),
+        win=np.linspace(0, 1, count * len(responses[0])).reshape(count, -1).astype(np.float32),
+    )
+
+
+@pytest.fixture
+def packed():
+    data, pairs = rollouts(), groups([0, 2, 1], [[0, 1], [3, 1], [2, 0]])
+    return (
+        data,
+        pairs,
+        pack(data, pairs, np.arange(3), row_shape(data, pairs, 8), {"last": np.ones((3, 2), np.float32)}),
+    )
+
+
+def test_every_response_token_is_scored_once_and_no_other(packed):
+    data, pairs, batch = packed
+    for row, (prompt, responses) in enumerate(zip(pairs.prompt, pairs.responses, strict=True)):
+        real = batch.rows.slot[row] >= 0
+        cells = np.unravel_index(batch.rows.slot[row][real], batch.mask.shape)
+        assert (cells[0] == row).all()
+        for index, response in enumerate(responses):
+            mine = cells[1] == index
+            length = data.lengths[prompt, response]
+            np.testing.assert_array_equal(cells[2][mine], np.arange(length))
+            np.testing.assert_array_equal(batch.rows.target[row][real][mine], data.tokens[prompt, response, :length])
+            assert batch.mask[row, index].sum() == length
+    assert (batch.rows.slot >= 0).sum() == batch.mask.sum()
+
+
+def test_a_token_is_scored_from_its_predecessor_in_its_own_branch(packed):
+    _, _, batch = packed
+    rows = batch.rows
+    for row in range(3):
+        for source, slot in zip(rows.source[row], rows.slot[row], strict=True):
+            if slot >= 0:
+                _, response, index = np.unravel_index(slot, batch.mask.shape)
+                trunk = (rows.branch[row] == 0) & (rows.group[row] == row)
+                assert rows.position[row, source] == trunk.sum() - 1 + index
+                assert rows.branch[row, source] == (0 if index == 0 else response + 1)
+
+
+def test_the_mask_is_a_tree(packed):
+    _, _, batch = packed
+    rows, mask = batch.rows, np.asarray(attention_mask(jax.tree.map(jax.numpy.asarray, batch.rows)))
+    for row in range(3):
+        for query in range(mask.shape[1]):
+            for k in range(mask.shape[2]):
+                both_real = rows.group[row, query] >= 0 and rows.group[row, k] >= 0
+                on_path = rows.branch[row, k] in (0, rows.branch[row, query])
+                earlier = rows.position[row, k] <= rows.position[row, query]
+                assert mask[row, query, k] == (both_real and on_path and earlier)
+        assert not mask[row, rows.group[row] < 0].any()
+
+
+def test_missing_groups_give_empty_rows_of_no_weight(packed):
+    data, pairs, whole = packed
+    batch = pack(data, pairs, np.array([1, -1]), row_shape(data, pairs, 8), {})
+    np.testing.assert_array_equal(batch.weight, [2.0, 0.0])
+    assert not batch.mask[1].any()
+    assert (batch.rows.slot[1] == -1).all()
+    assert (batch.rows.group[1] == -1).all()
+    np.testing.assert_array_equal(batch.rows.tokens[0], whole.rows.tokens[1])
+
+
+def test_columns_follow_their_groups(packed):
+    data, pairs, _ = packed
+    sums = np.arange(6, dtype=np.float32).reshape(3, 2)
+    batch = pack(data, pairs, np.array([2, 0]), row_shape(data, pairs, 8), {"anchor": sums})
+    np.testing.assert_array_equal(batch.references["anchor"], sums[[2, 0]])
+    np.testing.assert_array_equal(batch.prefer, pairs.prefer[[2, 0]])
+    np.testing.assert_array_equal(batch.win, pairs.win[[2, 0]])
+
+
+def test_shapes_are_rounded_up_and_hold_the_longest_group():
+    data = rollouts()
+    shape = row_shape(data, one_group_a_prompt(data), multiple=8)
+    need = (data.prompt_lengths + data.lengths.sum(-1)).max()
+    assert shape.row % 8 == 0
+    assert need <= shape.row < need + 8
+    assert data.lengths.sum(-1).max() <= shape.scored
+    assert data.lengths.max() <= shape.response
+
+
+def test_padding_fraction_counts_what_is_not_a_token(packed):
+    data, pairs, batch = packed
+    tokens = sum(
+        data.prompt_lengths[p] + data.lengths[p, r].sum() for p, r in zip(pairs.prompt, pairs.responses, strict=True)
+    )
+    assert padding_fraction(batch.rows) == pytest.approx(1 - tokens / batch.rows.tokens.size)
+
+
+def test_microbatches_stack(packed):
+    _, _, batch = packed
+    stacked = stack_microbatches([batch, batch])
+    assert stacked.rows.tokens.shape == (2, *batch.rows.tokens.shape)
