@@ -1,0 +1,59 @@
+"""COMAL's released recipe for Qwen2-1.5B (arXiv 2410.23223, first version, and its code).
+
+Kept from it: 24 iterations over six splits of the prompts, 5 samples at temperature 0.8 and top-p 0.95, the best
+against the second best of them, INPO with eta 0.002 and tau/eta 1/3 (a target margin of 250 nats), 32 pairs a step,
+up to 3 epochs, AdamW at 5e-7 with 10 % warm-up and linear decay restarted every iteration, weight decay 0.01,
+prompts and responses of at most 2,048 tokens, the anchor swapped every 12 iterations. Theirs took 8 GPUs of 48 GB.
+
+Different here: the oracle. Theirs is a generative judge of 8B parameters; this file uses the built-in panel of
+annotators, so its win rates are not comparable with the paper's. The released code picks the epoch of lowest
+validation loss and does not clip gradients; here the last step counts and gradients are clipped at 1.
+
+Put the model (`yale-nlp/comal-qwen2-1.5b-mle`, or Qwen2-1.5B-Instruct) and the prompts (one {"prompt": …} a line)
+where the two paths below say, or give others:
+
+    jaxalign train configs/comal_qwen2_1p5b.py --workdir runs/comal_qwen2 --model.path DIR --prompts.path FILE
+"""
+
+from jaxalign.data import BuiltinPrompts, JsonlPrompts
+from jaxalign.evals.drift import Drift
+from jaxalign.evals.text import Text
+from jaxalign.evals.win_rate import WinRate
+from jaxalign.experiment import Evaluation, Experiment
+from jaxalign.losses.inpo import INPO
+from jaxalign.models.pretrained import Pretrained
+from jaxalign.optim import AdamW, WarmupLinear
+from jaxalign.oracles.annotators import Brevity, Completeness, Coverage
+from jaxalign.oracles.panel import Panel, Weighted
+from jaxalign.pairs import BestSecond
+from jaxalign.rollout import Sample
+from jaxalign.samplers import TopP
+from jaxalign.train import Fit
+
+experiment = Experiment(
+    model=Pretrained("models/qwen2-1.5b", compute_dtype="bfloat16", remat="full"),
+    prompts=JsonlPrompts("data/ultrafeedback_prompts.jsonl"),
+    rollout=Sample(samples=5, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.8), batch_size=64),
+    oracle=Panel(
+        (
+            Weighted(Brevity(enough=120)),
+            Weighted(Coverage(), temperature=0.1),
+            Weighted(Completeness(), temperature=0.2),
+        )
+    ),
+    pairing=BestSecond(),
+    loss=INPO(eta=0.002, tau=0.002 / 3),
+    optimizer=AdamW(WarmupLinear(peak=5e-7, warmup=0.1), weight_decay=0.01),
+    fit=Fit(batch_size=32, epochs=3, accumulate=4, checkpoint_every=200),
+    iterations=24,
+    prompts_per_iteration=10_000,
+    swap_every=12,
+    evaluation=Evaluation(
+        prompts=BuiltinPrompts("heldout"),
+        rollout=Sample(samples=1, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.7), batch_size=64),
+        evals=(WinRate(), Drift(), Text()),
+    ),
+    score_batch_size=32,
+    keep_policies=3,
+    seed=18890426,
+)

@@ -1,0 +1,40 @@
+"""The whole pipeline on a small random model, under a minute: what tests use, and a template for new configs.
+
+jaxalign train configs/tiny_lm.py --workdir runs/tiny_lm
+"""
+
+from jaxalign.data import BuiltinPrompts
+from jaxalign.evals.cycles import Cycles
+from jaxalign.evals.drift import Drift
+from jaxalign.evals.text import Text
+from jaxalign.evals.win_rate import WinRate
+from jaxalign.experiment import Evaluation, Experiment
+from jaxalign.losses.inpo import INPO
+from jaxalign.models.random_llama import RandomLlama
+from jaxalign.optim import AdamW, WarmupLinear
+from jaxalign.oracles.annotators import Brevity, Coverage, NonRepetition
+from jaxalign.oracles.panel import Panel, Weighted
+from jaxalign.pairs import RandomPair, SoftLabel
+from jaxalign.rollout import Sample
+from jaxalign.sharding import MeshShape
+from jaxalign.train import Fit
+
+experiment = Experiment(
+    model=RandomLlama(),
+    prompts=BuiltinPrompts("train"),
+    rollout=Sample(samples=4, max_tokens=24, batch_size=8),
+    oracle=Panel((Weighted(Brevity()), Weighted(Coverage()), Weighted(NonRepetition()))),
+    pairing=RandomPair(pairs_per_prompt=2, label=SoftLabel()),
+    loss=INPO(eta=0.2, tau=0.05),
+    optimizer=AdamW(WarmupLinear(peak=1e-3)),
+    fit=Fit(batch_size=8, checkpoint_every=2),
+    iterations=4,
+    prompts_per_iteration=16,
+    swap_every=2,
+    evaluation=Evaluation(
+        prompts=BuiltinPrompts("heldout", limit=16),
+        rollout=Sample(samples=1, max_tokens=24, batch_size=16),
+        evals=(WinRate(), Drift(), Text(), Cycles()),
+    ),
+    mesh=MeshShape(),
+)

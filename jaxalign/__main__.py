@@ -1,0 +1,72 @@
+"""The command line: `jaxalign VERB …`, the same program as `python -m jaxalign VERB …`.
+
+Every module of `jaxalign.commands` is a verb, found by its name: `HELP` (one line), `add_arguments(parser)` and
+`run(args)`. A verb that sets the default `experiment_options=True` finds the options it did not declare in
+`args.rest`; elsewhere they are refused. Modules are imported only when their verb is called, and import what is slow
+only when they run, so that a mistyped option is answered at once.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+
+import jaxalign.commands
+from jaxalign import __version__
+from jaxalign.errors import JaxalignError
+
+
+def verbs() -> list[str]:
+    """Names of all verbs."""
+    return sorted(module.name for module in pkgutil.iter_modules(jaxalign.commands.__path__))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit code: 0, or that of the JaxalignError that ended it."""
+    arguments = sys.argv[1:] if argv is None else argv
+    overview = argparse.ArgumentParser(
+        prog="jaxalign", description="Aligns language models with general preferences.", add_help=False
+    )
+    overview.add_argument("-h", "--help", action="store_true")
+    overview.add_argument("--version", action="version", version=f"jaxalign {__version__}")
+    overview.add_argument("verb", nargs="?", choices=verbs(), metavar="VERB")
+    known, _ = overview.parse_known_args(arguments[:1])
+    if known.verb is None:
+        print(_overview())
+        return 0 if known.help else 2
+    command = importlib.import_module(f"jaxalign.commands.{known.verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"jaxalign {known.verb}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        conflict_handler="resolve",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(experiment_options=False)
+    command.add_arguments(parser)
+    args, rest = parser.parse_known_args(arguments[1:])
+    args.rest = rest
+    if args.rest and not args.experiment_options:
+        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
+    try:
+        command.run(args)
+        return 0
+    except JaxalignError as error:
+        print(f"jaxalign {known.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _overview() -> str:
+    lines = (f"  {verb:<8} {importlib.import_module(f'jaxalign.commands.{verb}').HELP}" for verb in verbs())
+    return "\n".join(["usage: jaxalign VERB …      (jaxalign VERB --help for its options)", "", *lines])
+
+
+def run_and_leave() -> None:
+    """The console script: leaves without waiting for threads that a failed save may have left behind."""
+    from jaxalign.stop import leave
+
+    leave(main())
+
+
+if __name__ == "__main__":
+    run_and_leave()

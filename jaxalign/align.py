@@ -1,0 +1,57 @@
+"""The outer loop: sample, compare, group, score references, fit, sometimes swap the anchor, evaluate.
+
+COMAL (Liu et al. 2024, arXiv 2410.23223), Algorithm 3, and its relatives; `Experiment` says what makes which. The run
+directory is the state: every phase commits one artifact, a committed phase is not computed again, and so the same
+command continues from wherever the last one stopped and ends with the same bits.
+"""
+
+from functools import partial
+
+from jaxalign.certify import certify
+from jaxalign.diagnosis import diagnose
+from jaxalign.evaluate import evaluate, summarise
+from jaxalign.fit import fit
+from jaxalign.session import ReferenceLogps, Session
+from jaxalign.types import Groups, Params, Preferences, Rollouts
+
+
+def align(session: Session) -> dict:
+    """Runs the experiment to its end, from wherever the run directory stands; returns the committed summary."""
+    experiment, iteration = session.experiment, session.finished()
+    policy = session.policy(iteration)
+    while True:
+        evaluate(session, iteration, policy)
+        session.run.prune(experiment.keep_policies, protect={experiment.anchor(iteration)})
+        if iteration == experiment.iterations:
+            return summarise(session)
+        policy = improve(session, iteration, policy)
+        iteration += 1
+
+
+def improve(session: Session, iteration: int, policy: Params) -> Params:
+    """One outer iteration: policy `iteration` → policy `iteration` + 1."""
+    experiment = session.experiment
+    phase, key = partial(session.phase, iteration), partial(session.key, iteration=iteration)
+
+    # What the policy says, and who prefers what of it.
+    prompts = session.prompts_of(iteration)
+    rollouts = phase("rollouts", Rollouts, lambda: session.roll(policy, prompts, iteration))
+    preferences = phase("preferences", Preferences, lambda: experiment.oracle(rollouts, key("preferences")))
+    groups = phase("groups", Groups, lambda: experiment.pairing(rollouts, preferences, key("groups")))
+    session.recorder.log(iteration, "align", 0, diagnose(rollouts, preferences, groups))
+
+    # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.
+    roles = {"last": iteration, "anchor": experiment.anchor(iteration)}
+
+    def params(number: int) -> Params:
+        return policy if number == iteration else session.policy(number)
+
+    certificates = phase(
+        "certificates", dict[str, float], lambda: certify(session, roles, params, rollouts, preferences)
+    )
+    session.recorder.log(iteration, "certificates", 0, certificates)
+    references = phase("references", ReferenceLogps, lambda: session.score(roles, params, rollouts, groups))
+
+    # The regression towards the winners.
+    live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}
+    return fit(session, iteration, policy, live, rollouts, groups, references)

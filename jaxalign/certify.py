@@ -1,0 +1,53 @@
+"""Certificates of an iteration, on its own samples: is the inner game solved, and can the schedule settle at all?
+
+COMAL needs its regularised games solved well enough before the anchor moves: with too few iterations a swap it is
+multiplicative weights, which diverges on cyclic preferences. `games.certificates` has the bounds; here they are
+estimated from the sampled preference matrices and the policy's log-ratio to its anchor.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jaxalign.games.certificates import run_metrics
+from jaxalign.losses.inpo import INPO
+from jaxalign.session import Session
+from jaxalign.types import Metrics, Params, Preferences, Rollouts
+
+
+def certify(
+    session: Session,
+    roles: Mapping[str, int],
+    params: Callable[[int], Params],
+    rollouts: Rollouts,
+    preferences: Preferences,
+) -> Metrics:
+    """`align/inner_gap` and `align/contraction` of an INPO iteration; nothing for losses without a regularised game.
+
+    Every sampled response is scored under the anchor, one forward pass; none right after a swap, when the anchor is
+    the policy itself. Says on stderr when the schedule expands cycles (contraction at 1 or above).
+    """
+    loss = session.experiment.loss
+    if not isinstance(loss, INPO) or loss.tau == 0:
+        return {}
+    own = rollouts.logps.sum(-1, dtype=np.float64)
+    anchor = own if roles["anchor"] == roles["last"] else session.scorer.rollouts(params(roles["anchor"]), rollouts)
+    metrics = run_metrics(
+        preferences.prefer,
+        own - anchor,
+        rollouts.weights,
+        eta=1 / loss.eta,
+        tau=loss.tau,
+        inner=session.experiment.swap_every or math.inf,
+    )
+    if metrics["align/contraction"] >= 1:
+        print(
+            f"{session.title(roles['last'])} certificate: on these preferences a round multiplies the distance to the "
+            f"Nash policy by {metrics['align/contraction']:.3g}; a smaller step (larger loss.eta), a larger loss.tau "
+            "or more iterations a swap would contract",
+            file=sys.stderr,
+            flush=True,
+        )
+    return metrics

@@ -1,0 +1,87 @@
+"""Answers from any iterate of a run: to prompts given here or in a file, or in a conversation.
+
+Without --prompt and --prompts it is a conversation: one line a turn, an empty line or Ctrl-D ends it.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import PRNGKeyArray
+
+    from jaxalign.rollout import Roller, Sample
+    from jaxalign.types import Params
+
+HELP = "talk to any iterate of a run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run, the policy, the prompts, the sampler."""
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("--policy", default="last", metavar="N", help="number of a policy, or base, or last (default)")
+    parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be repeated")
+    parser.add_argument("--prompts", metavar="FILE", help="JSONL file of prompts")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers a prompt (default 1)")
+    parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)")
+    parser.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 is greedy (default 0.7)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus mass (default 1: all)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default 0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints answers, or converses."""
+    import jax
+
+    from jaxalign.data import JsonlPrompts
+    from jaxalign.reopen import policy_number, reopen
+    from jaxalign.types import Prompt
+
+    spec = _spec(args)
+    session = reopen(args.run)
+    policy = session.policy(policy_number(session, args.policy))
+    roller = spec.on(session.model, session.mesh)
+    key = jax.random.key(args.seed)
+    prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]
+    prompts += JsonlPrompts(args.prompts).read() if args.prompts else []
+    if not prompts:
+        _converse(roller, policy, key)
+        return
+    roller.check(prompts)
+    rollouts = roller(policy, tuple(prompts), key)
+    for prompt, texts in zip(rollouts.prompts, rollouts.texts, strict=True):
+        print(f"> {prompt.text}")
+        for text in texts:
+            print(f"{text}\n")
+
+
+def _spec(args: argparse.Namespace) -> "Sample":
+    from jaxalign.config import validate
+    from jaxalign.rollout import Sample
+    from jaxalign.samplers import Greedy, TopP
+
+    sampler = TopP(args.top_p, args.temperature) if args.temperature else Greedy()
+    spec = Sample(samples=args.samples, max_tokens=args.max_tokens, sampler=sampler, batch_size=1)
+    validate(spec)
+    return spec
+
+
+def _converse(roller: "Roller", policy: "Params", key: "PRNGKeyArray") -> None:
+    import jax
+
+    from jaxalign.types import Prompt
+
+    history: list[dict[str, str]] = []
+    while text := _ask():
+        history.append({"role": "user", "content": text})
+        prompt = Prompt(str(len(history)), tuple(history))
+        roller.check([prompt])
+        answer = roller(policy, (prompt,), jax.random.fold_in(key, len(history))).texts[0][0]
+        history.append({"role": "assistant", "content": answer})
+        print(answer, flush=True)
+
+
+def _ask() -> str:
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()

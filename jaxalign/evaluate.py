@@ -1,0 +1,152 @@
+"""Evaluation inside a run: each iterate answers the held-out prompts once; evals and final tables share the answers."""
+
+import dataclasses
+import json
+import resource
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.evals.context import HeldOut
+from jaxalign.evals.cycles import cycle_metrics
+from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
+from jaxalign.rundir import Iteration
+from jaxalign.session import Session
+from jaxalign.types import Metrics, Params, Preferences, Prompt, Rollouts
+
+SAMPLES_SHOWN = 3
+POLICIES_SHOWN = 8
+
+
+def home(iterate: int) -> Iteration:
+    """Where the artifacts of a policy lie: with the iteration that made it."""
+    return iterate - 1 if iterate else "initial"
+
+
+def name(iterate: int) -> str:
+    """How evals and tables call policy `iterate`."""
+    return f"iterate-{iterate}" if iterate else "base"
+
+
+def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
+    """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed."""
+    where = home(iterate)
+    session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
+    metrics = session.phase(where, "evals", dict[str, float], lambda: measure(session, held_out(session, iterate)))
+    session.recorder.log(where, "evals", 0, metrics)
+    return metrics
+
+
+def measure(session: Session, context: HeldOut) -> Metrics:
+    """All metrics of the experiment's evals for the last policy of `context`."""
+    metrics: Metrics = {}
+    for measurement in session.experiment.evaluation.evals:
+        metrics |= measurement(context)
+    return metrics
+
+
+def held_out(session: Session, iterate: int) -> HeldOut:
+    """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
+    return context_of(
+        session, session.heldout, Answers(session, {name(number): number for number in range(iterate + 1)})
+    )
+
+
+def context_of(session: Session, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]) -> HeldOut:
+    """The context of evals over `responses`, by policy name, to `prompts`."""
+
+    def logps(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
+        number = int(who.removeprefix("iterate-")) if who != name(0) else 0
+        return session.scorer.rollouts(session.policy(number), rollouts)
+
+    return HeldOut(prompts, responses, session.experiment.oracle, logps, session.key("evals", 0))
+
+
+class Answers(Mapping[str, Rollouts]):
+    """Held-out answers by policy name, read from the run when they are asked for."""
+
+    def __init__(self, session: Session, numbers: Mapping[str, int]):
+        self._session, self._numbers = session, numbers
+
+    def __getitem__(self, who: str) -> Rollouts:
+        return self._session.run.load(home(self._numbers[who]), "heldout", Rollouts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def summarise(session: Session) -> dict[str, Any]:
+    """What the run came to: printed, committed as summary.json, and returned."""
+    last = session.experiment.iterations
+    context = held_out(session, last)
+    names, matrix = win_rate_matrix(dataclasses.replace(context, responses=_shown(context)))
+    metrics = session.run.load(home(last), "evals", dict[str, float])
+    preferences = session.run.load(last - 1, "preferences", Preferences)
+    summary = {
+        "win_rate_vs_base": metrics.get("win_rate/vs_base"),
+        "win_rate_ci95": [metrics.get(f"win_rate/vs_base_ci95_{end}") for end in ("low", "high")],
+        "kl_from_base_nats": metrics.get("drift/kl_from_base_nats"),
+        "cyclic_triples": cycle_metrics(preferences.prefer)["cycles/cyclic_triples"],
+        "seconds": _seconds(session),
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "evals": metrics,
+        "win_rates": {"policies": list(names), "row_beats_column": matrix.tolist()},
+        "samples": _samples(context),
+    }
+    session.run.write_summary(summary)
+    print(render(session, summary, format_matrix(names, matrix)))
+    return summary
+
+
+def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
+    """The summary for a person: samples, the matrix of win rates, the last policy's metrics, and where all lies."""
+    path = session.run.path
+    samples = [
+        f"> {sample['prompt']}\n  base: {_clip(sample['base'])}\n  last: {_clip(sample['last'])}"
+        for sample in summary["samples"]
+    ]
+    evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(summary["evals"].items()))
+    return "\n\n".join(
+        [
+            "What changed (held-out prompts):\n" + "\n".join(samples),
+            f"Win rates (row against column):\n{matrix}",
+            f"Last policy ({name(session.experiment.iterations)}):\n{evals}",
+            f"Everything lies in {path}\n"
+            f"  jaxalign eval {path}          win rates again, on other prompts if you like\n"
+            f"  jaxalign sample {path}        talk to any iterate\n"
+            f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
+        ]
+    )
+
+
+def _seconds(session: Session) -> float:
+    """Compute of all launches together, from the committed phases and steps."""
+    lines = (Path(session.run.path) / "perf.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return sum(record.get("perf/seconds", 0.0) + record.get("perf/step_seconds", 0.0) for record in records)
+
+
+def _shown(context: HeldOut) -> dict[str, Rollouts]:
+    """Answers of the base, the last policy and others evenly between them, few enough for a table."""
+    at = np.unique(np.linspace(0, len(context.names) - 1, POLICIES_SHOWN).round().astype(int))
+    return {who: context.responses[who] for who in (context.names[index] for index in at)}
+
+
+def _samples(context: HeldOut) -> list[dict[str, str]]:
+    """The first held-out prompts with the answers of the base and of the last policy."""
+    base, current = context.responses["base"], context.current
+    return [
+        {"prompt": prompt.text, "base": base.texts[index][0], "last": current.texts[index][0]}
+        for index, prompt in enumerate(context.prompts[:SAMPLES_SHOWN])
+    ]
+
+
+def _clip(text: str, width: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"

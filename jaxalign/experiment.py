@@ -1,0 +1,108 @@
+"""An experiment: everything that decides what a run computes, as one tree of frozen dataclasses."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from jaxalign.data import PromptSource
+from jaxalign.evals.context import Eval
+from jaxalign.models.model import Source
+from jaxalign.optim import AdamW, GradientDescent
+from jaxalign.references.cached import Cached
+from jaxalign.rollout import Enumerate, Sample
+from jaxalign.samplers import Greedy
+from jaxalign.sharding import MeshShape
+from jaxalign.train import Fit
+from jaxalign.types import Loss, Oracle, Pairing, Reference
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured of the base policy and after every iteration, on prompts that are never trained on."""
+
+    prompts: PromptSource
+    """held-out prompts"""
+    evals: tuple[Eval, ...]
+    """each adds its metrics; they share one set of responses"""
+    rollout: Sample | Enumerate = field(default_factory=lambda: Sample(samples=1))
+    """how the policies answer the held-out prompts"""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """COMAL and its relatives are one loop: sample, compare, regress towards the winners, sometimes swap the anchor.
+
+    The iterates are numbered: policy 0 is the base, iteration i turns policy i into policy i + 1. The anchor of
+    iteration i is policy swap_every · floor(i / swap_every), and policy 0 if `swap_every` is None. INPO with a swapped
+    anchor is COMAL; IPO, DPO and SPPO with swap_every = 1 are their iterative forms.
+    """
+
+    model: Source
+    """the base policy: where its weights, tokenizer and chat template come from"""
+    prompts: PromptSource
+    """prompts to train on"""
+    rollout: Sample | Enumerate
+    """how the policy answers them"""
+    oracle: Oracle
+    """who prefers what"""
+    pairing: Pairing
+    """which answers are compared in training"""
+    loss: Loss
+    """the objective of one iteration's fit"""
+    optimizer: AdamW | GradientDescent
+    """how the objective is descended; restarts every iteration"""
+    iterations: int
+    """outer iterations"""
+    prompts_per_iteration: int
+    """prompts drawn each iteration, in a seeded order that visits every prompt before any again"""
+    swap_every: int | None
+    """iterations between anchor swaps; None keeps the base policy as the anchor"""
+    evaluation: Evaluation
+    """what is measured along the way"""
+    fit: Fit = Fit()
+    """how the groups become optimizer steps"""
+    reference: Reference = Cached()
+    """how the policies that the loss compares with are kept"""
+    mesh: MeshShape = MeshShape()
+    """how arrays are split over devices"""
+    score_batch_size: int = 16
+    """groups scored together when reference log-probs are computed, over all devices"""
+    keep_policies: int | None = None
+    """iterates kept on disk besides the base and the anchor; None keeps all"""
+    seed: int = 0
+    """of everything that is drawn"""
+    tensorboard: bool = False
+    """write TensorBoard events beside metrics.jsonl"""
+
+    def problems(self) -> Iterable[str]:
+        for name, value in (
+            ("iterations", self.iterations),
+            ("prompts_per_iteration", self.prompts_per_iteration),
+            ("score_batch_size", self.score_batch_size),
+        ):
+            if value < 1:
+                yield f"{name} must be at least 1, got {value}"
+        if self.keep_policies is not None and self.keep_policies < 1:
+            yield f"keep_policies must be at least 1 or None, got {self.keep_policies}"
+        yield from self._swap_problems()
+        if isinstance(self.rollout, Sample):
+            if self.rollout.samples < 2:
+                yield f"rollout.samples must be at least 2 to have pairs, got {self.rollout.samples}"
+            if isinstance(self.rollout.sampler, Greedy):
+                yield "rollout.sampler is Greedy: all samples of a prompt would be equal and leave no pairs"
+
+    def _swap_problems(self) -> Iterable[str]:
+        if self.swap_every is None:
+            return
+        if self.swap_every < 1:
+            yield f"swap_every must be at least 1 or None, got {self.swap_every}"
+        if "anchor" not in self.loss.needs:
+            yield f"swap_every is set, but {type(self.loss).__name__} reads no anchor; set it to None"
+        elif self.swap_every >= self.iterations > 1:
+            yield (
+                f"swap_every {self.swap_every} is not reached within {self.iterations} iterations: the anchor would "
+                "stay the base policy; set it to None to mean that"
+            )
+
+    def anchor(self, iteration: int) -> int:
+        """Number of the policy that anchors `iteration`."""
+        return 0 if self.swap_every is None else iteration - iteration % self.swap_every

@@ -1,0 +1,244 @@
+"""A session: an experiment opened on this machine.
+
+It holds what lives as long as the run (model, mesh, prompts, compiled programs, run directory, records), so that the
+outer loop speaks of nothing else. Everything that can be wrong with the inputs is found here, before any compute.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from types import GenericAlias
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Float, PRNGKeyArray
+
+from jaxalign.data import PromptStream
+from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.experiment import Experiment
+from jaxalign.logps import Scorer
+from jaxalign.models.model import Model
+from jaxalign.progress import Progress
+from jaxalign.record import Recorder
+from jaxalign.rollout import Enumerator, Roller
+from jaxalign.rundir import Iteration, RunDir
+from jaxalign.sharding import param_shardings, replicated, row_shards
+from jaxalign.train import Step, TrainState, init_state, make_step
+from jaxalign.types import Groups, Params, Prompt, Rollouts, StopRequested
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReferenceLogps:
+    """Stored log-prob sums (nats) of the iteration's groups, one table for each reference role."""
+
+    roles: tuple[str, ...]
+    sums: Float[np.ndarray, "k g r"]
+
+    def columns(self) -> dict[str, Float[np.ndarray, "g r"]]:
+        """Role → table."""
+        return dict(zip(self.roles, self.sums, strict=True))
+
+
+@dataclass(frozen=True)
+class Training:
+    """A fit's step, its first state as a function of the policy, and that state's shapes, dtypes and shardings."""
+
+    step: Step
+    begin: Callable[[Params], TrainState]
+    abstract: Any
+
+
+class Session:
+    """An experiment, opened: see the module's docstring. Raises JaxalignErrors for inputs that cannot be used."""
+
+    def __init__(
+        self, experiment: Experiment, run: RunDir, recorder: Recorder, stop_requested: StopRequested = lambda: False
+    ):
+        self.experiment, self.run, self.recorder, self.stop_requested = experiment, run, recorder, stop_requested
+        self.mesh = experiment.mesh.build()
+        self._check_batches()
+        datasets = Path(run.path) / "datasets"
+        self._stream = PromptStream(experiment.prompts.open(datasets), experiment.seed)
+        heldout = experiment.evaluation.prompts.open(datasets)
+        self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
+        self.model: Model = experiment.model.open()
+        self._roller = experiment.rollout.on(self.model, self.mesh)
+        self._heldout_roller = experiment.evaluation.rollout.on(self.model, self.mesh)
+        self._check_prompts()
+        self.scorer = Scorer(self.model, self.mesh, experiment.score_batch_size)
+        self.shardings = param_shardings(self.mesh, experiment.mesh.rules, self.model.abstract(), self.model.axes)
+        self._training = cache(self._build)
+
+    def key(self, phase: str, iteration: int) -> PRNGKeyArray:
+        """The seed folded with (phase, iteration): keys are derived, never stored."""
+        number = zlib.crc32(phase.encode()) & 0x7FFFFFFF
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.experiment.seed), number), iteration)
+
+    def prompts_of(self, iteration: int) -> tuple[Prompt, ...]:
+        """The prompts to train on in `iteration`: a pure function of the seed and the prompt set."""
+        count = self.experiment.prompts_per_iteration
+        return self._stream.take(iteration * count, count)
+
+    # ---------------------------------------------------------------------------------------------- phases
+
+    def phase(self, iteration: Iteration, name: str, kind: type[T] | GenericAlias, make: Callable[[], T]) -> T:
+        """The committed artifact of a phase, made and committed first if it is not there yet."""
+        self.stop_here(f"before {name}")
+        fresh = not self.run.has(iteration, name)
+        began = time.perf_counter()
+        value = self.run.phase(iteration, name, make, kind)
+        if fresh:
+            self.recorder.perf(iteration, name, 0, {"perf/seconds": time.perf_counter() - began})
+        return value
+
+    def finished(self) -> int:
+        """Iterations that are complete, their evaluation included."""
+        count = 0
+        while count < self.experiment.iterations and self.run.has(count, "evals"):
+            count += 1
+        return count
+
+    def stop_here(self, where: str) -> None:
+        """Raises Interrupted if a stop was asked for; everything so far is committed."""
+        if self.stop_requested():
+            raise Interrupted(f"stopped {where}; the same command continues there")
+
+    def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:
+        """Training rollouts."""
+        return self._roll(self._roller, policy, prompts, iteration, "rollouts", self.key("rollouts", iteration))
+
+    def roll_heldout(self, policy: Params, iteration: Iteration) -> Rollouts:
+        """Answers to the held-out prompts; every iterate draws with the same keys."""
+        return self._roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", self.key("heldout", 0))
+
+    def score(
+        self, roles: Mapping[str, int], params: Callable[[int], Params], rollouts: Rollouts, groups: Groups
+    ) -> ReferenceLogps:
+        """Log-prob sums of the groups for every role that the experiment's reference strategy stores.
+
+        `roles` are numbers of policies, `params` finds a policy by its number.
+        """
+        stored = self.experiment.reference.stored(self.experiment.loss.needs)
+        tables: dict[int, np.ndarray] = {}
+        for number in sorted({roles[role] for role in stored}):  # right after a swap the anchor is the last policy
+            tables[number] = self._score_policy(roles["last"], number, params(number), rollouts, groups)
+        shape = (len(stored), *groups.responses.shape)
+        sums = np.array([tables[roles[role]] for role in stored], np.float32).reshape(shape)
+        return ReferenceLogps(roles=stored, sums=sums)
+
+    def _score_policy(
+        self, iteration: int, number: int, params: Params, rollouts: Rollouts, groups: Groups
+    ) -> Float[np.ndarray, "g r"]:
+        with Progress(
+            f"{self.title(iteration)} log-probs of policy {number}", len(groups.prompt), "groups"
+        ) as progress:
+
+            def between(done: int) -> None:
+                progress(done)
+                self.stop_here(f"after {done} groups of the references")
+
+            return self.scorer.groups(params, rollouts, groups, between)
+
+    def _roll(
+        self,
+        roller: Roller | Enumerator,
+        policy: Params,
+        prompts: tuple[Prompt, ...],
+        iteration: Iteration,
+        phase: str,
+        key: PRNGKeyArray,
+    ) -> Rollouts:
+        """Batch by batch; each batch is committed, so that a stop loses at most one."""
+        parts = self.run.parts(iteration, phase)
+        done = 0
+        with Progress(f"{self.title(iteration)} {phase}", len(prompts), "prompts") as progress:
+
+            def commit(part: int, make: Callable[[], Rollouts]) -> Rollouts:
+                nonlocal done
+                self.stop_here(f"after {done} prompts of {phase}")
+                rollouts = parts.get(part, make, Rollouts)
+                done += len(rollouts.prompts)
+                progress(done)
+                return rollouts
+
+            return roller(policy, prompts, key, commit)
+
+    # -------------------------------------------------------------------------------------------- policies
+
+    def policy(self, index: int) -> Params:
+        """Policy `index` on the mesh; policy 0 is loaded from its source and committed the first time."""
+        slot = self.run.policy(index)
+        if index == 0 and not slot.exists():
+            self.commit_policy(0, self.model.load(self._place))
+        return slot.load(self._abstract())
+
+    def commit_policy(self, index: int, params: Params) -> None:
+        """Commits `params` as policy `index`."""
+        self.run.policy(index).save(params, {"model": self.model.source})
+
+    def training(self, steps: int) -> Training:
+        """The programs of a fit of `steps` steps, compiled once for all fits of that length."""
+        return self._training(steps)
+
+    def _build(self, steps: int) -> Training:
+        """Optimizer state is sharded like the parameters it belongs to."""
+        optimizer, schedule = self.experiment.optimizer.build(steps)
+        begin = partial(init_state, optimizer=optimizer)
+        state = jax.eval_shape(begin, self._abstract())
+        opt_state = optax.tree_utils.tree_map_params(
+            optimizer,
+            lambda _, sharding: sharding,
+            state.opt_state,
+            self.shardings,
+            transform_non_params=lambda _: replicated(self.mesh),
+        )
+        placed = jax.tree.unflatten(
+            jax.tree.structure(state), jax.tree.leaves((replicated(self.mesh), self.shardings, opt_state))
+        )
+        step = make_step(self.model, self.experiment.loss, optimizer, schedule)
+        return Training(
+            step=jax.jit(step, donate_argnums=0),
+            begin=jax.jit(begin, out_shardings=placed),
+            abstract=jax.tree.map(_on, state, placed),
+        )
+
+    def _abstract(self) -> Params:
+        return jax.tree.map(_on, self.model.abstract(), self.shardings)
+
+    def _place(self, path: tuple[str, ...], tensor: np.ndarray) -> jax.Array:
+        sharding: Any = self.shardings
+        for name in path:
+            sharding = sharding[name]
+        return jax.device_put(tensor, sharding)
+
+    # ---------------------------------------------------------------------------------------------- checks
+
+    def title(self, iteration: Iteration) -> str:
+        """How progress lines name an iteration."""
+        if isinstance(iteration, str):
+            return "[base policy]"
+        return f"[iteration {iteration + 1}/{self.experiment.iterations}]"
+
+    def _check_batches(self) -> None:
+        fit, shards = self.experiment.fit, row_shards(self.mesh)
+        if fit.batch_size // fit.accumulate % shards:
+            raise ConfigError(
+                f"fit: batch_size {fit.batch_size} / accumulate {fit.accumulate} must be a multiple of the {shards} "
+                "shards that rows are split over (mesh.data · mesh.fsdp)"
+            )
+
+    def _check_prompts(self) -> None:
+        used = min(self.experiment.iterations * self.experiment.prompts_per_iteration, len(self._stream))
+        self._roller.check(self._stream.take(0, used))
+        self._heldout_roller.check(self.heldout)
+
+
+def _on(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
