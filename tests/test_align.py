@@ -234,25 +234,25 @@ def gaps(experiment, workdir) -> np.ndarray:
     return np.array([line["nash/gap"] for line in read_metrics(workdir) if line["phase"] == "evals"])
 
 
-def tiny_game(**changes):
-    return dataclasses.replace(config.load(CONFIGS / "tiny_game.py"), **changes)
+def three_action(**changes):
+    return dataclasses.replace(config.load(CONFIGS / "games" / "three_action.py"), **changes)
 
 
 def test_comal_reaches_the_nash_policy(tmp_path):
-    found = gaps(tiny_game(iterations=48), tmp_path)
+    found = gaps(three_action(iterations=48), tmp_path)
     assert found[0] == pytest.approx(0.28, abs=1e-6)
     # Twelve inner steps and a swap shrink the distance by 0.225: 0.28 · 0.225⁴ = 7e-4.
     assert found[-1] < 1e-3
 
 
 def test_inpo_with_a_fixed_anchor_stalls_at_the_regularised_solution(tmp_path):
-    found = gaps(tiny_game(iterations=48, swap_every=None), tmp_path)
+    found = gaps(three_action(iterations=48, swap_every=None), tmp_path)
     # The value at the limit. The distance shrinks by 0.906 a step; 0.906⁴⁸ = 9e-3 of 0.28 remains.
     assert found[-1] == pytest.approx(0.0588277, abs=3e-3)
 
 
 def test_iterative_ipo_spirals_outwards(tmp_path):
-    experiment = tiny_game(iterations=20, swap_every=1, loss=IPO(tau=1 / 1.5))
+    experiment = three_action(iterations=20, swap_every=1, loss=IPO(tau=1 / 1.5))
     run_here(experiment, tmp_path)
     kl = [line["nash/kl"] for line in read_metrics(tmp_path) if line["phase"] == "evals"]
     assert (np.diff(kl) > 0).all()
@@ -260,7 +260,7 @@ def test_iterative_ipo_spirals_outwards(tmp_path):
 
 def test_one_iteration_is_the_exact_mirror_descent_step(tmp_path):
     """Golden: arXiv 2410.23223's game, step size 0.3, from (.2, .5, .3); one multiplicative-weights step in fp64."""
-    game = tiny_game(iterations=1, swap_every=None, loss=IPO(tau=1 / 0.3))
+    game = three_action(iterations=1, swap_every=None, loss=IPO(tau=1 / 0.3))
     run_here(dataclasses.replace(game, fit=dataclasses.replace(game.fit, epochs=100)), tmp_path)
     table = np.asarray(reopen(tmp_path).policy(1)["table"])[:, 0]
     policy = np.exp(table) / np.exp(table).sum()

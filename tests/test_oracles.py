@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,8 @@ from made_rollouts import permuted, prompt, rollouts
 import jaxalign.oracles
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.evals.cycles import cycle_metrics
+from jaxalign.evals.nash_gap import duality_gap
+from jaxalign.games.universal import majority, robust_win_rate
 from jaxalign.oracles import annotators
 from jaxalign.oracles.annotators import (
     Brevity,
@@ -26,6 +29,7 @@ from jaxalign.oracles.annotators import (
     repeated_share,
 )
 from jaxalign.oracles.panel import Panel, Weighted, advantages, probabilities
+from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import THREE_ACTION, TabularGame
 from jaxalign.oracles.words import content_stems, finished_part, own_words, sentences, stem, words
 from jaxalign.types import Preferences
@@ -69,7 +73,8 @@ MEMBERS = (
     Weighted(Completeness(), 1.0, 0.1),
 )
 """Short, to the point and finished: each can be had without the others, all three only by answering."""
-ORACLES = {Panel: Panel(MEMBERS), TabularGame: TabularGame()}
+POPULATION = RankingPopulation(((2, 1, 0), (0, 2, 1), (1, 0, 2)), (0.5, 0.3, 0.2), k=2)
+ORACLES = {Panel: Panel(MEMBERS), RankingPopulation: POPULATION, TabularGame: TabularGame()}
 ANNOTATORS = {cls: cls() for cls in (Brevity, Completeness, Coverage, Detail, NonRepetition, Plainness)}
 
 
@@ -87,7 +92,7 @@ def discovered(argument: str) -> set[type]:
 def test_discovery_finds_the_oracles_and_annotators_and_each_has_an_example():
     oracles, scorers = discovered("rollouts"), discovered("texts")
     print("oracles:", sorted(cls.__name__ for cls in oracles), "annotators:", sorted(cls.__name__ for cls in scorers))
-    assert len(oracles) >= 2
+    assert len(oracles) >= 3
     assert len(scorers) >= 6
     assert oracles == set(ORACLES)
     assert scorers == set(ANNOTATORS)
@@ -496,3 +501,46 @@ def test_a_matrix_that_is_no_game_names_the_cell(matrix, named):
     import re
 
     assert any(re.search(named, sentence) for sentence in TabularGame(matrix).problems())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The population that picks one of k + 1 answers
+
+
+def test_a_population_prefers_what_it_picks_more_often_over_k_samples(key):
+    """The gap of its preferences is what the policy's k samples lack of k / (k + 1)."""
+    tokens, weights = np.array([[[0], [1], [2]]], np.int32), np.array([[0.2, 0.5, 0.3]], np.float32)
+    answer = POPULATION(rollouts([list("abc")], tokens=tokens, weights=weights), key)
+    game = POPULATION.game()
+    gain = np.asarray(game.gain(jnp.asarray(weights[0])))
+    np.testing.assert_allclose(answer.prefer[0] - 0.5, (gain[:, None] - gain[None]) / 2, atol=1e-6)
+    lacking = 2 / 3 - float(robust_win_rate(game, jnp.log(jnp.asarray(weights[0]))))
+    np.testing.assert_allclose(duality_gap(answer.prefer, weights)[0], lacking, atol=1e-6)
+
+
+def test_of_one_sample_a_population_is_its_majority(key):
+    tokens = np.array([[[2], [0], [2], [1]]], np.int32)
+    one = dataclasses.replace(POPULATION, k=1)
+    found = one(rollouts([list("caxb")], tokens=tokens), key)
+    mass = np.array([0.25, 0.25, 0.5])
+    win = majority(*one.users()) @ mass
+    expected = 0.5 + (win[[2, 0, 2, 1]][:, None] - win[[2, 0, 2, 1]]) / 2
+    np.testing.assert_allclose(found.prefer[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rankings": ()}, "at least one user"),
+        ({"rankings": ((1, 2), (2, 1), (1, 2))}, "every action 0, 1"),
+        ({"rankings": ((2, 1, 0), (0, 2, 2), (1, 0, 2))}, r"rankings\[1\]"),
+        ({"weights": (0.5, 0.5)}, "3 rankings and 2 weights"),
+        ({"weights": (0.5, 0.5, 0.1)}, "sum to 1"),
+        ({"weights": (1.5, -0.6, 0.1)}, "positive"),
+        ({"k": 0}, r"k must lie in \[1, 63\]"),
+    ],
+)
+def test_an_impossible_population_is_named(changes, named):
+    import re
+
+    assert any(re.search(named, sentence) for sentence in dataclasses.replace(POPULATION, **changes).problems())

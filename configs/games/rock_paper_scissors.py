@@ -2,7 +2,7 @@
 
 A fork of three_action.py, started far from the Nash policy.
 
-    jaxalign train configs/games/rock_paper_scissors.py --workdir runs/rock_paper_scissors    under two minutes
+    jaxalign train configs/games/rock_paper_scissors.py --workdir runs/rock_paper_scissors
 """
 
 import dataclasses

@@ -31,6 +31,7 @@ from jaxalign.games.learners.online_ipo import OnlineIPO
 from jaxalign.games.learners.onpo import ONPO
 from jaxalign.games.many import steps_to_gap
 from jaxalign.games.metrics import duality_gap
+from jaxalign.progress import Progress
 
 HELP = "games: sweep against a NumPy loop, 10,000 actions, success rates"
 
@@ -51,9 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: the sweep, its NumPy loop, the large game, and the two success rates."""
-    rows = [*_sweep(args.seeds, args.steps, args.loop_seeds), _large(args.actions, args.large_steps)]
-    for name, learner in (("adaptive COMAL", AdaptiveComal()), ("COMAL, K = 100", Comal(ETA, TAU, INNER))):
-        rows.append(_success(name, learner, args.games, args.limit))
+    adaptive, fixed = AdaptiveComal(), Comal(ETA, TAU, INNER)
+    parts: list[Callable[[], list[dict[str, Any]]]] = [
+        lambda: _sweep(args.seeds, args.steps, args.loop_seeds),
+        lambda: [_large(args.actions, args.large_steps)],
+        lambda: [_success("adaptive COMAL", adaptive, args.games, args.limit)],
+        lambda: [_success("COMAL, K = 100", fixed, args.games, args.limit)],
+    ]
+    rows = []
+    with Progress("bench games", len(parts), "parts") as progress:
+        for index, part in enumerate(parts):
+            rows += part()
+            progress(index + 1)
     return rows
 
 
@@ -91,8 +101,8 @@ def _large(actions: int, steps: int) -> dict[str, Any]:
 
     game = MatrixGame(jax.block_until_ready(draw(jax.random.key(0))))
     start = uniform(actions)
-    walk = jax.jit(lambda game, start: play(AdaptiveComal(), game, start, jnp.asarray([steps]), steps).logp[0])
-    walk.lower(game, start).compile()
+    play_it = jax.jit(lambda game, start: play(AdaptiveComal(), game, start, jnp.asarray([steps]), steps).logp[0])
+    walk = play_it.lower(game, start).compile()
     seconds, found = _median(lambda: jax.block_until_ready(walk(game, start)), 1)
     return {
         "what": f"adaptive COMAL, {actions} actions, {steps} steps, one call",

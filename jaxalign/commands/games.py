@@ -10,6 +10,8 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 HELP = "every learner on a preference game"
 
@@ -27,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the table, or one JSON object with a list of rows for each learner."""
+    """Prints the table, or JSON: for each learner an object whose `gap`, `kl_to_nash`, `policy`, … list one value for
+    each of its `step`."""
     import jax
     import numpy as np
 
@@ -47,13 +50,17 @@ def run(args: argparse.Namespace) -> None:
     with jax.enable_x64(True):
         table = compare(prefer, np.asarray(start), steps, args.eta, args.tau, args.inner, only)
     if args.json:
-        print(json.dumps({name: [dataclasses.asdict(row) for row in rows] for name, rows in table.items()}, indent=2))
+        print(json.dumps({name: _columns(rows) for name, rows in table.items()}, indent=2))
         return
     print(f"{'learner':<14}{'step':>8}{'gap':>13}{'KL to Nash':>13}{'average gap':>13}  policy")
     for name, rows in table.items():
         for row in rows:
             shown = " ".join(f"{each:.4f}" for each in row.policy[:6]) + (" …" if len(row.policy) > 6 else "")
             print(f"{name:<14}{row.step:>8}{row.gap:>13.4g}{row.kl_to_nash:>13.4g}{row.average_gap:>13.4g}  {shown}")
+
+
+def _columns(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    return {field.name: [getattr(row, field.name) for row in rows] for field in dataclasses.fields(rows[0])}
 
 
 def _start(args: argparse.Namespace, size: int) -> list[float]:

@@ -2,7 +2,7 @@
 
 simplex           trajectories on the simplex (three actions)
 gap               duality gap against steps, every learner, and the run
-robust_win_rate   worst-case win rate of k samples against any single answer, for a population of two kinds of users
+robust_win_rate   worst-case win rate of k samples against any single answer, for the run's users, or two kinds of users
 
 DIR is a run of a tabular game (configs/games/…); the figures go to DIR/report. They need matplotlib.
 """

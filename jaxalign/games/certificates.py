@@ -108,7 +108,8 @@ def inner_gap(
     h = log_ratio - np.einsum("...ij,...j->...i", prefer, weights) / tau
     mean = (weights * h).sum(-1)
     lowest = h.min(-1, keepdims=True)
-    return np.asarray(tau * (mean - lowest[..., 0] + np.log((weights * np.exp(lowest - h)).sum(-1))))
+    gap = tau * (mean - lowest[..., 0] + np.log((weights * np.exp(lowest - h)).sum(-1)))
+    return np.asarray(np.maximum(gap, 0.0))  # rounding alone would take it below
 
 
 def run_metrics(

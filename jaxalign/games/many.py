@@ -44,9 +44,9 @@ def _run_bucket(
         left = np.flatnonzero(needed[alive] < 0)
         if left.size == 0:
             break
-        smaller = len(alive) // 2
+        smaller = len(alive) // 4
         if left.size <= smaller:
-            # The batch shrinks by halves, so that few shapes are compiled, and is filled up with repeats.
+            # The batch shrinks by quarters, so that few shapes are compiled, and is filled up with repeats.
             keep = np.resize(left, smaller)
             alive, prefer = alive[keep], prefer[keep]
             states = jax.tree.map(lambda leaf, keep=keep: leaf[keep], states)

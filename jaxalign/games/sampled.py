@@ -73,7 +73,8 @@ class Sampled:
     """A learner of the loss on `prompts` sampled pairs a step; the anchor becomes the policy every `inner` steps.
 
     `inner` = 1 makes iterative IPO, DPO or SPPO of those losses, 0 keeps the anchor for good (INPO), others are COMAL.
-    Its fields are Python values, so it sweeps over seeds and games, not over hyper-parameters.
+    Seeds sweep through `seeded`; step sizes and regularisers through a loss built inside the `vmap`; the counts are
+    shapes and stay fixed.
     """
 
     loss: Loss

@@ -46,6 +46,10 @@ class PopulationGame:
 
     def gain(self, policy: Float[Array, " v"]) -> Float[Array, " v"]:
         """u_k: the probability that each action, played once, is picked over k samples of `policy`."""
+        return self.weights @ self.gain_by_user(policy)
+
+    def gain_by_user(self, policy: Float[Array, " v"]) -> Float[Array, "o v"]:
+        """The same for each user alone, unweighted."""
         below, mass = self._below(policy)
         positions = jnp.asarray(POSITIONS, policy.dtype)
         power = jnp.asarray(self.k, policy.dtype)
@@ -54,8 +58,7 @@ class PopulationGame:
             below[..., None] + positions[None, None, :] * mass[..., None], jnp.finfo(policy.dtype).tiny
         )
         picked = jnp.exp(power * jnp.log(reached)) @ jnp.asarray(SHARES, policy.dtype)
-        scattered = jnp.zeros_like(picked).at[jnp.arange(len(picked))[:, None], self.order].set(picked)
-        return self.weights @ scattered
+        return jnp.zeros_like(picked).at[jnp.arange(len(picked))[:, None], self.order].set(picked)
 
     def _below(self, policy: Float[Array, " v"]) -> tuple[Float[Array, "o v"], Float[Array, "o v"]]:
         """For each user and rank: the policy's mass strictly below, and on, the action of that rank."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Int, PRNGKeyArray
 
 from jaxalign.errors import DataError
 from jaxalign.oracles.panel import probabilities
@@ -53,11 +53,21 @@ class TabularGame:
         Raises:
             DataError: a response whose first token is no action; names prompt and response.
         """
-        actions = rollouts.tokens[:, :, 0]
-        for prompt, response in np.argwhere((actions < 0) | (actions >= len(self.matrix)) | (rollouts.lengths < 1)):
-            raise DataError(
-                f"response {response} of prompt {rollouts.prompts[prompt].id!r} is token {actions[prompt, response]}, "
-                f"not one of the game's {len(self.matrix)} actions"
-            )
+        actions = actions_of(rollouts, len(self.matrix))
         prefer = probabilities(np.asarray(self.matrix, np.float64)[actions[:, :, None], actions[:, None, :]] - 0.5)
         return Preferences(("game",), prefer, prefer[None], np.zeros((1, *actions.shape), np.float32))
+
+
+def actions_of(rollouts: Rollouts, count: int) -> Int[np.ndarray, "b m"]:
+    """The actions that responses are: their first tokens.
+
+    Raises:
+        DataError: a response that is empty, or whose first token is none of `count` actions; names prompt and response.
+    """
+    actions = rollouts.tokens[:, :, 0]
+    for prompt, response in np.argwhere((actions < 0) | (actions >= count) | (rollouts.lengths < 1)):
+        raise DataError(
+            f"response {response} of prompt {rollouts.prompts[prompt].id!r} is token {actions[prompt, response]}, "
+            f"not one of the game's {count} actions"
+        )
+    return actions

@@ -112,7 +112,7 @@ def robust_win_rate(
     axis.minorticks_off()
     axis.set_xlabel("samples per prompt, k")
     axis.set_ylabel("robust win rate")
-    axis.set_ylim(0.45, 1.0)
+    axis.set_ylim(0.4, 1.0)
     axis.grid(lw=0.3, alpha=0.5)
     axis.legend(frameon=False, loc="upper left")
     figure.tight_layout()

@@ -9,28 +9,34 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.games.compare import configured, every_learner, log_policy
-from jaxalign.games.game import MatrixGame, uniform
+from jaxalign.games.game import Game, MatrixGame, uniform
 from jaxalign.games.learner import run
 from jaxalign.games.learners.adaptive_comal import AdaptiveComal
+from jaxalign.games.learners.iter_dpo import IterDPO
 from jaxalign.games.metrics import duality_gap
 from jaxalign.games.populations import Population
 from jaxalign.games.universal import PopulationGame, robust_win_rate
 
 
 def trajectories(
-    prefer: Float[np.ndarray, "v v"], start: Float[np.ndarray, " v"], steps: Sequence[int], settings: Mapping[str, Any]
+    game: Game, start: Float[np.ndarray, " v"], steps: Sequence[int], settings: Mapping[str, Any]
 ) -> dict[str, tuple[Float[np.ndarray, "t v"], Float[np.ndarray, " t"]]]:
-    """Learner → (policies, duality gaps) after each of `steps`, the start first; `settings` as for `configured`."""
-    game, logp, at = MatrixGame(jnp.asarray(prefer)), jnp.asarray(log_policy(start)), jnp.asarray(steps)
+    """Learner → (policies, duality gaps) after each of `steps`, the start first; `settings` as for `configured`.
+
+    Learners that need a preference matrix (`IterDPO`) are left out where the game has none.
+    """
+    logp, at = jnp.asarray(log_policy(start)), jnp.asarray(steps)
 
     # The game is an argument: as a constant of the program it would be folded at compile time.
-    def walk(learner: Any, game: MatrixGame) -> Any:
+    def walk(learner: Any, game: Game) -> Any:
         found = run(learner, game, logp, at, int(max(steps))).logp
         found = jnp.concatenate([logp[None], found])
         return jnp.exp(found), jax.vmap(lambda each: duality_gap(game, each))(found)
 
     table = {}
     for name, learner in every_learner().items():
+        if learner is IterDPO and not isinstance(game, MatrixGame):
+            continue
         policies, gaps = jax.jit(walk)(configured(learner, **settings), game)
         table[name] = np.asarray(policies), np.asarray(gaps)
     return table

@@ -4,17 +4,23 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jaxalign.errors import ConfigError
 from jaxalign.evals.nash_gap import action_probabilities
 from jaxalign.games.families import three_action
+from jaxalign.games.game import Game, MatrixGame, uniform
+from jaxalign.games.learner import run
+from jaxalign.games.learners.adaptive_comal import AdaptiveComal
+from jaxalign.games.metrics import duality_gap
 from jaxalign.games.populations import two_types
 from jaxalign.games.solve import nash
-from jaxalign.games.universal import guarantee
+from jaxalign.games.universal import PopulationGame, guarantee
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.tabular import TabularPolicy
+from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
 from jaxalign.reopen import reopen
 from jaxalign.report.games import Path3, gap_against_steps, robust_win_rate, simplex
@@ -32,9 +38,11 @@ RUN_FLOOR = 1e-8
 
 @dataclasses.dataclass(frozen=True)
 class GameRun:
-    """A run's game, its policies [t v] from the start on, and the settings of its loss as learners take them."""
+    """A run's game, the users behind its robust win rates, its policies [t v] from the start on, and the settings of
+    its loss as learners take them."""
 
-    prefer: Float[np.ndarray, "v v"]
+    game: Game
+    users: PopulationGame
     policies: Float[np.ndarray, "t v"]
     settings: dict[str, float | int]
 
@@ -47,41 +55,66 @@ def read(path: str) -> GameRun:
     """
     session = reopen(path)
     experiment = session.experiment
-    if not (isinstance(experiment.oracle, TabularGame) and isinstance(experiment.model, TabularPolicy)):
+    oracle, loss, swap = experiment.oracle, experiment.loss, experiment.swap_every
+    if not (isinstance(oracle, TabularGame | RankingPopulation) and isinstance(experiment.model, TabularPolicy)):
         raise ConfigError(f"{path}: figures are drawn for tabular games so far; this run's policy or oracle is none")
-    prefer = np.asarray(experiment.oracle.matrix)
-    size, done = len(prefer), session.finished()
+    size, done = len(experiment.model.init), session.finished()
     rollouts = [session.run.load(iteration, "rollouts", Rollouts) for iteration in range(done)]
     policies = [action_probabilities(each.tokens[:, :, 0], each.weights, size).mean(0) for each in rollouts]
     last = np.asarray(jax.nn.softmax(session.policy(done)["table"][:, 0]), np.float64)
-    loss, swap = experiment.loss, experiment.swap_every
     settings: dict[str, float | int] = {"inner": swap} if swap else {}
+    game: Game
+    if isinstance(oracle, RankingPopulation):
+        game, users, scale = oracle.game(), oracle.game(), 0.5
+    else:
+        game, users, scale = MatrixGame(jnp.asarray(np.asarray(oracle.matrix))), two_kinds(), 1.0
     if isinstance(loss, INPO):
-        settings |= {"eta": 1.0 / loss.eta, "tau": loss.tau}
-    return GameRun(prefer, np.stack([*policies, last]), settings)
+        # A population's preferences halve the step of the loss, which doubles what tau weighs against it.
+        settings |= {"eta": scale / loss.eta, "tau": loss.tau / scale}
+    return GameRun(game, users, np.stack([*policies, last]), settings)
+
+
+def equilibrium(game: Game, actions: int) -> Float[np.ndarray, " v"]:
+    """The Nash policy: a matrix game's by linear programming, any other's by adaptive COMAL."""
+    if isinstance(game, MatrixGame):
+        return nash(np.asarray(game.prefer))
+    found = run(AdaptiveComal(), game, uniform(actions, jnp.float64), jnp.asarray([4000]), 4000)
+    return np.asarray(jnp.exp(found.logp[0]))
 
 
 def draw(path: str | None, out: Path, steps: int) -> list[Path]:
     """Writes the figures into `out` and returns their files; without a run, of the three-action game."""
-    if path is None:
-        found = GameRun(three_action(), np.array([[0.2, 0.5, 0.3]]), {"eta": 0.3, "tau": 0.1, "inner": 100})
-    else:
-        found = read(path)
-    at = np.unique(np.round(np.geomspace(1, steps, 800)).astype(int))
     with jax.enable_x64(True):
-        table = trajectories(found.prefer, found.policies[0], at.tolist(), found.settings)
-        curves = robust_curves(two_types(0.6), SAMPLES)
+        found = read(path) if path is not None else three_action_run()
+        at = np.unique(np.round(np.geomspace(1, steps, 800)).astype(int))
+        table = trajectories(found.game, found.policies[0], at.tolist(), found.settings)
+        curves = robust_curves((np.asarray(found.users.order), np.asarray(found.users.weights)), SAMPLES)
+        own = np.asarray(jax.vmap(lambda each: duality_gap(found.game, jnp.log(each)))(jnp.asarray(found.policies)))
+        star = equilibrium(found.game, found.policies.shape[1])
     gaps = {name: each[1][1:] for name, each in table.items()}
+    shown = [name for name in SHOWN if name in table]
+    bold = "AdaptiveComal"
     if path is not None:
-        own = 2.0 * (found.policies @ (found.prefer.T - 0.5)).max(-1)
+        bold = "this run"
         here = np.minimum(at, len(own) - 1)
-        gaps["this run"] = np.where(at < len(own), np.maximum(own[here], RUN_FLOOR), np.nan)
-    bold = "this run" if path is not None else "AdaptiveComal"
+        gaps[bold] = np.where(at < len(own), np.maximum(own[here], RUN_FLOOR), np.nan)
     files = gap_against_steps(at.astype(float), gaps, out, bold=bold)
-    if len(found.prefer) == 3:
-        paths = [Path3(name, table[name][0]) for name in SHOWN]
+    if len(star) == 3:
+        paths = [Path3(name, table[name][0]) for name in shown]
         if path is not None:
-            paths = [*paths[1:], Path3("this run", found.policies)]
-        files += simplex(paths, nash(found.prefer), "abc", out)
+            paths = [*paths[1:], Path3(bold, found.policies)]
+        files += simplex(paths, star, "abc", out)
     best = np.array([guarantee(k) for k in SAMPLES])
     return files + robust_win_rate(SAMPLES, curves, best, out)
+
+
+def three_action_run() -> GameRun:
+    """What is drawn without a run: the learners alone, at COMAL's usual settings here."""
+    game = MatrixGame(jnp.asarray(three_action()))
+    return GameRun(game, two_kinds(), np.array([[0.2, 0.5, 0.3]]), {"eta": 0.3, "tau": 0.1, "inner": 100})
+
+
+def two_kinds() -> PopulationGame:
+    """The users of the robust win rates where a run has none: 60 % want a, the rest b."""
+    order, weights = two_types(0.6)
+    return PopulationGame(jnp.asarray(order), jnp.asarray(weights))

@@ -14,6 +14,7 @@ from jaxalign.games.families import three_action
 from jaxalign.games.game import MatrixGame
 from jaxalign.games.learner import run
 from jaxalign.games.learners.comal import Comal
+from jaxalign.games.metrics import exploitability
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "games").glob("*.py"))
 
@@ -39,9 +40,25 @@ def test_the_training_loop_takes_the_learners_steps(tmp_path, fp32):
     np.testing.assert_allclose(measured[1:], expected, atol=2e-4)
 
 
-def test_report_draws_a_run(tmp_path, capsys, fp32):
+def test_the_training_loop_plays_the_many_player_game(tmp_path, fp32):
+    """Its preferences are halves of the differences of u_k: half the step size, twice the tau of the loss."""
+    path = next(path for path in CONFIGS if path.stem == "universal_condorcet")
+    assert not main(["train", str(path), "--workdir", str(tmp_path / "run"), "--iterations", "4", "--swap_every", "2"])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    measured = [line["nash/gap"] for line in lines if line["phase"] == "evals"]
+    oracle = config.load(path).oracle
+    with jax.enable_x64(True):
+        begin = jnp.log(jnp.asarray([0.2, 0.5, 0.3]))
+        found = run(Comal(4.0, 0.05, 2), oracle.game(), begin, jnp.arange(1, 5), 4).logp
+        expected = jax.vmap(lambda logp: exploitability(oracle.game(), logp))(found)
+    # fp32 fits of 25 gradient steps; the steps are larger than those of the matrix game.
+    np.testing.assert_allclose(measured[1:], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["three_action", "universal_condorcet"])
+def test_report_draws_a_run(name, tmp_path, capsys, fp32):
     pytest.importorskip("matplotlib")
-    path = next(path for path in CONFIGS if path.stem == "three_action")
+    path = next(path for path in CONFIGS if path.stem == name)
     assert not main(["train", str(path), "--workdir", str(tmp_path / "run"), "--iterations", "2", "--swap_every", "1"])
     assert not main(["report", str(tmp_path / "run"), "--steps", "50"])
     names = {each.name for each in (tmp_path / "run" / "report").iterdir()}

@@ -129,3 +129,12 @@ def test_same_key_same_run_and_sweeps_over_seeds(key):
     sweep = jax.vmap(final)(jnp.arange(3))
     np.testing.assert_allclose(sweep[0], run(learner, three(), start(), at, 5).logp[0], atol=1e-6)
     assert jnp.abs(sweep[0] - sweep[1]).max() > 1e-4
+
+
+def test_hyper_parameters_of_the_loss_sweep_in_one_call():
+    def final(eta, tau):
+        return run(Sampled(INPO(eta, tau), prompts=32, inner=2), three(), start(), jnp.asarray([4]), 4).logp[0]
+
+    sweep = jax.vmap(final)(jnp.asarray([3.0, 5.0]), jnp.asarray([0.1, 0.3]))
+    np.testing.assert_allclose(sweep[1], final(5.0, 0.3), atol=1e-6)
+    assert jnp.abs(sweep[0] - sweep[1]).max() > 1e-3
