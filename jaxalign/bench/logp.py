@@ -27,6 +27,9 @@ HELP = "log-probs of tokens against full logits, torch, Liger, cut-cross-entropy
 FULL = "jaxalign full"
 TORCH = "torch full"
 
+LEAST = ("forward_ms", "forward_backward_ms", "peak_bytes")
+"""columns of which the least of all rounds counts, and whose ratios to the other sides are columns too"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults are 1,024 tokens of SmolLM2-135M."""
@@ -51,16 +54,20 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     for row in rows:
         for name, other in (("full", made[FULL]), *((s, made[s]) for s in SIDES if not s.startswith("jaxalign"))):
             if "skipped" not in row and "skipped" not in other:
-                for key in ("forward_ms", "forward_backward_ms", "peak_bytes"):
-                    row[f"{key}_over_{name.replace(' ', '_')}"] = round(row[key] / max(other[key], 1), 3)
+                for key in LEAST:
+                    row[f"{key}_over_{name.replace(' ', '_')}"] = _ratio(row[key], other[key])
     return rows
+
+
+def _ratio(ours: float | int, theirs: float | int) -> float | None:
+    """None over nothing: what a tiny problem needs can be in memory that the process has."""
+    return round(ours / theirs, 3) if theirs else None
 
 
 def _best(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     if old is None or "skipped" in new:
         return new
-    least = ("forward_ms", "forward_backward_ms", "peak_bytes")
-    return {key: min(old[key], value) if key in least else value for key, value in new.items()}
+    return {key: min(old[key], value) if key in LEAST else value for key, value in new.items()}
 
 
 def _in_a_process(side: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -80,14 +87,22 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes of a device's memory in use, and the most so far."""
+
+    now: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A side ready to run: both calls wait for their result, `peak` is the device allocator's peak so far, if any."""
+    """A side ready to run: both calls wait for their result, `memory` asks the device's allocator, if it has one."""
 
     backend: str
     forward: Callable[[], Any]
     both: Callable[[], Any]
     logp: Callable[[], np.ndarray]
-    peak: Callable[[], int | None]
+    memory: Callable[[], Memory | None]
 
 
 def _jax_side(op: Callable[[Any, Any, Any], Any], arrays: Arrays, dtype: str) -> Prepared:
@@ -108,14 +123,15 @@ def _jax_side(op: Callable[[Any, Any, Any], Any], arrays: Arrays, dtype: str) ->
         lambda: jax.block_until_ready(forward(hidden, head, targets)),
         lambda: jax.block_until_ready(both(hidden, head)),
         lambda: np.asarray(forward(hidden, head, targets), np.float64),
-        _jax_peak,
+        _jax_memory,
     )
 
 
-def _jax_peak() -> int | None:
+def _jax_memory() -> Memory | None:
     import jax
 
-    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    stats = jax.devices()[0].memory_stats()
+    return Memory(stats["bytes_in_use"], stats["peak_bytes_in_use"]) if stats else None
 
 
 def _ours(implementation: str) -> Callable[[Arrays, str], Prepared]:
@@ -144,7 +160,7 @@ def _tokamax(arrays: Arrays, dtype: str) -> Prepared:
         lambda: jax.block_until_ready(forward(hidden, head)),
         lambda: jax.block_until_ready(both(hidden, head)),
         lambda: np.full(len(targets), np.nan),
-        _jax_peak,
+        _jax_memory,
     )
 
 
@@ -174,11 +190,13 @@ def _torch_side(op: Callable[[Any, Any, Any], Any]) -> Callable[[Arrays, str], P
             wait()
             return h.grad, w.grad
 
-        def peak() -> int | None:
-            return torch.cuda.max_memory_allocated() if device == "cuda" else None
+        def memory() -> Memory | None:
+            if device == "cpu":
+                return None
+            return Memory(torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated())
 
         name = f"torch {torch.__version__} {device}"
-        return Prepared(name, forward, both, lambda: forward().double().cpu().numpy(), peak)
+        return Prepared(name, forward, both, lambda: forward().double().cpu().numpy(), memory)
 
     return prepare
 
@@ -252,23 +270,24 @@ def _least_ms(call: Callable[[], Any], repeats: int) -> float:
         began = time.perf_counter()
         call()
         times.append(time.perf_counter() - began)
-    return round(1e3 * min(times), 1)
+    return round(1e3 * min(times), 3)
 
 
 def _measure(side: str, given: dict[str, Any]) -> dict[str, Any]:
     arrays = _problem(given["tokens"], given["width"], given["vocabulary"])
     prepared = SIDES[side][1](arrays, given["dtype"])
+    inputs = prepared.memory()
     prepared.forward()
     prepared.both()
     gc.collect()
     # what compiling left behind goes back to the system, or the measured calls would grow into it unseen
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    allocated, before = prepared.peak(), _resident("VmRSS")
+    before = _resident("VmRSS")
     forward = _least_ms(prepared.forward, given["repeats"])
     both = _least_ms(prepared.both, given["repeats"])
-    after = prepared.peak()
-    peak = _resident("VmHWM") - before if allocated is None or after is None else after - allocated
+    after = prepared.memory()
+    peak = _resident("VmHWM") - before if inputs is None or after is None else after.most - inputs.now
     error = _error(arrays, given["dtype"], prepared.logp())
     return {
         "implementation": side,

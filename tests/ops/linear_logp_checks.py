@@ -54,6 +54,8 @@ class Truth:
     """Statistics and gradients in fp64 from the very same inputs, by the formulas written out."""
 
     stats: dict[str, np.ndarray]
+    lead: np.ndarray
+    """nats of the target's logit above the largest other one"""
     hidden: np.ndarray
     head: np.ndarray
     bias: np.ndarray
@@ -77,18 +79,19 @@ def truth(case: Case, weights: np.ndarray) -> Truth:
     log_p = np.where(p > 0, z - lse[:, None], 0.0)
     others = z.copy()
     others[n, y] = -np.inf
+    lead = z[n, y] - others.max(-1)
     made = {
         "logp": z[n, y] - lse,
         "lse": lse,
         "entropy": -(p * log_p).sum(-1),
         "log_sum_p2": np.log((p * p).sum(-1)),
-        "match": z[n, y] >= others.max(-1),
+        "match": lead >= 0,
     }
     made = {name: np.where(live, value, 0) for name, value in made.items()}
     dz = -p * weights[:, None]
     dz[n, y] = weights * (p.sum(-1) - p[n, y])
     ds = np.where(live[:, None], dz * slope, 0.0)
-    return Truth(made, ds @ head, ds.T @ hidden, ds.sum(0))
+    return Truth(made, lead, ds @ head, ds.T @ hidden, ds.sum(0))
 
 
 def weights_of(case: Case) -> np.ndarray:
@@ -123,9 +126,14 @@ def assert_true(engine: Engine, case: Case, atol: float, gradient_rtol: float, r
             np.asarray(getattr(got, name)), expected.stats[name], atol=atol, rtol=0, err_msg=name
         )
     if case.dtype == "float32":
-        np.testing.assert_array_equal(np.asarray(got.match), expected.stats["match"])
+        # logits that a soft-cap brings together are equal in fp32
+        clear = np.abs(expected.lead) > atol
+        np.testing.assert_array_equal(np.asarray(got.match)[clear], expected.stats["match"][clear])
+    # near the soft-cap its slope, 1 − tanh², is the difference of nearly equal numbers: off by a few roundings of 6e-8
+    hidden, head = (np.abs(np.asarray(a, np.float64)).max() for a in case.arrays()[:2])
+    slope = 0.0 if case.softcap is None else 5e-7 * np.abs(weights_of(case)).sum() * max(hidden, head, 1.0)
     for name, value in zip(("hidden", "head", "bias"), gradients, strict=False):
         wanted = getattr(expected, name)
         assert value.dtype == (jnp.float32 if name == "bias" else case.dtype)
-        near = gradient_rtol * max(np.abs(wanted).max(), 1e-3)
+        near = gradient_rtol * max(np.abs(wanted).max(), 1e-3) + slope
         np.testing.assert_allclose(np.asarray(value, np.float64), wanted, atol=near, rtol=0, err_msg=f"d{name}")

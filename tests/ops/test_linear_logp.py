@@ -10,11 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import AbstractDevice, AbstractMesh
 from linear_logp_checks import Case, assert_true, outcome
 
-from jaxalign.ops.linear_logp import OUTPUTS, OnMesh, linear_logp, linear_stats, pallas_tpu, portable
+from jaxalign.ops.linear_logp import OUTPUTS, OnMesh, linear_logp, linear_stats, pallas_gpu, pallas_tpu, portable
 from jaxalign.ops.linear_logp.blocks import Blocks, Chip, chip, fit, vmem_bytes
-from jaxalign.ops.linear_logp.problem import Engine
+from jaxalign.ops.linear_logp.logits import Logits
+from jaxalign.ops.linear_logp.pallas_gpu import Tiles
+from jaxalign.ops.linear_logp.problem import Engine, Shard
+from jaxalign.ops.linear_logp.stats import Want
+from jaxalign.ops.linear_logp.tuning import tuning
 
 SMALL = Blocks(n=128, v=128, sub=128, columns=128)
 """blocks small enough that a few hundred tokens and rows make a grid"""
@@ -53,6 +58,27 @@ def test_chunked_against_fp64(case: Case) -> None:
     assert_true(CHUNKED, case, VALUE, BF16_GRADIENT if case.dtype == "bfloat16" else GRADIENT)
 
 
+@pytest.mark.parametrize("name", ["padded, capped, biased", "bf16 certain"])
+@pytest.mark.parametrize("chunks", [1, 2, 9])
+def test_chunks_that_keep_some_logits_or_all(name: str, chunks: int) -> None:
+    case = CASES[name]
+    engine = portable.engine(32, keep=chunks * 4 * case.n * 32)
+    assert_true(engine, case, VALUE, BF16_GRADIENT if case.dtype == "bfloat16" else GRADIENT)
+
+
+def test_the_last_whole_chunks_are_kept_as_far_as_the_bytes_go() -> None:
+    hidden, head, _, targets = Case(40, 16, 100).arrays()
+    shard, logits = Shard(hidden, head, None, targets, None), Logits()
+    every = np.asarray(hidden) @ np.asarray(head).T
+    for keep, chunks in ((2 * 4 * 40 * 32 - 1, 1), (2 * 4 * 40 * 32, 2), (10**6, 3)):
+        made = portable.forward(shard, logits, Want(tiles=True), 32, keep).tiles
+        assert made.shape == (chunks, 40, 32)
+        kept = np.moveaxis(np.asarray(made), 0, 1).reshape(40, -1)
+        # fp32 products of 16 terms
+        np.testing.assert_allclose(kept, every[:, 96 - 32 * chunks : 96], atol=1e-5)
+    assert portable.forward(shard, logits, Want(), 32, 10**6).tiles is None
+
+
 KERNEL_CASES = {
     "ragged": Case(150, 192, 300, softcap=30.0),
     "capped, biased, padded": Case(128, 128, 256, softcap=3.0, bias=True, vocabulary=200),
@@ -63,6 +89,41 @@ KERNEL_CASES = {
 @pytest.mark.parametrize("case", KERNEL_CASES.values(), ids=KERNEL_CASES.keys())
 def test_kernels_against_fp64(case: Case) -> None:
     assert_true(KERNELS, case, VALUE, BF16_GRADIENT if case.dtype == "bfloat16" else GRADIENT)
+
+
+TILES = Tiles(n=32, v=64, columns=32, warps=4, stages=2, programs=6)
+HOPPER_CASES = {
+    "ragged, certain": Case(70, 64, 300, dtype="bfloat16", peak=20.0, softcap=30.0),
+    "capped, biased, padded": Case(64, 32, 256, dtype="bfloat16", softcap=3.0, bias=True, vocabulary=200),
+}
+
+
+@pytest.mark.parametrize("case", HOPPER_CASES.values(), ids=HOPPER_CASES.keys())
+def test_the_kernel_for_hopper_against_fp64(case: Case) -> None:
+    """Two groups of tokens or three, and parts of the vocabulary with one block or two."""
+    forward = partial(pallas_gpu.forward, tiles=TILES, chunk=64, interpret=True)
+    engine = Engine("pallas_gpu", forward, partial(portable.backward, chunk=64), keeps_row=False)
+    assert_true(engine, case, VALUE, BF16_GRADIENT)
+
+
+def test_the_tiles_for_hopper_fit_its_shared_memory() -> None:
+    tiles = Tiles(**tuning()["pallas_gpu"])
+    assert 2 * tiles.stages * (tiles.n + tiles.v) * tiles.columns <= 227 << 10
+    # an fp32 logit is a register; half of a thread's 255 are for the rest
+    assert tiles.n * tiles.v <= 128 * 32 * tiles.warps
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
+def test_the_kernel_for_hopper_is_lowered_by_name() -> None:
+    """For an H100 that is not here, as far as the call of the compiled kernel; no logits [256 600] anywhere."""
+    h100 = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    op = jax.jit(partial(linear_logp, softcap=30.0, implementation="pallas_gpu"))
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((256, 128), (600, 128))]
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=h100)):
+        traced = op.trace(*shapes, jax.ShapeDtypeStruct((256,), jnp.int32))
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "xla.gpu.triton" in text
+    assert "256x600" not in text
 
 
 def test_kernels_have_no_races() -> None:

@@ -19,7 +19,7 @@ Primals = tuple[Array, Array, Array | None, Array]
 class Run(Protocol):
     """Where the passes run."""
 
-    def forward(self, task: Task, primals: Primals, row: bool) -> tuple[LinearStats, Kept]: ...
+    def forward(self, task: Task, primals: Primals, wants: Wants | None) -> tuple[LinearStats, Kept]: ...
 
     def backward(self, task: Task, wants: Wants, primals: Primals, kept: Kept, cotangent: LinearStats) -> Gradients: ...
 
@@ -27,8 +27,8 @@ class Run(Protocol):
 class Here:
     """On the arrays as they are."""
 
-    def forward(self, task: Task, primals: Primals, row: bool) -> tuple[LinearStats, Kept]:
-        return fused.forward(task, *primals, row=row)
+    def forward(self, task: Task, primals: Primals, wants: Wants | None) -> tuple[LinearStats, Kept]:
+        return fused.forward(task, *primals, wants)
 
     def backward(self, task: Task, wants: Wants, primals: Primals, kept: Kept, cotangent: LinearStats) -> Gradients:
         return fused.backward(task, wants, primals, kept, cotangent)
@@ -47,13 +47,13 @@ def stats(
     targets: Int[Array, " n"],
 ) -> LinearStats:
     """Statistics of each token; differentiable in hidden, head and bias."""
-    return run.forward(task, (hidden, head, bias, targets), row=False)[0]
+    return run.forward(task, (hidden, head, bias, targets), None)[0]
 
 
 def _forward(run: Run, task: Task, hidden: Any, head: Any, bias: Any, targets: Any) -> tuple[LinearStats, Any]:
     primals = hidden.value, head.value, None if bias is None else bias.value, targets.value
     wants = Wants(hidden.perturbed, head.perturbed, bias is not None and bias.perturbed)
-    made, kept = run.forward(task, primals, row=wants.hidden and task.keeps_row)
+    made, kept = run.forward(task, primals, wants)
     return made, (primals, wants, kept)
 
 

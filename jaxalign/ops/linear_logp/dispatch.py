@@ -3,8 +3,9 @@
     z = softcap · tanh(scale · (<h, W_v> + bias_v) / softcap) / temperature,       logp = z_y − log Σ_v exp z_v
 
 accumulated in fp32 from bf16 or fp32 inputs. Which implementation runs is data: `tuning.json` holds, by platform, how
-many bytes of fp32 logits are faster held than made again, and the block sizes. On GPUs that is XLA's chunked pass with
-chunks as large as its products need to run at full rate; a kernel would enter with a gain measured on one.
+many bytes of fp32 logits are faster held than made again, how many of larger ones are kept for the backward pass, and
+the block sizes. On GPUs that is XLA's chunked pass, in chunks that leave its products large for cuBLAS; the kernel for
+Hopper, `pallas_gpu`, is there by name and becomes the choice with a gain measured on a device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from jaxalign.ops.linear_logp.sharded import OnMesh
 from jaxalign.ops.linear_logp.stats import OUTPUTS, LinearStats
 from jaxalign.ops.linear_logp.tuning import tuning
 
-IMPLEMENTATIONS = ("auto", "full", "chunked", "pallas_tpu")
+IMPLEMENTATIONS = ("auto", "full", "chunked", "pallas_tpu", "pallas_gpu")
 
 
 def linear_logp(
@@ -44,9 +45,9 @@ def linear_logp(
 
     Differentiable in hidden, head and bias; gradients have the dtypes of what they are gradients of. Rows of the head
     from `vocabulary` on pad the table and are no tokens. A target beyond the vocabulary gives NaN. `implementation` is
-    "auto", "full" (holds [n v]), "chunked" (XLA, `chunk` rows of the head at a time) or "pallas_tpu"; the value does
-    not depend on it beyond rounding. `layout` splits tokens and vocabulary over a mesh. Raises ValueError for shapes,
-    dtypes or options that do not fit.
+    "auto", "full" (holds [n v]), "chunked" (XLA, `chunk` rows of the head at a time), "pallas_tpu" or "pallas_gpu"
+    (kernels); the value does not depend on it beyond rounding. `layout` splits tokens and vocabulary over a mesh.
+    Raises ValueError for shapes, dtypes or options that do not fit.
     """
     made = linear_stats(
         hidden,
@@ -83,7 +84,8 @@ def linear_stats(
 ) -> LinearStats:
     """The statistics named in `outputs` in one pass, as `linear_logp`; what is not named is None and costs nothing.
 
-    Entropy and log Σ p² are differentiable too; their gradient makes the logits a second time for the hidden states.
+    Entropy and log Σ p² are differentiable too; their gradient makes the logits a second time for the hidden states,
+    in XLA's chunked pass on every platform (the kernels for TPU make the gradient of the log-prob only).
     """
     problems = list(_problems(hidden, head, bias, outputs, vocabulary, implementation, layout))
     if problems:
@@ -112,7 +114,14 @@ def _engine(implementation: str, chunk: int | None, layout: OnMesh | None) -> En
         from jaxalign.ops.linear_logp import pallas_tpu
 
         return pallas_tpu.engine()
-    return portable.engine(chunk or tuning()["chunk"][_platform()])
+    chunk = chunk or tuning()["chunk"][_platform()]
+    if implementation == "pallas_gpu":
+        from jaxalign.ops.linear_logp import pallas_gpu
+
+        return pallas_gpu.engine(chunk)
+    # who names the chunks wants their memory and no more; on a mesh each device would keep as much
+    keeps = implementation == "auto" and layout is None
+    return portable.engine(chunk, tuning()["kept_logits_bytes"][_platform()] if keeps else 0)
 
 
 def _problems(

@@ -37,7 +37,7 @@ class Task:
     @property
     def keeps_row(self) -> bool:
         """Whether dH follows from the mean row: not for the entropy and log Σ p², which weigh the rows otherwise."""
-        return not {"entropy", "log_sum_p2"} & set(self.outputs)
+        return self.engine.keeps_row and not {"entropy", "log_sum_p2"} & set(self.outputs)
 
 
 @pytree
@@ -50,6 +50,7 @@ class Kept:
     tail: Tail
     stats: LinearStats
     row: Float[Array, "*shards n d"] | None
+    tiles: Float[Array, "chunks n c"] | None = None
 
 
 def _shard(task: Task, hidden: Array, head: Array, bias: Array | None, targets: Array) -> Shard:
@@ -67,11 +68,12 @@ def forward(
     head: Float[Array, "v d"],
     bias: Float[Array, " v"] | None,
     targets: Int[Array, " n"],
-    row: bool,
+    wants: Wants | None = None,
 ) -> tuple[LinearStats, Kept]:
-    """Statistics, and what the backward pass needs; with `row` the mean row too."""
+    """Statistics, and what the backward pass needs for the gradients it `wants`."""
     shard = _shard(task, hidden, head, bias, targets)
-    want = Want("entropy" in task.outputs, "log_sum_p2" in task.outputs, row)
+    row, tiles = (wants.hidden and task.keeps_row, wants.head) if wants else (False, False)
+    want = Want("entropy" in task.outputs, "log_sum_p2" in task.outputs, row, tiles)
     part = combine(task.engine.forward(shard, task.logits, want), task.axis)
     target, rows = target_logits(shard, task.logits), head.shape[0]
     if task.axis is not None:
@@ -79,7 +81,7 @@ def forward(
     # a target beyond the vocabulary is a mistake that must show
     target = jnp.where(targets < (task.vocabulary or rows), target, jnp.nan)
     stats, tail = finish(part, target, task.outputs, targets >= 0)
-    return stats, Kept(tail, stats, None if part.row is None else part.row.astype(hidden.dtype))
+    return stats, Kept(tail, stats, None if part.row is None else part.row.astype(hidden.dtype), part.tiles)
 
 
 def _pull(kept: Kept, cotangent: LinearStats, live: Bool[Array, " n"]) -> Pull:
@@ -105,7 +107,7 @@ def _pull(kept: Kept, cotangent: LinearStats, live: Bool[Array, " n"]) -> Pull:
         p = 2.0 * of_square * jnp.exp(-stats.log_sum_p2)
         target += tail.p * (tail.p * p - 2.0 * of_square)
         others -= 2.0 * of_square
-    return Pull(tail.lse, target, others, log_p, p)
+    return Pull(tail.lse, target, others, log_p, p, kept.tiles)
 
 
 def _hidden_from_row(task: Task, shard: Shard, kept: Kept, pull: Pull) -> Float[Array, "n d"]:

@@ -7,7 +7,8 @@
     dW                grid (vocabulary, tokens), logits transposed [v n]: they enter the product s h without a transpose
 
 The block sizes come from `tuning.json` by TPU generation, halved until the arithmetic of `blocks.vmem_bytes` fits.
-The rows that do not fill a block of the vocabulary go through the portable pass; tokens are padded to a block.
+The rows that do not fill a block of the vocabulary go through the portable pass; tokens are padded to a block. The
+entropy and log Σ p² are sums of the first kernel; their gradients are left to the portable pass, XLA's chunks.
 """
 
 from collections.abc import Callable, Iterator
@@ -246,14 +247,6 @@ def _head_gradients(plan: Plan, logits: Logits, pull: Pull, wants: Wants) -> tup
     return made["of_head"], made["of_bias"].sum(1) if wants.bias else None
 
 
-def _rest(shard: Shard, covered: int) -> Shard:
-    """The rows from `covered` on."""
-    limit = None if shard.limit is None else shard.limit - covered
-    bias = None if shard.bias is None else shard.bias[covered:]
-    targets = jnp.where(shard.targets >= 0, shard.targets - covered, -1)
-    return Shard(shard.hidden, shard.head[covered:], bias, targets, limit)
-
-
 def _plan(kernel: str, shard: Shard, device: Chip, interpret: Any) -> Plan:
     (n, d), size = shard.hidden.shape, shard.hidden.dtype.itemsize
     table: dict[str, Blocks] = {"forward": device.forward, "forward_row": device.forward_row, "head": device.head}
@@ -270,7 +263,7 @@ def forward(shard: Shard, logits: Logits, want: Want, device: Chip, interpret: A
     made = _sums_and_row(plan, logits) if want.row else _sums(plan, logits, want)
     if plan.covered == shard.head.shape[0]:
         return made
-    return merge(made, portable.forward(_rest(shard, plan.covered), logits, want, TAIL_CHUNK))
+    return merge(made, portable.forward(shard.rest(plan.covered), logits, want, TAIL_CHUNK))
 
 
 def backward(shard: Shard, logits: Logits, pull: Pull, wants: Wants, device: Chip, interpret: Any = False) -> Gradients:
@@ -281,7 +274,7 @@ def backward(shard: Shard, logits: Logits, pull: Pull, wants: Wants, device: Chi
         return portable.backward(shard, logits, pull, wants, TAIL_CHUNK)
     of_head, of_bias = _head_gradients(plan, logits, pull, wants)
     if plan.covered < shard.head.shape[0]:
-        _, rows, entries = portable.backward(_rest(shard, plan.covered), logits, pull, wants, TAIL_CHUNK)
+        _, rows, entries = portable.backward(shard.rest(plan.covered), logits, pull, wants, TAIL_CHUNK)
         assert rows is not None
         of_head = jax.lax.dynamic_update_slice_in_dim(of_head, rows, plan.covered, axis=0)
         if of_bias is not None and entries is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.ops.linear_logp.logits import Logits
@@ -28,6 +29,12 @@ class Shard:
         """Whether the row of each target is in this shard."""
         return (targets >= 0) & (targets < self.head.shape[0])
 
+    def rest(self, first: int) -> "Shard":
+        """The rows from `first` on."""
+        bias = None if self.bias is None else self.bias[first:]
+        targets = jnp.where(self.targets >= 0, self.targets - first, -1)
+        return Shard(self.hidden, self.head[first:], bias, targets, None if self.limit is None else self.limit - first)
+
 
 @pytree
 class Pull:
@@ -38,6 +45,8 @@ class Pull:
     others: Float[Array, " n"]
     log_p: Float[Array, " n"] | None = None
     p: Float[Array, " n"] | None = None
+    tiles: Float[Array, "chunks n c"] | None = None
+    """what the forward pass kept of the logits"""
 
 
 @jax.tree_util.register_static
@@ -63,3 +72,5 @@ class Engine:
     name: str
     forward: Callable[[Shard, Logits, Want], Partial]
     backward: Callable[[Shard, Logits, Pull, Wants], Gradients]
+    keeps_row: bool = True
+    """whether its forward pass makes the mean row at little cost; if not, `backward` gives hidden's gradient too"""

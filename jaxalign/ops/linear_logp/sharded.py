@@ -72,12 +72,13 @@ class OnMesh:
             head = jax.lax.all_gather(head, self.columns, axis=1, tiled=True)
         return hidden, head, bias, targets
 
-    def forward(self, task: Task, primals: Primals, row: bool) -> tuple[LinearStats, Kept]:
+    def forward(self, task: Task, primals: Primals, wants: Wants | None) -> tuple[LinearStats, Kept]:
         """Statistics [n] along the tokens; the mean row's parts stay on the device that made them."""
         local = replace(task, axis=self.vocabulary)
 
         def run(primals: Primals) -> tuple[LinearStats, KeptOf]:
-            stats, kept = fused.forward(local, *self._whole(primals), row=row)
+            stats, kept = fused.forward(local, *self._whole(primals), wants)
+            assert kept.tiles is None, "an engine on a mesh keeps no logits"
             return stats, (kept.tail, kept.stats, None if kept.row is None else kept.row[None])
 
         stats, kept = self._mapped(run, (self._specs,), (P(self.tokens), self._kept), primals)

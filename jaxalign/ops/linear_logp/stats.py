@@ -44,6 +44,8 @@ class Want:
     first: bool = False
     second: bool = False
     row: bool = False
+    tiles: bool = False
+    """logits for the backward pass, as many as the implementation keeps"""
 
 
 @pytree
@@ -59,6 +61,8 @@ class Partial:
     """Σ e^(2(z−m)), for log Σ p²"""
     row: Float[Array, "n d"] | None
     """Σ e^(z−m) dz/dscore W_v / mass: the mean row, for the gradient of the hidden states"""
+    tiles: Float[Array, "chunks n c"] | None = None
+    """logits of the last whole chunks of the vocabulary, which the backward pass need not make again"""
 
 
 def merge(one: Partial, two: Partial) -> Partial:
@@ -100,7 +104,7 @@ def combine(partial: Partial, axis: str | None) -> Partial:
         second = jax.lax.psum(f * f * second, axis)
     if row is not None:
         row *= (mine / jnp.maximum(mass, jnp.finfo(jnp.float32).tiny))[:, None].astype(row.dtype)
-    return Partial(m, mass, first, second, row)
+    return Partial(m, mass, first, second, row, partial.tiles)
 
 
 @pytree
