@@ -1,6 +1,7 @@
 """The command line: `jaxalign VERB …`, the same program as `python -m jaxalign VERB …`.
 
-Every module of `jaxalign.commands` is a verb, found by its name: `HELP` (one line), `add_arguments(parser)` and
+Every module of `jaxalign.commands` is a verb, found by its name (less the underscore that Python wants behind its own
+words: import_): `HELP` (one line), `add_arguments(parser)` and
 `run(args)`. A verb that sets the default `experiment_options=True` finds the options it did not declare in
 `args.rest`; elsewhere they are refused. Modules are imported only when their verb is called, and import what is slow
 only when they run, so that a mistyped option is answered at once.
@@ -8,8 +9,10 @@ only when they run, so that a mistyped option is answered at once.
 
 import argparse
 import importlib
+import keyword
 import pkgutil
 import sys
+from typing import Any
 
 import jaxalign.commands
 from jaxalign import __version__
@@ -18,7 +21,12 @@ from jaxalign.errors import JaxalignError
 
 def verbs() -> list[str]:
     """Names of all verbs."""
-    return sorted(module.name for module in pkgutil.iter_modules(jaxalign.commands.__path__))
+    return sorted(module.name.rstrip("_") for module in pkgutil.iter_modules(jaxalign.commands.__path__))
+
+
+def command_of(verb: str) -> Any:
+    """The module of a verb."""
+    return importlib.import_module(f"jaxalign.commands.{verb}{'_' if keyword.iskeyword(verb) else ''}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if known.verb is None:
         print(_overview())
         return 0 if known.help else 2
-    command = importlib.import_module(f"jaxalign.commands.{known.verb}")
+    command = command_of(known.verb)
     parser = argparse.ArgumentParser(
         prog=f"jaxalign {known.verb}",
         description=command.__doc__,
@@ -57,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _overview() -> str:
-    lines = (f"  {verb:<8} {importlib.import_module(f'jaxalign.commands.{verb}').HELP}" for verb in verbs())
+    lines = (f"  {verb:<8} {command_of(verb).HELP}" for verb in verbs())
     return "\n".join(["usage: jaxalign VERB …      (jaxalign VERB --help for its options)", "", *lines])
 
 

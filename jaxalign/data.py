@@ -27,7 +27,7 @@ from jaxalign.types import Prompt
 
 T = TypeVar("T")
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the converted datasets and of the validation they went through; part of their directory's name."""
 
 
@@ -47,7 +47,7 @@ class PromptSet:
         for index in range(self._size):
             prompt = self[index]
             messages = [[message["role"], message["content"]] for message in prompt.messages]
-            digest.update(json.dumps([prompt.id, messages]).encode() + b"\n")
+            digest.update(json.dumps([prompt.id, messages, *([prompt.tools] if prompt.tools else [])]).encode() + b"\n")
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -96,7 +96,8 @@ class JsonlPrompts:
     """One JSON object a line with a prompt, `{"prompt": "…"}`, or with a conversation that the user speaks last in,
     `{"messages": [{"role": "user", "content": "…"}]}`.
 
-    An `id` (string or integer, unique) is optional; FILE:LINE stands in for it. Other keys are ignored.
+    An `id` (string or integer, unique) is optional; FILE:LINE stands in for it. So are `tools`, an array of objects
+    that the chat template is given. Other keys are ignored.
     """
 
     path: str
@@ -157,7 +158,7 @@ class JsonlPrompts:
             first = lines.setdefault(name, number)
             if first != number:
                 raise RowError("id", f"{jsonl.quoted(name)} is the id of line {first} too")
-            return Prompt(name, self._messages(row))
+            return Prompt(name, self._messages(row), jsonl.check_tools(row.get("tools"), "tools"))
 
         return jsonl.read(path, self.max_line_bytes, convert)
 

@@ -1,31 +1,40 @@
-"""Writes a policy as a Hugging Face directory: config, safetensors, tokenizer with its template, generation config.
+"""Writes models as Hugging Face directories: config, safetensors, tokenizer with its template, generation config.
 
-The directory appears whole or not at all: it is written beside its place under a temporary name, flushed to the disk
-and renamed.
+One part of one parameter (a layer, a matrix of an expert) at a time comes to the host and goes into its file. The
+directory appears whole or not at all: it is written beside its place under a temporary name, flushed to the disk and
+renamed.
 """
 
+import contextlib
+import itertools
 import json
+import math
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-import ml_dtypes
+import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
+from jaxalign import safetensors_stream, weights
 from jaxalign.chat import Chat
 from jaxalign.errors import ModelError
+from jaxalign.huggingface import INDEX, SINGLE
+from jaxalign.models.low_rank import dense
 from jaxalign.models.model import Model
+from jaxalign.native import DTYPES
 from jaxalign.types import Params
-from jaxalign.weights import Tensor, entries, leaf
+from jaxalign.weights import SlicedReader, Stored, Tensor, all_finite, entries, leaf
 
-DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 SHARD_BYTES = 4 * 10**9
-"""Largest file of weights; also what an export holds in memory."""
+"""Largest file of weights."""
+
+Values = Callable[[Tensor, tuple[int, ...]], np.ndarray]
+"""The part of a parameter at some leading indices, shaped as in files, in any dtype."""
 
 
 @runtime_checkable
@@ -43,11 +52,43 @@ def export(
     dtype: str = "float32",
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes `params` in `dtype` to a new `directory`.
+    """Writes `params`, wherever they are kept, in `dtype` to a new `directory`.
 
     Raises ModelError when the model has no Hugging Face form, the directory has something in it, a value does not
     fit the dtype, or the disk refuses.
     """
+    write(model, partial(from_arrays, params), directory, dtype, shard_bytes)
+
+
+def convert(model: Model, directory: str | os.PathLike[str], dtype: str, shard_bytes: int = SHARD_BYTES) -> None:
+    """As `export`, of the parameters in the model's own files: they never come to a device."""
+    if not isinstance(model.read, Stored):
+        raise ModelError(f"{model.source}: its parameters are in no files")
+    write(model, partial(from_files, model.read.reader, model.shapes), directory, dtype, shard_bytes)
+
+
+def from_arrays(params: Params, tensor: Tensor, at: tuple[int, ...]) -> np.ndarray:
+    array = leaf(params, tensor.path)
+    if at:
+        array = array[at] if isinstance(array, np.ndarray) else pick(array, np.asarray(at, np.int32))
+    return tensor.to_file(np.asarray(dense(array)))
+
+
+@jax.jit
+def pick(array: Any, at: jax.Array) -> jax.Array:
+    """array[at], compiled once for all layers; with its low-rank difference added where it has one."""
+    return dense(jax.tree.map(lambda part: part[tuple(at)], array))
+
+
+def from_files(reader: weights.Reader, shapes: Params, tensor: Tensor, at: tuple[int, ...]) -> np.ndarray:
+    if not isinstance(reader, SlicedReader):
+        return reader.read(reader.name(tensor).format(*at), tensor)
+    whole = tuple(slice(0, size) for size in leaf(shapes, tensor.path).shape[tensor.stacked :])
+    return tensor.to_file(reader.slice(tensor, at, whole))
+
+
+def write(model: Model, values: Values, directory: str | os.PathLike[str], dtype: str, shard_bytes: int) -> None:
+    """Writes a directory with the parts that `values` gives."""
     target = pathlib.Path(directory)
     if not isinstance(model.config, Exportable) or not isinstance(model.chat, Chat):
         raise ModelError(f"{model.source}: this kind of model has no Hugging Face form")
@@ -56,20 +97,34 @@ def export(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target}: is there already and not an empty directory")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            describe(model.config.to_hf(), model.chat, dtype, temporary)
-            save_shards(tensors(model.config, params, dtype), temporary, shard_bytes)
-            commit(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+        with appearing(target) as temporary:
+            for name, content in documents(model.config, model.chat, dtype).items():
+                (temporary / name).write_bytes(content)
+            listed = [
+                (name, shape)
+                for tensor in model.config.tensors()
+                for name, shape in entries(tensor, tensor.hf, model.shapes)
+            ]
+            arrays = cast(model.config.tensors(), model.shapes, values, dtype)
+            save_shards(listed, arrays, temporary, DTYPES[dtype], shard_bytes)
+    except OSError as error:
         raise ModelError(f"{target}: cannot be written: {error}") from error
 
 
-def describe(config: dict[str, Any], chat: Chat, dtype: str, directory: pathlib.Path) -> None:
-    """Everything but the weights."""
+def cast(tensors: tuple[Tensor, ...], shapes: Params, values: Values, dtype: str) -> Iterator[np.ndarray]:
+    """Every part in `dtype`. Raises ModelError naming one with values that do not fit."""
+    for tensor in tensors:
+        for at in np.ndindex(*leaf(shapes, tensor.path).shape[: tensor.stacked]):
+            with np.errstate(over="ignore"):
+                array = values(tensor, at).astype(DTYPES[dtype], copy=False)
+            if not all_finite(array):
+                raise ModelError(f"tensor {tensor.hf.format(*at)!r} has values that are not finite in {dtype}")
+            yield array
+
+
+def documents(config: Exportable, chat: Chat, dtype: str) -> dict[str, bytes]:
+    """Every file but the weights, by name."""
+    fields = config.to_hf()
     ids = {
         f"{role}_id": chat.tokenizer.token_to_id(chat.specials[role])
         for role in ("bos_token", "pad_token")
@@ -79,68 +134,61 @@ def describe(config: dict[str, Any], chat: Chat, dtype: str, directory: pathlib.
     tokenizer = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": config["max_position_embeddings"],
+        "model_max_length": fields["max_position_embeddings"],
         "chat_template": chat.template,
         **chat.specials,
     }
-    write_json(directory / "config.json", {**config, "dtype": dtype, "eos_token_id": stop, **ids})
-    write_json(directory / "generation_config.json", {"eos_token_id": stop, **ids})
-    write_json(directory / "tokenizer_config.json", tokenizer)
-    (directory / "tokenizer.json").write_text(chat.tokenizer.to_str(pretty=True), encoding="utf-8")
+    return {
+        "config.json": to_json({**fields, "dtype": dtype, "eos_token_id": stop, **ids}),
+        "generation_config.json": to_json({"eos_token_id": stop, **ids}),
+        "tokenizer_config.json": to_json(tokenizer),
+        "tokenizer.json": chat.tokenizer.to_str(pretty=True).encode(),
+    }
 
 
-def tensors(config: Exportable, params: Params, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor as Hugging Face names and shapes it. One parameter at a time comes to the host."""
-    for tensor in config.tensors():
-        array = np.asarray(leaf(params, tensor.path))
-        for (name, _), part in zip(
-            entries(tensor, tensor.hf, params), array if tensor.stacked else [array], strict=True
-        ):
-            with np.errstate(over="ignore"):
-                values = tensor.to_file(part).astype(DTYPES[dtype])
-            if not np.isfinite(values).all():
-                raise ModelError(f"tensor {name!r} has values that are not finite in {dtype}")
-            yield name, values
-
-
-def save_shards(named: Iterator[tuple[str, np.ndarray]], directory: pathlib.Path, limit: int) -> None:
+def save_shards(
+    listed: list[tuple[str, tuple[int, ...]]],
+    arrays: Iterator[np.ndarray],
+    directory: pathlib.Path,
+    dtype: np.dtype,
+    limit: int,
+) -> None:
     """model.safetensors, or numbered shards with their index once a file would be larger than `limit` bytes."""
-    shards: list[pathlib.Path] = []
-    where: dict[str, int] = {}
-    total = 0
-
-    def save(pending: dict[str, np.ndarray]) -> None:
-        where.update(dict.fromkeys(pending, len(shards)))
-        shards.append(directory / f"shard-{len(shards)}")
-        save_file(pending, shards[-1], metadata={"format": "pt"})
-
-    pending: dict[str, np.ndarray] = {}
-    for name, values in named:
-        if pending and sum(held.nbytes for held in pending.values()) + values.nbytes > limit:
-            save(pending)
-            pending = {}
-        pending[name] = values
-        total += values.nbytes
-    save(pending)
-    if len(shards) == 1:
-        shards[0].rename(directory / "model.safetensors")
-        return
-    files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-    for shard, file in zip(shards, files, strict=True):
-        shard.rename(directory / file)
-    index = {"metadata": {"total_size": total}, "weight_map": {name: files[i] for name, i in where.items()}}
-    write_json(directory / "model.safetensors.index.json", index)
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    room = limit
+    for name, shape in listed:
+        size = math.prod(shape) * dtype.itemsize
+        if size > room and shards[-1]:
+            shards.append({})
+            room = limit
+        shards[-1][name] = shape
+        room -= size
+    count = len(shards)
+    files = [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    for file, shapes in zip(files, shards, strict=True):
+        safetensors_stream.write(directory / file, dtype, shapes, itertools.islice(arrays, len(shapes)))
+    if count > 1:
+        total = sum(math.prod(shape) for _, shape in listed) * dtype.itemsize
+        where = {name: file for file, shapes in zip(files, shards, strict=True) for name in shapes}
+        (directory / INDEX).write_bytes(to_json({"metadata": {"total_size": total}, "weight_map": where}))
 
 
-def commit(temporary: pathlib.Path, target: pathlib.Path) -> None:
-    """Flushes the files and gives the directory its name."""
-    for path in (*temporary.iterdir(), temporary):
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-    temporary.chmod(0o755)
-    temporary.rename(target)
+@contextlib.contextmanager
+def appearing(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A directory to fill, which gets the name `target` when the block ends, and is deleted when it raises."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def to_json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

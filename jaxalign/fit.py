@@ -9,6 +9,7 @@ import numpy as np
 from jaxalign.checkpoint import FitCheckpoints
 from jaxalign.data import GroupOrder
 from jaxalign.errors import DataError, Interrupted
+from jaxalign.models.low_rank import frozen, join, trained
 from jaxalign.packing import RowShape, pack, padding_fraction, row_shape, stack_microbatches
 from jaxalign.progress import Progress
 from jaxalign.session import ReferenceLogps, Session, Training
@@ -34,6 +35,7 @@ def fit(
     order = group_order(session, iteration, groups)
     training = session.training(len(order))
     shape = row_shape(rollouts, groups)
+    base, others = frozen(policy), {role: trained(params) for role, params in live.items()}
     with FitCheckpoints(session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints) as checkpoints:
         first, state = _start(checkpoints, order, training, policy)
         with Progress(f"{session.title(iteration)} fit", len(order), "steps", start=first) as progress:
@@ -41,7 +43,7 @@ def fit(
                 began = time.perf_counter()
                 batch = make_batch(rollouts, groups, references, order[index], shape, spec.accumulate)
                 state, metrics = training.step(
-                    state, live, jax.device_put(batch, row_sharding(session.mesh, leading=1))
+                    state, base, others, jax.device_put(batch, row_sharding(session.mesh, leading=1))
                 )
                 seen = {name: float(value) for name, value in metrics.items()}
                 check_finite(index, seen)
@@ -51,7 +53,7 @@ def fit(
                 _save_when_due(session, iteration, checkpoints, order, index + 1, state)
     session.commit_policy(iteration + 1, state.params)
     session.run.clear_fit(iteration)
-    return state.params
+    return join(state.params, base)
 
 
 def group_order(session: Session, iteration: int, groups: Groups) -> GroupOrder:

@@ -24,6 +24,9 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 """GGUF's number types as struct formats."""
 STRING, ARRAY = 8, 9
 LENGTH = struct.Struct("<Q")
+LARGEST_AXES = 4
+BLOCK = 64 * 2**20
+"""Bytes of fp32 that are made from quantised blocks at once."""
 
 
 class Cursor:
@@ -87,8 +90,10 @@ class GgufFile:
             raise ModelError(f"{path}: no such file")
         try:
             self.data = np.memmap(path, np.uint8, mode="r")
-            self.fields, self.tensors = parse(Cursor(self.data.data))
-        except (ValueError, KeyError, OSError, EOFError, OverflowError, struct.error) as error:
+            cursor = Cursor(self.data.data)
+            self.fields, self.tensors = parse(cursor)
+            self.header = cursor.at
+        except (ValueError, KeyError, OSError, EOFError, OverflowError, RecursionError, struct.error) as error:
             raise ModelError(f"{path}: not a complete GGUF file: {error}") from error
         for name, tensor in self.tensors.items():
             if tensor.start + tensor.size > self.data.size:
@@ -102,6 +107,8 @@ class GgufFile:
         return value
 
     def name(self, tensor: Tensor) -> str:
+        if tensor.gguf is None:
+            raise ModelError(f"{self.path}: {tensor.hf!r} has no known name in GGUF files")
         return tensor.gguf
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -112,12 +119,22 @@ class GgufFile:
 
     def read(self, name: str, tensor: Tensor) -> np.ndarray:
         stored = self.tensors[name]
-        data = self.data[stored.start : stored.start + stored.size].reshape(*stored.shape[:-1], -1)
+        values = np.empty(stored.shape, np.float32)
+        rows = values.reshape(-1, stored.shape[-1])
+        width = stored.size // max(1, len(rows))
+        step = max(1, BLOCK // max(1, values.itemsize * stored.shape[-1]))
         try:
-            values = gguf.dequantize(np.asarray(data), stored.kind).astype(np.float32, copy=False)
-        except NotImplementedError as error:
+            for at in range(0, len(rows), step):
+                part = rows[at : at + step]
+                data = np.fromfile(self.path, np.uint8, len(part) * width, offset=stored.start + at * width)
+                with np.errstate(all="ignore"):  # what is not finite is found later, with its name
+                    part[...] = gguf.dequantize(data.reshape(len(part), width), stored.kind)
+        except (NotImplementedError, KeyError) as error:
             raise ModelError(f"{self.path}: tensor {name!r} is {stored.kind.name}, which cannot be read") from error
-        return halves(values, tensor.pairs) if tensor.pairs else values
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.path}: tensor {name!r} cannot be read ({error})") from error
+        values = halves(values, tensor.pairs) if tensor.pairs else values
+        return values - np.float32(tensor.offset) if tensor.offset else values
 
 
 def parse(cursor: Cursor) -> tuple[dict[str, Any], dict[str, Stored]]:
@@ -127,17 +144,31 @@ def parse(cursor: Cursor) -> tuple[dict[str, Any], dict[str, Stored]]:
     version, tensors, count = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
     if version not in (2, 3):
         raise ValueError(f"version {version}; this reads 2 and 3")
-    fields = {cursor.text(): cursor.value(cursor.number("I")) for _ in range(count)}
-    found = {}
+    fields: dict[str, Any] = {}
+    for _ in range(count):
+        key = cursor.text()
+        if key in fields:
+            raise ValueError(f"field {key!r} is there twice")
+        fields[key] = cursor.value(cursor.number("I"))
+    found: dict[str, Stored] = {}
     for _ in range(tensors):
-        name = cursor.text()
-        shape = tuple(reversed([cursor.number("Q") for _ in range(cursor.number("I"))]))
+        name, axes = cursor.text(), cursor.number("I")
+        if name in found or axes > LARGEST_AXES:
+            raise ValueError(f"tensor {name!r} is there twice, or has {axes} axes")
+        shape = tuple(reversed([cursor.number("Q") for _ in range(axes)]))
         kind, offset = gguf.GGMLQuantizationType(cursor.number("I")), cursor.number("Q")
         block, size = gguf.GGML_QUANT_SIZES[kind]
         if not shape or shape[-1] % block:
             raise ValueError(f"tensor {name!r} of shape {shape} cannot be stored in blocks of {block}")
         found[name] = Stored(shape, kind, offset, math.prod(shape) // block * size)
     alignment = fields.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
+    if type(alignment) is not int or alignment < 1:
+        raise ValueError(f"general.alignment is {alignment!r}")
+    at = 0
+    for name, tensor in sorted(found.items(), key=lambda item: item[1].start):
+        if tensor.start < at:
+            raise ValueError(f"tensor {name!r} overlaps another one")
+        at = tensor.start + tensor.size
     start = -(-cursor.at // alignment) * alignment
     return fields, {n: dataclasses.replace(tensor, start=start + tensor.start) for n, tensor in found.items()}
 

@@ -1,54 +1,71 @@
 """Reads Hugging Face model directories: JSON files and safetensors, sharded or not.
 
-Nothing here unpickles or runs code from the directory; *.bin checkpoints are not read.
+Nothing here unpickles or runs code from the directory; checkpoints that are pickles are refused by name.
 """
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from etils import epath
 
 from jaxalign.errors import ModelError
+from jaxalign.safetensors_stream import SafetensorsFile
 from jaxalign.weights import Tensor
 
-READABLE = ("F32", "BF16", "F16")
+Folder: TypeAlias = pathlib.Path | epath.Path
+"""A directory on a disk, or in a bucket."""
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def folder(path: str) -> Folder:
+    """The place of a model: a path on a disk, or the URL of a bucket."""
+    return epath.Path(path) if "://" in path else pathlib.Path(path)
 
 
 class Directory:
     """The tensors of one directory. Raises ModelError naming the file that is missing, cut or inconsistent."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: Folder):
         self.path = path
-        index = path / "model.safetensors.index.json"
+        index = path / INDEX
         named = read_index(index) if index.is_file() else None
-        files = {"model.safetensors"} if named is None else set(named.values())
-        self.open = {file: open_shard(path / file) for file in sorted(files)}
-        found = {key: file for file, shard in self.open.items() for key in shard.keys()}  # noqa: SIM118
+        if named is None:
+            refuse_pickles(path)
+        files = {SINGLE} if named is None else set(named.values())
+        self.open = {file: SafetensorsFile(path / file) for file in sorted(files)}
+        found = {key: file for file, shard in self.open.items() for key in shard.entries}
         self.map = found if named is None else named
         for key, file in self.map.items():
-            if key not in self.open[file].keys():  # noqa: SIM118
+            if key not in self.open[file].entries:
                 raise ModelError(f"{path / file}: tensor {key!r} is missing, although the index says it is here")
 
     def name(self, tensor: Tensor) -> str:
         return tensor.hf
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {key: tuple(self.open[name].get_slice(key).get_shape()) for key, name in self.map.items()}
+        return {key: self.open[file].entries[key].shape for key, file in self.map.items()}
 
     def where(self, name: str) -> str:
         return str(self.path / self.map.get(name, ""))
 
     def read(self, name: str, tensor: Tensor) -> np.ndarray:
-        shard = self.open[self.map[name]]
-        kind = shard.get_slice(name).get_dtype()
-        if kind not in READABLE:
-            raise ModelError(f"{self.where(name)}: tensor {name!r} is {kind}; this reads {', '.join(READABLE)}")
-        return shard.get_tensor(name).astype(np.float32, copy=False)
+        return self.open[self.map[name]].read(name)
 
 
-def read_index(index: pathlib.Path) -> dict[str, str]:
+def refuse_pickles(path: Folder) -> None:
+    """Raises ModelError when the directory has pickled weights and no safetensors."""
+    pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+    if pickles and not (path / SINGLE).is_file():
+        raise ModelError(
+            f"{path / pickles[0]}: pickled weights can run code when they are opened and are never read; convert them "
+            "to safetensors where you trust them: transformers' from_pretrained(DIR).save_pretrained(NEW)"
+        )
+
+
+def read_index(index: Folder) -> dict[str, str]:
     """File of each tensor. Names that leave the directory are refused."""
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(file, str) for file in named.values()):
@@ -56,25 +73,18 @@ def read_index(index: pathlib.Path) -> dict[str, str]:
     for file in named.values():
         if pathlib.PurePath(file).name != file:
             raise ModelError(f"{index}: 'weight_map' names {file!r}, which is not a file of this directory")
+        if not file.endswith(".safetensors"):
+            raise ModelError(f"{index}: 'weight_map' names {file!r}; only safetensors are read")
     return named
 
 
-def open_shard(path: pathlib.Path) -> Any:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a complete safetensors file ({error})") from error
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: Folder) -> dict[str, Any]:
     """A JSON object from a file; ModelError names the file and what is wrong with it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
-    except (OSError, UnicodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: should hold a JSON object, not {type(value).__name__}")

@@ -119,6 +119,16 @@ def check_messages(messages: Any, field: str) -> tuple[Mapping[str, str], ...]:
     return tuple(checked)
 
 
+def check_tools(tools: Any, field: str) -> str:
+    """The JSON of an array of objects, or nothing for null or an empty one; RowError otherwise."""
+    if tools is not None and not isinstance(tools, list):
+        raise RowError(field, f"{kind(tools)} where an array belongs")
+    for index, tool in enumerate(tools or ()):
+        if not isinstance(tool, dict):
+            raise RowError(f"{field}[{index}]", f"{kind(tool)} where an object belongs")
+    return check_text(json.dumps(tools, ensure_ascii=False), field) if tools else ""
+
+
 def kind(value: Any) -> str:
     """What JSON calls the type of a parsed value."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}

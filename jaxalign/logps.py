@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.models.model import Model
-from jaxalign.ops.linear_logp import linear_logp
+from jaxalign.ops.linear_logp import OnMesh, linear_logp
 from jaxalign.packing import pack, row_shape
 from jaxalign.sharding import row_sharding, row_shards
 from jaxalign.types import Batch, Groups, Params, Rollouts, Rows
@@ -27,18 +27,39 @@ def attention_mask(rows: Rows) -> Bool[Array, "n s s"]:
     return same_group & not_later & own_path
 
 
-def token_logps(model: Model, params: Params, rows: Rows, mask: Bool[Array, "b r t"]) -> Float[Array, "b r t"]:
-    """log π(token | its path) in nats at the cells of `mask`, 0 elsewhere."""
+def token_logps(
+    model: Model, params: Params, rows: Rows, mask: Bool[Array, "b r t"], mesh: jax.sharding.Mesh | None = None
+) -> Float[Array, "b r t"]:
+    """log π(token | its path) in nats at the cells of `mask`, 0 elsewhere.
+
+    On the `mesh` where rows and parameters lie, each device scores its own rows of the vocabulary, and the head is
+    never gathered over them. Without it XLA partitions the op as it can.
+    """
     hidden = model.hidden(params, rows.tokens, rows.position, attention_mask(rows))
     sources = jnp.take_along_axis(hidden, rows.source[:, :, None], axis=1)
-    logps = linear_logp(sources.reshape(-1, hidden.shape[-1]), model.head(params), rows.target.reshape(-1))
+    head = model.head(params)
+    logps = linear_logp(
+        sources.reshape(-1, hidden.shape[-1]),
+        head,
+        rows.target.reshape(-1),
+        softcap=model.config.softcap,
+        layout=None if mesh is None else _layout(mesh, head.shape[1]),
+    )
     slots = jnp.where(rows.slot < 0, mask.size, rows.slot).reshape(-1)
     return jnp.zeros(mask.size, jnp.float32).at[slots].set(logps, mode="drop").reshape(mask.shape)
 
 
-def logp_sums(model: Model, params: Params, batch: Batch) -> Float[Array, "b r"]:
+def _layout(mesh: jax.sharding.Mesh, width: int) -> OnMesh | None:
+    """Where `sharding.RULES` put rows and head; None on one device, where the op may choose to hold the logits."""
+    if mesh.size == 1:
+        return None
+    split = mesh.shape["fsdp"] > 1 and width % mesh.shape["fsdp"] == 0
+    return OnMesh(mesh, tokens=("data", "fsdp"), vocabulary="tensor", columns="fsdp" if split else None)
+
+
+def logp_sums(model: Model, params: Params, batch: Batch, mesh: jax.sharding.Mesh | None = None) -> Float[Array, "b r"]:
     """Response log-probs under `params`, nats."""
-    return token_logps(model, params, batch.rows, batch.mask).sum(-1)
+    return token_logps(model, params, batch.rows, batch.mask, mesh).sum(-1)
 
 
 class Scorer:
@@ -48,7 +69,7 @@ class Scorer:
         shards = row_shards(mesh)
         self.batch_size = -(-batch_size // shards) * shards
         self._mesh = mesh
-        self._sums = jax.jit(lambda params, batch: logp_sums(model, params, batch))
+        self._sums = jax.jit(lambda params, batch: logp_sums(model, params, batch, mesh))
 
     def groups(
         self, params: Params, rollouts: Rollouts, groups: Groups, between: Callable[[int], None] = lambda done: None

@@ -157,7 +157,7 @@ class Roller:
     def check(self, prompts: Iterable[Prompt]) -> None:
         """DataError naming every prompt that leaves no room for its response in the model's context."""
         limit = self._model.config.context - self.spec.max_tokens
-        long = [(p.id, n) for p in prompts if (n := len(self._model.chat.encode(p.messages))) > limit]
+        long = [(p.id, n) for p in prompts if (n := len(self._model.chat.encode(p.messages, p.tool_list))) > limit]
         if long:
             listed = ", ".join(f"{id} ({n} tokens)" for id, n in long[:10]) + (" …" if len(long) > 10 else "")
             raise DataError(
@@ -174,7 +174,7 @@ class Roller:
         commit: Callable[[int, Callable[[], Rollouts]], Rollouts] = lambda part, make: make(),
     ) -> Rollouts:
         """Rollouts of all prompts in their order. `commit(part, make)` may keep a batch's result and skip making it."""
-        encoded = [self._model.chat.encode(prompt.messages) for prompt in prompts]
+        encoded = [self._model.chat.encode(prompt.messages, prompt.tool_list) for prompt in prompts]
         by_length = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
         batches = [by_length[start : start + self._size] for start in range(0, len(prompts), self._size)]
         parts = [
@@ -251,7 +251,7 @@ class Enumerator:
         return commit(0, partial(self._enumerate, params, prompts))
 
     def _enumerate(self, params: Params, prompts: tuple[Prompt, ...]) -> Rollouts:
-        encoded = np.array([self._model.chat.encode(prompt.messages) for prompt in prompts], np.int32)
+        encoded = np.array([self._model.chat.encode(prompt.messages, prompt.tool_list) for prompt in prompts], np.int32)
         logps = np.asarray(self._probs(params, encoded))
         count, answers = logps.shape
         names = tuple(self._model.chat.decode([token]) for token in range(answers))

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from jaxalign.data import PromptStream
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment
 from jaxalign.logps import Scorer
+from jaxalign.models.low_rank import frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
 from jaxalign.progress import Progress
 from jaxalign.record import Recorder
@@ -177,11 +178,16 @@ class Session:
         slot = self.run.policy(index)
         if index == 0 and not slot.exists():
             self.commit_policy(0, self.model.load(self._place))
-        return slot.load(self._abstract())
+        return join(slot.load(trained(self._abstract())), self._frozen)
 
     def commit_policy(self, index: int, params: Params) -> None:
-        """Commits `params` as policy `index`."""
-        self.run.policy(index).save(params, {"model": self.model.source})
+        """Commits what is trained of `params` as policy `index`."""
+        self.run.policy(index).save(trained(params), {"model": self.model.source})
+
+    @cached_property
+    def _frozen(self) -> Params:
+        """What no policy of the run changes, from its source: nothing unless the model is adapted."""
+        return frozen(self.model.load(self._place)) if is_adapted(self.shardings) else {}
 
     def training(self, steps: int) -> Training:
         """The programs of a fit of `steps` steps, compiled once for all fits of that length."""
@@ -190,19 +196,19 @@ class Session:
     def _build(self, steps: int) -> Training:
         """Optimizer state is sharded like the parameters it belongs to."""
         optimizer, schedule = self.experiment.optimizer.build(steps)
-        begin = partial(init_state, optimizer=optimizer)
+        begin, shardings = partial(init_state, optimizer=optimizer), trained(self.shardings)
         state = jax.eval_shape(begin, self._abstract())
         opt_state = optax.tree_utils.tree_map_params(
             optimizer,
             lambda _, sharding: sharding,
             state.opt_state,
-            self.shardings,
+            shardings,
             transform_non_params=lambda _: replicated(self.mesh),
         )
         placed = jax.tree.unflatten(
-            jax.tree.structure(state), jax.tree.leaves((replicated(self.mesh), self.shardings, opt_state))
+            jax.tree.structure(state), jax.tree.leaves((replicated(self.mesh), shardings, opt_state))
         )
-        step = make_step(self.model, self.experiment.loss, optimizer, schedule)
+        step = make_step(self.model, self.experiment.loss, optimizer, schedule, self.mesh)
         return Training(
             step=jax.jit(step, donate_argnums=0),
             begin=jax.jit(begin, out_shardings=placed),
@@ -212,11 +218,12 @@ class Session:
     def _abstract(self) -> Params:
         return jax.tree.map(_on, self.model.abstract(), self.shardings)
 
-    def _place(self, path: tuple[str, ...], tensor: np.ndarray) -> jax.Array:
+    def _place(self, path: tuple[str, ...]) -> Any:
+        """The sharding of the parameter at `path`; those of its parts where it has a low-rank difference."""
         sharding: Any = self.shardings
         for name in path:
             sharding = sharding[name]
-        return jax.device_put(tensor, sharding)
+        return sharding
 
     # ---------------------------------------------------------------------------------------------- checks
 

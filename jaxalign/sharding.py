@@ -25,8 +25,10 @@ RULES: Rules = (
     ("kv_heads", "tensor"),
     ("mlp", "tensor"),
     ("embed", "fsdp"),
+    ("expert", None),
     ("head", None),
     ("layers", None),
+    ("rank", None),
 )
 """Megatron-style tensor parallelism over heads, feed-forward and vocabulary; parameters split over fsdp by width."""
 

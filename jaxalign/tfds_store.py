@@ -46,6 +46,7 @@ def read_prompt(record: Any) -> Prompt:
     return Prompt(
         record["id"].decode(),
         tuple({"role": role.decode(), "content": content.decode()} for role, content in messages),
+        record["tools"].decode(),
     )
 
 
@@ -74,7 +75,7 @@ def _write(prompts: Iterable[Prompt], directory: pathlib.Path) -> None:
     import tensorflow_datasets as tfds
 
     text = tfds.features.Text()
-    features = {"id": text, "messages": tfds.features.Sequence({"role": text, "content": text})}
+    features = {"id": text, "messages": tfds.features.Sequence({"role": text, "content": text}), "tools": text}
     identity = tfds.core.dataset_info.DatasetIdentity(
         name="prompts", version=tfds.core.Version("1.0.0"), data_dir=os.fspath(directory), module_name=__name__
     )
@@ -82,6 +83,7 @@ def _write(prompts: Iterable[Prompt], directory: pathlib.Path) -> None:
     writer = tfds.core.SequentialWriter(info, max_examples_per_shard=sys.maxsize, file_format="array_record")
     writer.initialize_splits([SPLIT])
     try:
-        writer.add_examples({SPLIT: ({"id": prompt.id, "messages": prompt.messages} for prompt in prompts)})
+        rows = ({"id": prompt.id, "messages": prompt.messages, "tools": prompt.tools} for prompt in prompts)
+        writer.add_examples({SPLIT: rows})
     finally:
         writer.close_all()

@@ -14,15 +14,18 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.errors import JaxalignError
 from jaxalign.logps import logp_sums, token_logps
+from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.models.model import Model
 from jaxalign.types import Batch, GroupLogps, Loss, Params, pytree
 
-Step = Callable[["TrainState", Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
+Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
+"""(state, frozen, references, batches) → (state, metrics); `frozen` is {} where every parameter is trained."""
 
 
 @pytree
 class TrainState:
-    """What one step reads and writes: optimizer steps taken in this fit, fp32 parameters, optimizer state."""
+    """What one step reads and writes: optimizer steps taken in this fit, the trained parameters (fp32), optimizer
+    state."""
 
     step: Int[Array, ""]
     params: Params
@@ -65,24 +68,32 @@ class NotFinite(JaxalignError):
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0 of a fit. The parameters are copied: a step donates its state, references may share the originals."""
-    params = jax.tree.map(jnp.copy, params)
+    """Step 0 of a fit of the policy `params`. What is trained is copied: a step donates its state, references may share
+    the originals."""
+    params = jax.tree.map(jnp.copy, trained(params))
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
 
-def group_logps(model: Model, loss: Loss, params: Params, references: Mapping[str, Params], batch: Batch) -> GroupLogps:
-    """What `loss` sees of `batch`; no gradient flows into the references."""
+def group_logps(
+    model: Model,
+    loss: Loss,
+    params: Params,
+    references: Mapping[str, Params],
+    batch: Batch,
+    mesh: jax.sharding.Mesh | None = None,
+) -> GroupLogps:
+    """What `loss` sees of `batch`, on the `mesh` where it lies; no gradient flows into the references."""
 
     def reference(role: str) -> Float[Array, "b r"] | None:
         if role not in loss.needs:
             return None
         if role in references:
             with jax.named_scope(f"reference_{role}"):
-                return jax.lax.stop_gradient(logp_sums(model, references[role], batch))
+                return jax.lax.stop_gradient(logp_sums(model, references[role], batch, mesh))
         return batch.references[role]
 
     with jax.named_scope("policy"):
-        tokens = token_logps(model, params, batch.rows, batch.mask)
+        tokens = token_logps(model, params, batch.rows, batch.mask, mesh)
     return GroupLogps(
         tokens=tokens,
         mask=batch.mask,
@@ -93,8 +104,15 @@ def group_logps(model: Model, loss: Loss, params: Params, references: Mapping[st
     )
 
 
-def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation, schedule: optax.Schedule) -> Step:
-    """One optimizer step. Batches carry a leading axis of microbatches; groups count by their weight.
+def make_step(
+    model: Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Step:
+    """One optimizer step. Batches carry a leading axis of microbatches; groups count by their weight. References are
+    given as what is trained of them; policy and references share what is frozen.
 
     The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding.
     """
@@ -102,22 +120,30 @@ def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation,
     def objective(
         params: Params, references: Mapping[str, Params], batch: Batch, total: Float[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        logps = group_logps(model, loss, params, references, batch)
+        logps = group_logps(model, loss, params, references, batch, mesh)
         share = batch.weight / total
         value = jnp.where(batch.weight > 0, loss(logps) * share, 0.0).sum()
         return value, {"loss": value, **_watch(logps, share)}
 
     def step(
-        state: TrainState, references: Mapping[str, Params], batches: Batch
+        state: TrainState, frozen: Params, references: Mapping[str, Params], batches: Batch
     ) -> tuple[TrainState, dict[str, Array]]:
         total = jnp.maximum(batches.weight.sum(), 1e-30)
+        references = {role: join(params, frozen) for role, params in references.items()}
+
+        def of_trained(params: Params, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+            policy = join(params, frozen)
+            if model.dropout:
+                # One mask a step, so that splitting a batch into microbatches changes nothing.
+                policy = dropped(policy, model.dropout, jax.random.fold_in(jax.random.key(0), state.step))
+            return objective(policy, references, batch, total)
 
         def add(summed: tuple[Params, dict[str, Array]], batch: Batch) -> tuple[tuple[Params, dict[str, Array]], None]:
-            grads, metrics = jax.grad(objective, has_aux=True)(state.params, references, batch, total)
+            grads, metrics = jax.grad(of_trained, has_aux=True)(state.params, batch)
             return jax.tree.map(jnp.add, summed, (grads, metrics)), None
 
         first = jax.tree.map(lambda leaf: leaf[0], batches)
-        summed = jax.grad(objective, has_aux=True)(state.params, references, first, total)
+        summed = jax.grad(of_trained, has_aux=True)(state.params, first)
         if batches.weight.shape[0] > 1:
             summed, _ = jax.lax.scan(add, summed, jax.tree.map(lambda leaf: leaf[1:], batches))
         grads, metrics = summed

@@ -12,6 +12,7 @@ Host data (prompts, rollouts, preferences, groups) are frozen dataclasses of Num
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
@@ -35,20 +36,24 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def pytree(cls: type[T]) -> type[T]:
-    """Frozen dataclass that is a PyTree of its fields, in the order of declaration.
+    """Frozen dataclass that is a PyTree of its fields, in the order of declaration, but for those declared with
+    metadata={"static": True}: they are hashable constants of the structure.
 
     JAX rebuilds PyTrees with leaves that are not arrays (tracers, `None`, specs), so rebuilding bypasses the
     constructor and with it the runtime check of annotations that tests switch on.
     """
     made = dataclasses.dataclass(frozen=True)(cls)
-    names = tuple(field.name for field in dataclasses.fields(made))  # type: ignore[arg-type]
+    fields = dataclasses.fields(made)  # type: ignore[arg-type]
+    names = tuple(field.name for field in fields if not field.metadata.get("static"))
+    constants = tuple(field.name for field in fields if field.metadata.get("static"))
 
-    def flatten(tree: Any) -> tuple[list[tuple[Any, Any]], None]:
-        return [(jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in names], None
+    def flatten(tree: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in names]
+        return children, tuple(getattr(tree, name) for name in constants)
 
-    def unflatten(_: None, leaves: Any) -> Any:
+    def unflatten(values: tuple[Any, ...], leaves: Any) -> Any:
         tree = object.__new__(made)
-        for name, leaf in zip(names, leaves, strict=True):
+        for name, leaf in (*zip(names, leaves, strict=True), *zip(constants, values, strict=True)):
             object.__setattr__(tree, name, leaf)
         return tree
 
@@ -62,15 +67,22 @@ def pytree(cls: type[T]) -> type[T]:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One conversation to answer: `messages` are {"role", "content"} mappings, the last one from the user."""
+    """One conversation to answer: `messages` are {"role", "content"} mappings, the last one from the user. `tools` is
+    the JSON of the list of tools that the model may call, for its chat template; empty: none."""
 
     id: str
     messages: tuple[Mapping[str, str], ...]
+    tools: str = ""
 
     @property
     def text(self) -> str:
         """The last user message."""
         return self.messages[-1]["content"]
+
+    @property
+    def tool_list(self) -> list[dict[str, Any]] | None:
+        """`tools`, parsed; None where there are none."""
+        return json.loads(self.tools) if self.tools else None
 
 
 @dataclasses.dataclass(frozen=True)

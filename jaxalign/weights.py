@@ -2,10 +2,12 @@
 
 A family lists its parameters once as `Tensor`s; a `Reader` (Hugging Face directory or GGUF) answers for names,
 shapes and values in the orientation of Hugging Face, [out, in]. Ours is [in…, out…] with heads as an axis of their
-own, and layers stacked in front. Everything is checked before the first tensor is read.
+own, and layers stacked in front. Everything is checked before the first tensor is read, and then one tensor at a time
+is in the host's memory (see `stacking`).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,44 +16,59 @@ import jax
 import numpy as np
 
 from jaxalign.errors import ModelError
+from jaxalign.stacking import SMALL, Fetch, Index, stack
 from jaxalign.types import Params
 
-Place = Callable[[tuple[str, ...], np.ndarray], jax.Array]
-"""Puts one parameter, named by its path, on the devices that keep it."""
+Place = Callable[[tuple[str, ...]], jax.sharding.Sharding | None]
+"""The sharding of one parameter, named by its path; None for JAX's default device."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One parameter: its path here, its names in files ("{}" is the layer).
+    """One parameter: its path here, and its names in files.
 
-    The first `inputs` axes are summed over; 0 means that files keep the array as it is. `pairs` is the head size of
-    matrices whose rows GGUF's llama files interleave (see `jaxalign.gguf`), else 0.
+    In `hf` each "{}" stands for the index of a leading axis of the parameter: the layer, then the expert. One part is
+    one file tensor: what is left when those axes are indexed. `gguf` is None where no GGUF file of the family is read.
+
+    `inputs` says how a part lies in files. None: as here. Else its first `inputs` axes are summed over and the rest
+    are produced; files have [out, in], or [out] when nothing is summed over (biases).
+
+    What GGUF changes, its reader puts right: `pairs` is the head size of matrices whose rows llama files interleave
+    (see `jaxalign.gguf`), else 0; `offset` is what the file adds to every value (1 in the norms of Gemma).
     """
 
     path: tuple[str, ...]
     hf: str
-    gguf: str
-    inputs: int = 0
+    gguf: str | None
+    inputs: int | None = None
     pairs: int = 0
+    offset: float = 0.0
 
     @property
-    def stacked(self) -> bool:
-        """Whether there is one for each layer."""
-        return "{}" in self.hf
+    def stacked(self) -> int:
+        """How many leading axes are indexed by names: 0, 1 (layers) or 2 (layers, experts)."""
+        return self.hf.count("{}")
 
     def file_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape in files of a parameter that has `shape` here (without layers)."""
-        return (math.prod(shape[self.inputs :]), math.prod(shape[: self.inputs])) if self.inputs else shape
+        """Shape in files of a part that has `shape` here."""
+        if self.inputs is None:
+            return shape
+        produced = math.prod(shape[self.inputs :])
+        return (produced, math.prod(shape[: self.inputs])) if self.inputs else (produced,)
 
     def from_file(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """A file's array in our shape."""
-        return array.T.reshape(shape) if self.inputs else array
+        """A file's array as a part of `shape`."""
+        return array.T.reshape(shape) if self.inputs else array.reshape(shape)
 
     def to_file(self, array: np.ndarray) -> np.ndarray:
-        """A parameter of one layer as files keep it."""
+        """A part as files keep it."""
         if not self.inputs:
-            return array
+            return array.reshape(self.file_shape(array.shape))
         return np.ascontiguousarray(array.reshape(math.prod(array.shape[: self.inputs]), -1).T)
+
+    def parts(self, array: np.ndarray) -> np.ndarray:
+        """View of the parameter (contiguous) with one leading axis that counts its parts, in the order of `entries`."""
+        return array.reshape(-1, *array.shape[self.stacked :])
 
 
 @runtime_checkable
@@ -92,32 +109,73 @@ def check(reader: Reader, tensors: Sequence[Tensor], shapes: Params, ignored: Se
             raise ModelError(f"{reader.where(name)}: unknown tensor {name!r}; this family has no use for it")
 
 
-def load(reader: Reader, tensors: Sequence[Tensor], shapes: Params, place: Place) -> Params:
-    """The parameters, each handed to `place` as soon as its layers are read. Raises ModelError on values not finite."""
+@runtime_checkable
+class SlicedReader(Protocol):
+    """A reader that can also read a slice of a part, in our layout."""
+
+    def slice(self, tensor: Tensor, at: tuple[int, ...], index: Index) -> np.ndarray:
+        """Values in `index` of the part at the leading indices `at`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A model's parameters in files, ready to be loaded."""
+
+    reader: Reader
+    tensors: tuple[Tensor, ...]
+
+    def __call__(self, shapes: Params, place: Place) -> Params:
+        return load(self.reader, self.tensors, shapes, place)
+
+
+def load(reader: Reader, tensors: Sequence[Tensor], shapes: Params, place: Place, small: int = SMALL) -> Params:
+    """The parameters, fp32, each part put where it is kept as soon as it is read; `small` as in `stack`.
+
+    Raises ModelError on values that are not finite.
+    """
     params: Params = {}
     for tensor in tensors:
         shape = leaf(shapes, tensor.path).shape
-        array = np.empty(shape, np.float32)
-        listed = entries(tensor, reader.name(tensor), shapes)
-        slots = array if tensor.stacked else array[None]
-        for slot, (name, _) in zip(slots, listed, strict=True):
-            values = reader.read(name, tensor)
-            if not np.isfinite(values).all():
-                raise ModelError(f"{reader.where(name)}: tensor {name!r} has values that are not finite")
-            slot[...] = tensor.from_file(values, slot.shape)
+        opened = functools.partial(fetch, reader, tensor, shape[tensor.stacked :])
         branch = params
         for step in tensor.path[:-1]:
             branch = branch.setdefault(step, {})
-        branch[tensor.path[-1]] = place(tensor.path, array)
+        branch[tensor.path[-1]] = stack(shape, tensor.stacked, opened, place(tensor.path), small)
     return params
 
 
+def fetch(reader: Reader, tensor: Tensor, shape: tuple[int, ...], at: tuple[int, ...]) -> Fetch:
+    """Reads slices of the part of `shape` at the leading indices `at`."""
+    if isinstance(reader, SlicedReader):
+        return lambda index: finite(reader, tensor, at, reader.slice(tensor, at, index))
+    return part(reader, tensor, shape, at).__getitem__
+
+
+def part(reader: Reader, tensor: Tensor, shape: tuple[int, ...], at: tuple[int, ...]) -> np.ndarray:
+    """The whole part of `shape` at the leading indices `at`. Raises ModelError on values that are not finite."""
+    values = reader.read(reader.name(tensor).format(*at), tensor)
+    return tensor.from_file(finite(reader, tensor, at, values), shape)
+
+
+def finite(reader: Reader, tensor: Tensor, at: tuple[int, ...], values: np.ndarray) -> np.ndarray:
+    """The same values. Raises ModelError naming the tensor when one of them is infinite or not a number."""
+    if not all_finite(values):
+        name = reader.name(tensor).format(*at)
+        raise ModelError(f"{reader.where(name)}: tensor {name!r} has values that are not finite")
+    return values
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """As np.isfinite(values).all(), a block at a time: the answers for a whole tensor take up to half of its size."""
+    rows = max(1, 2**22 * len(values) // max(1, values.size))
+    return all(np.isfinite(values[start : start + rows]).all() for start in range(0, len(values), rows))
+
+
 def entries(tensor: Tensor, pattern: str, shapes: Params) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and shape in the file of each layer of a stacked parameter, or of the one there is."""
+    """Name and file shape of each part of a parameter; `pattern` is its name in the format at hand."""
     shape = leaf(shapes, tensor.path).shape
-    if not tensor.stacked:
-        return [(pattern, tensor.file_shape(shape))]
-    return [(pattern.format(layer), tensor.file_shape(shape[1:])) for layer in range(shape[0])]
+    lead, part = shape[: tensor.stacked], tensor.file_shape(shape[tensor.stacked :])
+    return [(pattern.format(*index), part) for index in np.ndindex(*lead)]
 
 
 def leaf(params: Params, path: tuple[str, ...]) -> Any:

@@ -19,6 +19,9 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Eight devices share the threads of two cores: programs that wait for one another's collectives could all be started
+# and none be finished, and XLA aborts after 40 seconds of that. One at a time cannot.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 install_import_hook("jaxalign", "beartype.beartype")  # installs itself; never uninstalled
 

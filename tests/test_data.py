@@ -10,6 +10,7 @@ import sys
 import time
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -18,6 +19,9 @@ from hypothesis import strategies as st
 from jaxalign import data, jsonl, tfds_store
 from jaxalign.data import BuiltinPrompts, GroupOrder, InlinePrompts, JsonlPrompts, PromptStream, TfdsPrompts
 from jaxalign.errors import DataError
+from jaxalign.models.random_llama import RandomLlama
+from jaxalign.rollout import Sample
+from jaxalign.sharding import MeshShape
 from jaxalign.types import Prompt
 
 
@@ -72,6 +76,26 @@ def test_a_prompt_is_a_conversation_of_one(tmp_path: pathlib.Path):
     two = opened(written(tmp_path, '{"id": "a", "messages": [{"role": "user", "content": "Why?"}]}', name="two.jsonl"))
     assert one[0] == two[0] == Prompt("a", ({"role": "user", "content": "Why?"},))
     assert one.fingerprint == two.fingerprint
+
+
+def test_tools_travel_to_the_template(tmp_path: pathlib.Path):
+    tools = [{"type": "function", "function": {"name": "search", "parameters": {"q": {"type": "string"}}}}]
+    rows = ({"id": "a", "prompt": "Why?", "tools": tools}, {"id": "b", "prompt": "Why?", "tools": []})
+    prompts = opened(written(tmp_path, *map(json.dumps, rows)))
+    assert [prompt.tool_list for prompt in contents(prompts)] == [tools, None]
+    template = "{{ messages[0].content }}{% if tools %}{{ tools[0].function.name }}{% endif %}"
+    model = RandomLlama().open()
+    model = dataclasses.replace(model, chat=dataclasses.replace(model.chat, template=template))
+    roller = Sample(samples=1, max_tokens=1).on(model, MeshShape(data=1, fsdp=1).build(jax.devices()[:1]))
+    asked = roller(model.load(), tuple(contents(prompts)), jax.random.key(0))
+    texts = [model.chat.decode(row[:n].tolist()) for row, n in zip(asked.prompt_tokens, asked.prompt_lengths, strict=True)]
+    assert texts == ["Why?search", "Why?"]
+
+
+@pytest.mark.parametrize(("tools", "names"), [('{"a": 1}', "tools: object"), ("[3]", r"tools\[0\]: number")])
+def test_tools_that_are_none_are_named(tmp_path: pathlib.Path, tools: str, names: str):
+    with pytest.raises(DataError, match=names):
+        opened(written(tmp_path, f'{{"prompt": "Why?", "tools": {tools}}}'))
 
 
 def test_the_plain_file_and_its_tfds_copy_are_one_dataset(tmp_path: pathlib.Path):

@@ -77,7 +77,7 @@ def batch_of(chosen, columns, accumulate=1, pairs=PAIRS):
 
 def take(step, params, references, batch):
     """How one step moved the parameters (the clipped gradient), and its metrics."""
-    state, metrics = step(init_state(params, CLIPPED), references, batch)
+    state, metrics = step(init_state(params, CLIPPED), {}, references, batch)
     assert int(state.step) == 1
     moved = jax.tree.map(lambda after, before: (np.asarray(before) - np.asarray(after)) / RATE, state.params, params)
     return moved, jax.tree.map(np.asarray, metrics)
@@ -141,9 +141,9 @@ def test_live_references_equal_cached_columns_for_every_loss(name, table):
     live = {role: table.policies[role] for role in LOSSES[name].needs}
     stored = {role: table.columns[role] for role in LOSSES[name].needs}
     step = table.step[name]
-    cached = step(table.start, {}, table.batch(stored))
+    cached = step(table.start, {}, {}, table.batch(stored))
     assert cached[1]["grad_norm"] > 0.01
-    jax.tree.map(partial(np.testing.assert_allclose, **CLOSE), step(table.start, live, table.batch({})), cached)
+    jax.tree.map(partial(np.testing.assert_allclose, **CLOSE), step(table.start, {}, live, table.batch({})), cached)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -248,7 +248,7 @@ def test_steps_on_one_batch_reduce_its_loss_and_leave_the_start_as_it_was(step, 
     before = jax.tree.map(np.array, params)
     state, batch, losses = init_state(params, CLIPPED), batch_of(ALL, columns), []
     for _ in range(6):
-        state, metrics = step(state, {}, batch)
+        state, metrics = step(state, {}, {}, batch)
         losses.append(float(metrics["loss"]))
     assert int(state.step) == 6
     assert losses[-1] < losses[0] / 2  # Adam may rise on the way
@@ -258,8 +258,8 @@ def test_steps_on_one_batch_reduce_its_loss_and_leave_the_start_as_it_was(step, 
 @pytest.mark.parametrize("name", LOSSES)
 def test_steps_reduce_every_loss(name, table):
     batch = table.batch({role: table.columns[role] for role in LOSSES[name].needs})
-    first, metrics = table.step[name](table.start, {}, batch)
-    _, after = table.step[name](first, {}, batch)
+    first, metrics = table.step[name](table.start, {}, {}, batch)
+    _, after = table.step[name](first, {}, {}, batch)
     assert after["loss"] < metrics["loss"]
 
 
@@ -284,7 +284,7 @@ def test_a_broken_reference_shows_in_the_loss(step, params, columns):
 
 
 def test_jit_equals_eager(table):
-    arguments = table.start, {}, table.batch(table.columns)
+    arguments = table.start, {}, {}, table.batch(table.columns)
     compiled, eager = table.step["INPO"](*arguments), table.eager("INPO")(*arguments)
     jax.tree.map(partial(np.testing.assert_allclose, **CLOSE), compiled, eager)
 
@@ -317,7 +317,7 @@ def two_steps(step, start, params, anchor, on, sharding):
     params, anchor = jax.device_put((params, anchor), (sharding, sharding))
     state, batch = start(params), jax.device_put(batch_of(ALL, {}), row_sharding(on, leading=1))
     for _ in range(2):
-        state, metrics = step(state, {"anchor": anchor}, batch)
+        state, metrics = step(state, {}, {"anchor": anchor}, batch)
     return state, metrics
 
 
@@ -352,7 +352,7 @@ def test_at_the_first_step_dpo_is_ln_2_and_every_reward_0(single, params):
     step, start, sharding = single
     placed = jax.device_put(params, sharding)
     batch = jax.device_put(batch_of(ALL, {}), row_sharding(ONE, leading=1))
-    _, metrics = step(start(placed), {"anchor": placed}, batch)
+    _, metrics = step(start(placed), {}, {"anchor": placed}, batch)
     np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
     assert metrics["rewards/chosen"] == metrics["rewards/rejected"] == metrics["rewards/margins"] == 0  # one path
     np.testing.assert_allclose(metrics["rewards/accuracies"], 0.5, rtol=1e-6)  # no reward tells them apart

@@ -98,7 +98,7 @@ def _ours(model: Model, params: Params, rollouts: Rollouts, pairs: Groups) -> An
 
     def advance() -> float:
         nonlocal state
-        state, metrics = step(state, {}, jax.device_put(batch))
+        state, metrics = step(state, {}, {}, jax.device_put(batch))
         return float(metrics["loss"])
 
     return advance

@@ -1,4 +1,7 @@
-"""Writes a policy of a run as a Hugging Face directory, which transformers loads with the same log-probs."""
+"""Writes a policy of a run as a Hugging Face directory, which transformers loads with the same log-probs.
+
+Instead of a run, RUN may be a model: a native directory that `jaxalign import` made, or a .gguf file.
+"""
 
 import argparse
 
@@ -7,18 +10,39 @@ HELP = "a policy as a Hugging Face directory"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, where to, which policy, in which dtype."""
-    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("run", metavar="RUN", help="run directory, native model directory or .gguf file")
     parser.add_argument("directory", metavar="DIR", help="new directory to write")
     parser.add_argument("--policy", default="last", metavar="N", help="number of a policy, or base, or last (default)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    parser.add_argument("--adapter", action="store_true", help="of a LoRA run: the differences alone, as PEFT has them")
+    parser.add_argument(
+        "--base-name", metavar="NAME", help="what the adapter calls its base (default: where it was read)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Exports and says what it wrote."""
-    from jaxalign.export import export
+    from jaxalign import adapter, durable, export, native
+    from jaxalign.errors import ConfigError
+    from jaxalign.models.pretrained import Pretrained
     from jaxalign.reopen import policy_number, reopen
 
+    if args.base_name and not args.adapter:
+        raise ConfigError("--base-name says what an adapter calls its base: give --adapter too, or neither")
+    if args.run.endswith(".gguf") or native.is_native(durable.absolute(args.run)):
+        if args.policy not in ("last", "base"):
+            raise ConfigError(f"policy {args.policy!r}: {args.run} is a model, not a run; it has no numbered policies")
+        if args.adapter:
+            raise ConfigError(f"--adapter: {args.run} is a model, not a LoRA run; it has no adapter")
+        export.convert(Pretrained(args.run).open(), args.directory, args.dtype)
+        print(f"{args.run} is in {args.directory} ({args.dtype})")
+        return
     session = reopen(args.run)
     number = policy_number(session, args.policy)
-    export(session.model, session.policy(number), args.directory, args.dtype)
+    if args.adapter:
+        base = args.base_name or session.model.source
+        adapter.export_policy(session.model, session.policy(number), args.directory, base, args.dtype)
+        print(f"the adapter of policy {number} of {session.run.path} is in {args.directory} ({args.dtype})")
+        return
+    export.export(session.model, session.policy(number), args.directory, args.dtype)
     print(f"policy {number} of {session.run.path} is in {args.directory} ({args.dtype})")

@@ -16,10 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxalign.models.layers import softcap
+from jaxalign.models.low_rank import dense
 from jaxalign.types import Params
 from jaxalign.weights import Place
 
@@ -29,7 +30,10 @@ Cache = Any
 
 @runtime_checkable
 class Architecture(Protocol):
-    """A family's config: frozen, hashable. `output` names the parameter [v d] that scores the vocabulary."""
+    """A family's config: frozen, hashable. `output` names the parameter [v d] that scores the vocabulary.
+
+    Scores z are softcap · tanh(z / softcap) where `softcap` is a number, in whatever computes log-probs from them.
+    """
 
     @property
     def output(self) -> str: ...
@@ -39,6 +43,8 @@ class Architecture(Protocol):
     def vocab(self) -> int: ...
     @property
     def compute_dtype(self) -> str: ...
+    @property
+    def softcap(self) -> float | None: ...
     def module(self) -> Any: ...
 
 
@@ -54,7 +60,7 @@ class Conversation(Protocol):
     def vocab(self) -> int: ...
     @property
     def fingerprint(self) -> str: ...
-    def encode(self, messages: Any) -> list[int]: ...
+    def encode(self, messages: Any, tools: Any = None) -> list[int]: ...
     def decode(self, ids: Any) -> str: ...
 
 
@@ -65,8 +71,8 @@ class Source(Protocol):
     def open(self) -> "Model": ...
 
 
-def on_default_device(path: tuple[str, ...], array: np.ndarray) -> Array:
-    return jnp.asarray(array)
+def on_default_device(path: tuple[str, ...]) -> None:
+    """The placement of a single device."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,9 +87,11 @@ class Model:
     shapes: Params
     axes: Params
     read: Callable[[Params, Place], Params]
+    dropout: float = 0.0
+    """share of input features that low-rank differences do not see in a training step"""
 
     def load(self, place: Place = on_default_device) -> Params:
-        """The source's parameters, fp32, each given to `place` as soon as it is made."""
+        """The source's parameters, fp32, each made where `place` says that it is kept."""
         return self.read(self.shapes, place)
 
     def abstract(self) -> Params:
@@ -101,8 +109,9 @@ class Model:
         return params[self.config.output].astype(self.config.compute_dtype)
 
     def logits(self, params: Params, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
-        """Scores, accumulated and returned in fp32."""
-        return jnp.einsum("...d,vd->...v", hidden, self.head(params), preferred_element_type=jnp.float32)
+        """Scores, accumulated and returned in fp32, soft-capped where the family does so."""
+        scores = jnp.einsum("...d,vd->...v", hidden, self.head(params), preferred_element_type=jnp.float32)
+        return softcap(scores, self.config.softcap)
 
     def prefill(
         self,
@@ -119,8 +128,9 @@ class Model:
             return nnx.merge(self.graphdef, params).prefill(tokens, position, mask, capacity)
 
     def unstacked(self, params: Params) -> Params:
-        """The parameters as `decode` wants them: layers apart, compute dtype. A copy; make it once per call."""
-        return nnx.to_pure_dict(nnx.state(nnx.merge(self.graphdef, params).unrolled()))
+        """The parameters as `decode` wants them: layers apart, compute dtype, low-rank differences added. A copy; make
+        it once per call."""
+        return nnx.to_pure_dict(nnx.state(nnx.merge(self.graphdef, dense(params)).unrolled()))
 
     def decode(
         self,
@@ -131,7 +141,10 @@ class Model:
         visible: Bool[Array, "b c"],
         index: Int[Array, ""],
     ) -> tuple[Float[Array, "b d"], Cache]:
-        """One token for each row, written to cache column `index`, which `visible` must already show."""
+        """One token for each row, written to cache column `index`, which `visible` must already show.
+
+        Visible columns hold consecutive positions up to `position`: what local layers see is counted in columns.
+        """
         with jax.named_scope("decode"):
             return nnx.merge(self.stepper, view).decode(cache, tokens, position, visible, index)
 

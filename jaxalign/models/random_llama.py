@@ -6,11 +6,14 @@ import zlib
 from collections.abc import Iterable
 
 import numpy as np
+import tokenizers
 
 from jaxalign import weights
-from jaxalign.chat import Chat, byte_level
+from jaxalign.chat import Chat
 from jaxalign.errors import ModelError
-from jaxalign.models.llama import Dtype, LlamaConfig, Remat
+from jaxalign.gguf_tokenizer import SPLITS, byte_level
+from jaxalign.models import llama
+from jaxalign.models.decoder import DecoderConfig, Dtype, Remat
 from jaxalign.models.model import Model, split
 from jaxalign.types import Params
 from jaxalign.weights import Place, Tensor
@@ -50,9 +53,10 @@ class RandomLlama:
         if self.seed < 0:
             yield f"seed must not be negative, got {self.seed}"
 
-    def config(self, vocab: int) -> LlamaConfig:
+    def config(self, vocab: int) -> DecoderConfig:
         """The shape of the model over `vocab` tokens."""
-        return LlamaConfig(
+        return DecoderConfig(
+            llama.FAMILY,
             layers=self.layers,
             width=self.width,
             mlp=self.mlp,
@@ -75,7 +79,7 @@ class RandomLlama:
         return split(config, chat, f"random llama, seed {self.seed}", functools.partial(draw, config, self.seed))
 
 
-def draw(config: LlamaConfig, seed: int, shapes: Params, place: Place) -> Params:
+def draw(config: DecoderConfig, seed: int, shapes: Params, place: Place) -> Params:
     """Random parameters, made like those of a file."""
     sizes = {name: size for tensor in config.tensors() for name, size in weights.entries(tensor, tensor.hf, shapes)}
     return weights.load(RandomWeights(sizes, seed), config.tensors(), shapes, place)
@@ -85,7 +89,7 @@ def draw(config: LlamaConfig, seed: int, shapes: Params, place: Place) -> Params
 class RandomWeights:
     """Reader of weights that are drawn, N(0, 1/fan_in), rather than stored; each from the seed and its own name.
 
-    Norms are 1. Embeddings are N(0, 0.02²): where they are tied to the output, larger ones would make every token
+    Norms scale by 1. Embeddings are N(0, 0.02²): where they are tied to the output, larger ones would make every token
     expect itself.
     """
 
@@ -103,8 +107,8 @@ class RandomWeights:
 
     def read(self, name: str, tensor: Tensor) -> np.ndarray:
         shape = self.sizes[name]
-        if len(shape) == 1:
-            return np.ones(shape, np.float32)
+        if tensor.path[-1] == "scale":
+            return np.full(shape, 1 - tensor.offset, np.float32)
         generator = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         scale = 0.02 if tensor.path == ("embed",) else shape[-1] ** -0.5
         return generator.standard_normal(shape, np.float32) * np.float32(scale)
@@ -114,7 +118,9 @@ def byte_chat() -> Chat:
     """256 bytes and three special tokens."""
     vocab = {token: i for i, token in enumerate((*SPECIAL, *byte_symbols()))}
     specials = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "pad_token": SPECIAL[0]}
-    return Chat(byte_level(vocab, [], SPECIAL), TEMPLATE, (2,), 0, specials, "byte-level chat")
+    tokenizer = byte_level(vocab, [], SPLITS["smollm"])
+    tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    return Chat(tokenizer, TEMPLATE, (2,), 0, specials, "byte-level chat")
 
 
 def byte_symbols() -> list[str]:

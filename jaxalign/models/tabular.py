@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -48,6 +49,7 @@ class TabularConfig:
     output: str = "table"
     context: int = 2
     compute_dtype: str = "float32"
+    softcap: float | None = None
 
     @property
     def vocab(self) -> int:
@@ -58,7 +60,8 @@ class TabularConfig:
 
     def read(self, shapes: Params, place: Place) -> Params:
         """The table whose softmax is `init`."""
-        return {"table": place(("table",), np.log(np.asarray(self.init, np.float32))[:, None])}
+        table = np.log(np.asarray(self.init, np.float32))[:, None]
+        return {"table": jax.device_put(table, place(("table",)))}
 
 
 class Tabular(nnx.Module):
@@ -103,7 +106,9 @@ class Actions:
     def fingerprint(self) -> str:
         return hashlib.sha256(f"actions {self.vocab}".encode()).hexdigest()
 
-    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         return [0]
 
     def decode(self, ids: Sequence[int]) -> str:

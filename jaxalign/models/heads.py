@@ -1,0 +1,53 @@
+"""Heads for rewards, general preferences and classes on the last token's hidden state of any family.
+
+    scalar       r = w·h                      P(i ≻ j) = σ(r_i − r_j)           Bradley & Terry 1952; Ouyang et al. 2022
+                                                                              (arXiv 2203.02155), eq. 1
+    preference   v = W h of 2k dimensions     P(i ≻ j) = σ(Σ_l v_i[2l] v_j[2l+1] − v_i[2l+1] v_j[2l])
+                                              skew-symmetric, so preferences may cycle: Zhang et al. 2024
+                                              (arXiv 2410.02197), the general preference model
+    classes      z = W h                      softmax(z)
+
+Losses are negative log-likelihoods in nats, one a pair or row. The weight [o d] has no bias.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def last_tokens(hidden: Float[Array, "n s d"], segment: Int[Array, "n s"], count: int) -> Float[Array, "n k d"]:
+    """Hidden state of the last column of each segment 0 … count - 1 (= k) of every row; zeros where there is none.
+
+    Columns of other segments, such as -1 for padding on either side, are left out, so rows may be left-padded,
+    right-padded, or hold many responses.
+    """
+    column = jnp.arange(segment.shape[1], dtype=jnp.int32)[None, None]
+    member = segment[:, None, :] == jnp.arange(count, dtype=segment.dtype)[None, :, None]
+    last = jnp.where(member, column, -1).max(-1)
+    found = jnp.take_along_axis(hidden, jnp.maximum(last, 0)[..., None], axis=1)
+    return jnp.where((last >= 0)[..., None], found, 0)
+
+
+def outputs(weight: Float[Array, "o d"], pooled: Float[Array, "*rows d"]) -> Float[Array, "*rows o"]:
+    """W h in fp32."""
+    return jnp.einsum("...d,od->...o", pooled, weight.astype(pooled.dtype), preferred_element_type=jnp.float32)
+
+
+def reward_margin(first: Float[Array, "*rows o"], second: Float[Array, "*rows o"]) -> Float[Array, "*rows"]:
+    """Log-odds of first ≻ second under a scalar head (o = 1)."""
+    return first[..., 0] - second[..., 0]
+
+
+def preference_margin(first: Float[Array, "*rows o"], second: Float[Array, "*rows o"]) -> Float[Array, "*rows"]:
+    """Log-odds of first ≻ second under a preference head (o = 2k): changes sign when the two are swapped."""
+    return (first[..., 0::2] * second[..., 1::2] - first[..., 1::2] * second[..., 0::2]).sum(-1)
+
+
+def pair_loss(margin: Float[Array, "*rows"]) -> Float[Array, "*rows"]:
+    """−log σ(margin) of the pairs (chosen, rejected)."""
+    return -jax.nn.log_sigmoid(margin)
+
+
+def class_loss(scores: Float[Array, "*rows o"], label: Int[Array, "*rows"]) -> Float[Array, "*rows"]:
+    """−log softmax(scores)[label]."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(scores), label[..., None], axis=-1)[..., 0]

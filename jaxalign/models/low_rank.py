@@ -1,0 +1,134 @@
+"""LoRA: a trained low-rank difference beside a frozen matrix, as a view of the parameter.
+
+    W + (alpha / rank) A B,   A [in, rank] ~ N(0, 1 / in), B [rank, out] = 0 at first
+
+Hu et al. 2021 (arXiv 2106.09685). A `LowRank` stands in the tree of parameters where its matrix was: whatever computes
+with the tree reads the sum, one layer at a time inside the scan over layers, and cannot tell. With B = 0, or `switched
+off`, it is the base exactly: that is what references of an adapter run are.
+
+Trees of one policy are taken apart and put together here: what is trained and stored (`trained`: A and B alone, or
+everything where nothing is adapted) and what all policies of a run share (`frozen`).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxalign.models.quantised import Quantised
+from jaxalign.types import Params, pytree
+
+
+@pytree
+class LowRank:
+    """base + scale · A B. Leading axes of `a` [*lead, *in, rank] and `b` [*lead, rank, *out] are those of `base`."""
+
+    base: Any
+    a: Any
+    b: Any
+    scale: float = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.base.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, everything: Any) -> Float[Array, "..."]:
+        """`leaf[...]`, as modules read parameters."""
+        if everything is not Ellipsis:
+            raise TypeError("a low-rank parameter is read whole: leaf[...]")
+        return self.dense()
+
+    def dense(self) -> Float[Array, "..."]:
+        """The sum, in the dtype of the base or fp32 where that is quantised."""
+        base = self.base.dense() if isinstance(self.base, Quantised) else self.base
+        lead = self.a.ndim + self.b.ndim - 2 - base.ndim
+        ahead, rank = base.shape[:lead], self.a.shape[-1]
+        product = self.a.reshape(*ahead, -1, rank) @ self.b.reshape(*ahead, rank, -1)
+        return base + (self.scale * product).reshape(base.shape).astype(base.dtype)
+
+
+def is_low_rank(leaf: Any) -> bool:
+    return isinstance(leaf, LowRank)
+
+
+def is_adapted(params: Params) -> bool:
+    """Whether any parameter has a low-rank difference."""
+    return any(map(is_low_rank, jax.tree.leaves(params, is_leaf=is_low_rank)))
+
+
+def dense(params: Any) -> Any:
+    """The tree with every sum carried out."""
+    return jax.tree.map(lambda leaf: leaf.dense() if is_low_rank(leaf) else leaf, params, is_leaf=is_low_rank)
+
+
+def switched_off(params: Params) -> Params:
+    """The base alone, in the same structure: B is zero."""
+
+    def off(leaf: Any) -> Any:
+        return dataclasses.replace(leaf, b=jnp.zeros_like(leaf.b)) if is_low_rank(leaf) else leaf
+
+    return jax.tree.map(off, params, is_leaf=is_low_rank)
+
+
+def trained(params: Params) -> Params:
+    """What an optimizer changes: {"a", "b"} at the adapted paths alone, or all of `params` when nothing is adapted."""
+    return _differences(params) if is_adapted(params) else params
+
+
+def frozen(params: Params) -> Params:
+    """What it does not: `params` without the differences, or nothing when nothing is adapted."""
+    if not is_adapted(params):
+        return {}
+    return jax.tree.map(
+        lambda leaf: dataclasses.replace(leaf, a=None, b=None) if is_low_rank(leaf) else leaf,
+        params,
+        is_leaf=is_low_rank,
+    )
+
+
+def join(trained: Params, frozen: Params) -> Params:
+    """The policy whose parts these are."""
+    return _joined(trained, frozen) if frozen else trained
+
+
+def dropped(params: Params, rate: float, key: PRNGKeyArray) -> Params:
+    """Inputs of the differences zeroed at `rate`, the others scaled up.
+
+    A deliberate departure from dropout by token: the view has no tokens, so a step draws one mask of input features
+    for each matrix, and all its tokens share it.
+    """
+    leaves, structure = jax.tree.flatten(params, is_leaf=is_low_rank)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure,
+        [_dropped(leaf, rate, each) if is_low_rank(leaf) else leaf for leaf, each in zip(leaves, keys, strict=True)],
+    )
+
+
+def _dropped(leaf: LowRank, rate: float, key: PRNGKeyArray) -> LowRank:
+    kept = jax.random.bernoulli(key, 1.0 - rate, (*leaf.a.shape[:-1], 1))
+    return dataclasses.replace(leaf, a=jnp.where(kept, leaf.a / (1.0 - rate), 0.0))
+
+
+def _differences(params: Params) -> Params:
+    found: Params = {}
+    for name, leaf in params.items():
+        if is_low_rank(leaf):
+            found[name] = {"a": leaf.a, "b": leaf.b}
+        elif isinstance(leaf, dict) and (inner := _differences(leaf)):
+            found[name] = inner
+    return found
+
+
+def _joined(trained: Any, frozen: Any) -> Any:
+    if is_low_rank(frozen):
+        return dataclasses.replace(frozen, a=trained["a"], b=trained["b"])
+    if isinstance(frozen, dict):
+        return {name: _joined(trained.get(name, {}), leaf) for name, leaf in frozen.items()}
+    return frozen

@@ -1,0 +1,25 @@
+"""Directories of small random sequence classifiers, as Hugging Face keeps them."""
+
+import json
+import pathlib
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from jaxalign.export import export
+from jaxalign.models.random_llama import RandomLlama
+
+
+def judge_directory(home: pathlib.Path, outputs: int, seed: int = 0) -> pathlib.Path:
+    """A LlamaForSequenceClassification with `outputs` outputs at `home`."""
+    model = RandomLlama(tied=False, context=512, seed=seed).open()
+    export(model, model.load(), home)
+    config = json.loads((home / "config.json").read_text())
+    labels = {str(label): f"LABEL_{label}" for label in range(outputs)}
+    config |= {"architectures": ["LlamaForSequenceClassification"], "id2label": labels}
+    (home / "config.json").write_text(json.dumps(config))
+    tensors = load_file(home / "model.safetensors")
+    del tensors["lm_head.weight"]
+    tensors["score.weight"] = np.random.default_rng(seed).standard_normal((outputs, 32), np.float32)
+    save_file(tensors, home / "model.safetensors", metadata={"format": "pt"})
+    return home
