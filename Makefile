@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 CHECKED := jaxalign configs tests
 FAST := 'not slow and not parity and not tpu_compile'
+# A worker that crashes ends the run: replacing it can leave the others waiting for ever.
+PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
 .PHONY: quickstart test test-slow test-parity test-tpu-compile lint format install install-test install-tpu constraints clean
 
@@ -17,9 +19,9 @@ test: install-test install-tpu  ## what CI runs: format, lint, types, tests on t
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
-	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -n 2 -m $(FAST) tests/tpu_compile
-	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -n 2 --dist loadfile -m $(FAST) tests/games
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m $(FAST) --ignore tests/games --ignore tests/tpu_compile
+	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) tests/tpu_compile
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) tests/games
+	$(BIN)/python -m pytest $(PARALLEL) -m $(FAST) --ignore tests/games --ignore tests/tpu_compile
 
 test-slow: install-test  ## minutes each: many kills, long runs
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow

@@ -88,8 +88,8 @@ def test_tools_travel_to_the_template(tmp_path: pathlib.Path):
     model = dataclasses.replace(model, chat=dataclasses.replace(model.chat, template=template))
     roller = Sample(samples=1, max_tokens=1).on(model, MeshShape(data=1, fsdp=1).build(jax.devices()[:1]))
     asked = roller(model.load(), tuple(contents(prompts)), jax.random.key(0))
-    texts = [model.chat.decode(row[:n].tolist()) for row, n in zip(asked.prompt_tokens, asked.prompt_lengths, strict=True)]
-    assert texts == ["Why?search", "Why?"]
+    rows = zip(asked.prompt_tokens.tolist(), asked.prompt_lengths, strict=True)
+    assert [model.chat.decode(row[:length]) for row, length in rows] == ["Why?search", "Why?"]
 
 
 @pytest.mark.parametrize(("tools", "names"), [('{"a": 1}', "tools: object"), ("[3]", r"tools\[0\]: number")])

@@ -1,0 +1,151 @@
+"""Step 0: while the policy is its own reference every log-ratio is 0, and the loss has a value known beforehand."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from jaxalign.doctor.opened import Opened
+from jaxalign.doctor.outcome import Measured, Outcome, judged
+from jaxalign.doctor.tolerance import NATS_PER_TOKEN
+from jaxalign.logps import Scorer
+from jaxalign.losses.dpo import DPO
+from jaxalign.models.low_rank import frozen, join, trained
+from jaxalign.train import group_logps
+from jaxalign.types import Batch, GroupLogps, Groups, Loss, Params
+
+MICROBATCH = 4
+"""Groups in the step at most: more of the same shape tell nothing more."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One loss and gradient of the run's loss, with references live in the same program and cached."""
+
+    exact: float
+    live: float
+    cached: float
+    loss: float
+    expected: float
+    slope: float
+    dpo: float
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """Under the config's mesh, remat and compute dtype."""
+
+    def __call__(self, opened: Opened) -> Iterable[Outcome]:
+        # Sums are over tokens, and so is their rounding; errors of either sign, so it grows with the root.
+        allowed = NATS_PER_TOKEN[opened.model.config.compute_dtype] * math.sqrt(float(opened.rollouts.lengths.max()))
+        seen = self.step(opened)
+        yield judged(
+            "policy = reference at step 0",
+            {
+                "log_ratio_same_path": seen.exact,
+                "log_ratio_live": seen.live,
+                "log_ratio_cached": seen.cached,
+                "allowed_live_and_cached": allowed,
+            },
+            self.ratios(seen, allowed),
+        )
+        close = {"loss": seen.loss, "expected": seen.expected, "dpo": seen.dpo, "ln_2": math.log(2)}
+        yield judged("loss at step 0", close, self.losses(seen, allowed))
+        gradient: Measured = {"grad_norm": seen.grad_norm}
+        yield judged("gradient at step 0", gradient, self.gradients(seen))
+
+    def ratios(self, seen: Seen, allowed: float) -> Iterator[str]:
+        """Live and cached references go through other programs, whose sums have another order: no exact 0 there."""
+        if seen.exact != 0.0:
+            yield "the same program gave two values for the same policy: the device or the program is not deterministic"
+        if not max(seen.live, seen.cached) <= allowed:
+            yield "the reference is not the policy it was made of: references and policy are computed in different ways"
+
+    def losses(self, seen: Seen, allowed: float) -> Iterator[str]:
+        """An error e of the margin moves the loss by its slope times e, and by about e² more."""
+        if not abs(seen.loss - seen.expected) <= 2 * allowed * seen.slope + 4 * allowed**2 + 1e-5 * abs(seen.expected):
+            yield "the loss of equal policies is not what its formula says: reference log-probs do not reach it"
+        if not abs(seen.dpo - math.log(2)) <= allowed * DPO().beta + 1e-6:
+            yield "DPO of equal policies is not ln 2"
+
+    def gradients(self, seen: Seen) -> Iterator[str]:
+        if not math.isfinite(seen.grad_norm):
+            yield "the gradient is not finite: look at compute_dtype, and at weights or scores that are"
+        elif seen.grad_norm == 0.0:
+            yield "the gradient is exactly 0: nothing will be learnt; look at the labels and at the loss's parameters"
+
+    def step(self, opened: Opened) -> Seen:
+        model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
+        batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
+        count = min(MICROBATCH, len(opened.groups.prompt), opened.experiment.fit.batch_size)
+        chosen = first(opened.groups, count)
+        cached, again = (scorer.groups(params, opened.rollouts, chosen) for _ in range(2))
+        base = frozen(params)
+
+        def objective(part: Params, batch: Batch) -> tuple[Float[Array, ""], GroupLogps]:
+            policy = join(part, base)
+            seen = group_logps(model, Both(), policy, dict.fromkeys(Both.needs, policy), batch, mesh)
+            return mean(loss(seen), batch), seen
+
+        run = jax.jit(jax.value_and_grad(objective, has_aux=True))
+        (_, seen), grads = run(trained(params), batch)
+        policy = np.asarray(seen.sums)[:count]
+        with_cache = dataclasses.replace(seen, last=padded(cached, seen.sums), anchor=padded(cached, seen.sums))
+        used = with_cache if opened.experiment.reference.stored(loss.needs) else seen
+        equal = dataclasses.replace(seen, last=seen.sums, anchor=seen.sums)
+        certain = dataclasses.replace(used, prefer=jnp.ones_like(used.prefer))
+        return Seen(
+            exact=float(np.abs(cached - again).max()),
+            live=float(np.abs(policy - np.asarray(seen.anchor)[:count]).max()),
+            cached=float(np.abs(policy - cached).max()),
+            loss=float(mean(loss(used), batch)),
+            expected=float(mean(loss(equal), batch)),
+            slope=slope(loss, equal, batch),
+            dpo=float(mean(DPO()(certain), batch)),
+            grad_norm=float(optax.tree.norm(grads)),
+        )
+
+
+@dataclass(frozen=True)
+class Both:
+    """Asks for both references, whichever the run's own loss reads."""
+
+    needs: ClassVar[tuple[str, ...]] = ("last", "anchor")
+
+    def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
+        return logps.sums[:, 0]
+
+
+def first(groups: Groups, count: int) -> Groups:
+    """The first `count` of them."""
+    return dataclasses.replace(
+        groups, **{field.name: getattr(groups, field.name)[:count] for field in dataclasses.fields(groups)}
+    )
+
+
+def mean(values: Float[Array, " b"], batch: Batch) -> Float[Array, ""]:
+    """Over the groups by their weight, as the fit's objective."""
+    weight = jnp.asarray(batch.weight)
+    return jnp.where(weight > 0, values * weight, 0.0).sum() / weight.sum()
+
+
+def slope(loss: Loss, equal: GroupLogps, batch: Batch) -> float:
+    """Σ over the groups of the largest |d loss / d log π(token)|: by how much an error of the log-probs moves it."""
+    gradient = jax.grad(lambda tokens: mean(loss(dataclasses.replace(equal, tokens=tokens)), batch))(equal.tokens)
+    return float(jnp.abs(gradient).max((1, 2)).sum())
+
+
+def padded(sums: Float[np.ndarray, "g r"], like: Float[Array, "b r"]) -> Float[Array, "b r"]:
+    """Rows of zeros behind, where a batch was filled up."""
+    return jnp.asarray(np.pad(sums, ((0, like.shape[0] - len(sums)), (0, 0))))
+
+
+CHECK = FirstStep()

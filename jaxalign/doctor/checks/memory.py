@@ -1,0 +1,165 @@
+"""Memory of one device, estimated from shapes: what is kept while rolling out, and what is kept while training.
+
+    rollouts   policy + its copy for decoding + KV cache + logits of one token a row
+    training   policy + what is trained of it + gradients + optimizer state + live references + activations + logits
+
+Activations are counted as the backward pass needs them (Korthikanti et al. 2022, arXiv 2205.05198, §4, with the parts
+of these decoders): see `activations`. What XLA saves by fusing, or loses by padding, is not in it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import jax
+import optax
+
+from jaxalign.doctor.opened import Opened
+from jaxalign.doctor.outcome import Measured, Outcome, judged
+from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.low_rank import trained
+from jaxalign.ops.linear_logp.tuning import tuning
+from jaxalign.rollout import PROMPT_BUCKET, Sample
+from jaxalign.sharding import replicated, row_shards
+
+GIB = 2**30
+ROW = 32
+"""Rows are rounded up to this many tokens."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """More than the device has is a finding, more than the share `tight` of it a warning."""
+
+    tight: float = 0.9
+
+    def __call__(self, opened: Opened) -> Iterable[Outcome]:
+        config = opened.model.config
+        phases = {"training": training(opened), "rollouts": rollouts(opened)}
+        name = max(phases, key=lambda phase: sum(phases[phase].values()))
+        peak, there = sum(phases[name].values()), opened.memory
+        measured: Measured = {
+            "GiB_a_device": peak / GIB,
+            "of": there / GIB,
+            "phase": name,
+            **{phase: summed(parts) for phase, parts in phases.items()},
+        }
+        too_much = f"{name} needs {peak / GIB:.2f} GiB a device, there are {there / GIB:.2f}: {advice(config, name)}"
+        close = (
+            f"within {1 - self.tight:.0%} of the memory: {advice(config, name)}" if peak > self.tight * there else ""
+        )
+        yield judged("memory of a device", measured, [too_much] if peak > there else [], close)
+
+
+def training(opened: Opened) -> dict[str, int]:
+    """Bytes by part while a fit runs; the policy that it began with is kept beside the one that is trained."""
+    experiment, shapes = opened.experiment, opened.model.abstract()
+    part, places = trained(shapes), trained(opened.shardings)
+    changed = opened.bytes_per_device(part, places)
+    optimizer, _ = experiment.optimizer.build(1)
+    state = jax.eval_shape(optimizer.init, part)
+    placed = optax.tree_utils.tree_map_params(
+        optimizer, lambda _, place: place, state, places, transform_non_params=lambda _: replicated(opened.mesh)
+    )
+    # `last` is the policy that the fit began with; the anchor is another unless it is swapped every iteration.
+    live = set(experiment.reference.live(experiment.loss.needs)) - {"last"}
+    others = len(live) if experiment.swap_every != 1 else 0
+    rows, length, scored = row_sizes(opened)
+    return {
+        "policy": opened.bytes_per_device(shapes, opened.shardings),
+        "trained copy": changed,
+        "gradients": changed,
+        "optimizer": opened.bytes_per_device(state, placed),
+        "live references": others * changed,
+        "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
+        "logits": training_logits(opened, scored),
+    }
+
+
+def rollouts(opened: Opened) -> dict[str, int]:
+    """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables."""
+    config, experiment = opened.model.config, opened.experiment
+    policy = opened.bytes_per_device(opened.model.abstract(), opened.shardings)
+    specs = [spec for spec in (experiment.rollout, experiment.evaluation.rollout) if isinstance(spec, Sample)]
+    if not isinstance(config, DecoderConfig) or not specs:
+        return {"policy": policy}
+    size, shards = itemsize(config), row_shards(opened.mesh)
+    rows, columns = max(
+        (-(-spec.batch_size // shards) * spec.samples, rounded(longest(opened), PROMPT_BUCKET) + spec.max_tokens)
+        for spec in specs
+    )
+    head = config.kv_heads * config.head_dim / opened.mesh.shape["tensor"]
+    return {
+        "policy": policy,
+        "copy for decoding": policy * size // 4,
+        "KV cache": round(rows * columns * 2 * head * config.layers * size),
+        "logits": 4 * rows * config.vocab // opened.mesh.shape["tensor"],
+    }
+
+
+def activations(config: object, rows: int, length: int, tensor: int) -> int:
+    """Bytes of what the backward pass keeps of `rows` rows of `length` tokens.
+
+    Letters: d width, q and k widths of queries and of keys, f of the feed-forward layer, n heads, s row length, c bytes
+    of the compute dtype. A token of a layer keeps
+
+        none   c (4d + 2q + 2k + 4f) + 8d + 8ns     norms' inputs are wide, scores and their softmax are fp32
+        dots   c (3d + q + 2k + 2f)                 its input and the results of its matrix products
+        full   c d                                  its input
+
+    and with dots and full one layer at a time is as with none, while it is computed again.
+    """
+    if not isinstance(config, DecoderConfig):
+        return 0
+    c, d = itemsize(config), config.width
+    q, k = config.heads * config.head_dim / tensor, config.kv_heads * config.head_dim / tensor
+    f = (config.mixture.chosen * config.mixture.mlp if config.mixture else config.mlp) / tensor
+    everything = c * (4 * d + 2 * q + 2 * k + 4 * f) + 8 * d + 8 * config.heads / tensor * length
+    kept = {"none": everything, "dots": c * (3 * d + q + 2 * k + 2 * f), "full": float(c * d)}[config.remat]
+    again = 0.0 if config.remat == "none" else everything
+    return round(rows * length * (config.layers * kept + again))
+
+
+def training_logits(opened: Opened, scored: int) -> int:
+    """Scores and their gradient where they are held whole, else a chunk of them and what is kept (`linear_logp`)."""
+    table, platform = tuning(), opened.mesh.devices.flat[0].platform
+    config, alone = opened.model.config, opened.mesh.size == 1
+    whole = 4 * scored * config.vocab // opened.mesh.shape["tensor"]
+    if alone and whole <= table["full_logits_bytes"].get(platform, 0):
+        return 2 * whole
+    kept = table["kept_logits_bytes"].get(platform, 0) if alone else 0
+    return 2 * min(whole, 4 * scored * table["chunk"].get(platform, 0)) + min(whole, kept)
+
+
+def row_sizes(opened: Opened) -> tuple[int, int, int]:
+    """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
+    experiment = opened.experiment
+    answer = experiment.rollout.max_tokens if isinstance(experiment.rollout, Sample) else 1
+    rows = math.ceil(experiment.fit.batch_size / experiment.fit.accumulate / row_shards(opened.mesh))
+    return rows, rounded(longest(opened) + 2 * answer, ROW), rows * rounded(2 * answer, ROW)
+
+
+def longest(opened: Opened) -> int:
+    return max(len(opened.model.chat.encode(prompt.messages)) for prompt in opened.prompts)
+
+
+def rounded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def itemsize(config: DecoderConfig) -> int:
+    return 2 if config.compute_dtype == "bfloat16" else 4
+
+
+def summed(parts: Mapping[str, int]) -> str:
+    return " + ".join(f"{name} {size / GIB:.3g}" for name, size in parts.items() if size)
+
+
+def advice(config: object, phase: str) -> str:
+    if phase == "rollouts":
+        return "lower rollout.batch_size or samples, or split over more devices (mesh.fsdp, mesh.tensor)"
+    remat = " model.remat (dots, then full)," if isinstance(config, DecoderConfig) and config.remat != "full" else ""
+    return f"raise fit.accumulate,{remat} use Cached references, or split over more devices (mesh.fsdp, mesh.tensor)"
+
+
+CHECK = Memory()

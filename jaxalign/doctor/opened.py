@@ -1,0 +1,137 @@
+"""An experiment opened for inspection: model, mesh, prompts, and, made when first asked for, weights and samples.
+
+Unlike a session it has no run directory and refuses no data: what a session would refuse is what the doctor reports.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+import zlib
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from jaxalign.chat import Chat
+from jaxalign.data import PromptStream
+from jaxalign.doctor.outcome import NotHere
+from jaxalign.doctor.score import logps
+from jaxalign.errors import DataError
+from jaxalign.experiment import Experiment
+from jaxalign.models.model import Model
+from jaxalign.packing import pack, row_shape
+from jaxalign.progress import Progress
+from jaxalign.rollout import Sample
+from jaxalign.sharding import param_shardings, row_sharding, row_shards
+from jaxalign.types import Batch, Groups, Params, Preferences, Prompt, Rollouts
+
+SAMPLED = 4
+"""Prompts that are answered: enough for pairs and for every shape that is compiled."""
+
+
+class Opened:
+    """`prompts` are the first of those that the run will train on, `heldout` all held-out ones.
+
+    Raises the JaxalignErrors of a model, mesh or prompt source that cannot be opened at all. `cache` is a directory
+    that converted prompts may be written to.
+    """
+
+    def __init__(self, experiment: Experiment, cache: pathlib.Path, prompts: int):
+        self.experiment = experiment
+        self.mesh = experiment.mesh.build()
+        self.model: Model = experiment.model.open()
+        self.shardings = param_shardings(self.mesh, experiment.mesh.rules, self.model.abstract(), self.model.axes)
+        trained, held = experiment.prompts.open(cache), experiment.evaluation.prompts.open(cache)
+        self.all_prompts = len(trained)
+        self.prompts = PromptStream(trained, experiment.seed).take(0, min(prompts, len(trained)))
+        self.heldout: tuple[Prompt, ...] = tuple(held[index] for index in range(len(held)))
+
+    @property
+    def chat(self) -> Chat:
+        """Tokenizer and template; NotHere for a policy that reads no text."""
+        if not isinstance(self.model.chat, Chat):
+            raise NotHere("the policy is a table: it reads no text")
+        return self.model.chat
+
+    @property
+    def memory(self) -> int:
+        """Bytes that one device of the mesh has; devices of the CPU share the host's memory."""
+        device = self.mesh.devices.flat[0]
+        known = (device.memory_stats() or {}).get("bytes_limit")
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return int(known or host // len(jax.local_devices()))
+
+    def bytes_per_device(self, tree: Any, shardings: Any) -> int:
+        """Bytes that a device keeps of arrays of the shapes in `tree`."""
+        sizes = jax.tree.map(
+            lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, tree, shardings
+        )
+        return sum(jax.tree.leaves(sizes))
+
+    @cached_property
+    def params(self) -> Params:
+        """The base policy on the mesh; NotHere when it alone is larger than the memory."""
+        needed = self.bytes_per_device(self.model.abstract(), self.shardings)
+        if needed > self.memory:
+            raise NotHere(f"the parameters need {needed / 2**30:.1f} GiB a device, there are {self.memory / 2**30:.1f}")
+        with Progress("weights", 1, "models") as progress:
+            params = self.model.load(self._place)
+            progress(1)
+        return params
+
+    def _place(self, path: tuple[str, ...]) -> jax.sharding.Sharding:
+        sharding: Any = self.shardings
+        for name in path:
+            sharding = sharding[name]
+        return sharding
+
+    def key(self, purpose: str) -> PRNGKeyArray:
+        """The seed folded with what the key is for."""
+        return jax.random.fold_in(jax.random.key(self.experiment.seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """The policy's answers to a few prompts that leave room for them, sampled as the run samples."""
+        spec, room = self.experiment.rollout, self.model.config.context
+        if isinstance(spec, Sample):
+            shards = row_shards(self.mesh)
+            spec = dataclasses.replace(spec, batch_size=-(-SAMPLED // shards) * shards)
+            room -= spec.max_tokens
+        fit = [prompt for prompt in self.prompts if len(self.model.chat.encode(prompt.messages)) <= room]
+        if not fit:
+            raise DataError(f"every prompt is longer than {room} tokens: no room for an answer in the model's context")
+        chosen = tuple(fit[: max(SAMPLED, row_shards(self.mesh))])
+        with Progress("answers", len(chosen), "prompts") as progress:
+            rollouts = spec.on(self.model, self.mesh)(self.params, chosen, self.key("rollouts"))
+            progress(len(chosen))
+        return rollouts
+
+    @cached_property
+    def recomputed(self) -> Float[np.ndarray, "b m t"]:
+        """Log-probs of the answers, teacher-forced: one forward pass over the finished rows."""
+        return logps(self.model, self.params, self.mesh, self.rollouts)
+
+    @cached_property
+    def preferences(self) -> Preferences:
+        return self.experiment.oracle(self.rollouts, self.key("preferences"))
+
+    @cached_property
+    def groups(self) -> Groups:
+        return self.experiment.pairing(self.rollouts, self.preferences, self.key("groups"))
+
+    def batch(self, references: dict[str, np.ndarray], largest: int | None = None) -> Batch:
+        """A microbatch of the run's size on the mesh, or of all groups there are if they are fewer.
+
+        Raises NotHere when no prompt has two different answers.
+        """
+        fit, count, shards = self.experiment.fit, len(self.groups.prompt), row_shards(self.mesh)
+        if not count:
+            raise NotHere("no prompt has two different answers: there is nothing to train on")
+        size = min(fit.batch_size // fit.accumulate, count, largest or count)
+        chosen = np.full(-(-size // shards) * shards, -1)
+        chosen[:size] = np.arange(size)
+        shape = row_shape(self.rollouts, self.groups)
+        return jax.device_put(pack(self.rollouts, self.groups, chosen, shape, references), row_sharding(self.mesh))
