@@ -73,7 +73,7 @@ class Sampled:
     """A learner of the loss on `prompts` sampled pairs a step; the anchor becomes the policy every `inner` steps.
 
     `inner` = 1 makes iterative IPO, DPO or SPPO of those losses, 0 keeps the anchor for good (INPO), others are COMAL.
-    Seeds sweep through `seeded`; step sizes and regularisers through a loss built inside the `vmap`; the counts are
+    Seeds sweep through `seeded`; step sizes and regularisers (fp32) through a loss built inside the `vmap`; counts are
     shapes and stay fixed.
     """
 

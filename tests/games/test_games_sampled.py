@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -131,10 +132,13 @@ def test_same_key_same_run_and_sweeps_over_seeds(key):
     assert jnp.abs(sweep[0] - sweep[1]).max() > 1e-4
 
 
-def test_hyper_parameters_of_the_loss_sweep_in_one_call():
+def test_hyper_parameters_of_the_loss_sweep_in_one_call(monkeypatch):
+    """A loss declares floats, which only tests check; under `vmap` they are tracers and nothing else changes."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
     def final(eta, tau):
         return run(Sampled(INPO(eta, tau), prompts=32, inner=2), three(), start(), jnp.asarray([4]), 4).logp[0]
 
-    sweep = jax.vmap(final)(jnp.asarray([3.0, 5.0]), jnp.asarray([0.1, 0.3]))
+    sweep = jax.vmap(final)(jnp.asarray([3.0, 5.0], jnp.float32), jnp.asarray([0.1, 0.3], jnp.float32))
     np.testing.assert_allclose(sweep[1], final(5.0, 0.3), atol=1e-6)
     assert jnp.abs(sweep[0] - sweep[1]).max() > 1e-3
