@@ -19,9 +19,8 @@ test: install-test install-tpu  ## what CI runs: format, lint, types, tests on t
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
-	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) tests/tpu_compile
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) tests/games
-	$(BIN)/python -m pytest $(PARALLEL) -m $(FAST) --ignore tests/games --ignore tests/tpu_compile
+	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) --ignore tests/games
 
 test-slow: install-test  ## minutes each: many kills, long runs
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
@@ -54,11 +53,11 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[test]'
 	touch $@
 
-# The TPU compiler lies apart: where it is importable, every start of JAX looks for a TPU.
+# The TPU compiler lies apart: where it is importable, every start of JAX looks for a TPU. It exists for Linux on x86 only.
 install-tpu: $(VENV)/.installed-tpu
 $(VENV)/.installed-tpu: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) --no-deps --target $(VENV)/tpu libtpu
-	touch $@
+	if $(BIN)/python -m pip install -q -c $(CONSTRAINTS) --no-deps --target $(VENV)/tpu libtpu; then touch $@; \
+	  else echo "no TPU compiler to be had here: its tests will be skipped"; fi
 
 constraints:  ## pins what is installed now, for this Python
 	{ $(BIN)/python -m pip freeze --exclude-editable; $(BIN)/python -m pip freeze --path $(VENV)/tpu; } \

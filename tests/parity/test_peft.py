@@ -16,7 +16,7 @@ from jaxalign.models.lora import LoRA  # noqa: E402
 from jaxalign.models.low_rank import frozen, join, trained  # noqa: E402
 from jaxalign.models.random_llama import RandomLlama  # noqa: E402
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 
 
 def test_peft_merges_to_what_we_merge(tmp_path):
