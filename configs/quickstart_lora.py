@@ -2,7 +2,7 @@
 
 Hu et al. 2021 (arXiv 2106.09685). A fork of quickstart.py: the same loop, prompts and judges; references are the same
 base with another iterate's differences, checkpoints hold 20 MB instead of 0.5 GB. LoRA wants larger steps than full
-training.
+training; 4e-4 is a guess, for this recipe has not been run to its end yet.
 
     jaxalign train configs/quickstart_lora.py --workdir runs/quickstart_lora
     jaxalign export runs/quickstart_lora DIR --adapter       the differences alone, for PEFT; without --adapter merged
