@@ -6,11 +6,11 @@ RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 CHECKED := jaxalign configs tests
-FAST := 'not slow and not parity and not tpu_compile'
+FAST := 'not slow and not parity and not tpu_compile and not multiprocess'
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart test test-slow test-parity test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart test test-slow test-multiprocess test-parity test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -24,6 +24,9 @@ test: install-test install-tpu  ## what CI runs: format, lint, types, tests on t
 
 test-slow: install-test  ## minutes each: many kills, long runs
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
+
+test-multiprocess: install-test  ## two processes of four CPU devices: equal runs, kills, stops; minutes
+	$(BIN)/python -m pytest -m multiprocess tests/multiprocess
 
 test-parity: install-test  ## against torch and transformers, which this installs
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[parity]'

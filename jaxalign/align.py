@@ -36,7 +36,8 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     # What the policy says, and who prefers what of it.
     prompts = session.prompts_of(iteration)
     rollouts = phase("rollouts", Rollouts, lambda: session.roll(policy, prompts, iteration))
-    preferences = phase("preferences", Preferences, lambda: experiment.oracle(rollouts, key("preferences")))
+    judge = session.oracle(iteration, "preferences")
+    preferences = phase("preferences", Preferences, lambda: judge(rollouts, key("preferences")))
     groups = phase("groups", Groups, lambda: experiment.pairing(rollouts, preferences, key("groups")))
     session.recorder.log(iteration, "align", 0, diagnose(rollouts, preferences, groups))
 

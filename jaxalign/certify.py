@@ -42,7 +42,7 @@ def certify(
         tau=loss.tau,
         inner=session.experiment.swap_every or math.inf,
     )
-    if metrics["align/contraction"] >= 1:
+    if metrics["align/contraction"] >= 1 and session.hosts.leader:
         print(
             f"{session.title(roles['last'])} certificate: on these preferences a round multiplies the distance to the "
             f"Nash policy by {metrics['align/contraction']:.3g}; a smaller step (larger loss.eta), a larger loss.tau "

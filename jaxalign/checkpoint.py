@@ -1,7 +1,8 @@
 """Policies and training states of a run: saved so that a failure, a kill or a damaged disk costs at most a step.
 
 Each checkpoint is one atomic, verified directory (see `store`). A failed save is tried once more; nothing that was
-committed before is touched by it.
+committed before is touched by it. Where several processes run together all save and restore their own shards, process
+0 deletes and renames, and a save that fails on one of them is the end of the run: it cannot be tried again alone.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from etils import epath
 
 from jaxalign import durable, store
 from jaxalign.errors import CheckpointError
+from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.types import Params
 
 _SECONDS = 1200.0  # a save that takes longer than this has failed
@@ -34,22 +36,26 @@ class Restored(NamedTuple):
 # Policies
 
 
-def save_policy(path: str | os.PathLike[str], params: Params, meta: dict[str, Any]) -> None:
+def save_policy(path: str | os.PathLike[str], params: Params, meta: dict[str, Any], hosts: Hosts = ALONE) -> None:
     """Commits the parameters and `meta` (JSON) at `path`; one retry, then CheckpointError with the reason."""
     place = durable.absolute(path)
-    if store.exists(place):
+    if hosts.told(store.exists(place)):
         raise CheckpointError(f"{place}: a policy is already committed here")
     store.check_documents({"meta": meta})
-    for attempt in (1, 2):
-        store.delete(place)
-        _delete_drafts(place)
+    attempts = 2 if hosts.count == 1 else 1
+    for attempt in range(1, attempts + 1):
+        if hosts.leader:
+            store.delete(place)
+            _delete_drafts(place)
         try:
             store.start(place, params, {"meta": meta}, step=None).result(timeout=_SECONDS)
-            store.sync(place)
+            if hosts.leader:
+                store.sync(place)
             return
         except Exception as error:  # TensorStore and Orbax raise a dozen kinds
-            if attempt == 2:
-                _delete_drafts(place)
+            if attempt == attempts:
+                if hosts.leader:
+                    _delete_drafts(place)
                 raise _failed(place, params, error) from error
 
 
@@ -72,15 +78,16 @@ def load_policy(path: str | os.PathLike[str], abstract_params: Params) -> tuple[
 class FitCheckpoints:
     """Training checkpoints `root/00000012`, written behind the training's back, the newest `keep` kept.
 
-    Only one process may use `root`: half-written checkpoints found at construction are deleted.
+    Only one run may use `root`: half-written checkpoints found at construction are deleted.
     """
 
-    def __init__(self, root: str | os.PathLike[str], every: int, keep: int):
+    def __init__(self, root: str | os.PathLike[str], every: int, keep: int, hosts: Hosts = ALONE):
         if every < 1 or keep < 1:
             raise ValueError("every and keep are at least 1")
         self._root = durable.absolute(root)
         self._every = every
         self._keep = keep
+        self._hosts = hosts
         self._pending: tuple[int, int, Any] | None = None  # step, bytes, response
         self._sweep()
 
@@ -101,6 +108,10 @@ class FitCheckpoints:
 
     def steps(self) -> list[int]:
         """The committed steps, oldest first."""
+        return self._hosts.told(self._seen())
+
+    def _seen(self) -> list[int]:
+        """What this process sees of them."""
         if not self._root.is_dir():
             return []
         names = [entry.name for entry in self._root.iterdir()]
@@ -117,15 +128,18 @@ class FitCheckpoints:
         failure = self._settle()
         if step in self.steps():
             return
-        with durable.storage_errors(self._root, 0):
-            durable.make_directory(self._root)
+        if self._hosts.leader:
+            with durable.storage_errors(self._root, 0):
+                durable.make_directory(self._root)
         place = self._place(step)
         if failure is None:
             try:
                 self._pending = (step, _bytes(state), store.start(place, state, documents, step))
                 return
             except Exception as error:
-                self._tell(step, _bytes(state), error)
+                failure = self._tell(step, _bytes(state), error)
+        if self._hosts.count > 1:
+            raise CheckpointError(failure)
         try:
             store.start(place, state, documents, step).result(timeout=_SECONDS)
             store.sync(place)
@@ -146,13 +160,18 @@ class FitCheckpoints:
                 state, documents = store.load(self._place(step), abstract_state, ("data", "meta"), step)
                 return Restored(step, state, documents["data"], documents["meta"])
             except store.DamagedError as error:
-                aside = self._set_aside(step)
-                print(f"{error}; moved to {aside.name}, trying an older one", file=sys.stderr, flush=True)
-        if self._root.exists() and any(entry.name.startswith("damaged-") for entry in self._root.iterdir()):
+                if self._hosts.leader:
+                    aside = self._set_aside(step)
+                    print(f"{error}; moved to {aside.name}, trying an older one", file=sys.stderr, flush=True)
+                self._hosts.barrier("aside")
+        if self._hosts.told(self._has_damaged()):
             raise CheckpointError(
                 f"{self._root}: every training checkpoint is damaged; delete this directory to begin this fit again"
             )
         return None
+
+    def _has_damaged(self) -> bool:
+        return self._root.exists() and any(entry.name.startswith("damaged-") for entry in self._root.iterdir())
 
     def close(self) -> None:
         """Waits for the save that is under way; CheckpointError when it failed."""
@@ -167,7 +186,8 @@ class FitCheckpoints:
         (step, size, response), self._pending = self._pending, None
         try:
             response.result(timeout=_SECONDS)
-            store.sync(self._place(step))
+            if self._hosts.leader:
+                store.sync(self._place(step))
         except Exception as error:
             return self._tell(step, size, error)
         self._thin()
@@ -180,15 +200,16 @@ class FitCheckpoints:
         return message
 
     def _thin(self) -> None:
-        for old in self.steps()[: -self._keep]:
-            store.delete(self._place(old))
+        if self._hosts.leader:
+            for old in self._seen()[: -self._keep]:
+                store.delete(self._place(old))
 
     def _place(self, step: int) -> epath.Path:
         return self._root / f"{step:08d}"
 
     def _sweep(self) -> None:
         """Deletes half-written and half-deleted checkpoints; they hold room that the next save may need."""
-        if not self._root.is_dir():
+        if not self._hosts.leader or not self._root.is_dir():
             return
         for entry in self._root.iterdir():
             if not entry.name.startswith("damaged-") and not (entry.name.isdecimal() and store.exists(entry)):

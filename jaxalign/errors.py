@@ -31,6 +31,12 @@ class CheckpointError(JaxalignError):
     exit_code = 5
 
 
+class DoesNotFit(JaxalignError):
+    """A plan whose programs need more memory than the chips have."""
+
+    exit_code = 8
+
+
 class Interrupted(JaxalignError):
     """A stop was asked for and everything up to it is committed; the same command continues."""
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import resource
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,13 +49,14 @@ def measure(session: Session, context: HeldOut) -> Metrics:
 
 def held_out(session: Session, iterate: int) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
-    return context_of(
+    context = context_of(
         session, session.heldout, Answers(session, {name(number): number for number in range(iterate + 1)})
     )
+    return dataclasses.replace(context, oracle=session.oracle(home(iterate), "evals"))
 
 
 def context_of(session: Session, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]) -> HeldOut:
-    """The context of evals over `responses`, by policy name, to `prompts`."""
+    """The context of evals over `responses`, by policy name, to `prompts`, judged on this process alone."""
 
     def logps(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         number = int(who.removeprefix("iterate-")) if who != name(0) else 0
@@ -82,9 +82,17 @@ class Answers(Mapping[str, Rollouts]):
 
 
 def summarise(session: Session) -> dict[str, Any]:
-    """What the run came to: printed, committed as summary.json, and returned."""
+    """What the run came to: printed and committed as summary.json by one process, and returned."""
+    if session.hosts.leader:
+        _summarise(session)
+    session.hosts.barrier("summary")
+    return session.run.summary()
+
+
+def _summarise(session: Session) -> None:
     last = session.experiment.iterations
-    context = held_out(session, last)
+    answers = Answers(session, {name(number): number for number in range(last + 1)})
+    context = context_of(session, session.heldout, answers)
     names, matrix = win_rate_matrix(dataclasses.replace(context, responses=_shown(context)))
     metrics = session.run.load(home(last), "evals", dict[str, float])
     preferences = session.run.load(last - 1, "preferences", Preferences)
@@ -101,7 +109,6 @@ def summarise(session: Session) -> dict[str, Any]:
     }
     session.run.write_summary(summary)
     print(render(session, summary, format_matrix(names, matrix)))
-    return summary
 
 
 def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
@@ -127,7 +134,7 @@ def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
 
 def _seconds(session: Session) -> float:
     """Compute of all launches together, from the committed phases and steps."""
-    lines = (Path(session.run.path) / "perf.jsonl").read_text().splitlines()
+    lines = (session.run.path / "perf.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return sum(record.get("perf/seconds", 0.0) + record.get("perf/step_seconds", 0.0) for record in records)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from jaxalign.compiler import FlagSet
 from jaxalign.data import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.models.model import Source
@@ -64,10 +65,14 @@ class Experiment:
     """how the policies that the loss compares with are kept"""
     mesh: MeshShape = MeshShape()
     """how arrays are split over devices"""
+    topology: str = ""
+    """the machine it is meant for, as `jaxalign plan` names it: v5p:4x4x4, v6e:8x8, h100:8"""
     score_batch_size: int = 16
     """groups scored together when reference log-probs are computed, over all devices"""
     keep_policies: int | None = None
     """iterates kept on disk besides the base and the anchor; None keeps all"""
+    xla_flags: FlagSet = "overlap"
+    """options that programs are compiled with: the table of the platform, or XLA's defaults"""
     seed: int = 0
     """of everything that is drawn"""
     tensorboard: bool = False

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from jaxalign.checkpoint import FitCheckpoints
 from jaxalign.data import GroupOrder
 from jaxalign.errors import DataError, Interrupted
-from jaxalign.models.low_rank import frozen, join, trained
-from jaxalign.packing import RowShape, pack, padding_fraction, row_shape, stack_microbatches
-from jaxalign.progress import Progress
-from jaxalign.session import ReferenceLogps, Session, Training
+from jaxalign.hosts.rows import on_mesh, rows_here
+from jaxalign.models.low_rank import frozen, join
+from jaxalign.packing import RowShape, pack, row_shape, stack_microbatches
+from jaxalign.programs import Training
+from jaxalign.session import ReferenceLogps, Session
 from jaxalign.sharding import row_sharding
 from jaxalign.train import TrainState, check_finite
 from jaxalign.types import Batch, Groups, Params, Rollouts
@@ -35,20 +37,25 @@ def fit(
     order = group_order(session, iteration, groups)
     training = session.training(len(order))
     shape = row_shape(rollouts, groups)
-    base, others = frozen(policy), {role: trained(params) for role, params in live.items()}
-    with FitCheckpoints(session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints) as checkpoints:
+    base = frozen(policy)
+    others = {role: training.reference(role, live[role]) for role in training.references}
+    here = rows_here(row_sharding(session.mesh), spec.batch_size // spec.accumulate)
+    with FitCheckpoints(
+        session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
+    ) as checkpoints:
         first, state = _start(checkpoints, order, training, policy)
-        with Progress(f"{session.title(iteration)} fit", len(order), "steps", start=first) as progress:
+        with session.progress(iteration, "fit", len(order), "steps", start=first) as progress:
             for index in range(first, len(order)):
                 began = time.perf_counter()
-                batch = make_batch(rollouts, groups, references, order[index], shape, spec.accumulate)
+                batch = make_batch(rollouts, groups, references, order[index], shape, spec.accumulate, here)
                 state, metrics = training.step(
-                    state, base, others, jax.device_put(batch, row_sharding(session.mesh, leading=1))
+                    state, base, others, on_mesh(batch, row_sharding(session.mesh, leading=1))
                 )
                 seen = {name: float(value) for name, value in metrics.items()}
                 check_finite(index, seen)
                 session.recorder.log(iteration, "fit", index, seen)
-                session.recorder.perf(iteration, "fit", index, _rates(batch, time.perf_counter() - began))
+                tokens = row_tokens(rollouts, groups, order[index])
+                session.recorder.perf(iteration, "fit", index, _rates(batch, tokens, time.perf_counter() - began))
                 progress(index + 1)
                 _save_when_due(session, iteration, checkpoints, order, index + 1, state)
     session.commit_policy(iteration + 1, state.params)
@@ -75,12 +82,22 @@ def make_batch(
     chosen: np.ndarray,
     shape: RowShape,
     accumulate: int,
+    here: Bool[np.ndarray, " b"],
 ) -> Batch:
-    """The groups numbered `chosen` as `accumulate` stacked microbatches, NumPy leaves."""
+    """The groups numbered `chosen` as `accumulate` stacked microbatches, NumPy leaves.
+
+    Only those of the rows that are `here`, among the b of a microbatch, are filled: other processes' devices hold the
+    others, and see them in their own place of the same batch.
+    """
     columns = references.columns()
-    return stack_microbatches(
-        [pack(rollouts, groups, micro, shape, columns) for micro in chosen.reshape(accumulate, -1)]
-    )
+    micros = np.where(here, chosen.reshape(accumulate, -1), -1)
+    return stack_microbatches([pack(rollouts, groups, micro, shape, columns) for micro in micros])
+
+
+def row_tokens(rollouts: Rollouts, groups: Groups, chosen: np.ndarray) -> int:
+    """Tokens of the groups numbered `chosen` (-1: none): each prompt once, and its responses."""
+    prompt, responses = groups.prompt[chosen[chosen >= 0]], groups.responses[chosen[chosen >= 0]]
+    return int(rollouts.prompt_lengths[prompt].sum() + rollouts.lengths[prompt[:, None], responses].sum())
 
 
 def _start(
@@ -107,10 +124,9 @@ def _save_when_due(
         raise Interrupted(f"stopped after step {done} of {len(order)}; the same command continues there")
 
 
-def _rates(batch: Batch, seconds: float) -> dict[str, float]:
-    tokens = int((np.asarray(batch.rows.group) >= 0).sum())
+def _rates(batch: Batch, tokens: int, seconds: float) -> dict[str, float]:
     return {
         "perf/step_seconds": seconds,
         "perf/tokens_per_s_per_chip": tokens / seconds / jax.device_count(),
-        "perf/padding_fraction": padding_fraction(batch.rows),
+        "perf/padding_fraction": 1 - tokens / batch.rows.tokens.size,
     }

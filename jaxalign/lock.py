@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import socket
+import sys
+import threading
 import time
 from typing import Any
 
 from etils import epath
 
-from jaxalign.durable import is_local
+from jaxalign.durable import is_local, write_file
 from jaxalign.errors import CheckpointError
 
 try:
@@ -21,12 +23,20 @@ except ImportError:  # not POSIX
 
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
+BEAT = 20.0
+"""Seconds between two signs of life of a holder that no kernel vouches for."""
+
+LEASE = 90.0
+"""Seconds without one after which such a holder is gone."""
+
 
 class RunLock:
     """Holds `path` from construction until `release`. Raises CheckpointError naming a live holder.
 
-    On POSIX the kernel holds the lock (flock), so it ends with the process however that ends. Elsewhere the file's
-    words decide: a holder on this machine that is no longer alive is replaced; one on another machine is believed.
+    On POSIX the kernel holds the lock (flock), so it ends with the process however that ends. Elsewhere, as in a
+    bucket, the file's words decide: the holder renews them while it lives. A holder on this machine that is no longer
+    alive is replaced; any other is watched, and replaced when it gives no sign of life for `LEASE` seconds. So a pod
+    that was preempted, and comes back under another name or the same, gets its run back. No clocks are compared.
     """
 
     def __init__(self, path: epath.Path):
@@ -43,24 +53,63 @@ class RunLock:
                     raise CheckpointError(self._refusal(self._patient_holder())) from error
         if self._handle is None:
             holder = _holder(path)
-            if holder is not None and _may_live(holder):
-                raise CheckpointError(self._refusal(holder) + f"; if that process is gone, delete {path}")
-        self._write(json.dumps(_self()))
+            if holder is not None and _may_live(holder) and self._gives_signs(holder):
+                raise CheckpointError(self._refusal(holder))
+        self._words = _self()
+        self._write(json.dumps(self._words))
+        self._released = threading.Event()
+        if self._handle is None:
+            time.sleep(min(1.0, BEAT))
+            if _holder(path) != self._words:  # two found it free at once: the later words count
+                raise CheckpointError(self._refusal(_holder(path)))
+            self._renewal = threading.Thread(target=self._renew, daemon=True)
+            self._renewal.start()
 
     def release(self) -> None:
         """Lets go; to be called once."""
+        self._released.set()
         if self._handle is None:
-            self._path.unlink(missing_ok=True)
+            self._renewal.join()
+            if self._is_own(_holder(self._path)):
+                self._path.unlink(missing_ok=True)
             return
         self._write("")
         os.close(self._handle)
 
     def _write(self, text: str) -> None:
         if self._handle is None:
-            self._path.write_text(text)
+            write_file(self._path, text.encode())  # whole: whoever reads meanwhile must not take it for let go
             return
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, text.encode(), 0)
+
+    def _renew(self) -> None:
+        """Signs of life until the release, or until the words are another's."""
+        beats = 0
+        while not self._released.wait(BEAT):
+            with contextlib.suppress(OSError):  # a bucket that does not answer now may answer the next time
+                if not self._is_own(_holder(self._path)):
+                    return
+                beats += 1
+                self._write(json.dumps({**self._words, "beats": beats}))
+
+    def _is_own(self, holder: dict[str, Any] | None) -> bool:
+        return holder is not None and {**holder, "beats": 0} == self._words
+
+    def _gives_signs(self, holder: dict[str, Any]) -> bool:
+        """Whether the holder renews its words within `LEASE` seconds; it may let go meanwhile."""
+        print(
+            f"{self._refusal(holder)}: waiting up to {LEASE:.0f} s to see whether it lives", file=sys.stderr, flush=True
+        )
+        until = time.monotonic() + LEASE
+        while time.monotonic() < until:
+            time.sleep(min(5.0, LEASE / 10))
+            found = _holder(self._path)
+            if found is None:
+                return False
+            if found != holder:
+                return True
+        return False
 
     def _patient_holder(self) -> dict[str, Any] | None:
         """The holder's words; it may have taken the lock a moment ago and not yet written them."""
@@ -81,9 +130,16 @@ class RunLock:
         return f"{self._path.parent}: this run directory is in use by {who}"
 
 
+class LeadersLock:
+    """The lock of a run of several processes as all but process 0 have it: process 0 holds it for them."""
+
+    def release(self) -> None:
+        """Nothing: it is not theirs."""
+
+
 def _self() -> dict[str, Any]:
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "boot": _boot_id()}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "boot": _boot_id(), "beats": 0}
 
 
 def _holder(path: epath.Path) -> dict[str, Any] | None:

@@ -73,6 +73,21 @@ class Progress:
         print(f"{self._what}: {status}", file=self._out, flush=True)
 
 
+class Unseen:
+    """Progress that nobody is shown: that of all processes of a run but the first."""
+
+    def __call__(self, done: int) -> None:
+        """Process 0 shows it."""
+
+    def __enter__(self) -> "Unseen":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is shown."""
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -15,6 +15,7 @@ from etils import epath
 
 from jaxalign import durable
 from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.hosts.group import Hosts
 
 _Key = tuple[int | str, str, int]
 
@@ -73,6 +74,24 @@ class Recorder:
             at = lines.counts[phase]
             for name, value in metrics.items():
                 self._board.add_scalar(f"{phase}/{name}", float(value), at)
+
+
+class Silent:
+    """A recorder that writes nothing: that of all processes of a run but the first."""
+
+    def log(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Process 0 logs the same."""
+
+    def perf(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Process 0 logs its own."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_recorder(run_dir: str | os.PathLike[str], tensorboard: bool, hosts: Hosts) -> Recorder | Silent:
+    """What this process of a run records with: process 0 for all of them."""
+    return Recorder(run_dir, tensorboard) if hosts.leader else Silent()
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ the policy's own, before the sampler's temperature and truncation: recomputing t
 finished rows gives the same numbers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,10 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from jaxalign.compiler import Options
 from jaxalign.errors import DataError
+from jaxalign.hosts.rows import on_mesh, own_rows
 from jaxalign.models.model import Model
+from jaxalign.ops.attention import Tree
 from jaxalign.samplers import Temperature
-from jaxalign.sharding import row_sharding, row_shards
+from jaxalign.sharding import replicated, row_sharding, row_shards
 from jaxalign.types import Params, Prompt, Rollouts, Sampler, pytree
 
 PROMPT_BUCKET = 16  # prompts are padded to a multiple of this many tokens: few shapes, little padding
@@ -59,8 +62,8 @@ def generate(
     columns = jnp.arange(width)[None, :]
     real = columns >= width - lengths[:, None]
     position = jnp.maximum(columns - (width - lengths[:, None]), 0)
-    causal = (columns[:, :, None] >= columns[:, None, :]) & real[:, None, :] & real[:, :, None]
-    hidden, cache = model.prefill(params, prompts, position, causal, capacity=width + limit)
+    sight = Tree(jnp.where(real, 0, -1), jnp.zeros_like(position), position)
+    hidden, cache = model.prefill(params, prompts, position, sight, capacity=width + limit)
 
     def share_out(leaf: Array) -> Array:
         return jnp.repeat(leaf, samples, axis=0)
@@ -131,6 +134,8 @@ class Sample:
     """how the next token is drawn"""
     batch_size: int = 8
     """prompts decoded together, over all devices; decoding holds batch_size · samples rows"""
+    max_prompt_tokens: int | None = None
+    """longest prompt, tokens; longer ones are refused. None: what the model's context leaves"""
 
     def problems(self) -> Iterable[str]:
         for name, value in (
@@ -140,30 +145,74 @@ class Sample:
         ):
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"
+        if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
+            yield f"max_prompt_tokens must be at least 1 or None, got {self.max_prompt_tokens}"
 
-    def on(self, model: Model, mesh: jax.sharding.Mesh) -> "Roller":
-        """Ready to roll out `model` on `mesh`: compiled programs are kept between calls."""
-        return Roller(self, model, mesh)
+    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None) -> "Roller":
+        """Ready to roll out `model` on `mesh`: programs, compiled with `options`, are kept between calls."""
+        return Roller(self, model, mesh, options)
+
+    def program(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
+        """`generate`, jitted: (params, prompts, lengths, keys) → tokens, lengths, finished, log-probs."""
+        return jax.jit(
+            partial(generate, model, self.sampler, model.chat.stop, self.samples, self.max_tokens),
+            out_shardings=row_sharding(mesh),
+            compiler_options=options,
+        )
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process has of a batch of rollouts: those of the prompts with these numbers among all prompts."""
+
+    numbers: Int[np.ndarray, " k"]
+    rollouts: Rollouts
+
+
+def covers(shares: Sequence[Share], numbers: Int[np.ndarray, " b"]) -> bool:
+    """Whether the shares have each of these prompts once: shares of a batch that another mesh cut otherwise do not."""
+    return sorted(number for share in shares for number in share.numbers.tolist()) == sorted(numbers.tolist())
+
+
+Commit = Callable[[int, Int[np.ndarray, " b"], Callable[[], Share]], Sequence[Share]]
+"""(batch, its prompts' numbers, make) → the shares of all processes; may keep what was made, and skip making what it
+has kept."""
+
+
+def alone(part: int, numbers: Int[np.ndarray, " b"], make: Callable[[], Share]) -> tuple[Share, ...]:
+    """Keeps nothing; the only process has everything."""
+    del part, numbers
+    return (make(),)
 
 
 class Roller:
-    """Rolls out prompts in batches of similar length; each batch is committed by the caller as it comes."""
+    """Rolls out prompts in batches of similar length; each batch is committed by the caller as it comes.
 
-    def __init__(self, spec: Sample, model: Model, mesh: jax.sharding.Mesh):
+    A batch is decoded by the devices of all processes together; each reads and decodes the texts of its own rows.
+    """
+
+    def __init__(self, spec: Sample, model: Model, mesh: jax.sharding.Mesh, options: Options | None):
         self.spec, self._model, self._mesh = spec, model, mesh
         self._size = -(-spec.batch_size // row_shards(mesh)) * row_shards(mesh)
-        self._generate = jax.jit(partial(generate, model, spec.sampler, model.chat.stop, spec.samples, spec.max_tokens))
+        self._generate = spec.program(model, mesh, options)
 
     def check(self, prompts: Iterable[Prompt]) -> None:
-        """DataError naming every prompt that leaves no room for its response in the model's context."""
-        limit = self._model.config.context - self.spec.max_tokens
+        """DataError naming every prompt that is longer than allowed, or leaves its response no room in the context."""
+        room = self._model.config.context - self.spec.max_tokens
+        allowed = self.spec.max_prompt_tokens
+        limit = room if allowed is None else min(room, allowed)
         long = [(p.id, n) for p in prompts if (n := len(self._model.chat.encode(p.messages, p.tool_list))) > limit]
         if long:
             listed = ", ".join(f"{id} ({n} tokens)" for id, n in long[:10]) + (" …" if len(long) > 10 else "")
             raise DataError(
-                f"{len(long)} prompts are longer than {limit} tokens, the model's context of "
-                f"{self._model.config.context} less the {self.spec.max_tokens} tokens of a response: {listed}. "
-                "Shorten or remove them"
+                f"{len(long)} prompts are longer than {limit} tokens, "
+                + (
+                    f"the model's context of {self._model.config.context} less the {self.spec.max_tokens} tokens of a "
+                    f"response: {listed}. "
+                    if limit == room
+                    else f"rollout.max_prompt_tokens: {listed}. "
+                )
+                + "Shorten or remove them"
             )
 
     def __call__(
@@ -171,17 +220,18 @@ class Roller:
         params: Params,
         prompts: tuple[Prompt, ...],
         key: PRNGKeyArray,
-        commit: Callable[[int, Callable[[], Rollouts]], Rollouts] = lambda part, make: make(),
+        commit: Commit = alone,
     ) -> Rollouts:
-        """Rollouts of all prompts in their order. `commit(part, make)` may keep a batch's result and skip making it."""
+        """Rollouts of all prompts in their order."""
         encoded = [self._model.chat.encode(prompt.messages, prompt.tool_list) for prompt in prompts]
         by_length = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
-        batches = [by_length[start : start + self._size] for start in range(0, len(prompts), self._size)]
-        parts = [
-            commit(part, partial(self._roll, params, prompts, encoded, np.array(chosen), key))
+        batches = [np.array(by_length[start : start + self._size]) for start in range(0, len(prompts), self._size)]
+        shares = [
+            share
             for part, chosen in enumerate(batches)
+            for share in commit(part, chosen, partial(self._roll, params, prompts, encoded, chosen, key))
         ]
-        return _in_order(parts, np.array(by_length))
+        return _in_order(shares)
 
     def _roll(
         self,
@@ -190,7 +240,7 @@ class Roller:
         encoded: list[list[int]],
         chosen: Int[np.ndarray, " k"],
         key: PRNGKeyArray,
-    ) -> Rollouts:
+    ) -> Share:
         width = -(-max(len(encoded[index]) for index in chosen) // PROMPT_BUCKET) * PROMPT_BUCKET
         padded = np.resize(chosen, self._size)  # a short last batch is filled up with copies, dropped below
         left = np.zeros((self._size, width), np.int32)
@@ -199,41 +249,46 @@ class Roller:
         for row, index in enumerate(padded):
             left[row, width - lengths[row] :] = right[row, : lengths[row]] = encoded[index]
         keys = jax.vmap(partial(jax.random.fold_in, key))(padded)
-        inputs = jax.device_put((left, lengths, keys), row_sharding(self._mesh))
-        out = [np.asarray(array)[: len(chosen)] for array in self._generate(params, *inputs)]
-        tokens, response_lengths, finished, logps = out
-        return Rollouts(
-            prompts=tuple(prompts[index] for index in chosen),
+        data = np.asarray(jax.random.key_data(keys))
+        inputs = on_mesh((left, lengths, data), row_sharding(self._mesh))
+        keys = jax.random.wrap_key_data(inputs[2], impl=jax.random.key_impl(key))
+        own, out = own_rows(self._generate(params, *inputs[:2], keys))
+        real = own < len(chosen)
+        own = own[real]
+        tokens, response_lengths, finished, logps = (array[real] for array in out)
+        rollouts = Rollouts(
+            prompts=tuple(prompts[index] for index in chosen[own]),
             texts=tuple(
                 tuple(self._model.chat.decode(row[:length].tolist()) for row, length in zip(rows, ends, strict=True))
                 for rows, ends in zip(tokens, response_lengths, strict=True)
             ),
-            prompt_tokens=right[: len(chosen)],
-            prompt_lengths=lengths[: len(chosen)],
+            prompt_tokens=right[own],
+            prompt_lengths=lengths[own],
             tokens=tokens,
             lengths=response_lengths,
             finished=finished,
             logps=logps,
             weights=np.full(response_lengths.shape, 1 / self.spec.samples, np.float32),
         )
+        return Share(chosen[own], rollouts)
 
 
 @dataclass(frozen=True)
 class Enumerate:
     """Every one-token answer once, weighted by its probability: exact expectations for tabular policies."""
 
-    def on(self, model: Model, mesh: jax.sharding.Mesh) -> "Enumerator":
+    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None) -> "Enumerator":
         """Ready to enumerate `model`'s answers."""
-        del mesh  # a table fits one device
-        return Enumerator(model)
+        del options  # nothing to overlap
+        return Enumerator(model, mesh)
 
 
 class Enumerator:
     """Enumerates the answers of a policy whose responses are single tokens."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, mesh: jax.sharding.Mesh):
         self._model = model
-        self._probs = jax.jit(self._last_token)
+        self._probs = jax.jit(self._last_token, out_shardings=replicated(mesh))  # a table fits one device
 
     def check(self, prompts: Iterable[Prompt]) -> None:
         """Prompts are single tokens: nothing can be too long."""
@@ -244,21 +299,21 @@ class Enumerator:
         params: Params,
         prompts: tuple[Prompt, ...],
         key: PRNGKeyArray,
-        commit: Callable[[int, Callable[[], Rollouts]], Rollouts] = lambda part, make: make(),
+        commit: Commit = alone,
     ) -> Rollouts:
         """Rollouts with m = v and weights π; nothing is drawn."""
         del key
-        return commit(0, partial(self._enumerate, params, prompts))
+        return _in_order(commit(0, np.arange(len(prompts)), partial(self._enumerate, params, prompts)))
 
-    def _enumerate(self, params: Params, prompts: tuple[Prompt, ...]) -> Rollouts:
+    def _enumerate(self, params: Params, prompts: tuple[Prompt, ...]) -> Share:
         encoded = np.array([self._model.chat.encode(prompt.messages, prompt.tool_list) for prompt in prompts], np.int32)
-        logps = np.asarray(self._probs(params, encoded))
+        own, (logps,) = own_rows((self._probs(params, encoded),))
         count, answers = logps.shape
         names = tuple(self._model.chat.decode([token]) for token in range(answers))
-        return Rollouts(
-            prompts=prompts,
+        rollouts = Rollouts(
+            prompts=tuple(prompts[index] for index in own),
             texts=(names,) * count,
-            prompt_tokens=encoded,
+            prompt_tokens=encoded[own],
             prompt_lengths=np.full(count, encoded.shape[1], np.int32),
             tokens=np.tile(np.arange(answers, dtype=np.int32)[None, :, None], (count, 1, 1)),
             lengths=np.ones((count, answers), np.int32),
@@ -266,6 +321,7 @@ class Enumerator:
             logps=logps[:, :, None],
             weights=np.exp(logps),
         )
+        return Share(own, rollouts)
 
     def _last_token(self, params: Params, prompts: Int[Array, "b p"]) -> Float[Array, "b v"]:
         count, width = prompts.shape
@@ -275,9 +331,10 @@ class Enumerator:
         return jax.nn.log_softmax(self._model.logits(params, hidden), axis=-1)
 
 
-def _in_order(parts: list[Rollouts], order: Int[np.ndarray, " b"]) -> Rollouts:
-    """One Rollouts of all parts, whose concatenation is in `order`, back in the prompts' order."""
-    place = np.argsort(order)
+def _in_order(shares: Sequence[Share]) -> Rollouts:
+    """One Rollouts of all shares, in the prompts' order."""
+    parts = [share.rollouts for share in shares]
+    place = np.argsort(np.concatenate([share.numbers for share in shares]))
 
     def arrays(name: str) -> np.ndarray:
         found = [getattr(part, name) for part in parts]

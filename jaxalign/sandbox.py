@@ -144,6 +144,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: jinja2.runtime.Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """As Jinja's, whose odd names leave every keyword to the template."""
+        # The arguments are those that the template wrote for a function of its choice: only it knows their names.
         owner = getattr(__obj, "__self__", None)
         BUDGET.get().spend(CALL, 0)
         if isinstance(owner, str | list | tuple | dict | int | float):
@@ -221,6 +222,7 @@ def paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        # One proxy for all filters, whose keywords differ: each keeps its own signature and refuses what it lacks.
         values = [text_of(value) if textual and i == 0 else value for i, value in enumerate(args[skipped:])]
         for value in values:
             charge(value)
@@ -307,6 +309,7 @@ def bounded_range(*args: int) -> range:
 
 
 def collected(**fields: Any) -> Any:
+    """`dict` of templates: the keywords are the keys that the template wants, so they are data and not options."""
     return charge_deeply(fields)
 
 

@@ -4,6 +4,7 @@ It holds what lives as long as the run (model, mesh, prompts, compiled programs,
 outer loop speaks of nothing else. Everything that can be wrong with the inputs is found here, before any compute.
 """
 
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,22 +16,24 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import optax
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
+from jaxalign import durable
+from jaxalign.compiler import options
 from jaxalign.data import PromptStream
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment
+from jaxalign.hosts.judging import SharedOracle
 from jaxalign.logps import Scorer
 from jaxalign.models.low_rank import frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
-from jaxalign.progress import Progress
-from jaxalign.record import Recorder
-from jaxalign.rollout import Enumerator, Roller
+from jaxalign.programs import Training, on, training
+from jaxalign.progress import Progress, Unseen
+from jaxalign.record import Recorder, Silent
+from jaxalign.rollout import Enumerator, Roller, Share, covers
 from jaxalign.rundir import Iteration, RunDir
-from jaxalign.sharding import param_shardings, replicated, row_shards
-from jaxalign.train import Step, TrainState, init_state, make_step
-from jaxalign.types import Groups, Params, Prompt, Rollouts, StopRequested
+from jaxalign.sharding import param_shardings, row_shards
+from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
 
@@ -47,35 +50,36 @@ class ReferenceLogps:
         return dict(zip(self.roles, self.sums, strict=True))
 
 
-@dataclass(frozen=True)
-class Training:
-    """A fit's step, its first state as a function of the policy, and that state's shapes, dtypes and shardings."""
-
-    step: Step
-    begin: Callable[[Params], TrainState]
-    abstract: Any
-
-
 class Session:
-    """An experiment, opened: see the module's docstring. Raises JaxalignErrors for inputs that cannot be used."""
+    """An experiment, opened: see the module's docstring. Raises JaxalignErrors for inputs that cannot be used.
+
+    `stop_requested` is asked on this process; a run of several stops when any of them is asked to.
+    """
 
     def __init__(
-        self, experiment: Experiment, run: RunDir, recorder: Recorder, stop_requested: StopRequested = lambda: False
+        self,
+        experiment: Experiment,
+        run: RunDir,
+        recorder: Recorder | Silent,
+        stop_requested: StopRequested = lambda: False,
     ):
-        self.experiment, self.run, self.recorder, self.stop_requested = experiment, run, recorder, stop_requested
+        self.experiment, self.run, self.recorder, self.hosts = experiment, run, recorder, run.hosts
+        self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
         self.mesh = experiment.mesh.build()
+        self._check_mesh()
         self._check_batches()
-        datasets = Path(run.path) / "datasets"
+        datasets = _datasets(run)
         self._stream = PromptStream(experiment.prompts.open(datasets), experiment.seed)
         heldout = experiment.evaluation.prompts.open(datasets)
         self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
-        self.model: Model = experiment.model.open()
-        self._roller = experiment.rollout.on(self.model, self.mesh)
-        self._heldout_roller = experiment.evaluation.rollout.on(self.model, self.mesh)
+        self.model: Model = experiment.model.open().on(self.mesh, experiment.mesh.rules)
+        flags = options(experiment.xla_flags, self.mesh)
+        self._roller = experiment.rollout.on(self.model, self.mesh, flags)
+        self._heldout_roller = experiment.evaluation.rollout.on(self.model, self.mesh, flags)
         self._check_prompts()
-        self.scorer = Scorer(self.model, self.mesh, experiment.score_batch_size)
+        self.scorer = Scorer(self.model, self.mesh, experiment.score_batch_size, flags)
         self.shardings = param_shardings(self.mesh, experiment.mesh.rules, self.model.abstract(), self.model.axes)
-        self._training = cache(self._build)
+        self._training = cache(partial(training, experiment, self.model, self.mesh))
 
     def key(self, phase: str, iteration: int) -> PRNGKeyArray:
         """The seed folded with (phase, iteration): keys are derived, never stored."""
@@ -111,6 +115,11 @@ class Session:
         if self.stop_requested():
             raise Interrupted(f"stopped {where}; the same command continues there")
 
+    def oracle(self, iteration: Iteration, phase: str) -> Oracle:
+        """The experiment's oracle for a phase's `make`: several processes share the judging."""
+        oracle = self.experiment.oracle
+        return oracle if self.hosts.count == 1 else SharedOracle(oracle, self.run.parts(iteration, phase))
+
     def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:
         """Training rollouts."""
         return self._roll(self._roller, policy, prompts, iteration, "rollouts", self.key("rollouts", iteration))
@@ -137,9 +146,7 @@ class Session:
     def _score_policy(
         self, iteration: int, number: int, params: Params, rollouts: Rollouts, groups: Groups
     ) -> Float[np.ndarray, "g r"]:
-        with Progress(
-            f"{self.title(iteration)} log-probs of policy {number}", len(groups.prompt), "groups"
-        ) as progress:
+        with self.progress(iteration, f"log-probs of policy {number}", len(groups.prompt), "groups") as progress:
 
             def between(done: int) -> None:
                 progress(done)
@@ -156,18 +163,18 @@ class Session:
         phase: str,
         key: PRNGKeyArray,
     ) -> Rollouts:
-        """Batch by batch; each batch is committed, so that a stop loses at most one."""
+        """Batch by batch; each is committed, every process's share of it, so that a stop loses at most one."""
         parts = self.run.parts(iteration, phase)
         done = 0
-        with Progress(f"{self.title(iteration)} {phase}", len(prompts), "prompts") as progress:
+        with self.progress(iteration, phase, len(prompts), "prompts") as progress:
 
-            def commit(part: int, make: Callable[[], Rollouts]) -> Rollouts:
+            def commit(part: int, numbers: Int[np.ndarray, " b"], make: Callable[[], Share]) -> tuple[Share, ...]:
                 nonlocal done
                 self.stop_here(f"after {done} prompts of {phase}")
-                rollouts = parts.get(part, make, Rollouts)
-                done += len(rollouts.prompts)
+                shares = parts.get(part, make, Share, lambda shares: covers(shares, numbers))
+                done += len(numbers)
                 progress(done)
-                return rollouts
+                return shares
 
             return roller(policy, prompts, key, commit)
 
@@ -193,30 +200,8 @@ class Session:
         """The programs of a fit of `steps` steps, compiled once for all fits of that length."""
         return self._training(steps)
 
-    def _build(self, steps: int) -> Training:
-        """Optimizer state is sharded like the parameters it belongs to."""
-        optimizer, schedule = self.experiment.optimizer.build(steps)
-        begin, shardings = partial(init_state, optimizer=optimizer), trained(self.shardings)
-        state = jax.eval_shape(begin, self._abstract())
-        opt_state = optax.tree_utils.tree_map_params(
-            optimizer,
-            lambda _, sharding: sharding,
-            state.opt_state,
-            shardings,
-            transform_non_params=lambda _: replicated(self.mesh),
-        )
-        placed = jax.tree.unflatten(
-            jax.tree.structure(state), jax.tree.leaves((replicated(self.mesh), shardings, opt_state))
-        )
-        step = make_step(self.model, self.experiment.loss, optimizer, schedule, self.mesh)
-        return Training(
-            step=jax.jit(step, donate_argnums=0),
-            begin=jax.jit(begin, out_shardings=placed),
-            abstract=jax.tree.map(_on, state, placed),
-        )
-
     def _abstract(self) -> Params:
-        return jax.tree.map(_on, self.model.abstract(), self.shardings)
+        return jax.tree.map(on, self.model.abstract(), self.shardings)
 
     def _place(self, path: tuple[str, ...]) -> Any:
         """The sharding of the parameter at `path`; those of its parts where it has a low-rank difference."""
@@ -227,11 +212,25 @@ class Session:
 
     # ---------------------------------------------------------------------------------------------- checks
 
+    def progress(self, iteration: Iteration, what: str, total: int, unit: str, start: int = 0) -> Progress | Unseen:
+        """What a person sees of a long loop, on the process that speaks."""
+        if not self.hosts.leader:
+            return Unseen()
+        return Progress(f"{self.title(iteration)} {what}", total, unit, start=start)
+
     def title(self, iteration: Iteration) -> str:
         """How progress lines name an iteration."""
         if isinstance(iteration, str):
             return "[base policy]"
         return f"[iteration {iteration + 1}/{self.experiment.iterations}]"
+
+    def _check_mesh(self) -> None:
+        reached = {device.process_index for device in self.mesh.devices.flat}
+        if len(reached) < self.hosts.count:
+            raise ConfigError(
+                f"mesh: its {self.mesh.size} devices are those of {len(reached)} of {self.hosts.count} processes; make "
+                f"it as large as all {jax.device_count()} devices (-1 for one axis takes what is there)"
+            )
 
     def _check_batches(self) -> None:
         fit, shards = self.experiment.fit, row_shards(self.mesh)
@@ -247,5 +246,7 @@ class Session:
         self._heldout_roller.check(self.heldout)
 
 
-def _on(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def _datasets(run: RunDir) -> Path:
+    """Where prompts are converted to: beside the run, or on the host's own disk for a run in a bucket."""
+    local = durable.is_local(run.path)
+    return Path(run.path) / "datasets" if local else Path(tempfile.gettempdir()) / "jaxalign-datasets"

@@ -1,7 +1,15 @@
-"""Meshes and placement: logical axis names of parameters and batches → mesh axes, by one table.
+"""Meshes and placement: logical axis names of parameters and activations → mesh axes, by one table.
 
-Every array names its axes logically ("vocab", "embed", …); the table says which mesh axis each name is split over. An
-axis whose size does not divide by its mesh axis is replicated, so one config runs from one device to many.
+    slice     copies of everything else, joined by the data-centre network: a pod slice each
+    data      copies of the parameters
+    fsdp      shards of parameters and optimizer state (ZeRO-3: Rajbhandari et al. 2019, arXiv 1910.02054)
+    expert    shards of the experts of a mixture
+    context   pieces of each row (sequence parallelism)
+    tensor    shards of heads, feed-forward and vocabulary (Megatron: Shoeybi et al. 2019, arXiv 1909.08053)
+
+Rows are split over slice, data, fsdp and expert. Every array names its axes logically ("vocab", "embed", …); the table
+says which mesh axes each name is split over. What does not divide is replicated, so one config runs from one device to
+many.
 """
 
 import math
@@ -11,26 +19,41 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxalign.errors import ConfigError
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("slice", "data", "fsdp", "expert", "context", "tensor")
+"""From the slowest links to the fastest: neighbours along the last axis are neighbours in the torus."""
 
-Rules = tuple[tuple[str, str | None], ...]
+ROWS = ("slice", "data", "fsdp", "expert")
+"""What rows, groups and prompts are split over."""
+
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 RULES: Rules = (
     ("vocab", "tensor"),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("mlp", "tensor"),
-    ("embed", "fsdp"),
-    ("expert", None),
+    ("embed", ("fsdp", "context", "expert")),
+    ("expert", "expert"),
+    ("norm", None),
     ("head", None),
     ("layers", None),
     ("rank", None),
 )
-"""Megatron-style tensor parallelism over heads, feed-forward and vocabulary; parameters split over fsdp by width."""
+"""Megatron-style tensor parallelism over heads, feed-forward and vocabulary; parameters are stored split by width over
+all axes whose devices see other tokens anyway, and gathered for the layer that needs them."""
+
+ALLOWED = {
+    **dict.fromkeys(("vocab", "heads", "kv_heads", "mlp"), ("tensor",)),
+    "embed": ("data", "fsdp", "context", "expert"),
+    "expert": ("expert",),
+    **dict.fromkeys(("norm", "head", "layers", "rank"), ()),
+}
+"""Mesh axes that the programs can split each logical axis over."""
 
 
 @dataclass(frozen=True)
@@ -38,60 +61,115 @@ class MeshShape:
     """How many devices along each mesh axis; -1 (at most one) takes the devices that are left."""
 
     data: int = 1
-    """replicas of the parameters; rows are split over them"""
+    """copies of the parameters within a slice; rows are split over them"""
     fsdp: int = -1
     """shards of parameters and optimizer state; rows are split over them too"""
     tensor: int = 1
     """shards of heads, feed-forward and vocabulary"""
+    context: int = 1
+    """pieces that each row is cut into: for rows too long for one device"""
+    expert: int = 1
+    """shards of a mixture's experts; rows are split over them too"""
+    slices: int = 1
+    """pod slices, joined by the data-centre network; each has the parameters, rows are split over them"""
     rules: Rules = RULES
-    """logical axis → mesh axis (or None: replicated)"""
+    """logical axis → mesh axis or axes (or None: replicated)"""
 
     def problems(self) -> Iterable[str]:
-        sizes = (self.data, self.fsdp, self.tensor)
+        sizes = tuple(self.sizes.values())
         if any(size < 1 and size != -1 for size in sizes):
-            yield f"axis sizes must be positive or -1, got {self._named()}"
+            yield f"axis sizes must be positive or -1, got {self.sizes}"
         if sizes.count(-1) > 1:
             yield "only one axis may be -1"
-        for name, axis in self.rules:
-            if axis not in (None, *MESH_AXES):
-                yield f"rules: {name!r} maps to {axis!r}, which is no mesh axis; there are {', '.join(MESH_AXES)}"
+        names = [name for name, _ in self.rules]
+        if missing := [name for name in ALLOWED if name not in names]:
+            yield f"rules: nothing is said of {', '.join(missing)}"
+        for name, value in self.rules:
+            if name not in ALLOWED:
+                yield f"rules: no array has an axis called {name!r}; there are {', '.join(ALLOWED)}"
+                continue
+            for axis in axes_of(value):
+                if axis not in ALLOWED[name]:
+                    choice = ", ".join(ALLOWED[name]) or "nothing: it is replicated"
+                    yield f"rules: {name!r} cannot be split over {axis!r}; it can over {choice}"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Devices along each mesh axis, as configured."""
+        return dict(
+            zip(MESH_AXES, (self.slices, self.data, self.fsdp, self.expert, self.context, self.tensor), strict=True)
+        )
 
     def build(self, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
         """The mesh over `devices` (default: all), or over the first of them if the sizes are given and need fewer.
 
-        ConfigError if there are too few, or if -1 leaves a remainder.
+        Devices of TPUs are put so that neighbours in the mesh are neighbours in the torus. ConfigError if there are
+        too few, if -1 leaves a remainder, or if `slices` is not the number of slices there are.
         """
         found = list(jax.devices() if devices is None else devices)
-        sizes = [self.data, self.fsdp, self.tensor]
+        sizes = list(self.sizes.values())
         if -1 in sizes:
             rest, remainder = divmod(len(found), -math.prod(sizes))
             sizes[sizes.index(-1)] = rest
             if remainder:
-                raise ConfigError(f"mesh: {self._named()} does not divide {len(found)} devices")
+                raise ConfigError(f"mesh: {self.sizes} does not divide {len(found)} devices")
         needed = math.prod(sizes)
         if needed > len(found):
-            raise ConfigError(f"mesh: {self._named()} needs {needed} devices, there are {len(found)}")
+            raise ConfigError(f"mesh: {self.sizes} needs {needed} devices, there are {len(found)}")
         return jax.sharding.Mesh(
-            np.array(found[:needed]).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)
+            _arranged(found[:needed], sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)
         )
 
-    def _named(self) -> dict[str, int]:
-        return dict(zip(MESH_AXES, (self.data, self.fsdp, self.tensor), strict=True))
+
+def _arranged(devices: list[jax.Device], sizes: list[int]) -> np.ndarray:
+    """The devices as an array of `sizes`: in their order, but TPUs by their place in the torus and by slice."""
+    if devices[0].platform != "tpu":
+        return np.array(devices).reshape(sizes)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices != sizes[0]:
+        raise ConfigError(f"mesh: slices is {sizes[0]}, but the devices are in {slices}")
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    within, across = [1, *sizes[1:]], [slices, *[1] * (len(sizes) - 1)]
+    return mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+
+
+def axes_of(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes of a rule, of an entry of a PartitionSpec."""
+    return () if value is None else (value,) if isinstance(value, str) else value
 
 
 def param_shardings(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any, axes: Any) -> Any:
     """Tree of shardings for parameters of shapes `abstract` whose logical axes are the tuples in `axes`."""
-    table = dict(rules)
 
     def place(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
-        return NamedSharding(mesh, _spec(mesh, table, leaf.shape, names))
+        return NamedSharding(mesh, spec(mesh, dict(rules), leaf.shape, names))
 
     return jax.tree.map(place, abstract, axes, is_leaf=lambda node: isinstance(node, tuple))
 
 
+def describe(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any, axes: Any) -> str:
+    """A line for every parameter: its path, shape, logical axes, what splits each, and MiB on a device."""
+    flat = jax.tree_util.tree_flatten_with_path(abstract)[0]
+    places = jax.tree.leaves(param_shardings(mesh, rules, abstract, axes))
+    rows = [("parameter", "shape", "split over", "MiB a device")]
+    total = 0
+    for (path, leaf), place in zip(flat, places, strict=True):
+        size = math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        total += size
+        split = ", ".join("·".join(axes_of(entry)) or "-" for entry in place.spec)
+        rows.append(
+            (jax.tree_util.keystr(path, simple=True, separator="."), str(leaf.shape), split, f"{size / 2**20:.2f}")
+        )
+    rows.append(("all", "", "", f"{total / 2**20:.2f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([f"mesh {dict(mesh.shape)}", *lines])
+
+
 def row_sharding(mesh: jax.sharding.Mesh, leading: int = 0) -> NamedSharding:
-    """Rows (or groups, prompts) split over data and fsdp; `leading` axes before them are replicated."""
-    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ("data", "fsdp")))
+    """Rows (or groups, prompts) split over `ROWS`; `leading` axes before them are replicated."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROWS))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -101,15 +179,29 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 def row_shards(mesh: jax.sharding.Mesh) -> int:
     """Number of pieces rows are split into: batch sizes must be multiples of it."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return devices_along(mesh, ROWS)
 
 
-def _spec(
-    mesh: jax.sharding.Mesh, table: dict[str, str | None], shape: tuple[int, ...], names: tuple[str | None, ...]
+def devices_along(mesh: jax.sharding.Mesh, axes: Iterable[str]) -> int:
+    """Devices along some axes together."""
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def spec(
+    mesh: jax.sharding.Mesh,
+    table: dict[str, str | tuple[str, ...] | None],
+    shape: tuple[int, ...],
+    names: tuple[str | None, ...],
 ) -> PartitionSpec:
-    entries: list[str | None] = []
+    """How an array of `shape` with axes `names` is split. A mesh axis splits one dimension only, the first that names
+    it; of several for one dimension the last are left out until the size divides."""
+    used: set[str] = set()
+    entries: list[str | tuple[str, ...] | None] = []
     for size, name in zip(shape, names, strict=True):
-        axis = table[name] if name is not None else None
-        usable = axis is not None and axis not in entries and size % mesh.shape[axis] == 0
-        entries.append(axis if usable else None)
+        wanted = axes_of(table[name]) if name is not None else ()
+        axes = tuple(axis for axis in wanted if axis not in used and mesh.shape[axis] > 1)
+        while axes and size % devices_along(mesh, axes):
+            axes = axes[:-1]
+        used.update(axes)
+        entries.append(axes if len(axes) > 1 else axes[0] if axes else None)
     return PartitionSpec(*entries)

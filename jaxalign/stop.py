@@ -41,7 +41,7 @@ def stop_on_signal() -> Iterator[StopRequested]:
         yield asked.is_set
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not Python's, lost by now
 
 
 def leave(code: int) -> NoReturn:

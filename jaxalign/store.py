@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -203,5 +205,14 @@ def _described(leaf: Any) -> dict[str, Any]:
 
 
 def _checksums(leaves: dict[str, Any]) -> dict[str, int]:
-    sums = {name: checksum(leaf) for name, leaf in leaves.items()}  # all dispatched before the first is awaited
-    return {name: int(value) for name, value in sums.items()}
+    """One program for all arrays on the same devices: where hosts share them, each costs a round of messages."""
+    together: dict[Any, list[str]] = {}
+    for name, leaf in leaves.items():
+        together.setdefault(frozenset(leaf.sharding.device_set), []).append(name)
+    sums = [(names, _all_checksums([leaves[name] for name in names])) for names in together.values()]
+    return {name: int(value) for names, found in sums for name, value in zip(names, np.asarray(found), strict=True)}
+
+
+@jax.jit
+def _all_checksums(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.stack([checksum(leaf) for leaf in leaves])

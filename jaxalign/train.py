@@ -6,6 +6,7 @@ as columns of the batch, those that are live as parameters in `references`; the 
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxalign.errors import JaxalignError
 from jaxalign.logps import logp_sums, token_logps
 from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.models.model import Model
-from jaxalign.types import Batch, GroupLogps, Loss, Params, pytree
+from jaxalign.types import Batch, GroupLogps, Loss, Memory, Params, pytree
 
 Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
 """(state, frozen, references, batches) → (state, metrics); `frozen` is {} where every parameter is trained."""
@@ -46,6 +47,8 @@ class Fit:
     """steps between checkpoints inside a fit"""
     keep_checkpoints: int = 2
     """checkpoints kept inside a fit"""
+    optimizer_memory: Memory = "device"
+    """where the optimizer's state is kept between steps"""
 
     def problems(self) -> Iterable[str]:
         for name, value in (
@@ -80,20 +83,19 @@ def group_logps(
     params: Params,
     references: Mapping[str, Params],
     batch: Batch,
-    mesh: jax.sharding.Mesh | None = None,
 ) -> GroupLogps:
-    """What `loss` sees of `batch`, on the `mesh` where it lies; no gradient flows into the references."""
+    """What `loss` sees of `batch`; no gradient flows into the references."""
 
     def reference(role: str) -> Float[Array, "b r"] | None:
         if role not in loss.needs:
             return None
         if role in references:
             with jax.named_scope(f"reference_{role}"):
-                return jax.lax.stop_gradient(logp_sums(model, references[role], batch, mesh))
+                return jax.lax.stop_gradient(logp_sums(model, references[role], batch))
         return batch.references[role]
 
     with jax.named_scope("policy"):
-        tokens = token_logps(model, params, batch.rows, batch.mask, mesh)
+        tokens = token_logps(model, params, batch.rows, batch.mask)
     return GroupLogps(
         tokens=tokens,
         mask=batch.mask,
@@ -104,13 +106,7 @@ def group_logps(
     )
 
 
-def make_step(
-    model: Model,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    mesh: jax.sharding.Mesh | None = None,
-) -> Step:
+def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation, schedule: optax.Schedule) -> Step:
     """One optimizer step. Batches carry a leading axis of microbatches; groups count by their weight. References are
     given as what is trained of them; policy and references share what is frozen.
 
@@ -120,7 +116,7 @@ def make_step(
     def objective(
         params: Params, references: Mapping[str, Params], batch: Batch, total: Float[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        logps = group_logps(model, loss, params, references, batch, mesh)
+        logps = group_logps(model, loss, params, references, batch)
         share = batch.weight / total
         value = jnp.where(batch.weight > 0, loss(logps) * share, 0.0).sum()
         return value, {"loss": value, **_watch(logps, share)}
@@ -138,15 +134,10 @@ def make_step(
                 policy = dropped(policy, model.dropout, jax.random.fold_in(jax.random.key(0), state.step))
             return objective(policy, references, batch, total)
 
-        def add(summed: tuple[Params, dict[str, Array]], batch: Batch) -> tuple[tuple[Params, dict[str, Array]], None]:
-            grads, metrics = jax.grad(of_trained, has_aux=True)(state.params, batch)
-            return jax.tree.map(jnp.add, summed, (grads, metrics)), None
+        def of_batch(batch: Batch) -> tuple[Params, dict[str, Array]]:
+            return jax.grad(of_trained, has_aux=True)(state.params, batch)
 
-        first = jax.tree.map(lambda leaf: leaf[0], batches)
-        summed = jax.grad(of_trained, has_aux=True)(state.params, first)
-        if batches.weight.shape[0] > 1:
-            summed, _ = jax.lax.scan(add, summed, jax.tree.map(lambda leaf: leaf[1:], batches))
-        grads, metrics = summed
+        grads, metrics = _summed(of_batch, batches)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             **metrics,
@@ -157,6 +148,15 @@ def make_step(
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
+
+
+def _summed(make: Callable[[Batch], Any], batches: Batch) -> Any:
+    """Σ make(batch) over the leading axis, one batch at a time: one of them is in memory, and one in the program."""
+    first = jax.tree.map(lambda leaf: leaf[0], batches)
+    if batches.weight.shape[0] == 1:
+        return make(first)
+    zeros = jax.tree.map(lambda made: jnp.zeros(made.shape, made.dtype), jax.eval_shape(make, first))
+    return jax.lax.scan(lambda summed, batch: (jax.tree.map(jnp.add, summed, make(batch)), None), zeros, batches)[0]
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:

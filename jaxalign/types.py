@@ -14,7 +14,7 @@ Host data (prompts, rollouts, preferences, groups) are frozen dataclasses of Num
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ Params = dict[str, Any]
 """Nested dict of arrays: the parameters of one policy."""
 
 Metrics = dict[str, float]
+
+Memory = Literal["device", "pinned_host"]
+"""Which memory something is kept in between steps: the device's, or the host's, from where it is fetched."""
 
 if TYPE_CHECKING:
     Anywhere = Any
@@ -221,8 +224,8 @@ class Reference(Protocol):
         """Which of the roles in `needs` have their log-prob sums computed before the fit and stored."""
         ...
 
-    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Which of the roles in `needs` have their parameters passed to the step."""
+    def live(self, needs: Iterable[str]) -> Mapping[str, Memory]:
+        """Which of the roles in `needs` have their parameters passed to the step, and where these are kept."""
         ...
 
 

@@ -1,6 +1,9 @@
 """Tests run on the CPU with eight fake devices, strict promotion, and annotations checked at run time."""
 
 import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Unoptimised code halves the time of a compile, and matrix products are library calls that stay fast. The exact games
@@ -29,3 +32,15 @@ install_import_hook("jaxalign", "beartype.beartype")  # installs itself; never u
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 2 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True)
+    if mount.returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

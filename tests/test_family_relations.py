@@ -20,7 +20,7 @@ from jaxalign.models.rope import Linear, Llama3, Rope
 from jaxalign.packing import RowShape, pack
 from jaxalign.rollout import generate
 from jaxalign.samplers import Temperature
-from jaxalign.sharding import row_sharding
+from jaxalign.sharding import RULES, row_sharding
 
 
 @each
@@ -28,19 +28,21 @@ def test_eight_devices_score_as_one(name):
     model, params, golden = loaded(name)
     devices = mesh("2x2x2")
     tokens = jax.device_put(np.tile(golden["tokens"], (2, 1)), row_sharding(devices))
-    assert_close(scores(model, place(model, params, devices), tokens), np.tile(golden["logits"], (2, 1, 1)))
+    assert_close(
+        scores(model.on(devices, RULES), place(model, params, devices), tokens), np.tile(golden["logits"], (2, 1, 1))
+    )
 
 
 def test_gradients_through_experts_on_eight_devices_are_those_of_one():
     model, params, golden = loaded("qwen3_moe")
     batch = pack(*paired(golden["tokens"]), np.array([0, 1, 0, 1]), RowShape(row=64, scored=48, response=24), {})
 
-    def loss(params, batch, devices):
-        return jnp.sin(logp_sums(model, params, batch, devices)).sum()
+    def gradient(model, params, batch):
+        return jax.jit(jax.grad(lambda params, batch: jnp.sin(logp_sums(model, params, batch)).sum()))(params, batch)
 
-    gradient, devices = jax.jit(jax.grad(loss), static_argnums=2), mesh("2x2x2")
-    one = gradient(params, batch, None)
-    eight = gradient(place(model, params, devices), jax.device_put(batch, row_sharding(devices)), devices)
+    one, devices = gradient(model, params, batch), mesh("2x2x2")
+    there = place(model, params, devices), jax.device_put(batch, row_sharding(devices))
+    eight = gradient(model.on(devices, RULES), *there)
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(one))  # every parameter counts
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), eight, one)
 
@@ -109,7 +111,7 @@ def test_experts_are_a_sum_over_the_chosen_ones():
 
 
 def mixed(mixture: Mixture, params, x):
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Experts(24, mixture, "silu")))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Experts(24, mixture, "silu", layout=None)))
     first = jax.tree.map(lambda leaf: leaf[0], params["blocks"]["mlp"])
     return np.asarray(nnx.merge(graph, first)(jnp.asarray(x)))
 

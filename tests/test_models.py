@@ -14,6 +14,7 @@ from jaxalign.errors import ModelError
 from jaxalign.models.model import Model
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.tabular import TabularPolicy
+from jaxalign.ops.attention import Tree
 from jaxalign.types import Params
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
@@ -138,7 +139,7 @@ def test_a_pair_in_one_row_equals_two_rows(model, params):
     np.testing.assert_allclose(tree[1], forward(model, params, tokens)[0][1], **CLOSE)
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", "attention", "dots"])
 def test_remat_changes_neither_values_nor_gradients(model, params, remat):
     other = RandomLlama(tied=False, remat=remat).open()
     (hidden, gradient), (same, alike) = (forward(m, params, tokens_of(model)) for m in (model, other))
@@ -256,3 +257,22 @@ def test_actions_have_names():
 def test_a_table_needs_a_distribution(init):
     with pytest.raises(ModelError, match="probabilities"):
         TabularPolicy(init).open()
+
+
+def test_remat_policies_keep_less_and_compute_more():
+    rows = jax.ShapeDtypeStruct((2, 16), np.int32)
+
+    def cost(remat: str) -> tuple[int, float]:
+        model = RandomLlama(layers=3, width=32, mlp=64, heads=4, kv_heads=2, head_dim=8, remat=remat).open()
+
+        def total(params, ids):
+            return model.hidden(params, ids, ids, Tree(ids, ids, ids)).sum()
+
+        made = jax.jit(jax.grad(total)).lower(model.abstract(), rows).compile()
+        return made.memory_analysis().temp_size_in_bytes, made.cost_analysis()["flops"]
+
+    memory, flops = zip(*map(cost, ("none", "dots", "attention", "full")), strict=True)
+    assert memory == tuple(sorted(memory, reverse=True))
+    assert flops == tuple(sorted(flops))
+    assert memory[1] < 0.7 * memory[0]
+    assert flops[3] > 1.2 * flops[0]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.logps import attention_mask, one_group_a_prompt
+from jaxalign.logps import one_group_a_prompt, sight_of
 from jaxalign.packing import pack, padding_fraction, row_shape, stack_microbatches
 from jaxalign.types import Groups, Prompt, Rollouts
 
@@ -78,7 +78,7 @@ def test_a_token_is_scored_from_its_predecessor_in_its_own_branch(packed):
 
 def test_the_mask_is_a_tree(packed):
     _, _, batch = packed
-    rows, mask = batch.rows, np.asarray(attention_mask(jax.tree.map(jax.numpy.asarray, batch.rows)))
+    rows, mask = batch.rows, np.asarray(sight_of(jax.tree.map(jax.numpy.asarray, batch.rows)).mask())
     for row in range(3):
         for query in range(mask.shape[1]):
             for k in range(mask.shape[2]):

@@ -228,34 +228,34 @@ def test_one_prompt_asked_twice_gets_different_answers(roller, params):
 def test_committed_parts_are_not_made_again(roller, params, rolled):
     kept = {}
 
-    def keep(part, make):
-        kept[part] = make()
+    def keep(part, numbers, make):
+        kept[part] = (make(),)
         return kept[part]
 
-    def stored(part, make):
+    def stored(part, numbers, make):
         return kept[part]
 
     assert_same(roller(params, PROMPTS, jax.random.key(7), keep), rolled)
-    assert [len(kept[part].prompts) for part in range(3)] == [2, 2, 1]
+    assert [len(kept[part][0].numbers) for part in range(3)] == [2, 2, 1]
     assert_same(roller({}, PROMPTS, jax.random.key(7), stored), rolled)  # without parameters nothing could be made
 
 
 def test_a_run_cut_between_parts_continues_to_the_same_rollouts(roller, params, rolled):
     kept = {}
 
-    def keep_two(part, make):
+    def keep_two(part, numbers, make):
         if len(kept) == 2:
             raise KeyboardInterrupt
-        return kept.setdefault(part, make())
+        return kept.setdefault(part, (make(),))
 
     with pytest.raises(KeyboardInterrupt):
         roller(params, PROMPTS, jax.random.key(7), keep_two)
     made = []
 
-    def go_on(part, make):
+    def go_on(part, numbers, make):
         if part not in kept:
             made.append(part)
-            return make()
+            return (make(),)
         return kept[part]
 
     assert_same(roller(params, PROMPTS, jax.random.key(7), go_on), rolled)
@@ -305,8 +305,10 @@ def test_every_answer_is_enumerated_with_its_probability(table, key):
 def test_enumeration_is_one_part(table, key):
     model, params, _ = table
     enumerator = Enumerate().on(model, ONE)
-    kept = enumerator(params, PROMPTS, key)
-    assert enumerator({}, PROMPTS, key, lambda part, make: {0: kept}[part]) is kept
+    kept = []
+    found = enumerator(params, PROMPTS, key, lambda part, _, make: kept.append((part, make())) or (kept[-1][1],))
+    assert [part for part, _ in kept] == [0]
+    assert_same(enumerator({}, PROMPTS, key, lambda part, _, make: (kept[part][1],)), found)
     assert enumerator.check(PROMPTS) is None
 
 

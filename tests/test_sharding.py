@@ -1,27 +1,31 @@
 """Meshes and placement on eight fake devices."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
 from jaxalign.errors import ConfigError
-from jaxalign.sharding import MeshShape, param_shardings, replicated, row_sharding, row_shards
+from jaxalign.sharding import ROWS, RULES, MeshShape, param_shardings, replicated, row_sharding, row_shards
 
 
 @pytest.mark.parametrize(
     ("shape", "sizes"),
     [
-        (MeshShape(), (1, 8, 1)),
-        (MeshShape(data=2, fsdp=2, tensor=2), (2, 2, 2)),
-        (MeshShape(data=-1, fsdp=1, tensor=4), (2, 1, 4)),
-        (MeshShape(data=1, fsdp=1, tensor=-1), (1, 1, 8)),
+        (MeshShape(), {"fsdp": 8}),
+        (MeshShape(data=2, fsdp=2, tensor=2), {"data": 2, "fsdp": 2, "tensor": 2}),
+        (MeshShape(data=-1, fsdp=1, tensor=4), {"data": 2, "tensor": 4}),
+        (MeshShape(data=1, fsdp=1, tensor=-1), {"tensor": 8}),
+        (MeshShape(fsdp=-1, context=2, expert=2), {"fsdp": 2, "context": 2, "expert": 2}),
+        (MeshShape(slices=2), {"slice": 2, "fsdp": 4}),
     ],
 )
 def test_minus_one_takes_the_devices_that_are_left(shape, sizes):
     mesh = shape.build()
-    assert tuple(mesh.shape.values()) == sizes
-    assert row_shards(mesh) == sizes[0] * sizes[1]
+    assert {axis: size for axis, size in mesh.shape.items() if size > 1} == sizes
+    assert row_shards(mesh) == math.prod(size for axis, size in sizes.items() if axis in ROWS)
 
 
 def test_fixed_sizes_may_take_fewer_devices_than_there_are():
@@ -44,7 +48,10 @@ def test_one_device_can_be_chosen():
     [
         (MeshShape(data=0), "positive"),
         (MeshShape(data=-1), "only one"),
-        (MeshShape(rules=(("embed", "model"),)), "model"),
+        (MeshShape(rules=(*RULES[:4], ("embed", "model"), *RULES[5:])), "model"),
+        (MeshShape(rules=(("vocab", "fsdp"), *RULES[1:])), "'vocab' cannot be split over 'fsdp'; it can over tensor"),
+        (MeshShape(rules=(("width", None), *RULES)), "no array has an axis called 'width'"),
+        (MeshShape(rules=RULES[1:]), "nothing is said of vocab"),
     ],
 )
 def test_impossible_shapes_are_named(bad, word):

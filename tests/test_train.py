@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from made_models import MESHES, ONE, mesh, nudged, shardings, tiny
+from made_models import ONE, nudged, tiny
 from test_packing import groups, rollouts
 
 from jaxalign.logps import Scorer
@@ -19,7 +19,6 @@ from jaxalign.losses.sppo import SPPO
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.optim import AdamW, GradientDescent, WarmupLinear
 from jaxalign.packing import RowShape, pack, stack_microbatches
-from jaxalign.sharding import replicated, row_sharding
 from jaxalign.train import NotFinite, check_finite, group_logps, init_state, make_step
 
 LOSSES = {"DPO": DPO(beta=0.1), "INPO": INPO(eta=0.5, tau=0.2), "IPO": IPO(tau=0.5), "SPPO": SPPO(eta=10.0)}
@@ -289,70 +288,10 @@ def test_jit_equals_eager(table):
     jax.tree.map(partial(np.testing.assert_allclose, **CLOSE), compiled, eager)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Meshes
-
-ADAM = AdamW(WarmupLinear(0.01, warmup=0.0), eps=1e-3)
-"""A large eps: where a gradient is rounding and nothing else, the update stays in proportion to it."""
-
-
-def adam_on(model, on, sharding):
-    """The compiled step of AdamW with a live anchor, and what makes its first state, all placed by `sharding`."""
-    optimizer, schedule = ADAM.build(2)
-    start = partial(init_state, optimizer=optimizer)
-    abstract = jax.eval_shape(start, model.abstract())
-    moments = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, of_param: of_param,
-        abstract.opt_state,
-        sharding,
-        transform_non_params=lambda _: replicated(on),
-    )
-    placed = jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves((replicated(on), sharding, moments)))
-    step = make_step(model, LOSSES["DPO"], optimizer, schedule)
-    return jax.jit(step, donate_argnums=0), jax.jit(start, out_shardings=placed)
-
-
-def two_steps(step, start, params, anchor, on, sharding):
-    params, anchor = jax.device_put((params, anchor), (sharding, sharding))
-    state, batch = start(params), jax.device_put(batch_of(ALL, {}), row_sharding(on, leading=1))
-    for _ in range(2):
-        state, metrics = step(state, {}, {"anchor": anchor}, batch)
-    return state, metrics
-
-
-@pytest.fixture(scope="module")
-def single(model):
-    return *adam_on(model, ONE, shardings(model, ONE)), shardings(model, ONE)
-
-
-@pytest.fixture(scope="module")
-def on_one(single, params, policies):
-    step, start, sharding = single
-    return two_steps(step, start, params, policies["anchor"], ONE, sharding)
-
-
-@pytest.mark.parametrize("name", MESHES)
-def test_eight_devices_equal_one_and_optimizer_state_lies_with_its_parameters(name, model, params, policies, on_one):
-    on = mesh(name)
-    sharding = shardings(model, on)
-    state, metrics = two_steps(*adam_on(model, on, sharding), params, policies["anchor"], on, sharding)
-    # Two updates of about 0.01; what the first one rounds, small embeddings make larger in the second.
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-5), state.params, on_one[0].params)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), metrics, on_one[1])
-    for tree in (state.params, state.opt_state[1].mu, state.opt_state[1].nu):
-        jax.tree.map(assert_placed, tree, sharding)  # a step leaves everything where the next one looks for it
-
-
-def assert_placed(leaf, sharding):
-    assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), f"{leaf.sharding} is not {sharding}"
-
-
-def test_at_the_first_step_dpo_is_ln_2_and_every_reward_0(single, params):
-    step, start, sharding = single
-    placed = jax.device_put(params, sharding)
-    batch = jax.device_put(batch_of(ALL, {}), row_sharding(ONE, leading=1))
-    _, metrics = step(start(placed), {}, {"anchor": placed}, batch)
+def test_at_the_first_step_dpo_is_ln_2_and_every_reward_0(model, params):
+    optimizer, schedule = AdamW(WarmupLinear(0.01)).build(2)
+    step = jax.jit(make_step(model, LOSSES["DPO"], optimizer, schedule))
+    _, metrics = step(init_state(params, optimizer), {}, {"anchor": params}, batch_of(ALL, {}))
     np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
     assert metrics["rewards/chosen"] == metrics["rewards/rejected"] == metrics["rewards/margins"] == 0  # one path
     np.testing.assert_allclose(metrics["rewards/accuracies"], 0.5, rtol=1e-6)  # no reward tells them apart

@@ -2,6 +2,8 @@
 
 CONFIG is a Python file that defines `experiment`; every field of it is an option, `--loss.eta 0.01` or
 `--loss.eta=0.01`. `jaxalign train CONFIG --help` lists them with their defaults.
+
+On several hosts the same command runs once on each, with a --workdir that all share.
 """
 
 import argparse
@@ -22,6 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", metavar="DIR", help="run directory; created, or continued if it holds this experiment"
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved experiment as JSON and stop")
+    parser.add_argument("--print-shardings", action="store_true", help="print how every parameter is split, and stop")
+    processes = parser.add_argument_group("several processes, one a host")
+    processes.add_argument(
+        "--distributed",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto (default): join the others on a TPU pod, in a JobSet or under Slurm; off: run alone",
+    )
+    processes.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens, for all to reach")
+    processes.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
+    processes.add_argument("--process-id", type=int, metavar="I", help="which of them this is, 0 … N - 1")
+    processes.add_argument(
+        "--join-timeout", type=int, default=300, metavar="S", help="seconds to wait for all to come (default 300)"
+    )
+    processes.add_argument(
+        "--peer-timeout", type=int, default=60, metavar="S", help="seconds of silence that end the run (default 60)"
+    )
 
 
 class _Help(argparse.Action):
@@ -49,22 +68,34 @@ def run(args: argparse.Namespace) -> None:
     if args.print_config:
         print(config.dumps(experiment), end="")
         return
+    if args.print_shardings:
+        from jaxalign.sharding import describe
+
+        model, mesh = experiment.model.open(), experiment.mesh.build()
+        print(describe(mesh, experiment.mesh.rules, model.abstract(), model.axes))
+        return
     if args.workdir is None:
         raise ConfigError("--workdir DIR is missing: where the run is kept, and continued from")
-    print(f"jaxalign: {args.config} in {args.workdir}", file=sys.stderr, flush=True)
-    _align(experiment, args.workdir, config.dump(experiment))
+    _align(args, experiment, config.dump(experiment))
 
 
-def _align(experiment: Any, workdir: str, resolved: dict[str, Any]) -> None:
+def _align(args: argparse.Namespace, experiment: Any, resolved: dict[str, Any]) -> None:
     from jaxalign.align import align
-    from jaxalign.record import Recorder
+    from jaxalign.hosts.join import Joining, joined
+    from jaxalign.record import open_recorder
     from jaxalign.rundir import open_run
     from jaxalign.session import Session
     from jaxalign.stop import stop_on_signal
 
-    with open_run(workdir, resolved) as run, stop_on_signal() as stop_requested:
-        recorder = Recorder(run.path, experiment.tensorboard)
-        try:
-            align(Session(experiment, run, recorder, stop_requested))
-        finally:
-            recorder.close()
+    how = Joining(
+        args.distributed, args.coordinator, args.processes, args.process_id, args.join_timeout, args.peer_timeout
+    )
+    with joined(how) as hosts, stop_on_signal() as stop_requested:
+        if hosts.leader:
+            print(f"jaxalign: {args.config} in {args.workdir}", file=sys.stderr, flush=True)
+        with open_run(args.workdir, resolved, hosts) as run:
+            recorder = open_recorder(run.path, experiment.tensorboard, hosts)
+            try:
+                align(Session(experiment, run, recorder, stop_requested))
+            finally:
+                recorder.close()

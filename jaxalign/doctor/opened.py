@@ -42,7 +42,7 @@ class Opened:
     def __init__(self, experiment: Experiment, cache: pathlib.Path, prompts: int):
         self.experiment = experiment
         self.mesh = experiment.mesh.build()
-        self.model: Model = experiment.model.open()
+        self.model: Model = experiment.model.open().on(self.mesh, experiment.mesh.rules)
         self.shardings = param_shardings(self.mesh, experiment.mesh.rules, self.model.abstract(), self.model.axes)
         trained, held = experiment.prompts.open(cache), experiment.evaluation.prompts.open(cache)
         self.all_prompts = len(trained)

@@ -29,7 +29,7 @@ class Token:
 def tokens(opened: Opened) -> list[Token]:
     """The first group of the sampled answers as the row that trains on it, without its padding."""
     batch, group = opened.batch({}, 1), 0
-    score = jax.jit(lambda params, batch: token_logps(opened.model, params, batch.rows, batch.mask, opened.mesh))
+    score = jax.jit(lambda params, batch: token_logps(opened.model, params, batch.rows, batch.mask))
     table = np.asarray(score(opened.params, batch)).reshape(-1)
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[0], batch.rows)
     prompt = opened.rollouts.prompts[opened.groups.prompt[group]]

@@ -32,7 +32,7 @@ def logps(model: Model, params: Params, mesh: jax.sharding.Mesh, rollouts: Rollo
     chosen = np.full(-(-count // shards) * shards, -1)
     chosen[:count] = np.arange(count)
     batch = jax.device_put(pack(rollouts, groups, chosen, row_shape(rollouts, groups), {}), row_sharding(mesh))
-    score = jax.jit(lambda params, batch: token_logps(model, params, batch.rows, batch.mask, mesh))
+    score = jax.jit(lambda params, batch: token_logps(model, params, batch.rows, batch.mask))
     return np.asarray(score(params, batch))[:count]
 
 

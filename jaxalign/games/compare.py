@@ -32,10 +32,13 @@ def every_learner() -> dict[str, type[Any]]:
     }
 
 
-def configured(learner: type[Any], **settings: Number) -> Learner:
-    """A learner with those of `settings` that it has as fields; the rest are its defaults."""
+def configured(
+    learner: type[Any], *, eta: Number | None = None, tau: Number | None = None, inner: Number | None = None
+) -> Learner:
+    """A learner with those of the given settings that it has as fields; the rest, and None, stand for its defaults."""
     names = {field.name for field in dataclasses.fields(learner)}
-    return learner(**{name: value for name, value in settings.items() if name in names})
+    given = {"eta": eta, "tau": tau, "inner": inner}
+    return learner(**{name: value for name, value in given.items() if name in names and value is not None})
 
 
 def log_policy(policy: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:

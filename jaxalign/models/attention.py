@@ -6,19 +6,16 @@ GQA: Ainslie et al. 2023 (2305.13245). Norms of queries and keys: Henry et al. 2
 each head. Soft-caps: Gemma 2 (2408.00118) §2.
 """
 
-import math
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
 
-from jaxalign.models.layers import RMSNorm, parameter, softcap
+from jaxalign.layout import Layout
+from jaxalign.models.layers import RMSNorm, contract, parameter, read
 from jaxalign.models.rope import Angles, rotate
-
-MASKED = -1e30
-"""Score of what may not be seen: finite, so that a row that sees nothing (padding) averages instead of dividing 0/0."""
+from jaxalign.ops.attention import Sight, attend
 
 KeyValue = tuple[Float[Array, "n k h c"], Float[Array, "n k c h"]]
 """Keys lie with the columns last, so that both products of attention run along rows of memory."""
@@ -36,12 +33,13 @@ class Attention(nnx.Module):
         heads: int,
         kv_heads: int,
         head_dim: int,
+        layout: Layout | None,
         scalar: float,
         cap: float | None = None,
         biased: bool = False,
-        norm: Callable[[int, str], RMSNorm] | None = None,
+        norm: Callable[[int], RMSNorm] | None = None,
     ):
-        self.kv_heads, self.scalar, self.cap = kv_heads, scalar, cap
+        self.kv_heads, self.scalar, self.cap, self.layout = kv_heads, scalar, cap, layout
         self.q = parameter((width, heads, head_dim), ("embed", "heads", "head"))
         self.k = parameter((width, kv_heads, head_dim), ("embed", "kv_heads", "head"))
         self.v = parameter((width, kv_heads, head_dim), ("embed", "kv_heads", "head"))
@@ -49,13 +47,13 @@ class Attention(nnx.Module):
         self.q_bias = parameter((heads, head_dim), ("heads", "head")) if biased else None
         self.k_bias = parameter((kv_heads, head_dim), ("kv_heads", "head")) if biased else None
         self.v_bias = parameter((kv_heads, head_dim), ("kv_heads", "head")) if biased else None
-        self.q_norm = norm(head_dim, "head") if norm else None
-        self.k_norm = norm(head_dim, "head") if norm else None
+        self.q_norm = norm(head_dim) if norm else None
+        self.k_norm = norm(head_dim) if norm else None
 
     def read(self, x: Float[Array, "n s d"], turn: Angles | None) -> tuple[Float[Array, "n s heads h"], KeyValue]:
         """Rotated queries, and rotated keys and values in the layout of a cache. None rotates nothing."""
-        query, key = project(x, self.q, self.q_bias), project(x, self.k, self.k_bias)
-        value = project(x, self.v, self.v_bias)
+        query = self.project(x, self.q, self.q_bias, "heads")
+        key, value = (self.project(x, w, b, "kv_heads") for w, b in ((self.k, self.k_bias), (self.v, self.v_bias)))
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         if turn is not None:
@@ -63,45 +61,20 @@ class Attention(nnx.Module):
         return query, (key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))
 
     def write(
-        self, query: Float[Array, "n s heads h"], memory: KeyValue, mask: Bool[Array, "n s c"]
+        self, query: Float[Array, "n s heads h"], memory: KeyValue, sight: Sight, window: Int[Array, ""] | None
     ) -> Float[Array, "n s d"]:
         """What the queries find in `memory`, projected back to the model's width."""
         n, s, heads, h = query.shape
         grouped = query.reshape(n, s, self.kv_heads, heads // self.kv_heads, h)
-        found = attend(grouped, memory, mask, self.scalar, self.cap).reshape(n, s, heads, h)
-        return jnp.einsum("nskh,khd->nsd", found, self.o[...].astype(found.dtype))
+        found = attend(grouped, *memory, sight, window, self.scalar, self.cap, self.layout).reshape(n, s, heads, h)
+        found = checkpoint_name(found, "attention")
+        return contract("nskh,khd->nsd", found, self.o, self.layout)
 
-
-def project(x: Float[Array, "n s d"], kernel: nnx.Param, bias: nnx.Param | None) -> Float[Array, "n s k h"]:
-    """x · kernel + bias, a head on an axis of its own."""
-    found = jnp.einsum("nsd,dkh->nskh", x, kernel[...].astype(x.dtype))
-    return found if bias is None else found + bias[...].astype(x.dtype)[None, None]
-
-
-def attend(
-    query: Float[Array, "n s k g h"],
-    memory: KeyValue,
-    mask: Bool[Array, "n s c"],
-    scalar: float,
-    cap: float | None,
-) -> Float[Array, "n s k g h"]:
-    """softmax(softcap(q·kᵀ / sqrt(scalar))) · v over the columns that `mask` shows."""
-    key, value = memory
-    scores = softcap(match(query, key) / math.sqrt(scalar), cap)
-    scores = jnp.where(mask[:, None, None], scores, MASKED)
-    share = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("nkgsc,nkch->nskgh", share, value)
-
-
-def match(query: Float[Array, "n s k g h"], key: Float[Array, "n k h c"]) -> Float[Array, "n k g s c"]:
-    """q·k, accumulated in fp32. XLA has no such product of bf16 for the CPU, so there the operands are widened."""
-
-    def product(q: Array, k: Array) -> Array:
-        return jnp.einsum("nskgh,nkhc->nkgsc", q, k, preferred_element_type=jnp.float32)
-
-    def widened(q: Array, k: Array) -> Array:
-        return product(q.astype(jnp.float32), k.astype(jnp.float32))
-
-    if query.dtype == jnp.float32:
-        return product(query, key)
-    return jax.lax.platform_dependent(query, key, cpu=widened, default=product)
+    def project(
+        self, x: Float[Array, "n s d"], kernel: nnx.Param, bias: nnx.Param | None, heads: str
+    ) -> Float[Array, "n s k h"]:
+        """x · kernel + bias, a head on an axis of its own."""
+        found = contract("nsd,dkh->nskh", x, kernel, self.layout)
+        if bias is not None:
+            found += read(bias, x.dtype, self.layout)[None, None]
+        return found if self.layout is None else self.layout.place(found, "rows", "sequence", heads, None)

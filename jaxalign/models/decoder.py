@@ -21,21 +21,25 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxalign.layout import Layout
 from jaxalign.models.attention import Attention, KeyValue
 from jaxalign.models.experts import Experts, Mixture
 from jaxalign.models.family import Family
-from jaxalign.models.layers import Activation, GatedMLP, RMSNorm, parameter
+from jaxalign.models.layers import Activation, GatedMLP, RMSNorm, is_variable, lookup, parameter
 from jaxalign.models.rope import Angles, Rope, angles
+from jaxalign.ops.attention import Shown, Sight
 from jaxalign.weights import Tensor
 
 Dtype = Literal["float32", "bfloat16"]
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "dots", "attention", "full"]
 
 REMAT: Mapping[str, Callable[..., bool] | None] = {
+    "dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
+    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-"""What the backward pass keeps of a layer: nothing, or the results of its matrix products. "none" keeps all."""
+"""What the backward pass keeps of a layer besides its input, from most to least: the results of its matrix products and
+of attention, those of attention alone, nothing. "none" keeps all."""
 
 Cache = tuple[KeyValue, ...]
 Column = tuple[Float[Array, "n k h 1"], Float[Array, "n k 1 h"]]
@@ -129,11 +133,11 @@ class DecoderConfig:
             yield f"{self.mixture.chosen} of {self.mixture.experts} experts cannot be chosen"
         yield from (problem for rope in self.ropes for problem in rope.problems())
 
-    def module(self) -> "Decoder":
-        return Decoder(self)
+    def module(self, layout: Layout | None = None) -> "Decoder":
+        return Decoder(self, layout)
 
-    def norm(self, width: int, axis: str = "embed") -> RMSNorm:
-        return RMSNorm(width, self.norm_eps, self.norm_offset, axis)
+    def norm(self, width: int) -> RMSNorm:
+        return RMSNorm(width, self.norm_eps, self.norm_offset)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Where each parameter lies in Hugging Face and GGUF files."""
@@ -147,13 +151,15 @@ class DecoderConfig:
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); families with post-norms normalise both before adding them."""
 
-    def __init__(self, config: DecoderConfig):
+    def __init__(self, config: DecoderConfig, layout: Layout | None):
+        self.layout = layout
         self.attention_norm = config.norm(config.width)
         self.attention = Attention(
             config.width,
             config.heads,
             config.kv_heads,
             config.head_dim,
+            layout,
             scalar=float(config.head_dim) if config.query_scalar is None else config.query_scalar,
             cap=config.score_cap,
             biased=config.biased,
@@ -162,9 +168,9 @@ class Block(nnx.Module):
         self.attention_post_norm = config.norm(config.width) if config.post_norms else None
         self.mlp_norm = config.norm(config.width)
         self.mlp = (
-            Experts(config.width, config.mixture, config.activation)
+            Experts(config.width, config.mixture, config.activation, layout)
             if config.mixture
-            else GatedMLP(config.width, config.mlp, config.activation)
+            else GatedMLP(config.width, config.mlp, config.activation, layout)
         )
         self.mlp_post_norm = config.norm(config.width) if config.post_norms else None
 
@@ -172,47 +178,50 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "n s d"],
         turn: Angles | None,
-        mask: Bool[Array, "n s c"],
+        sight: Sight,
+        window: Int[Array, ""] | None,
         remember: Callable[[KeyValue], KeyValue],
     ) -> tuple[Float[Array, "n s d"], KeyValue]:
         """The block's output and what it attended to; `remember` joins new keys and values to older ones."""
         with jax.named_scope("attention"):
             query, new = self.attention.read(self.attention_norm(x), turn)
             memory = remember(new)
-            found = self.attention.write(query, memory, mask)
-            x = x + (found if self.attention_post_norm is None else self.attention_post_norm(found))
+            found = self.attention.write(query, memory, sight, window)
+            x = self.add(x, found if self.attention_post_norm is None else self.attention_post_norm(found))
         with jax.named_scope("mlp"):
             made = self.mlp(self.mlp_norm(x))
-            return x + (made if self.mlp_post_norm is None else self.mlp_post_norm(made)), memory
+            return self.add(x, made if self.mlp_post_norm is None else self.mlp_post_norm(made)), memory
+
+    def add(self, x: Float[Array, "n s d"], found: Float[Array, "n s d"]) -> Float[Array, "n s d"]:
+        """The residual stream, split by rows and sequence."""
+        return x + found if self.layout is None else self.layout.place(x + found, "rows", "sequence", None)
 
 
 class Decoder(nnx.Module):
     """Layers stacked on a leading axis; see `jaxalign.models.model.Model` for what its methods promise."""
 
-    def __init__(self, config: DecoderConfig):
-        self.config = config
+    def __init__(self, config: DecoderConfig, layout: Layout | None):
+        self.config, self.layout = config, layout
         self.embed = parameter((config.vocab, config.width), ("vocab", "embed"))
-        self.blocks = nnx.vmap(lambda: Block(config), axis_size=config.layers)()
+        self.blocks = nnx.vmap(lambda: Block(config, layout), axis_size=config.layers)()
         self.norm = config.norm(config.width)
         if not config.tied:
             self.head = parameter((config.vocab, config.width), ("vocab", "embed"))
 
-    def hidden(
-        self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], mask: Bool[Array, "n s s"]
-    ) -> Float[Array, "n s d"]:
+    def hidden(self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], sight: Sight) -> Float[Array, "n s d"]:
         """Final hidden states, normalised."""
-        return self.norm(self.scan(tokens, position, mask, keep=False)[0])
+        return self.norm(self.scan(tokens, position, sight, keep=False)[0])
 
     def prefill(
-        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], mask: Bool[Array, "b p p"], capacity: int
+        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], sight: Sight, capacity: int
     ) -> tuple[Float[Array, "b d"], Cache]:
         """Hidden state of the last column, and a cache of `capacity` columns of which the first p are filled."""
-        x, stacked = self.scan(tokens, position, mask, keep=True)
+        x, stacked = self.scan(tokens, position, sight, keep=True)
         cache = tuple(room(layer, capacity - tokens.shape[1]) for layer in zip(*stacked, strict=True))
         return self.norm(x[:, -1:])[:, 0], cache
 
     def scan(
-        self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], mask: Bool[Array, "n s s"], keep: bool
+        self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], sight: Sight, keep: bool
     ) -> tuple[Float[Array, "n s d"], Any]:
         """Hidden states before the final norm and, when asked, the keys and values of every layer."""
         definition, stacked = nnx.split(self.blocks)
@@ -222,13 +231,13 @@ class Decoder(nnx.Module):
         def apply(x: Array, layer: Any) -> tuple[Array, KeyValue | None]:
             weights, window, rope = layer
             turn = jax.tree.map(lambda table: table[rope], turns)
-            shown = mask & (position[:, :, None] - position[:, None, :] < window) if windowed else mask
-            x, memory = nnx.merge(definition, weights)(x, turn, shown, lambda new: new)
+            block = nnx.merge(definition, weights)
+            x, memory = block(x, turn, sight, window if windowed else None, lambda new: new)
             return x, memory if keep else None
 
         if self.config.remat != "none":
             apply = jax.checkpoint(apply, policy=REMAT[self.config.remat], prevent_cse=False)
-        x = lookup(self.embed[...], tokens, self.config)
+        x = embedded(self.embed, tokens, self.config, self.layout)
         with jax.named_scope("blocks"):
             return jax.lax.scan(apply, x, (stacked, *by_layer(self.config)))
 
@@ -237,20 +246,37 @@ class Decoder(nnx.Module):
 
 
 class Unrolled(nnx.Module):
-    """The same model one token at a time: layers apart, matrices already in the compute dtype."""
+    """The same model one token at a time: layers apart, matrices already in the compute dtype, and on a mesh gathered
+    over the axes that split tokens, once for all tokens."""
 
     def __init__(self, model: Decoder):
-        definition, stacked = nnx.split(model.blocks)
-        dtype = jnp.dtype(model.config.compute_dtype)
-        self.config = model.config
-        self.embed = nnx.Param(model.embed[...].astype(dtype))
+        config = self.config = model.config
+        self.layout = None if model.layout is None else model.layout.resident
+        layer = nnx.eval_shape(lambda: Block(config, self.layout))
+        stacked = nnx.split(model.blocks)[1]
+        self.embed = self.kept(model.embed)
         self.blocks = nnx.List(
-            nnx.merge(definition, jax.tree.map(functools.partial(weights_of, index=i, dtype=dtype), stacked))
-            for i in range(self.config.layers)
+            nnx.merge(
+                nnx.graphdef(layer), jax.tree.map(functools.partial(self.one, index), stacked, is_leaf=is_variable)
+            )
+            for index in range(config.layers)
         )
         self.norm = model.norm
-        if not self.config.tied:
-            self.head = nnx.Param(model.head[...].astype(dtype))
+        if not config.tied:
+            self.head = self.kept(model.head)
+
+    def kept(self, matrix: nnx.Param) -> nnx.Param:
+        """A matrix as decoding wants it."""
+        names = matrix.get_metadata("logical")
+        found = matrix[...].astype(self.config.compute_dtype)
+        return nnx.Param(found if self.layout is None else self.layout.place(found, *names), logical=names)
+
+    def one(self, index: int, stacked: Any) -> Any:
+        """One layer's weights: matrices in the compute dtype; scales of norms stay fp32, as they are in training."""
+        names, weight = stacked.get_metadata("logical"), stacked[...][index]
+        if len(names) > 1:
+            weight = weight.astype(self.config.compute_dtype)
+        return stacked.replace(weight if self.layout is None else self.layout.place(weight, *names))
 
     def decode(
         self,
@@ -265,13 +291,14 @@ class Unrolled(nnx.Module):
         Columns hold neighbouring positions, so a window of positions is one of columns.
         """
         turns = [angles(position[:, None], rope.frequencies(self.config.head_dim)) for rope in self.config.ropes]
-        x = lookup(self.embed[...], tokens[:, None], self.config)
+        x = embedded(self.embed, tokens[:, None], self.config, self.layout)
         distance = index - jnp.arange(visible.shape[1], dtype=index.dtype)
         written = []
         for block, kind, old in zip(self.blocks, self.config.kinds, cache, strict=True):
             shown = visible if kind.window is None else visible & (distance < kind.window)[None]
             turn = None if kind.rope is None else turns[kind.rope]
-            x, memory = block(x, turn, shown[:, None], lambda new, old=old: insert(old, new, index))
+            sight = Shown(shown[:, None], position[:, None])
+            x, memory = block(x, turn, sight, None, lambda new, old=old: insert(old, new, index))
             written.append(memory)
         return self.norm(x)[:, 0], tuple(written)
 
@@ -304,13 +331,10 @@ def room(filled: KeyValue, columns: int) -> tuple[Array, Array]:
     return jnp.pad(key, ((0, 0), (0, 0), (0, 0), (0, columns))), jnp.pad(value, ((0, 0), (0, 0), (0, columns), (0, 0)))
 
 
-def lookup(embed: Float[Array, "v d"], tokens: Int[Array, "n s"], config: DecoderConfig) -> Float[Array, "n s d"]:
+def embedded(
+    table: nnx.Param, tokens: Int[Array, "n s"], config: DecoderConfig, layout: Layout | None
+) -> Float[Array, "n s d"]:
     """Embeddings in the compute dtype, scaled."""
     with jax.named_scope("embed"):
-        found = embed[tokens].astype(config.compute_dtype)
+        found = lookup(table, tokens, config.compute_dtype, layout)
         return found if config.embed_scale == 1 else found * jnp.asarray(config.embed_scale, found.dtype)
-
-
-def weights_of(stacked: Array, index: int, dtype: jnp.dtype) -> Array:
-    """One layer's weights: matrices in the compute dtype; the scales of norms stay fp32, as they are in training."""
-    return stacked[index].astype(dtype) if stacked.ndim > 2 else stacked[index]

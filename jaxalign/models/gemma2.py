@@ -10,8 +10,10 @@ from typing import Any
 
 from jaxalign.models import gguf_shape, hf_shape, tensor_names
 from jaxalign.models.decoder import DecoderConfig, Layer
+from jaxalign.models.family import Family
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
+from jaxalign.models.rope import Rope
 from jaxalign.weights import Tensor
 
 LARGEST = 46
@@ -26,17 +28,13 @@ class Gemma2:
     architecture = "gemma2"
 
     def from_hf(self, fields: HfFields) -> DecoderConfig:
-        fields.fixed("hidden_activation", "gelu_pytorch_tanh")
-        fields.fixed("hidden_act", "gelu_pytorch_tanh")
-        fields.fixed("use_bidirectional_attention", False)
-        plain = gemma(hf_shape.read_decoder(fields, self, tied=True, head_dim=256))
+        plain = read_gemma(fields, self)
         window = fields.optional("sliding_window", int, 4096)
         fields.fixed("sliding_window_size", window)  # says it again in early releases
         local = [window is not None and layer % 2 == 0 for layer in range(plain.layers)]
         return dataclasses.replace(
             plain,
             pattern=hf_shape.read_windows(fields, plain.layers, window, local),
-            query_scalar=fields.read("query_pre_attn_scalar", float, 256.0),
             score_cap=fields.optional("attn_logit_softcapping", float, 50.0),
             softcap=fields.optional("final_logit_softcapping", float, 30.0),
         )
@@ -73,6 +71,15 @@ def gemma(plain: DecoderConfig) -> DecoderConfig:
     return dataclasses.replace(
         plain, post_norms=True, norm_offset=1.0, activation="gelu_tanh", embed_scale=math.sqrt(plain.width)
     )
+
+
+def read_gemma(fields: HfFields, family: Family, ropes: tuple[Rope, ...] | None = None) -> DecoderConfig:
+    """What both read alike; `ropes` where the family has read its rotations already."""
+    fields.fixed("hidden_activation", "gelu_pytorch_tanh")
+    fields.fixed("hidden_act", "gelu_pytorch_tanh")
+    fields.fixed("use_bidirectional_attention", False)
+    plain = gemma(hf_shape.read_decoder(fields, family, tied=True, head_dim=256, ropes=ropes))
+    return dataclasses.replace(plain, query_scalar=fields.read("query_pre_attn_scalar", float, 256.0))
 
 
 def write_gemma(config: DecoderConfig) -> dict[str, Any]:

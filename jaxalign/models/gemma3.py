@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxalign.models import gguf_shape, hf_shape, tensor_names
 from jaxalign.models.decoder import DecoderConfig, Layer
-from jaxalign.models.gemma2 import gemma, write_gemma
+from jaxalign.models.gemma2 import gemma, read_gemma, write_gemma
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Rope
@@ -33,12 +33,8 @@ class Gemma3:
     architecture = "gemma3"
 
     def from_hf(self, fields: HfFields) -> DecoderConfig:
-        fields.fixed("hidden_activation", "gelu_pytorch_tanh")
-        fields.fixed("hidden_act", "gelu_pytorch_tanh")
-        fields.fixed("use_bidirectional_attention", False)
         fields.fixed("attn_logit_softcapping")
-        ropes = read_ropes(fields)
-        plain = gemma(hf_shape.read_decoder(fields, self, tied=True, head_dim=256, ropes=ropes))
+        plain = read_gemma(fields, self, read_ropes(fields))
         window = fields.optional("sliding_window", int, 4096)
         period = fields.read("_sliding_window_pattern", int, fields.read("sliding_window_pattern", int, PERIOD))
         windows = hf_shape.read_windows(fields, plain.layers, window, every(period, plain.layers))
@@ -46,7 +42,6 @@ class Gemma3:
             plain,
             pattern=rotated(dataclasses.replace(plain, pattern=windows).kinds),
             head_norms=True,
-            query_scalar=fields.read("query_pre_attn_scalar", float, 256.0),
             softcap=fields.optional("final_logit_softcapping", float, None),
         )
 

@@ -3,7 +3,7 @@
 A family is a frozen config (`Architecture`) that builds an NNX module. The module is split once, here; afterwards
 parameters are plain nested dicts and every method is a pure function of them that can be jitted by its caller.
 
-    a row            model.hidden(params, tokens, position, mask) -> hidden; hidden · model.head(params)ᵀ -> logits
+    a row            model.hidden(params, tokens, position, sight) -> hidden; hidden · model.head(params)ᵀ -> logits
     a continuation   model.prefill(params, …) -> hidden, cache
                      view = model.unstacked(params)              once, before the loop over tokens
                      model.decode(view, cache, …) -> hidden, cache
@@ -12,6 +12,7 @@ parameters are plain nested dicts and every method is a pure function of them th
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -19,8 +20,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.models.layers import softcap
-from jaxalign.models.low_rank import dense
+from jaxalign.layout import Layout
+from jaxalign.models.layers import is_variable, softcap
+from jaxalign.models.low_rank import dense, is_adapted
+from jaxalign.ops.attention import Shown, Sight, Tree
+from jaxalign.sharding import Rules
 from jaxalign.types import Params
 from jaxalign.weights import Place
 
@@ -45,7 +49,7 @@ class Architecture(Protocol):
     def compute_dtype(self) -> str: ...
     @property
     def softcap(self) -> float | None: ...
-    def module(self) -> Any: ...
+    def module(self, layout: Layout | None = None) -> Any: ...
 
 
 @runtime_checkable
@@ -89,20 +93,47 @@ class Model:
     read: Callable[[Params, Place], Params]
     dropout: float = 0.0
     """share of input features that low-rank differences do not see in a training step"""
+    layout: Layout | None = None
+    """how its arrays lie on a mesh; None: on one device, or as XLA likes"""
+
+    def on(self, mesh: jax.sharding.Mesh, rules: Rules) -> "Model":
+        """The same model, whose programs run on a mesh; itself where that is the one device of this process."""
+        if mesh.size == 1 and mesh.devices.flat[0].platform == jax.default_backend():
+            return self
+        layout = Layout(mesh, rules)
+        graphdef, stepper = definitions(self.config, layout)
+        return dataclasses.replace(self, graphdef=graphdef, stepper=stepper, layout=layout)
 
     def load(self, place: Place = on_default_device) -> Params:
         """The source's parameters, fp32, each made where `place` says that it is kept."""
         return self.read(self.shapes, place)
+
+    def computing(self, params: Params) -> Params:
+        """Parameters that nothing trains, with matrices in the compute dtype: every layer reads them so anyway, and the
+        results are the same. Low-rank differences stay as they are; they are added in fp32."""
+        if is_adapted(params):
+            return params
+        dtype = jnp.dtype(self.config.compute_dtype)
+
+        def cast(leaf: Any, names: tuple[str | None, ...]) -> Any:
+            matrix = len([name for name in names if name != "layers"]) > 1
+            return leaf.astype(dtype) if matrix else leaf
+
+        return jax.tree.map(cast, params, self.axes)
 
     def abstract(self) -> Params:
         """Shapes and dtypes of the fp32 masters."""
         return self.shapes
 
     def hidden(
-        self, params: Params, tokens: Int[Array, "n s"], position: Int[Array, "n s"], mask: Bool[Array, "n s s"]
+        self,
+        params: Params,
+        tokens: Int[Array, "n s"],
+        position: Int[Array, "n s"],
+        sight: Tree | Bool[Array, "n s s"],
     ) -> Float[Array, "n s d"]:
-        """Final hidden states (normalised, compute dtype); `mask[n, i, j]`: token i sees token j."""
-        return nnx.merge(self.graphdef, params).hidden(tokens, position, mask)
+        """Final hidden states (normalised, compute dtype). In a mask for `sight`, [n, i, j]: token i sees token j."""
+        return nnx.merge(self.graphdef, params).hidden(tokens, position, seen(sight, position))
 
     def head(self, params: Params) -> Float[Array, "v d"]:
         """The matrix that scores the vocabulary, compute dtype; of `params` or of `unstacked(params)`."""
@@ -118,14 +149,14 @@ class Model:
         params: Params,
         tokens: Int[Array, "b p"],
         position: Int[Array, "b p"],
-        mask: Bool[Array, "b p p"],
+        sight: Tree | Bool[Array, "b p p"],
         capacity: int,
     ) -> tuple[Float[Array, "b d"], Cache]:
         """Reads left-padded prompts: hidden state of the last column, and a cache of `capacity` >= p columns."""
         if capacity < tokens.shape[1]:
             raise ValueError(f"a cache of {capacity} columns cannot hold prompts of {tokens.shape[1]} tokens")
         with jax.named_scope("prefill"):
-            return nnx.merge(self.graphdef, params).prefill(tokens, position, mask, capacity)
+            return nnx.merge(self.graphdef, params).prefill(tokens, position, seen(sight, position), capacity)
 
     def unstacked(self, params: Params) -> Params:
         """The parameters as `decode` wants them: layers apart, compute dtype, low-rank differences added. A copy; make
@@ -154,18 +185,24 @@ def split(config: Architecture, chat: Conversation, source: str, read: Callable[
 
     `read` makes the parameters from their shapes.
     """
-    module = nnx.eval_shape(config.module)
-    graphdef, state = nnx.split(module)
-    stepper = nnx.graphdef(nnx.eval_shape(lambda: config.module().unrolled()))
+    graphdef, stepper = definitions(config, None)
+    state = nnx.state(nnx.eval_shape(config.module))
     axes = jax.tree.map(logical, state, is_leaf=is_variable)
     return Model(config, chat, source, graphdef, stepper, nnx.to_pure_dict(state), nnx.to_pure_dict(axes), read)
 
 
-def is_variable(leaf: Any) -> bool:
-    return isinstance(leaf, nnx.Variable)
+def definitions(config: Architecture, layout: Layout | None) -> tuple[Any, Any]:
+    """Graph definitions of the module, and of what decodes with it."""
+    module = partial(config.module, layout)
+    return nnx.graphdef(nnx.eval_shape(module)), nnx.graphdef(nnx.eval_shape(lambda: module().unrolled()))
 
 
-def logical(variable: nnx.Variable) -> tuple[str, ...]:
+def seen(sight: Tree | Array, position: Int[Array, "n s"]) -> Sight:
+    """A mask is one of the ways to say who sees whom."""
+    return sight if isinstance(sight, Tree) else Shown(sight, position)
+
+
+def logical(variable: nnx.Variable) -> tuple[str | None, ...]:
     """Names of a parameter's axes; what it was declared without is the stack of layers."""
     names = variable.get_metadata("logical")
     return ("layers",) * (len(variable.get_value().shape) - len(names)) + names

@@ -29,23 +29,31 @@ class Pretrained:
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in; parameters stay float32"""
     remat: Remat = "none"
-    """what the backward pass computes again to save memory: nothing, whole layers, or all but matrix products"""
+    """what the backward pass keeps of a layer: all, its matrix products, what attention found, nothing"""
+    shape: DecoderConfig | None = None
+    """what the files are expected to say, and what a plan is made with where they are not; None: nothing"""
 
     def open(self) -> Model:
         """Reads config, tokenizer and the headers of the weights. Raises ModelError naming file and field."""
         path = folder(self.path)
         if path.suffix == ".gguf":
             file = GgufFile(path)
-            return opened(self.computing(config_of_gguf(GgufFields(file))), chat.from_gguf(file), file, path)
+            return opened(self.computing(config_of_gguf(GgufFields(file)), path), chat.from_gguf(file), file, path)
         if not path.is_dir():
             raise ModelError(f"{path}: neither a model directory nor a .gguf file")
         fields = HfFields(read_json(path / "config.json"), path / "config.json")
-        config = self.computing(config_of_hf(fields))
+        config = self.computing(config_of_hf(fields), path / "config.json")
         return opened(config, chat.from_directory(path), native.reader(path, config.tensors()), path)
 
-    def computing(self, config: DecoderConfig) -> DecoderConfig:
-        """The config of a file, computed as this source says."""
-        return dataclasses.replace(config, compute_dtype=self.compute_dtype, remat=self.remat)
+    def computing(self, config: DecoderConfig, path: Folder) -> DecoderConfig:
+        """The config that the file at `path` gave, computed as this source says. ModelError unless it has `shape`."""
+        found = dataclasses.replace(config, compute_dtype=self.compute_dtype, remat=self.remat)
+        if self.shape is not None:
+            wanted = dataclasses.replace(self.shape, compute_dtype=self.compute_dtype, remat=self.remat)
+            for name, value in vars(wanted).items():
+                if vars(found)[name] != value:
+                    raise ModelError(f"{path}: {name} is {vars(found)[name]}, but the experiment expects {value}")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +63,7 @@ class SmolLM2:
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in; parameters stay float32"""
     remat: Remat = "none"
-    """what the backward pass computes again to save memory: nothing, whole layers, or all but matrix products"""
+    """what the backward pass keeps of a layer: all, its matrix products, what attention found, nothing"""
 
     def open(self) -> Model:
         """As `Pretrained`. Raises ModelError with the command to install the package when it is absent."""

@@ -18,8 +18,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.errors import ModelError
+from jaxalign.layout import Layout
 from jaxalign.models.layers import parameter
 from jaxalign.models.model import Model, split
+from jaxalign.ops.attention import Sight
 from jaxalign.types import Params
 from jaxalign.weights import Place
 
@@ -55,7 +57,9 @@ class TabularConfig:
     def vocab(self) -> int:
         return len(self.init)
 
-    def module(self) -> "Tabular":
+    def module(self, layout: Layout | None = None) -> "Tabular":
+        """The table; it is small enough for any device to have it whole."""
+        del layout
         return Tabular(self)
 
     def read(self, shapes: Params, place: Place) -> Params:
@@ -70,13 +74,11 @@ class Tabular(nnx.Module):
     def __init__(self, config: TabularConfig):
         self.table = parameter((config.vocab, 1), ("vocab", "embed"))
 
-    def hidden(
-        self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], mask: Bool[Array, "n s s"]
-    ) -> Float[Array, "n s 1"]:
+    def hidden(self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], sight: Sight) -> Float[Array, "n s 1"]:
         return jnp.ones((*tokens.shape, 1), jnp.float32)
 
     def prefill(
-        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], mask: Bool[Array, "b p p"], capacity: int
+        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], sight: Sight, capacity: int
     ) -> tuple[Float[Array, "b 1"], tuple[()]]:
         return jnp.ones((tokens.shape[0], 1), jnp.float32), ()
 

@@ -13,7 +13,16 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AbstractDevice, AbstractMesh
 from linear_logp_checks import Case, assert_true, outcome
 
-from jaxalign.ops.linear_logp import OUTPUTS, OnMesh, linear_logp, linear_stats, pallas_gpu, pallas_tpu, portable
+from jaxalign.ops.linear_logp import (
+    OUTPUTS,
+    OnMesh,
+    linear_logp,
+    linear_stats,
+    pallas_gpu,
+    pallas_tpu,
+    portable,
+    sharded,
+)
 from jaxalign.ops.linear_logp.blocks import Blocks, Chip, chip, fit, vmem_bytes
 from jaxalign.ops.linear_logp.logits import Logits
 from jaxalign.ops.linear_logp.pallas_gpu import Tiles
@@ -154,9 +163,12 @@ def test_any_shape_any_chunk(
     assert_true(portable.engine(chunk), case, VALUE, GRADIENT)
 
 
-@pytest.mark.parametrize("columns", [None, "fsdp"])
-def test_sharded_vocabulary_against_fp64(columns: str | None) -> None:
-    """64 tokens over 4 devices, 100 rows (60 of them tokens, with padding) over 2."""
+@pytest.mark.parametrize("columns", [(), ("fsdp",), ("data", "fsdp")])
+@pytest.mark.parametrize("piece", [10_000, 1_000])
+def test_sharded_vocabulary_against_fp64(columns: tuple[str, ...], piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 tokens over 4 devices, 100 rows (60 of them tokens, with padding) over 2; the 50 of a device at once, or in
+    4 pieces of 13 that end with 2 rows of padding."""
+    monkeypatch.setattr(sharded, "PIECE_BYTES", piece)
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     case = Case(64, 16, 100, bias=True, vocabulary=60)
     assert_true(CHUNKED, case, VALUE, GRADIENT, run=OnMesh(mesh, columns=columns))

@@ -15,7 +15,7 @@ from jaxalign.models.model import Model, split
 from jaxalign.models.random_llama import RandomLlama, byte_chat, draw
 from jaxalign.ops.linear_logp.tuning import tuning
 from jaxalign.packing import RowShape, pack
-from jaxalign.sharding import row_sharding
+from jaxalign.sharding import RULES, row_sharding
 from jaxalign.types import Batch, Params
 
 VOCABULARY = 272
@@ -41,11 +41,9 @@ def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tuning()["chunk"], "cpu", 16)
 
 
-def compiled(
-    model: Model, on: jax.sharding.Mesh, params: Params, batch: Batch, given: jax.sharding.Mesh | None
-) -> jax.stages.Compiled:
+def compiled(model: Model, on: jax.sharding.Mesh, params: Params, batch: Batch) -> jax.stages.Compiled:
     """A loss of the log-prob sums with its gradients, which lie as the parameters do."""
-    value = jax.value_and_grad(lambda params, batch: jnp.sin(logp_sums(model, params, batch, given)).sum())
+    value = jax.value_and_grad(lambda params, batch: jnp.sin(logp_sums(model, params, batch)).sum())
     return jax.jit(value, out_shardings=(None, shardings(model, on))).lower(params, batch).compile()
 
 
@@ -58,17 +56,17 @@ def whole_vocabulary(program: jax.stages.Compiled) -> list[str]:
 @pytest.mark.parametrize("name", ["2x2x2", "1x1x8"])
 def test_a_split_head_gives_the_same_and_is_never_gathered(name: str, model: Model, batch: Batch) -> None:
     params = model.load()
-    wanted = compiled(model, ONE, params, batch, ONE)(params, batch)
+    wanted = compiled(model, ONE, params, batch)(params, batch)
     on = mesh(name)
     there = place(model, params, on), jax.device_put(batch, row_sharding(on))
-    program = compiled(model, on, *there, on)
+    program = compiled(model.on(on, RULES), on, *there)
     # fp32 sums of at most six tokens in another order
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-4), program(*there), wanted)
     assert not whole_vocabulary(program)
 
 
-def test_without_the_mesh_xla_gathers_the_head(model: Model, batch: Batch) -> None:
-    """What the mesh is passed for, and the proof that the test above can fail."""
+def test_without_a_layout_xla_gathers_the_head(model: Model, batch: Batch) -> None:
+    """What the layout is for, and the proof that the test above can fail."""
     on = mesh("1x1x8")
     there = place(model, model.load(), on), jax.device_put(batch, row_sharding(on))
-    assert whole_vocabulary(compiled(model, on, *there, given=None))
+    assert whole_vocabulary(compiled(model, on, *there))

@@ -92,7 +92,7 @@ class FirstStep:
 
         def objective(part: Params, batch: Batch) -> tuple[Float[Array, ""], GroupLogps]:
             policy = join(part, base)
-            seen = group_logps(model, Both(), policy, dict.fromkeys(Both.needs, policy), batch, mesh)
+            seen = group_logps(model, Both(), policy, dict.fromkeys(Both.needs, policy), batch)
             return mean(loss(seen), batch), seen
 
         run = jax.jit(jax.value_and_grad(objective, has_aux=True))

@@ -18,6 +18,7 @@ from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.low_rank import trained
+from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.tuning import tuning
 from jaxalign.rollout import PROMPT_BUCKET, Sample
 from jaxalign.sharding import replicated, row_shards
@@ -61,16 +62,19 @@ def training(opened: Opened) -> dict[str, int]:
     placed = optax.tree_utils.tree_map_params(
         optimizer, lambda _, place: place, state, places, transform_non_params=lambda _: replicated(opened.mesh)
     )
-    # `last` is the policy that the fit began with; the anchor is another unless it is swapped every iteration.
-    live = set(experiment.reference.live(experiment.loss.needs)) - {"last"}
-    others = len(live) if experiment.swap_every != 1 else 0
+    live = experiment.reference.live(experiment.loss.needs)
+    # `last` is the policy that the fit began with, and so is the anchor if it is swapped every iteration; in the
+    # compute dtype it is a copy all the same.
+    reference = opened.bytes_per_device(trained(jax.eval_shape(opened.model.computing, shapes)), places)
+    copies = [role for role in live if reference < changed or (role != "last" and experiment.swap_every != 1)]
+    on_host = experiment.fit.optimizer_memory == "pinned_host"
     rows, length, scored = row_sizes(opened)
     return {
         "policy": opened.bytes_per_device(shapes, opened.shardings),
         "trained copy": changed,
         "gradients": changed,
-        "optimizer": opened.bytes_per_device(state, placed),
-        "live references": others * changed,
+        "optimizer": 0 if on_host else opened.bytes_per_device(state, placed),
+        "live references": reference * len([role for role in copies if live[role] == "device"]),
         "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
         "logits": training_logits(opened, scored),
     }
@@ -103,19 +107,27 @@ def activations(config: object, rows: int, length: int, tensor: int) -> int:
     Letters: d width, q and k widths of queries and of keys, f of the feed-forward layer, n heads, s row length, c bytes
     of the compute dtype. A token of a layer keeps
 
-        none   c (4d + 2q + 2k + 4f) + 8d + 8ns     norms' inputs are wide, scores and their softmax are fp32
-        dots   c (3d + q + 2k + 2f)                 its input and the results of its matrix products
-        full   c d                                  its input
+        none        c (4d + 2q + 2k + 4f) + 8d + 8ns     norms' inputs are wide, scores and their softmax are fp32
+        dots        c (3d + 2q + 2k + 2f)                its input and the results of its matrix products and attention
+        attention   c (d + q)                            its input and what attention found
+        full        c d                                  its input
 
-    and with dots and full one layer at a time is as with none, while it is computed again.
+    and with all but none one layer at a time is as with none, while it is computed again. Rows longer than a block of
+    attention keep no scores: 4n in place of 8ns.
     """
     if not isinstance(config, DecoderConfig):
         return 0
     c, d = itemsize(config), config.width
     q, k = config.heads * config.head_dim / tensor, config.kv_heads * config.head_dim / tensor
     f = (config.mixture.chosen * config.mixture.mlp if config.mixture else config.mlp) / tensor
-    everything = c * (4 * d + 2 * q + 2 * k + 4 * f) + 8 * d + 8 * config.heads / tensor * length
-    kept = {"none": everything, "dots": c * (3 * d + q + 2 * k + 2 * f), "full": float(c * d)}[config.remat]
+    scores = config.heads / tensor * (8 * length if length <= BLOCK else 4)
+    everything = c * (4 * d + 2 * q + 2 * k + 4 * f) + 8 * d + scores
+    kept = {
+        "none": everything,
+        "dots": c * (3 * d + 2 * q + 2 * k + 2 * f),
+        "attention": c * (d + q),
+        "full": float(c * d),
+    }[config.remat]
     again = 0.0 if config.remat == "none" else everything
     return round(rows * length * (config.layers * kept + again))
 
@@ -158,7 +170,11 @@ def summed(parts: Mapping[str, int]) -> str:
 def advice(config: object, phase: str) -> str:
     if phase == "rollouts":
         return "lower rollout.batch_size or samples, or split over more devices (mesh.fsdp, mesh.tensor)"
-    remat = " model.remat (dots, then full)," if isinstance(config, DecoderConfig) and config.remat != "full" else ""
+    remat = (
+        " model.remat (dots, attention, then full),"
+        if isinstance(config, DecoderConfig) and config.remat != "full"
+        else ""
+    )
     return f"raise fit.accumulate,{remat} use Cached references, or split over more devices (mesh.fsdp, mesh.tensor)"
 
 

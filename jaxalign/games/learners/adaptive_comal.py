@@ -28,6 +28,7 @@ from jaxalign.games.certificates import leading_frequency
 from jaxalign.games.divergence import kl
 from jaxalign.games.game import Game, Real
 from jaxalign.games.metrics import exploitability
+from jaxalign.games.mixture import geometric_mixture
 from jaxalign.types import pytree
 
 
@@ -96,7 +97,7 @@ class AdaptiveComal:
         """The extragradient step, or no step at all, and whether its test was passed."""
         eta = jnp.minimum(state.eta, 0.7 / state.tau)
         pull = eta * state.tau
-        pulled = (1.0 - pull) * state.logp + pull * state.anchor
+        pulled = geometric_mixture(state.logp, state.anchor, pull)
         half = jax.nn.log_softmax(pulled + eta * gain)
         ahead = game.gain(jnp.exp(half))
         full = jax.nn.log_softmax(pulled + eta * ahead)

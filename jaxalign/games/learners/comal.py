@@ -13,6 +13,13 @@ from jaxalign.games.learners.inpo import mirror_step
 from jaxalign.types import pytree
 
 
+def swapped(
+    logp: Float[Array, " v"], anchor: Float[Array, " v"], t: Int[Array, ""], inner: Int[Array, "..."] | int
+) -> Anchored:
+    """The state after step t: the anchor becomes the policy every `inner` steps and stays what it was in between."""
+    return Anchored(logp, jnp.where((t + 1) % inner == 0, logp, anchor))
+
+
 @pytree
 class Comal:
     """`eta` is the step size, `tau` the pull to the anchor, `inner` the steps between swaps."""
@@ -26,5 +33,4 @@ class Comal:
 
     def step(self, game: Game, state: Anchored, t: Int[Array, ""]) -> Anchored:
         logp = mirror_step(game, state, self.eta, self.tau)
-        swap = (t + 1) % self.inner == 0
-        return Anchored(logp, jnp.where(swap, logp, state.anchor))
+        return swapped(logp, state.anchor, t, self.inner)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.games.game import Game, Real
 from jaxalign.games.learner import Anchored
+from jaxalign.games.mixture import geometric_mixture
 from jaxalign.types import pytree
 
 
@@ -24,7 +25,6 @@ class EGPO:
         return Anchored(start, start)
 
     def step(self, game: Game, state: Anchored, t: Int[Array, ""]) -> Anchored:
-        pull = self.eta * self.tau
-        pulled = (1.0 - pull) * state.logp + pull * state.anchor
+        pulled = geometric_mixture(state.logp, state.anchor, self.eta * self.tau)
         half = jax.nn.log_softmax(pulled + self.eta * game.gain(jnp.exp(state.logp)))
         return Anchored(jax.nn.log_softmax(pulled + self.eta * game.gain(jnp.exp(half))), state.anchor)

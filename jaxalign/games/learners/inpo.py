@@ -10,14 +10,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.games.game import Game, Real
 from jaxalign.games.learner import Anchored
+from jaxalign.games.mixture import geometric_mixture
 from jaxalign.types import pytree
 
 
 def mirror_step(game: Game, state: Anchored, eta: Real, tau: Real) -> Float[Array, " v"]:
     """Log-policy after one mirror-descent step on the game regularised around `state.anchor`."""
-    pull = eta * tau
     gain = game.gain(jnp.exp(state.logp))
-    return jax.nn.log_softmax((1.0 - pull) * state.logp + pull * state.anchor + eta * gain)
+    return jax.nn.log_softmax(geometric_mixture(state.logp, state.anchor, eta * tau) + eta * gain)
 
 
 @pytree

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.games.game import Game, Real
 from jaxalign.games.learner import Anchored
+from jaxalign.games.learners.comal import swapped
 from jaxalign.types import pytree
 
 
@@ -34,5 +35,4 @@ class Magnetic:
 
     def step(self, game: Game, state: Anchored, t: Int[Array, ""]) -> Anchored:
         logp = magnetic_step(state.logp, state.anchor, game.gain(jnp.exp(state.logp)), self.eta, self.tau)
-        swap = (t + 1) % self.inner == 0
-        return Anchored(logp, jnp.where(swap, logp, state.anchor))
+        return swapped(logp, state.anchor, t, self.inner)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.games.game import Game, Real
 from jaxalign.games.learner import Anchored
+from jaxalign.games.mixture import geometric_mixture
 from jaxalign.types import pytree
 
 
@@ -24,6 +25,5 @@ class NashMD:
         return Anchored(start, start)
 
     def step(self, game: Game, state: Anchored, t: Int[Array, ""]) -> Anchored:
-        pull = self.eta * self.tau
-        mix = jax.nn.log_softmax((1.0 - pull) * state.logp + pull * state.anchor)
+        mix = jax.nn.log_softmax(geometric_mixture(state.logp, state.anchor, self.eta * self.tau))
         return Anchored(jax.nn.log_softmax(mix + self.eta * game.gain(jnp.exp(mix))), state.anchor)

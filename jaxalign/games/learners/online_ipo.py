@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.games.game import Game, Real
 from jaxalign.games.learner import Anchored
+from jaxalign.games.mixture import geometric_mixture
 from jaxalign.types import pytree
 
 
@@ -28,7 +29,7 @@ class OnlineIPO:
         return Anchored(start, start)
 
     def step(self, game: Game, state: Anchored, t: Int[Array, ""]) -> Anchored:
-        law = jax.nn.softmax((1.0 - self.mix) * state.logp + self.mix * state.anchor)
+        law = jax.nn.softmax(geometric_mixture(state.logp, state.anchor, self.mix))
         advantage = game.gain(law) - self.tau * (state.logp - state.anchor)
         return Anchored(
             jax.nn.log_softmax(state.logp + self.eta * law * (advantage - law @ advantage)),

@@ -43,9 +43,9 @@ def chip(generation: str) -> Chip:
     )
 
 
-def generation_here() -> str:
-    """The generation of the first device, or the one with the least VMEM where that is no TPU that we know."""
-    kind = jax.devices()[0].device_kind.lower()
+def generation_of(device: jax.Device) -> str:
+    """The generation of a device, or the one with the least VMEM where that is no TPU that we know."""
+    kind = device.device_kind.lower()
     for name, marks in {"v5e": ("v5 lite", "v5e"), "v6e": ("v6 lite", "v6e")}.items():
         if any(mark in kind for mark in marks):
             return name

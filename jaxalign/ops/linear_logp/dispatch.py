@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxalign.ops.linear_logp import portable
+from jaxalign.ops.linear_logp.blocks import generation_of
 from jaxalign.ops.linear_logp.differentiable import HERE, stats
 from jaxalign.ops.linear_logp.fused import Task
 from jaxalign.ops.linear_logp.logits import Logits
@@ -109,19 +110,21 @@ def linear_stats(
 def _engine(implementation: str, chunk: int | None, layout: OnMesh | None) -> Engine:
     # XLA partitions its own loops over the devices of a mesh, but no Mosaic kernel: those need the layout
     alone = layout is not None or jax.device_count() == 1
-    if implementation == "pallas_tpu" or (implementation == "auto" and _platform() == "tpu" and alone):
+    device = jax.devices()[0] if layout is None else layout.device
+    if implementation == "pallas_tpu" or (implementation == "auto" and device.platform == "tpu" and alone):
         # imported here: Pallas takes a while to load, and nothing else needs it
         from jaxalign.ops.linear_logp import pallas_tpu
 
-        return pallas_tpu.engine()
-    chunk = chunk or tuning()["chunk"][_platform()]
+        return pallas_tpu.engine(generation_of(device))
+    platform = _platform(device)
+    chunk = chunk or tuning()["chunk"][platform]
     if implementation == "pallas_gpu":
         from jaxalign.ops.linear_logp import pallas_gpu
 
         return pallas_gpu.engine(chunk)
     # who names the chunks wants their memory and no more; on a mesh each device would keep as much
     keeps = implementation == "auto" and layout is None
-    return portable.engine(chunk, tuning()["kept_logits_bytes"][_platform()] if keeps else 0)
+    return portable.engine(chunk, tuning()["kept_logits_bytes"][platform] if keeps else 0)
 
 
 def _problems(
@@ -151,9 +154,9 @@ def _problems(
         yield from layout.problems(hidden, head)
 
 
-def _platform() -> str:
-    return {"cuda": "gpu", "rocm": "gpu"}.get(jax.default_backend(), jax.default_backend())
+def _platform(device: jax.Device) -> str:
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
 
 
 def _holding_is_faster(hidden: Array, head: Array) -> bool:
-    return 4 * hidden.shape[0] * head.shape[0] <= tuning()["full_logits_bytes"][_platform()]
+    return 4 * hidden.shape[0] * head.shape[0] <= tuning()["full_logits_bytes"][_platform(jax.devices()[0])]

@@ -103,11 +103,25 @@ class Plan:
         return made
 
     def call(
-        self, body: Callable[[Refs], None], products: int, outer: str, **parts: dict[str, Any]
+        self,
+        body: Callable[[Refs], None],
+        products: int,
+        outer: str,
+        operands: dict[str, Spec],
+        results: dict[str, Spec],
+        scratch: dict[str, Any],
     ) -> dict[str, Array]:
-        """Runs the kernel; `products` matrix products of n·d·v."""
+        """Runs the kernel; `products` matrix products of n·d·v, `outer` "tokens" or "vocabulary"."""
         steps = self.steps if outer == "tokens" else self.steps[::-1]
         flops = 2 * products * self.tokens * self.covered * self.shard.hidden.shape[1]
-        return Kernel(f"logp_{self.kernel}", steps, vmem=self.vmem, flops=flops, interpret=self.interpret, **parts)(
-            body
+        kernel = Kernel(
+            f"logp_{self.kernel}",
+            steps,
+            operands,
+            results,
+            scratch,
+            vmem=self.vmem,
+            flops=flops,
+            interpret=self.interpret,
         )
+        return kernel(body)

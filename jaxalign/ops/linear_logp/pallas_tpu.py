@@ -22,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array
 
 from jaxalign.ops.linear_logp import portable
-from jaxalign.ops.linear_logp.blocks import LANES, Blocks, Chip, chip, fit, generation_here
+from jaxalign.ops.linear_logp.blocks import LANES, Blocks, Chip, chip, fit, generation_of
 from jaxalign.ops.linear_logp.logits import Logits
 from jaxalign.ops.linear_logp.mosaic import Plan, Refs, Spec
 from jaxalign.ops.linear_logp.problem import Engine, Gradients, Pull, Shard, Wants
@@ -287,7 +287,7 @@ def backward(shard: Shard, logits: Logits, pull: Pull, wants: Wants, device: Chi
 @lru_cache
 def engine(generation: str | None = None, interpret: Any = False) -> Engine:
     """The kernels for a TPU generation, that of the first device where none is named."""
-    device = chip(generation or generation_here())
+    device = chip(generation or generation_of(jax.devices()[0]))
     return Engine(
         "pallas_tpu",
         partial(forward, device=device, interpret=interpret),

@@ -59,7 +59,7 @@ class Wants:
     bias: bool
 
 
-Gradients = tuple[Float[Array, "n d"] | None, Float[Array, "v d"] | None, Float[Array, " v"] | None]
+Gradients = tuple[Float[Array, "n d"] | None, Float[Array, "v stored"] | None, Float[Array, " v"] | None]
 
 
 @dataclass(frozen=True)

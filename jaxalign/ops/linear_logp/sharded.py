@@ -2,8 +2,9 @@
 
 Each device passes over its own rows for its own tokens. Forward, [n] maxima and sums travel along the tensor axis;
 backward, one sum of [n d] does, for the hidden states. dW is summed over the devices that hold the same rows. Logits
-are never gathered; the head is only where its columns are stored apart (`columns`, as FSDP does), and then dW is
-scattered back the same way. The gradients of a tied and of an untied head are the same: what ties them adds them.
+are never gathered, and neither is the head: where its columns are stored apart (`columns`, as FSDP does), a piece of
+its rows at a time is gathered, and the piece's dW scattered back the same way. The gradients of a tied and of an untied
+head are the same: what ties them adds them.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from jaxalign.ops.linear_logp.problem import Gradients, Wants
 from jaxalign.ops.linear_logp.stats import LinearStats, Tail
 
 Primals = tuple[Array, Array, Array | None, Array]
+PIECE_BYTES = 128 << 20
+"""Most bytes of the head that are gathered at a time."""
+
 KeptOf = tuple[Tail, LinearStats, Array | None]
 
 
@@ -33,23 +37,27 @@ class OnMesh:
     """axes that split the tokens"""
     vocabulary: str | None = "tensor"
     """axis that splits the rows of the head"""
-    columns: str | None = None
-    """the one of `tokens` that splits the head's columns where it is stored"""
+    columns: tuple[str, ...] = ()
+    """those of `tokens` that split the head's columns where it is stored"""
 
     def problems(self, hidden: Array, head: Array) -> list[str]:
         """What does not fit this mesh, as sentences."""
-        named = {*self.tokens, *filter(None, (self.vocabulary, self.columns))}
+        named = {*self.tokens, *filter(None, (self.vocabulary,)), *self.columns}
         if unknown := sorted(named - set(self.mesh.axis_names)):
             return [f"the mesh has axes {self.mesh.axis_names}, not {unknown}"]
         found = []
         if hidden.shape[0] % self.devices(self.tokens):
             found.append(f"{hidden.shape[0]} tokens do not divide over {self.devices(self.tokens)} devices")
-        if self.columns is not None:
-            if self.columns not in self.tokens:
-                found.append(f"the head's columns lie along {self.columns!r}, which must be one of {self.tokens}")
-            if head.shape[1] % self.devices((self.columns,)):
-                found.append(f"width {head.shape[1]} does not divide over {self.devices((self.columns,))} devices")
+        if not {*self.columns} <= {*self.tokens}:
+            found.append(f"the head's columns lie along {self.columns}, which must be some of {self.tokens}")
+        if head.shape[1] % self.devices(self.columns):
+            found.append(f"width {head.shape[1]} does not divide over {self.devices(self.columns)} devices")
         return found
+
+    @property
+    def device(self) -> jax.Device:
+        """One of the mesh's devices; they are all alike."""
+        return self.mesh.devices.flat[0]
 
     def devices(self, axes: tuple[str, ...]) -> int:
         """Devices along some axes together."""
@@ -64,20 +72,20 @@ class OnMesh:
 
     @property
     def _specs(self) -> tuple[P, P, P, P]:
-        return P(self.tokens, None), P(self.vocabulary, self.columns), P(self.vocabulary), P(self.tokens)
+        return P(self.tokens, None), P(self.vocabulary, self.columns or None), P(self.vocabulary), P(self.tokens)
 
-    def _whole(self, primals: Primals) -> Primals:
-        hidden, head, bias, targets = primals
-        if self.columns is not None:
-            head = jax.lax.all_gather(head, self.columns, axis=1, tiled=True)
-        return hidden, head, bias, targets
+    def _local(self, task: Task, head: Array) -> Task:
+        """The task of one device."""
+        rows = head.shape[0] // (1 if self.vocabulary is None else self.devices((self.vocabulary,)))
+        size = rows * head.shape[1] * head.dtype.itemsize if self.columns else 0
+        return replace(task, axis=self.vocabulary, columns=self.columns, pieces=max(1, -(-size // PIECE_BYTES)))
 
     def forward(self, task: Task, primals: Primals, wants: Wants | None) -> tuple[LinearStats, Kept]:
         """Statistics [n] along the tokens; the mean row's parts stay on the device that made them."""
-        local = replace(task, axis=self.vocabulary)
+        local = self._local(task, primals[1])
 
         def run(primals: Primals) -> tuple[LinearStats, KeptOf]:
-            stats, kept = fused.forward(local, *self._whole(primals), wants)
+            stats, kept = fused.forward(local, *primals, wants)
             assert kept.tiles is None, "an engine on a mesh keeps no logits"
             return stats, (kept.tail, kept.stats, None if kept.row is None else kept.row[None])
 
@@ -86,13 +94,13 @@ class OnMesh:
 
     def backward(self, task: Task, wants: Wants, primals: Primals, kept: Kept, cotangent: LinearStats) -> Gradients:
         """Gradients laid out as what they are gradients of."""
-        local = replace(task, axis=self.vocabulary)
+        local = self._local(task, primals[1])
 
         def run(primals: Primals, kept: KeptOf, cotangent: LinearStats) -> tuple[Any, Any, Any]:
             tail, stats, row = kept
             own = Kept(tail, stats, None if row is None else row[0])
-            hidden, head, bias = fused.backward(local, wants, self._whole(primals), own, cotangent)
-            return hidden, None if head is None else self._summed(head), None if bias is None else self._summed(bias)
+            hidden, head, bias = fused.backward(local, wants, primals, own, cotangent)
+            return hidden, self._summed(head, self.columns), self._summed(bias, ())
 
         specs = (self._specs, self._kept, P(self.tokens))
         return self._mapped(run, specs, self._specs[:3], primals, (kept.tail, kept.stats, kept.row), cotangent)
@@ -105,11 +113,7 @@ class OnMesh:
         # the sums are written out, so there is nothing for JAX to infer about what repeats along which axis
         return jax.shard_map(run, mesh=self.mesh, in_specs=takes, out_specs=gives, check_vma=False)(*arguments)
 
-    def _summed(self, gradient: Array) -> Array:
-        """Over the tokens of all devices; a head's columns go back to where they are stored."""
-        scattered = gradient.ndim == 2 and self.columns is not None
-        over = tuple(axis for axis in self.tokens if not (scattered and axis == self.columns))
-        gradient = jax.lax.psum(gradient, over) if over else gradient
-        if scattered:
-            gradient = jax.lax.psum_scatter(gradient, self.columns, scatter_dimension=1, tiled=True)
-        return gradient
+    def _summed(self, gradient: Array | None, scattered: tuple[str, ...]) -> Array | None:
+        """Over the tokens of all devices; along the axes that it was scattered over it is summed already."""
+        over = tuple(axis for axis in self.tokens if axis not in scattered)
+        return gradient if gradient is None or not over else jax.lax.psum(gradient, over)

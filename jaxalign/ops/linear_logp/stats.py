@@ -65,6 +65,18 @@ class Partial:
     """logits of the last whole chunks of the vocabulary, which the backward pass need not make again"""
 
 
+def nothing(hidden: Float[Array, "n d"], want: Want) -> Partial:
+    """Sums over no rows at all."""
+    zero = jnp.zeros(hidden.shape[0], jnp.float32)
+    return Partial(
+        m=jnp.full(hidden.shape[0], NEGATIVE, jnp.float32),
+        mass=zero,
+        first=zero if want.first else None,
+        second=zero if want.second else None,
+        row=jnp.zeros(hidden.shape, jnp.float32) if want.row else None,
+    )
+
+
 def merge(one: Partial, two: Partial) -> Partial:
     """Sums over the rows of both."""
     m = jnp.maximum(one.m, two.m)

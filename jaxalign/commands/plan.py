@@ -1,0 +1,57 @@
+"""Compiles an experiment's programs for machines that are not here, and says whether they fit and what they cost.
+
+The compiler of the device (pip install 'jaxalign[plan]' for TPUs, 'jaxalign[plan-gpu]' for GPUs) compiles the real
+training step, rollout and log-prob pass for a topology; nothing is allocated and no weights are read. Every field of
+the experiment is an option, as in `train`.
+"""
+
+import argparse
+import json
+import sys
+
+HELP = "compile for a machine that is not here: memory, cost, fit"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Config and topology; the experiment's own options come as the rest."""
+    parser.set_defaults(experiment_options=True)
+    parser.add_argument("config", metavar="CONFIG", help="config file")
+    parser.add_argument(
+        "--topology", metavar="NAME", help="v5p:4x4x4, v5e:16x16, v6e:8x8, h100:8 …; default: the experiment's own"
+    )
+    parser.add_argument("--slices", type=int, metavar="N", help="pod slices; default: mesh.slices")
+    parser.add_argument("--explore", action="store_true", help="also compile the training step of all alternatives")
+    parser.add_argument("--print-shardings", action="store_true", help="print how every parameter is split, and stop")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Plans; exit code 8 when something does not fit."""
+    import jax
+
+    from jaxalign import config
+    from jaxalign.errors import ConfigError, DoesNotFit
+    from jaxalign.plan.chips import topology
+    from jaxalign.plan.plan import make
+    from jaxalign.plan.report import as_json, as_text
+
+    # The compilers are plugins that would look for their devices when JAX starts.
+    jax.config.update("jax_platforms", "cpu")
+    experiment = config.override(config.load(args.config), args.rest)
+    config.validate(experiment)
+    name = args.topology or experiment.topology
+    if not name:
+        raise ConfigError("--topology NAME is missing, and the experiment names none (field `topology`)")
+    slices = experiment.mesh.slices if args.slices is None else args.slices
+    target = topology(name, slices)
+    if args.print_shardings:
+        from jaxalign.plan.target import devices_of, model_of
+        from jaxalign.sharding import describe
+
+        model = model_of(experiment.model)
+        print(describe(experiment.mesh.build(devices_of(target)), experiment.mesh.rules, model.abstract(), model.axes))
+        return
+    plan = make(experiment, target, args.explore, lambda line: print(f"plan: {line}", file=sys.stderr, flush=True))
+    print(json.dumps(as_json(plan), indent=2) if args.json else as_text(plan))
+    if not plan.fits:
+        raise DoesNotFit(f"{args.config} does not fit {target.name}")

@@ -1,0 +1,162 @@
+"""A program, compiled for devices that are not here, and what it takes of each of them: memory, traffic, time."""
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.model import Model
+from jaxalign.ops.linear_logp import sharded
+from jaxalign.plan import collectives, cost, hlo
+from jaxalign.plan.chips import Chip, Topology
+from jaxalign.plan.programs import Program
+from jaxalign.plan.target import quiet
+
+KERNEL_SHARE = 0.9
+"""What the log-prob kernels are trusted to reach of the peak; the compiler's schedules have more (BENCHMARKS.md)."""
+
+PRODUCTS = {"forward": 2, "forward_row": 4, "head": 4}
+"""FLOPs of each log-prob kernel, over n · d · v."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device. What a program needs is its arguments and temporaries; results that fit take the place of
+    donated arguments."""
+
+    arguments: int
+    temporaries: int
+    outputs: int
+    """results that have no argument's place to go to"""
+    code: int
+    resident: int
+    """what a run keeps beside the program"""
+    host: int
+    """pinned memory of the host, for one device"""
+
+    @property
+    def peak(self) -> int:
+        """All of the device's memory that is ever taken, as the runtime allocates it."""
+        return self.arguments + self.temporaries + self.outputs + self.code + self.resident
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program that compiles."""
+
+    name: str
+    memory: Memory
+    traffic: collectives.Summary
+    flops: float
+    """of one device as compiled, kernels and recomputation included"""
+    model_flops: float
+    """of all devices, what the model asks for"""
+    tokens: int
+    estimate: cost.Estimate
+    compile_seconds: float
+    shapes: frozenset[hlo.Shape]
+    """of every buffer"""
+    bounded: tuple[str, ...]
+    """loops that may end earlier than they were counted"""
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """A program that the compiler refuses for want of memory."""
+
+    name: str
+    needed: int | None
+    """bytes of one device, as the compiler says"""
+    reason: str
+    compile_seconds: float
+
+
+def compile_program(program: Program, model: Model, topology: Topology, chip: Chip) -> Compiled | TooLarge:
+    """Compiles and reads the result. Errors other than exhausted memory are the compiler's own and pass through."""
+    began = time.perf_counter()
+    try:
+        with quiet():
+            compiled = program.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = re.search(r"Used ([\d.]+)([GM]) of", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        size = float(needed[1]) * {"G": 2**30, "M": 2**20}[needed[2]] if needed else None
+        reason = next((line for line in str(error).splitlines() if "Used" in line), str(error).splitlines()[0])
+        seconds = time.perf_counter() - began
+        return TooLarge(program.name, None if size is None else int(size), reason.strip()[:300], seconds)
+    seconds = time.perf_counter() - began
+    module = hlo.parse(compiled.as_text())
+    walk = hlo.walk(module)
+    sent, done = collectives.collectives(module, walk), cost.work(module, walk)
+    kernels = kernel_flops(done, program, model)
+    asked = model_flops(program, model)
+    found = cost.estimate(done, sent, topology, chip, program.work.tokens, asked, kernels, KERNEL_SHARE)
+    return Compiled(
+        name=program.name,
+        memory=memory_of(compiled.memory_analysis(), program),
+        traffic=collectives.summary(sent),
+        flops=float(done.flops + sum(k.times * kernels.get(k.name, 0.0) for k in done.kernels)),
+        model_flops=asked,
+        tokens=program.work.tokens,
+        estimate=found,
+        compile_seconds=seconds,
+        shapes=cost.buffers(walk),
+        bounded=walk.bounded,
+    )
+
+
+def memory_of(analysis: Any, program: Program) -> Memory:
+    """What the compiler's analysis says, for one device."""
+    return Memory(
+        arguments=analysis.argument_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        outputs=max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes),
+        code=analysis.generated_code_size_in_bytes,
+        resident=program.resident,
+        host=analysis.host_argument_size_in_bytes + analysis.host_temp_size_in_bytes,
+    )
+
+
+def kernel_flops(done: cost.Work, program: Program, model: Model) -> dict[str, float]:
+    """FLOPs of one execution of each log-prob kernel on one device, by the kernel's name in the program."""
+    layout = model.layout
+    if layout is None:
+        return {}
+    vocab, width = model.abstract()[model.config.output].shape
+    rows = -(-vocab // layout.devices("tensor"))
+    pieces = 1
+    if layout.spec((vocab, width), "vocab", "embed")[1] is not None:
+        pieces = max(1, -(-rows * width * 2 // sharded.PIECE_BYTES))
+    each = program.work.scored / layout.devices("slice", "data", "fsdp", "expert", "context")
+    product = each * width * -(-rows // pieces)
+    found = {}
+    for kernel in done.kernels:
+        if named := re.search(r"logp_(forward_row|forward|head)", kernel.name):
+            found[kernel.name] = PRODUCTS[named[1]] * product
+    return found
+
+
+def model_flops(program: Program, model: Model) -> float:
+    """FLOPs that the model asks of one run of the program, of all devices."""
+    config = model.config
+    if not isinstance(config, DecoderConfig):
+        return 0.0
+    work = program.work
+    body = sum(leaf.size for leaf in jax.tree.leaves(model.abstract()["blocks"]))
+    if config.mixture:
+        experts = 3 * config.layers * config.mixture.experts * config.width * config.mixture.mlp
+        body -= experts - experts * config.mixture.chosen // config.mixture.experts
+    head = model.abstract()[config.output].size
+
+    def flops(passes: float) -> float:
+        """The body sees all tokens, the head those that are scored."""
+        through = cost.model_flops(
+            body, work.rows_tokens, config.layers, config.heads, config.head_dim, work.row, passes, causal=True
+        )
+        return through + passes * 2.0 * head * work.scored
+
+    return sum(flops(3.0 if kind == "train" else 1.0) for kind in work.passes)

@@ -1,0 +1,130 @@
+"""A plan: every program of an experiment compiled for a topology, the verdict, and what else would fit."""
+
+import dataclasses
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from jaxalign.errors import ConfigError
+from jaxalign.experiment import Experiment
+from jaxalign.plan.alternatives import alternatives
+from jaxalign.plan.caveats import caveats
+from jaxalign.plan.chips import Chip, Topology, chip
+from jaxalign.plan.compiled import Compiled, TooLarge, compile_program
+from jaxalign.plan.programs import programs
+from jaxalign.plan.schedule import Calls, calls
+from jaxalign.plan.target import Sizes, devices_of, model_of, sizes_of
+from jaxalign.sharding import row_shards
+
+HEADROOM = 0.05
+"""Share of the memory that must stay free: fragmentation, and what other programs leave behind."""
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """A training step under other settings."""
+
+    options: str
+    """what was changed, as options of the command line"""
+    train: Compiled | TooLarge
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """An experiment on a topology. `attempts` are empty unless the training step does not fit or all were asked for."""
+
+    topology: Topology
+    chip: Chip
+    mesh: dict[str, int]
+    sizes: Sizes
+    programs: tuple[Compiled | TooLarge, ...]
+    calls: Calls
+    attempts: tuple[Attempt, ...]
+    host_peak_gib: float
+    """of this machine while it compiled"""
+
+    @property
+    def fits(self) -> bool:
+        """Whether all programs leave the headroom."""
+        return all(fits(program, self.chip) for program in self.programs)
+
+    @property
+    def remedy(self) -> str | None:
+        """Options under which the training step fits; None where it does as it is, or with nothing that was tried."""
+        if fits(self.programs[0], self.chip):
+            return None
+        return next((attempt.options for attempt in self.attempts if fits(attempt.train, self.chip)), None)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What is estimated rather than compiled, in sentences."""
+        return caveats(self.topology)
+
+    @property
+    def hours(self) -> float | None:
+        """Of the whole run; None where a program does not compile."""
+        seconds = 0.0
+        for program in self.programs:
+            if isinstance(program, TooLarge):
+                return None
+            seconds += getattr(self.calls, program.name) * program.estimate.step_seconds
+        return seconds / 3600
+
+
+def fits(program: Compiled | TooLarge, chip: Chip) -> bool:
+    """Whether a program leaves the headroom."""
+    return isinstance(program, Compiled) and program.memory.peak <= (1 - HEADROOM) * chip.device_hbm_usable
+
+
+def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) -> Plan:
+    """Compiles everything. `explore`: also the training step of all `alternatives`, fitting or not.
+
+    Raises ConfigError when the mesh does not fit the topology, ModelError when nothing is known of the model.
+    """
+    if topology.slices != experiment.mesh.slices:
+        raise ConfigError(f"plan: {topology.slices} slices, but mesh.slices is {experiment.mesh.slices}")
+    mesh = experiment.mesh.build(devices_of(topology))
+    if mesh.size != topology.devices:
+        raise ConfigError(f"plan: {topology.name} has {topology.devices} devices, the mesh {experiment.mesh.sizes}")
+    check_batches(experiment, row_shards(mesh))
+    found = chip(topology.generation)
+
+    def compiled(settings: Experiment, names: tuple[str, ...]) -> list[Compiled | TooLarge]:
+        model = model_of(settings.model).on(mesh, settings.mesh.rules)
+        made = []
+        for program in programs(settings, model, mesh, sizes_of(settings, model)):
+            if program.name in names:
+                say(f"compiling {program.name}")
+                made.append(compile_program(program, model, topology, found))
+        return made
+
+    all_programs = tuple(compiled(experiment, ("train", "logp", "rollout")))
+    attempts: list[Attempt] = []
+    if explore or not fits(all_programs[0], found):
+        for options, settings in alternatives(experiment, row_shards(mesh)):
+            say(f"trying {options}")
+            attempts.append(Attempt(options, compiled(settings, ("train",))[0]))
+            if not explore and fits(attempts[-1].train, found):
+                break
+    return Plan(
+        topology=topology,
+        chip=found,
+        mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
+        sizes=sizes_of(experiment, model_of(experiment.model)),
+        programs=all_programs,
+        calls=calls(experiment, mesh),
+        attempts=tuple(attempts),
+        host_peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    )
+
+
+def check_batches(experiment: Experiment, shards: int) -> None:
+    """Raises ConfigError unless microbatches divide over the devices, as a run would."""
+    fit: Any = experiment.fit
+    if fit.batch_size // fit.accumulate % shards:
+        raise ConfigError(
+            f"fit: batch_size {fit.batch_size} / accumulate {fit.accumulate} must be a multiple of the {shards} shards "
+            "that rows are split over (mesh: slices · data · fsdp · expert)"
+        )

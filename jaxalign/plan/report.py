@@ -1,0 +1,174 @@
+"""A plan for a person, and for a program."""
+
+from typing import Any
+
+from jaxalign.plan.compiled import Compiled, TooLarge
+from jaxalign.plan.plan import HEADROOM, Attempt, Plan, fits
+
+GIB = 2**30
+
+FORMULA = (
+    "step = max(compute, hidden collectives) + other collectives, of the compiled program; "
+    "MFU = model FLOPs / (chips · peak · step)"
+)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Everything in the plan; sizes of one chip in GiB or bytes, times in seconds."""
+    train = plan.programs[0]
+    known = train if isinstance(train, Compiled) else None
+    hours = plan.hours
+    return {
+        "topology": plan.topology.name,
+        "slices": plan.topology.slices,
+        "chips": plan.topology.chips,
+        "mesh": plan.mesh,
+        "fits": plan.fits,
+        "remedy": plan.remedy,
+        "hbm_capacity_gib": plan.chip.device_hbm_usable / GIB,
+        "peak_gib": {program.name: _peak(program) for program in plan.programs},
+        "headroom": {program.name: _headroom(plan, program) for program in plan.programs},
+        "collective_bytes": None if known is None else known.traffic.ici_bytes + known.traffic.dcn_bytes,
+        "flops": None if known is None else known.flops,
+        "step_seconds_estimate": None if known is None else known.estimate.step_seconds,
+        "tokens_per_s_per_chip_estimate": None if known is None else known.estimate.tokens_per_s_per_chip,
+        "mfu_estimate": None if known is None else known.estimate.mfu,
+        "compile_seconds": sum(program.compile_seconds for program in plan.programs),
+        "hours_estimate": hours,
+        "chip_hours_estimate": None if hours is None else hours * plan.topology.chips,
+        "tokens": {"prompt": plan.sizes.prompt, "response": plan.sizes.response, "row": plan.sizes.row},
+        "calls": vars(plan.calls),
+        "programs": {program.name: _program(program) for program in plan.programs},
+        "attempts": [_attempt(plan, attempt) for attempt in plan.attempts],
+        "host_peak_gib": plan.host_peak_gib,
+        "caveats": list(plan.caveats),
+    }
+
+
+def _peak(program: Compiled | TooLarge) -> float | None:
+    if isinstance(program, Compiled):
+        return program.memory.peak / GIB
+    return None if program.needed is None else program.needed / GIB
+
+
+def _headroom(plan: Plan, program: Compiled | TooLarge) -> float | None:
+    peak = _peak(program)
+    return None if peak is None else 1 - peak * GIB / plan.chip.device_hbm_usable
+
+
+def _program(program: Compiled | TooLarge) -> dict[str, Any]:
+    if isinstance(program, TooLarge):
+        return {"too_large": program.reason, "compile_seconds": program.compile_seconds}
+    memory, traffic, estimate = program.memory, program.traffic, program.estimate
+    return {
+        "memory_gib": {
+            "arguments": memory.arguments / GIB,
+            "temporaries": memory.temporaries / GIB,
+            "outputs": memory.outputs / GIB,
+            "code": memory.code / GIB,
+            "resident": memory.resident / GIB,
+            "peak": memory.peak / GIB,
+            "host": memory.host / GIB,
+        },
+        "collectives": {kind: vars(of_kind) for kind, of_kind in traffic.by_kind.items()},
+        "ici_bytes": traffic.ici_bytes,
+        "dcn_bytes": traffic.dcn_bytes,
+        "flops": program.flops,
+        "model_flops": program.model_flops,
+        "tokens": program.tokens,
+        "estimate": {**vars(estimate), "unpriced_kernels": list(estimate.unpriced_kernels)},
+        "compile_seconds": program.compile_seconds,
+        "loops_counted_to_their_limit": list(program.bounded),
+    }
+
+
+def _attempt(plan: Plan, attempt: Attempt) -> dict[str, Any]:
+    train = attempt.train
+    known = isinstance(train, Compiled)
+    return {
+        "options": attempt.options,
+        "fits": fits(train, plan.chip),
+        "peak_gib": _peak(train),
+        "host_gib": train.memory.host / GIB if isinstance(train, Compiled) else None,
+        "step_seconds_estimate": train.estimate.step_seconds if isinstance(train, Compiled) else None,
+        "compile_seconds": train.compile_seconds,
+        "compiles": known,
+    }
+
+
+def as_text(plan: Plan) -> str:
+    """The plan on a page."""
+    top, chip = plan.topology, plan.chip
+    slices = f", {top.slices} slices" if top.slices > 1 else ""
+    mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
+    lines = [
+        f"{top.name}{slices}: {top.chips} chips, mesh {mesh}; {chip.device_hbm_usable / GIB:.2f} GiB of memory a chip",
+        f"rows of {plan.sizes.row} tokens (prompt {plan.sizes.prompt}, two responses of {plan.sizes.response})",
+        "",
+        "GiB a chip    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
+    ]
+    lines += [_memory_line(plan, program) for program in plan.programs]
+    lines += [
+        "",
+        "a call          ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip  collectives",
+    ]
+    lines += [_cost_line(program) for program in plan.programs if isinstance(program, Compiled)]
+    lines += ["", FORMULA]
+    if plan.hours is not None:
+        counts = ", ".join(f"{count:,} {name}" for name, count in vars(plan.calls).items())
+        lines.append(
+            f"whole run: {plan.hours:.1f} h, {plan.hours * top.chips:,.0f} chip-hours ({counts}; rows all of the "
+            "longest length; without judging and evaluation)"
+        )
+    lines += plan.caveats
+    if plan.attempts:
+        lines += ["", *_attempt_table(plan)]
+    lines += ["", _verdict(plan)]
+    return "\n".join(lines)
+
+
+def _memory_line(plan: Plan, program: Compiled | TooLarge) -> str:
+    if isinstance(program, TooLarge):
+        return f"{program.name:<10}    does not fit: {program.reason}"
+    memory = program.memory
+    parts = (memory.arguments, memory.temporaries, memory.outputs + memory.code, memory.resident, memory.peak)
+    cells = "".join(f"{part / GIB:>{width}.2f}" for part, width in zip(parts, (13, 13, 9, 8, 7), strict=True))
+    room = 100 * (1 - memory.peak / plan.chip.device_hbm_usable)
+    return f"{program.name:<10}{cells}{room:>8.1f} %{memory.host / GIB:>7.2f}{program.compile_seconds:>10.0f} s"
+
+
+def _cost_line(program: Compiled) -> str:
+    found, sent = program.estimate, program.traffic
+    kinds = ", ".join(f"{of.count} {kind} {of.bytes / 2**20:,.0f} MiB" for kind, of in sent.by_kind.items())
+    return (
+        f"{program.name:<10}{1e3 * found.step_seconds:>8,.0f}{found.tokens_per_s_per_chip:>15,.0f}"
+        f"{100 * found.mfu:>6.1f} %{100 * found.hfu:>5.1f} %{program.flops / 1e12:>13.1f}"
+        f"{sent.ici_bytes / 2**20:>14,.0f}{sent.dcn_bytes / 2**20:>14,.0f}  {kinds}"
+    )
+
+
+def _attempt_table(plan: Plan) -> list[str]:
+    lines = ["training step with          peak GiB   host GiB    step ms   fits"]
+    for attempt in plan.attempts:
+        row = _attempt(plan, attempt)
+        peak = "      ?" if row["peak_gib"] is None else f"{row['peak_gib']:7.2f}"
+        host = "      -" if row["host_gib"] is None else f"{row['host_gib']:7.2f}"
+        step = "       -" if row["step_seconds_estimate"] is None else f"{1e3 * row['step_seconds_estimate']:8,.0f}"
+        lines.append(f"  {peak}  {host}  {step}  {'yes' if row['fits'] else 'no '}  {attempt.options}")
+    return lines
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.fits:
+        return f"fits, with at least {100 * HEADROOM:.0f} % of the memory free"
+    large = [program.name for program in plan.programs if not fits(program, plan.chip)]
+    said = f"does not fit: {', '.join(large)} would leave less than {100 * HEADROOM:.0f} % of the memory free"
+    if plan.remedy is not None:
+        said += f"; the training step fits with {plan.remedy}"
+    elif "train" in large:
+        said += "; nothing that was tried helps: take more chips, split parameters further, or shorten rows"
+    if "rollout" in large:
+        said += "; a rollout takes less with a smaller rollout.batch_size, or with a larger mesh.tensor"
+    if "logp" in large:
+        said += "; the log-prob pass takes less with a smaller score_batch_size"
+    return said

@@ -1,0 +1,146 @@
+"""What a plan is of: an experiment on the devices of a topology that is not here, opened as far as no weights go."""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import jax
+
+from jaxalign.errors import ConfigError, ModelError
+from jaxalign.experiment import Experiment
+from jaxalign.huggingface import folder
+from jaxalign.models.lora import LoRA
+from jaxalign.models.model import Model, Source, split
+from jaxalign.models.pretrained import Pretrained
+from jaxalign.plan import gpu
+from jaxalign.plan.chips import Topology
+from jaxalign.rollout import Sample
+from jaxalign.types import Params
+from jaxalign.weights import Place
+
+RESPONSES = 2
+"""Responses of a training group: all pairings make pairs."""
+
+COLUMNS = 32
+"""Rows are made in multiples of so many tokens (`packing.row_shape`)."""
+
+QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+"""What libtpu otherwise asks a TPU's host for; and several may compile on one machine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The longest rows an experiment allows, tokens: prompts, responses, whole rows."""
+
+    prompt: int
+    response: int
+
+    @property
+    def row(self) -> int:
+        """A prompt and its responses, rounded up as rows are."""
+        return -(-(self.prompt + RESPONSES * self.response) // COLUMNS) * COLUMNS
+
+    @property
+    def scored(self) -> int:
+        return -(-RESPONSES * self.response // COLUMNS) * COLUMNS
+
+
+def sizes_of(experiment: Experiment, model: Model) -> Sizes:
+    """The longest rows. Raises ConfigError for experiments that do not sample."""
+    spec = experiment.rollout
+    if not isinstance(spec, Sample):
+        raise ConfigError("plan: the rollout enumerates answers of a table; there is nothing to plan")
+    longest = model.config.context - spec.max_tokens
+    return Sizes(min(longest, spec.max_prompt_tokens or longest), spec.max_tokens)
+
+
+def model_of(source: Source) -> Model:
+    """The model, from its files where they are here and else from the shape that the experiment states.
+
+    Raises ModelError where there is neither.
+    """
+    if isinstance(source, LoRA):
+        return dataclasses.replace(source, base=Described(source.base)).open()
+    return Described(source).open()
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A source that can do without its files."""
+
+    source: Source
+
+    def open(self) -> Model:
+        """The model, which cannot be loaded unless its files are here."""
+        source = self.source
+        if not isinstance(source, Pretrained) or folder(source.path).exists():
+            return source.open()
+        if source.shape is None:
+            raise ModelError(f"{source.path}: not here, and the experiment states no `shape` to plan with")
+        config = dataclasses.replace(source.shape, compute_dtype=source.compute_dtype, remat=source.remat)
+        for problem in config.problems():
+            raise ModelError(f"model.shape: {problem}")
+        return split(config, Unspoken(config.vocab), f"{source.path} (its shape)", absent)
+
+
+def absent(shapes: Params, place: Place) -> NoReturn:
+    raise ModelError("a model that is only described has no weights to load")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unspoken:
+    """The conversation of a model whose tokenizer is not here: an end of turn, and no words."""
+
+    vocab: int
+    pad: int = 0
+    stop: tuple[int, ...] = (0,)
+    fingerprint: str = ""
+
+    def encode(self, messages: Any, tools: Any = None) -> list[int]:
+        raise ModelError("a model that is only described has no tokenizer")
+
+    def decode(self, ids: Any) -> str:
+        raise ModelError("a model that is only described has no tokenizer")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The environment in which libtpu compiles without looking for a TPU, restored afterwards."""
+    before = {name: os.environ.get(name) for name in QUIET}
+    os.environ.update(QUIET)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def devices_of(topology: Topology) -> list[jax.Device]:
+    """The devices of a topology. Raises ConfigError with the command to install its compiler where that is absent."""
+    from jax.experimental import topologies
+
+    if topology.generation in gpu.generations():
+        return gpu.devices(topology)
+    try:
+        with quiet():
+            found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **topology.arguments)
+    except Exception as error:  # the plugin's own kinds
+        if "libtpu" in str(error) or isinstance(error, (ImportError, NotImplementedError)):
+            raise ConfigError(
+                f"plan: compiling for {topology.name} takes the TPU compiler: pip install 'jaxalign[plan]' ({error})"
+            ) from error
+        raise ConfigError(f"plan: {topology.name}: {str(error).splitlines()[0]}") from error
+    return list(found.devices)

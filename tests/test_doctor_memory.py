@@ -1,0 +1,48 @@
+"""The doctor on memory: what training and sampling need, counted by hand."""
+
+import dataclasses
+import math
+
+import jax
+from made_openings import by_name, opened
+
+from jaxalign.doctor.checks.memory import activations, training
+from jaxalign.doctor.examine import examine
+from jaxalign.doctor.opened import Opened
+from jaxalign.models.random_llama import RandomLlama
+from jaxalign.references.live import Live
+
+
+def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
+    there = opened(tmp_path, "--loss.tau", "0.05", reference=Live())
+    parts = training(there)
+    size = 4 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(there.model.abstract()))
+    assert (parts["policy"], parts["trained copy"], parts["gradients"]) == (size, size, size)
+    assert parts["live references"] == size  # the anchor; `last` is the policy that the fit began with
+    assert 2 * size <= parts["optimizer"] < 2 * size + 100
+    split_up = training(opened(tmp_path, "--mesh.fsdp", "8", "--model.layers", "2"))
+    assert split_up["policy"] < size / 6
+
+
+def test_activations_by_hand_and_by_remat():
+    model = RandomLlama(layers=3, width=8, mlp=16, heads=2, kv_heads=1, head_dim=4)
+    kept = {
+        remat: activations(dataclasses.replace(model, remat=remat).config(259), 2, 10, 1)
+        for remat in ("none", "dots", "attention", "full")
+    }
+    # d 8, q 8, k 4, f 16, n 2, s 10, c 4: a layer keeps 4 (32 + 16 + 8 + 64) + 64 + 160 = 704 bytes a token
+    layer = 704
+    assert kept["none"] == 2 * 10 * 3 * layer
+    assert kept["dots"] == 2 * 10 * (3 * 4 * (24 + 16 + 8 + 32) + layer)
+    assert kept["attention"] == 2 * 10 * (3 * 4 * (8 + 8) + layer)
+    assert kept["full"] == 2 * 10 * (3 * 4 * 8 + layer)
+
+
+def test_too_little_memory_is_a_finding_and_what_needs_weights_is_skipped(tmp_path, monkeypatch):
+    there = opened(tmp_path)
+    monkeypatch.setattr(Opened, "memory", 1000)
+    found = by_name(examine(there))
+    assert found["memory of a device"].status == "finding"
+    assert "fit.accumulate" in found["memory of a device"].fix
+    assert found["sampling"].status == "skipped"
+    assert "the parameters need" in found["sampling"].fix

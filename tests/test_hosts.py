@@ -1,0 +1,442 @@
+"""Several processes of one run: agreement, shares of rows and prompts, the run directory, options, the watch."""
+
+import dataclasses
+import json
+import threading
+
+import jax
+import made_rollouts
+import numpy as np
+import pytest
+from made_hosts import Memory, together
+
+from jaxalign import artifact, rundir
+from jaxalign.__main__ import main
+from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.fit import make_batch, row_tokens
+from jaxalign.hosts.group import ALONE, Hosts
+from jaxalign.hosts.join import Joining, gpus_of_task, joined
+from jaxalign.hosts.judging import SharedOracle
+from jaxalign.hosts.rows import on_mesh, own_rows, rows_here, rows_on
+from jaxalign.hosts.watch import Failure, ProcessLost, Watch
+from jaxalign.oracles.annotators import Brevity, Coverage
+from jaxalign.oracles.panel import Panel, Weighted
+from jaxalign.oracles.population import RankingPopulation
+from jaxalign.oracles.tabular import TabularGame
+from jaxalign.packing import row_shape
+from jaxalign.pairs import RandomPair
+from jaxalign.progress import Progress, Unseen
+from jaxalign.record import Recorder, Silent, open_recorder
+from jaxalign.rollout import Share, covers
+from jaxalign.session import ReferenceLogps
+from jaxalign.sharding import MeshShape, replicated, row_sharding
+from jaxalign.types import Preferences, Rollouts
+
+CONFIG = {"seed": 0}
+KEY = jax.random.key(0)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Agreement
+
+
+def test_alone_nothing_is_waited_for():
+    assert ALONE.leader
+    ALONE.barrier("anything")
+    assert (ALONE.any(True), ALONE.any(False), ALONE.all(False)) == (True, False, False)
+    assert ALONE.told([1, "a"]) == [1, "a"]
+    assert ALONE.share(7) == slice(0, 7)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_all_hosts_get_the_same_answer(count):
+    def ask(hosts: Hosts):
+        return [
+            hosts.any(False),
+            hosts.any(hosts.index == count - 1),
+            hosts.any(False),  # an answer does not linger
+            hosts.all(True),
+            hosts.all(hosts.index != 1),
+            hosts.told({"from": hosts.index}),
+        ]
+
+    assert together(count, ask) == [[False, True, False, True, False, {"from": 0}]] * count
+
+
+@pytest.mark.parametrize(("things", "count"), [(8, 2), (7, 3), (2, 4), (0, 2)])
+def test_shares_are_blocks_that_make_the_whole(things, count):
+    shares = [Hosts(index, count).share(things) for index in range(count)]
+    assert [number for share in shares for number in range(things)[share]] == list(range(things))
+    sizes = [share.stop - share.start for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Rows
+
+MESHES = {
+    "data": MeshShape(data=8, fsdp=1),
+    "fsdp": MeshShape(data=1, fsdp=8),
+    "both and tensor": MeshShape(data=2, fsdp=2, tensor=2),
+    "tensor": MeshShape(data=1, fsdp=1, tensor=8),
+}
+
+
+def blocks(mesh: jax.sharding.Mesh, count: int) -> list[set[jax.Device]]:
+    """The devices of `count` hosts, in JAX's order of devices."""
+    devices = sorted(mesh.devices.flat, key=lambda device: device.id)
+    return [set(block) for block in np.array_split(np.array(devices), count)]
+
+
+@pytest.mark.parametrize("shape", MESHES.values(), ids=list(MESHES))
+def test_each_row_is_read_once_though_tensor_replicates_it(shape):
+    mesh = shape.build()
+    rows = np.arange(48).reshape(16, 3)
+    numbers, (values, again) = own_rows(tuple(on_mesh((rows, rows + 1), row_sharding(mesh))))
+    np.testing.assert_array_equal(numbers, np.arange(16))
+    np.testing.assert_array_equal(values, rows)
+    np.testing.assert_array_equal(again, rows + 1)
+
+
+def test_a_replicated_table_is_read_once():
+    numbers, (values,) = own_rows((on_mesh(np.arange(5.0), replicated(MESHES["fsdp"].build())),))
+    np.testing.assert_array_equal(numbers, np.arange(5))
+    np.testing.assert_array_equal(values, np.arange(5.0))
+
+
+@pytest.mark.parametrize("shape", MESHES.values(), ids=list(MESHES))
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_hosts_devices_hold_all_rows(shape, count):
+    mesh = shape.build()
+    held = np.array([rows_on(block, row_sharding(mesh), 16) for block in blocks(mesh, count)])
+    assert held.any(0).all()
+    tensor = mesh.shape["tensor"]
+    assert (held.sum(0) <= max(1, tensor * count // 8)).all()  # more only where the tensor axis crosses hosts
+    assert rows_here(row_sharding(mesh), 16).all()
+
+
+def pairs_and_rollouts():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 7, (6, 3)).astype(np.int32)
+    tokens = np.where(np.arange(7) < lengths[..., None], rng.integers(3, 200, (6, 3, 7)), 0).astype(np.int32)
+    texts = [[f"text {i} {j}" for j in range(3)] for i in range(6)]
+    made = made_rollouts.rollouts(texts, tokens=tokens, lengths=lengths)
+    preferences = made_rollouts.preferences(made_rollouts.random_prefer(rng, 6, 3))
+    return made, RandomPair(pairs_per_prompt=2)(made, preferences, KEY)
+
+
+@pytest.mark.parametrize("shape", MESHES.values(), ids=list(MESHES))
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count):
+    """Each host packs the rows of its own devices; what those devices then hold is what one host would give them."""
+    made, groups = pairs_and_rollouts()
+    assert len(groups.prompt) == 12
+    references = ReferenceLogps(("last",), np.random.default_rng(1).standard_normal((1, 12, 2)).astype(np.float32))
+    chosen = np.array([*np.random.default_rng(2).permutation(12), -1, -1, -1, -1])
+    sharding, shapes = row_sharding(shape.build()), row_shape(made, groups)
+    whole = make_batch(made, groups, references, chosen, shapes, 2, np.ones(8, bool))
+    seen = np.zeros(8, bool)
+    for block in blocks(shape.build(), count):
+        here = rows_on(block, sharding, 8)
+        own = make_batch(made, groups, references, chosen, shapes, 2, here)
+        for ours, theirs in zip(jax.tree.leaves(own), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_array_equal(ours[:, here], theirs[:, here])
+        assert (own.rows.group[:, ~here] == -1).all()
+        seen |= here
+    assert seen.all()
+
+
+def test_tokens_of_groups_are_those_of_their_rows():
+    made, groups = pairs_and_rollouts()
+    chosen = np.array([3, 0, 11, -1])
+    references = ReferenceLogps((), np.zeros((0, 12, 2), np.float32))
+    batch = make_batch(made, groups, references, chosen, row_shape(made, groups), 1, np.ones(4, bool))
+    assert row_tokens(made, groups, chosen) == (batch.rows.group >= 0).sum()
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The run directory
+
+
+def evals(number: float) -> dict[str, float]:
+    return {"number": number}
+
+
+def test_a_phase_is_made_by_all_and_committed_once_by_the_first(tmp_path):
+    made = []
+
+    def work(hosts: Hosts):
+        with rundir.open_run(tmp_path, CONFIG, hosts) as run:
+
+            def make():
+                made.append(hosts.index)
+                return evals(float(hosts.index))
+
+            first = run.phase(0, "evals", make, dict[str, float])
+            return first, run.phase(0, "evals", make, dict[str, float]), run.has(0, "evals"), run.has(1, "evals")
+
+    assert together(3, work) == [(evals(0.0), evals(0.0), True, False)] * 3
+    assert sorted(made) == [0, 1, 2]
+
+
+def test_parts_of_all_hosts_come_in_their_order_and_are_made_again_when_one_is_missing(tmp_path):
+    made = []
+
+    def work(hosts: Hosts):
+        with rundir.open_run(tmp_path, CONFIG, hosts) as run:
+            parts = run.parts(0, "evals")
+
+            def make():
+                made.append(hosts.index)
+                return evals(float(hosts.index))
+
+            return parts.get(5, make, dict[str, float]), parts.get(5, make, dict[str, float])
+
+    both = (evals(0.0), evals(1.0))
+    assert together(2, work) == [(both, both)] * 2
+    assert sorted(made) == [0, 1]
+    artifact.clear(rundir.durable.absolute(tmp_path) / "0000" / "evals.parts" / "00005-00001-of-00002")
+    assert together(2, work) == [(both, both)] * 2
+    assert sorted(made) == [0, 0, 1, 1]  # a program of both devices cannot be run by one
+    assert together(1, work) == [((evals(0.0),), (evals(0.0),))]
+    assert len(made) == 5  # what two processes left is not one's
+
+
+def test_parts_that_do_not_make_a_whole_are_made_again(tmp_path):
+    """A batch is as large as its mesh likes, so what another mesh left may be of another batch."""
+    with rundir.open_run(tmp_path, CONFIG) as run:
+        parts = run.parts(0, "rollouts")
+        kept = parts.get(0, lambda: evals(1.0), dict[str, float])
+        assert parts.get(0, lambda: evals(2.0), dict[str, float], lambda values: values == kept) == kept
+        assert parts.get(0, lambda: evals(2.0), dict[str, float], lambda values: False) == (evals(2.0),)
+    one, other = (Share(np.array(numbers), said()) for numbers in ([0, 2], [1]))
+    assert covers((one, other), np.array([2, 0, 1]))
+    assert not covers((one, other), np.arange(4))
+    assert not covers((one, one), np.array([0, 2]))
+
+
+def test_hosts_of_another_config_or_another_disk_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "_SECONDS_TO_SEE", 0.1)
+
+    def other_config(hosts: Hosts):
+        rundir.open_run(tmp_path / "a", {"seed": hosts.index}, hosts).close()
+
+    with pytest.raises(ConfigError, match="seed: 0 in the run, 1 now"):
+        together(2, other_config)
+
+    def other_disk(hosts: Hosts):
+        rundir.open_run(tmp_path / f"host{hosts.index}", CONFIG, hosts).close()
+
+    with pytest.raises(ConfigError, match="storage that all hosts share"):
+        together(2, other_disk)
+
+
+def test_the_first_process_holds_the_lock_for_all(tmp_path):
+    def work(hosts: Hosts):
+        with rundir.open_run(tmp_path, CONFIG, hosts) as run:
+            if hosts.leader:
+                with pytest.raises(CheckpointError, match="in use"):
+                    rundir.open_run(tmp_path, CONFIG)
+            hosts.barrier("refused")
+            run.prune(1, set())  # may write
+
+    together(2, work)
+    rundir.open_run(tmp_path, CONFIG).close()
+
+
+def test_only_the_first_process_records_and_shows(tmp_path, capsys):
+    first, second = (open_recorder(tmp_path, False, Hosts(index, 2)) for index in (0, 1))
+    assert (type(first), type(second)) == (Recorder, Silent)
+    for recorder in (first, second):
+        recorder.log(0, "fit", 0, {"loss": 1.0})
+        recorder.perf(0, "fit", 0, {"perf/seconds": 1.0})
+        recorder.close()
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
+    with Unseen() as progress:
+        progress(3)
+    assert capsys.readouterr().err == ""
+    with Progress("fit", 4) as progress:
+        progress(4)
+    assert "fit" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Judging
+
+
+def said() -> Rollouts:
+    texts = [[f"{'word ' * (i + j)}of prompt {i}." for j in range(3)] for i in range(5)]
+    return made_rollouts.rollouts(texts, asked=[f"What is prompt {i}?" for i in range(5)])
+
+
+ORACLES = {
+    "panel": Panel((Weighted(Brevity()), Weighted(Coverage(), weight=2.0, temperature=0.5))),
+    "game": TabularGame(),
+    "population": RankingPopulation(rankings=((0, 1, 2), (2, 1, 0), (1, 2, 0)), weights=(0.5, 0.25, 0.25)),
+}
+
+
+@pytest.mark.parametrize("oracle", ORACLES.values(), ids=list(ORACLES))
+@pytest.mark.parametrize("count", [2, 7])
+def test_shared_judging_is_the_judging_of_one_to_the_byte(oracle, count, tmp_path):
+    """With seven hosts, two of the five prompts' judges have none."""
+    alone = oracle(said(), KEY)
+
+    def work(hosts: Hosts):
+        with rundir.open_run(tmp_path, CONFIG, hosts) as run:
+            shared = SharedOracle(oracle, run.parts(0, "preferences"))
+            return shared(said(), KEY), shared(said(), KEY)
+
+    for found in together(count, work):
+        for preferences in found:
+            assert artifact.encode(preferences) == artifact.encode(alone)
+    assert isinstance(alone, Preferences)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Options and surroundings
+
+TOGETHER = Joining(coordinator="10.0.0.1:1234", processes=4, process_id=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"coordinator": None}, "--coordinator missing"),
+        ({"processes": None}, "--processes missing"),
+        ({"process_id": None}, "--process-id missing"),
+        ({"distributed": "off"}, "--distributed off is one process"),
+        ({"coordinator": "10.0.0.1"}, "is not HOST:PORT"),
+        ({"processes": 0, "process_id": 0}, "--processes must be at least 1"),
+        ({"process_id": 4}, "one of 0 … 3, got 4"),
+        ({"process_id": -1}, "one of 0 … 3, got -1"),
+        ({"join_timeout": 0}, "--join-timeout must be at least 5"),
+        ({"peer_timeout": 1}, "--peer-timeout must be at least 5"),
+    ],
+)
+def test_options_that_do_not_fit_each_other_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        dataclasses.replace(TOGETHER, **changes).arguments({})
+
+
+def test_the_command_refuses_them_before_any_work(tmp_path, capsys):
+    command = ["train", "configs/tiny_lm.py", "--workdir", str(tmp_path / "run"), "--processes", "2"]
+    assert main(command) == 2
+    assert "--coordinator, --process-id missing" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_named_processes_are_found_without_detection():
+    assert TOGETHER.arguments({}) == {
+        "coordinator_address": "10.0.0.1:1234",
+        "num_processes": 4,
+        "process_id": 2,
+        "cluster_detection_method": "deactivate",
+    }
+    assert dataclasses.replace(TOGETHER, processes=1, process_id=0).arguments({}) is None
+
+
+PLAIN = {"TPU_SKIP_MDS_QUERY": "1"}
+SLURM = {
+    **PLAIN,
+    "SLURM_PROCID": "1",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_NTASKS": "2",
+    "SLURM_STEP_NUM_NODES": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "cluster"),
+    [
+        (PLAIN, False),
+        (SLURM, True),
+        ({**SLURM, "SLURM_NTASKS": "1"}, False),
+        ({**PLAIN, "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}, False),  # a batch script outside srun
+        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1", "TPU_WORKER_ID": "0"}, True),  # a GKE JobSet on one slice
+        ({"TPU_WORKER_HOSTNAMES": "host-0", "MEGASCALE_NUM_SLICES": "2"}, True),  # one host a slice, two slices
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),  # one host in all
+        ({"TPU_PROCESS_ADDRESSES": "a:8476,b:8476"}, True),
+        ({}, True),  # TPU chips and no word of workers: JAX asks the cloud
+        ({**PLAIN, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),  # a notebook in a cluster
+        ({**PLAIN, "KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
+    ],
+)
+def test_clusters_are_seen_in_the_environment(environment, cluster):
+    assert (Joining().arguments(environment) is not None) is cluster
+    assert Joining(distributed="off").arguments(environment) is None
+
+
+def test_a_machine_with_chips_that_is_no_pod_runs_alone(monkeypatch):
+    def nothing_found(**arguments):
+        assert arguments["local_device_ids"] is None
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", nothing_found)
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY")
+    with joined(Joining()) as hosts:
+        assert hosts is ALONE
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "host-0,host-1")
+    with pytest.raises(ConfigError, match="cannot find together: coordinator_address"), joined(Joining()):
+        pass
+
+
+def test_one_slurm_task_a_node_sees_all_its_gpus():
+    assert gpus_of_task({**SLURM, "SLURM_GPUS_ON_NODE": "4"}) == [0, 1, 2, 3]
+    assert gpus_of_task({**SLURM, "SLURM_NTASKS": "8", "SLURM_GPUS_ON_NODE": "4"}) is None
+    assert gpus_of_task(SLURM) is None
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The watch
+
+
+class Ended:
+    """Stands for the end of a process."""
+
+    def __init__(self):
+        self._event, self.code = threading.Event(), -1
+
+    def __call__(self, code: int) -> None:
+        self.code = code
+        self._event.set()
+
+    def wait(self) -> int:
+        assert self._event.wait(15), "was not ended"
+        return self.code
+
+
+def test_a_failure_ends_the_others_with_its_words_and_its_code(capsys):
+    service, ended = Memory(2), Ended()
+    with Watch(Hosts(0, 2, service), service, 60.0, ended), Watch(Hosts(1, 2, service), service, 60.0) as failing:
+        failing.fail(Failure("process 1 of 2 on elsewhere: no space left", 5))
+        assert ended.wait() == 5
+    assert "process 1 of 2 on elsewhere: no space left" in capsys.readouterr().err
+
+
+def test_a_silent_process_is_missed_by_the_first_and_told_to_the_others(capsys):
+    service, first, second = Memory(3), Ended(), Ended()
+    service.key_value_set("jaxalign/signs/2", "0")  # the last sign of process 2
+    with Watch(Hosts(0, 3, service), service, 3.0, first), Watch(Hosts(1, 3, service), service, 3.0, second):
+        assert (first.wait(), second.wait()) == (ProcessLost.exit_code,) * 2
+    assert capsys.readouterr().err.count("process 2 of 3 has not been heard of") == 2
+    told = [json.loads(words) for key, words in service.words.items() if key.startswith("jaxalign/failure")]
+    assert [failure["code"] for failure in told] == [ProcessLost.exit_code]
+
+
+def test_processes_that_live_are_not_missed():
+    service, ended = Memory(2), Ended()
+    with Watch(Hosts(0, 2, service), service, 2.5, ended), Watch(Hosts(1, 2, service), service, 2.5, ended):
+        threading.Event().wait(4.5)
+    assert ended.code == -1
+
+
+def test_a_mesh_that_leaves_a_process_out_is_refused(tmp_path):
+    """Here all devices belong to process 0, so a second one would have none."""
+    from test_align import tiny_lm
+
+    from jaxalign.session import Session
+
+    run = rundir.RunDir(rundir.durable.absolute(tmp_path), CONFIG, None, Hosts(0, 2))
+    with pytest.raises(ConfigError, match="are those of 1 of 2 processes"):
+        Session(tiny_lm(), run, Silent())

@@ -1,0 +1,185 @@
+"""What a run computes does not depend on the mesh: each axis of eight devices alone, in pairs, and in any order."""
+
+import dataclasses
+import itertools
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from made_families import config_of
+from made_models import ONE, nudged
+from test_packing import groups
+from test_packing import rollouts as some_rollouts
+
+from jaxalign import config
+from jaxalign.experiment import Experiment
+from jaxalign.losses.inpo import INPO
+from jaxalign.models.experts import Mixture
+from jaxalign.models.model import Model
+from jaxalign.models.random_model import RandomModel
+from jaxalign.ops.attention import dispatch
+from jaxalign.ops.linear_logp import sharded
+from jaxalign.ops.linear_logp.tuning import tuning
+from jaxalign.optim import AdamW, WarmupLinear
+from jaxalign.packing import RowShape, pack, stack_microbatches
+from jaxalign.programs import training
+from jaxalign.references.live import Live
+from jaxalign.rollout import generate
+from jaxalign.samplers import Temperature
+from jaxalign.sharding import MESH_AXES, RULES, MeshShape, param_shardings, row_sharding
+from jaxalign.train import Fit, TrainState
+from jaxalign.types import Params, Rollouts
+
+FIELDS = {"slice": "slices"}
+ALONE = [{axis: 8} for axis in MESH_AXES]
+PAIRS = [{one: 2, other: 4} for one, other in itertools.combinations(MESH_AXES, 2)]
+
+ROWS, LENGTH, SCORED, RESPONSE = 16, 64, 32, 16
+
+
+def shape_of(sizes: dict[str, int]) -> MeshShape:
+    return MeshShape(**{"fsdp": 1, **{FIELDS.get(axis, axis): size for axis, size in sizes.items()}})
+
+
+def name_of(sizes: dict[str, int]) -> str:
+    return "x".join(f"{axis}{size}" for axis, size in sizes.items())
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What long rows and real vocabularies go through: blocks of queries, chunks and pieces of the head."""
+    monkeypatch.setattr(dispatch, "BLOCK", 16)
+    monkeypatch.setitem(tuning()["chunk"], "cpu", 48)
+    monkeypatch.setattr(sharded, "PIECE_BYTES", 4096)
+
+
+@cache
+def opened(kind: str) -> Model:
+    """Capped scores, windows and a tied head; or experts, normalised heads and one apart. Both in odd sizes."""
+    shape = config_of({"dense": "gemma2", "experts": "qwen3_moe"}[kind])
+    mixture = Mixture(experts=8, chosen=3, mlp=24, normalised=True) if shape.mixture else None
+    shape = dataclasses.replace(
+        shape, width=32, mlp=40, heads=16, kv_heads=8, head_dim=6, query_scalar=None, mixture=mixture
+    )
+    return RandomModel(shape).open()
+
+
+def experiment_of(sizes: dict[str, int], fit: Fit, reference: Live) -> Experiment:
+    made = config.load(Path(__file__).parents[1] / "configs" / "tiny_lm.py")
+    return dataclasses.replace(
+        made,
+        loss=INPO(eta=0.2, tau=0.05),
+        # a large eps: where a gradient is rounding and nothing else, the update stays in proportion to it
+        optimizer=AdamW(WarmupLinear(0.01, warmup=0.0), eps=1e-3),
+        fit=fit,
+        reference=reference,
+        mesh=shape_of(sizes),
+    )
+
+
+@cache
+def batch(accumulate: int):
+    data: Rollouts = some_rollouts()
+    pairs = groups([0, 1, 2, 0] * 4, [[0, 1], [3, 1], [2, 0], [0, 2]] * 4)
+    shape = RowShape(LENGTH, SCORED, RESPONSE)
+    return stack_microbatches(
+        [pack(data, pairs, chosen, shape, {}) for chosen in np.arange(ROWS).reshape(accumulate, -1)]
+    )
+
+
+def two_steps(
+    model: Model,
+    mesh: jax.sharding.Mesh,
+    sizes: dict[str, int],
+    fit: Fit = Fit(batch_size=ROWS),  # noqa: B008
+    reference: Live = Live(),  # noqa: B008
+) -> tuple[TrainState, dict]:
+    """State, moments included, and metrics after two steps from the same policy and references, wherever they lie."""
+    made = training(experiment_of(sizes, fit, reference), model.on(mesh, RULES), mesh, 2)
+    params: Params = model.load()
+    live = {"anchor": nudged(params, 0.05, 1), "last": nudged(params, 0.02, 2)}
+    there = param_shardings(mesh, RULES, model.abstract(), model.axes)
+    state = made.begin(jax.device_put(params, there))
+    references = {role: made.reference(role, jax.device_put(live[role], there)) for role in made.references}
+    rows = jax.device_put(batch(fit.accumulate), row_sharding(mesh, leading=1))
+    for _ in range(2):
+        state, metrics = made.step(state, {}, references, rows)
+    jax.tree.map(assert_placed, state, made.abstract)  # a step leaves everything where the next one looks for it
+    return state, metrics
+
+
+def assert_placed(leaf: jax.Array, wanted: jax.ShapeDtypeStruct) -> None:
+    assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim), f"{leaf.sharding} is not {wanted.sharding}"
+    assert leaf.sharding.memory_kind == wanted.sharding.memory_kind
+
+
+@cache
+def on_one(kind: str) -> tuple[TrainState, dict]:
+    return jax.tree.map(np.asarray, two_steps(opened(kind), ONE, {}))
+
+
+def assert_same(found, wanted) -> None:
+    """fp32 sums in another order; two updates of 0.01 amplify what the first one rounds."""
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5), jax.tree.map(np.asarray, found), wanted)
+
+
+@pytest.mark.parametrize("sizes", [*ALONE, *PAIRS], ids=name_of)
+def test_two_steps_on_any_mesh_are_those_of_one_device(sizes: dict[str, int]) -> None:
+    kind = "experts" if "expert" in sizes else "dense"
+    assert_same(two_steps(opened(kind), shape_of(sizes).build(), sizes), on_one(kind))
+
+
+def test_the_order_of_devices_changes_nothing() -> None:
+    sizes = {"fsdp": 2, "context": 2, "tensor": 2}
+    order = np.random.default_rng(0).permutation(8)
+    mesh = shape_of(sizes).build([jax.devices()[index] for index in order])
+    assert [device.id for device in mesh.devices.flat] == order.tolist()
+    assert_same(two_steps(opened("dense"), mesh, sizes), on_one("dense"))
+
+
+@pytest.mark.parametrize(
+    ("fit", "reference"),
+    [
+        (Fit(batch_size=ROWS, accumulate=2), Live()),
+        (Fit(batch_size=ROWS, optimizer_memory="pinned_host"), Live()),
+        (Fit(batch_size=ROWS), Live(memory="pinned_host")),
+    ],
+    ids=["microbatches", "optimizer on the host", "references on the host"],
+)
+def test_memory_is_saved_without_changing_the_step(fit: Fit, reference: Live) -> None:
+    sizes = {"data": 2, "fsdp": 2, "tensor": 2}
+    state, metrics = two_steps(opened("dense"), shape_of(sizes).build(), sizes, fit, reference)
+    kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim}
+    assert kinds == {fit.optimizer_memory}
+    assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.params)} == {"device"}
+    assert_same((state, metrics), on_one("dense"))
+
+
+def sampled(kind: str, mesh: jax.sharding.Mesh):
+    model = opened(kind)
+    params = jax.device_put(model.load(), param_shardings(mesh, RULES, model.abstract(), model.axes))
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 12, 8).astype(np.int32)
+    prompts = rng.integers(0, 200, (8, 12)).astype(np.int32) * (np.arange(12) >= 12 - lengths[:, None])
+    inputs = jax.device_put((prompts.astype(np.int32), lengths), row_sharding(mesh))
+    keys = jax.device_put(jax.random.split(jax.random.key(0), 8), row_sharding(mesh))
+    run = jax.jit(partial(generate, model.on(mesh, RULES), Temperature(1.0), (5,), 2, 8))
+    return jax.tree.map(np.asarray, run(params, *inputs, keys))
+
+
+@cache
+def sampled_on_one(kind: str):
+    return sampled(kind, ONE)
+
+
+@pytest.mark.parametrize("sizes", [*ALONE, {"fsdp": 2, "tensor": 4}, {"expert": 2, "tensor": 4}], ids=name_of)
+def test_the_same_tokens_are_sampled_on_any_mesh(sizes: dict[str, int]) -> None:
+    kind = "experts" if "expert" in sizes else "dense"
+    tokens, lengths, finished, logps = sampled(kind, shape_of(sizes).build())
+    wanted = sampled_on_one(kind)
+    np.testing.assert_array_equal(tokens, wanted[0])
+    np.testing.assert_array_equal(lengths, wanted[1])
+    np.testing.assert_array_equal(finished, wanted[2])
+    np.testing.assert_allclose(logps, wanted[3], rtol=1e-4, atol=1e-5)

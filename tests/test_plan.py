@@ -1,0 +1,280 @@
+"""Plans without a compiler: what is asked of a machine, what is tried when it does not fit, and what is said."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxalign import config
+from jaxalign.__main__ import main
+from jaxalign.errors import ConfigError, ModelError
+from jaxalign.models import releases
+from jaxalign.models.lora import LoRA
+from jaxalign.models.pretrained import Pretrained
+from jaxalign.pairs import AllPairs, RandomPair, SoftLabel
+from jaxalign.plan import collectives, cost
+from jaxalign.plan.alternatives import alternatives
+from jaxalign.plan.chips import chip, topology
+from jaxalign.plan.compiled import Compiled, Memory, TooLarge, model_flops
+from jaxalign.plan.plan import Attempt, Plan, check_batches, fits
+from jaxalign.plan.programs import bytes_per_device, programs
+from jaxalign.plan.report import as_json, as_text
+from jaxalign.plan.schedule import Calls, calls, pairs_of_a_prompt
+from jaxalign.plan.target import Sizes, model_of, sizes_of
+from jaxalign.references.cached import Cached
+from jaxalign.references.live import Live
+from jaxalign.sharding import MeshShape, row_shards
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PAPER_SCALE = sorted(CONFIGS.glob("*_v[0-9]*_*.py"))
+
+
+def tiny():
+    return config.load(CONFIGS / "tiny_lm.py")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is planned
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        (releases.LLAMA3_8B, 8_030_261_248),
+        (releases.LLAMA3_70B, 70_553_706_496),
+        (releases.QWEN2_1P5B, 1_543_714_304),
+        (releases.QWEN25_7B, 7_615_616_512),
+    ],
+)
+def test_shapes_of_releases_have_the_published_number_of_parameters(shape, count):
+    model = model_of(Pretrained("nowhere", shape=shape))
+    assert sum(leaf.size for leaf in jax.tree.leaves(model.abstract())) == count
+
+
+def test_a_described_model_loads_and_speaks_nothing():
+    model = model_of(Pretrained("nowhere", shape=releases.QWEN2_1P5B))
+    for ask in (model.load, lambda: model.chat.encode([]), lambda: model.chat.decode([])):
+        with pytest.raises(ModelError, match="only described"):
+            ask()
+    with pytest.raises(ModelError, match="states no `shape`"):
+        model_of(Pretrained("nowhere"))
+    adapted = model_of(LoRA(Pretrained("nowhere", shape=releases.QWEN2_1P5B)))
+    assert model.abstract().keys() == adapted.abstract().keys()
+
+
+def test_files_that_differ_from_the_stated_shape_are_refused():
+    source, path = Pretrained("here", remat="full", shape=releases.QWEN2_1P5B), Path("here/config.json")
+    read = releases.QWEN2_1P5B
+    assert source.computing(read, path) == dataclasses.replace(read, remat="full")
+    with pytest.raises(ModelError, match=r"config\.json: layers is 99, but the experiment expects 28"):
+        source.computing(dataclasses.replace(read, layers=99), path)
+
+
+@pytest.mark.parametrize("path", PAPER_SCALE, ids=lambda path: path.stem)
+def test_paper_scale_configs_are_valid_and_name_a_machine_that_fits_their_mesh(path):
+    experiment = config.load(path)
+    config.validate(experiment)
+    target = topology(experiment.topology, experiment.mesh.slices)
+    assert target.devices == math.prod(experiment.mesh.sizes.values())
+    shards = math.prod(experiment.mesh.sizes[axis] for axis in ("slice", "data", "fsdp", "expert"))
+    check_batches(experiment, shards)
+    assert "chip-hours" in path.read_text(), "the plan's output belongs into the docstring"
+    with pytest.raises(ConfigError, match="must be a multiple"):
+        check_batches(experiment, 3 * shards)
+
+
+def test_there_are_paper_scale_configs():
+    assert len(PAPER_SCALE) >= 5
+
+
+def test_rows_are_as_long_as_the_experiment_allows():
+    experiment = tiny()
+    model = experiment.model.open()
+    room = model.config.context - 24
+    assert sizes_of(experiment, model) == Sizes(room, 24)
+    limited = dataclasses.replace(experiment, rollout=dataclasses.replace(experiment.rollout, max_prompt_tokens=40))
+    found = sizes_of(limited, model)
+    assert (found.row, found.scored) == (96, 64)  # 40 + 2 · 24 and 2 · 24, in multiples of 32
+
+
+def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them():
+    """On this machine's own devices: what is compiled is a program that its arguments fit."""
+    experiment = dataclasses.replace(tiny(), mesh=MeshShape(data=2, fsdp=2, tensor=2), reference=Live())
+    mesh = experiment.mesh.build()
+    model = experiment.model.open().on(mesh, experiment.mesh.rules)
+    found = programs(experiment, model, mesh, Sizes(32, 24))
+    assert [program.name for program in found] == ["train", "logp", "rollout"]
+    train, logp, rollout = found
+    state = train.arguments[0]
+    # parameters and two moments in fp32; the policy that the fit began with stays beside them
+    assert 3 * train.resident == pytest.approx(bytes_per_device((state.params, state.opt_state)), abs=100)
+    assert train.work.tokens == experiment.fit.batch_size * 96
+    assert train.work.passes == ("train", "forward", "forward")
+    assert (logp.work.passes, rollout.work.passes) == (("forward",), ("forward",))
+    for program in found:
+        assert "sharding" in program.lower().as_text()
+
+
+def test_model_flops_are_those_of_every_product():
+    """By hand for one layer: products of the tokens with the matrices, scored tokens with the head, and attention."""
+    experiment = dataclasses.replace(tiny(), mesh=MeshShape(fsdp=1), reference=Cached())
+    mesh = experiment.mesh.build(jax.devices()[:1])
+    model = experiment.model.open()
+    shape = model.config
+    train = programs(experiment, model, mesh, Sizes(32, 24))[0]
+    tokens, scored, row = 8 * 96, 8 * 64, 96
+    matrices = shape.width * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads) + 3 * shape.width * shape.mlp
+    norms = 2 * shape.width
+    attention = 4 * shape.heads * shape.head_dim * row / 2
+    body = shape.layers * (2 * (matrices + norms) + attention)
+    expected = 3 * (tokens * body + scored * 2 * shape.vocab * shape.width)
+    assert model_flops(train, model) == pytest.approx(expected, rel=1e-9)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# How often, how long
+
+
+def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
+    experiment = dataclasses.replace(tiny(), mesh=MeshShape(fsdp=2))
+    mesh = experiment.mesh.build(jax.devices()[:2])
+    # 4 iterations; 16 prompts in batches of 8; 2 pairs a prompt in batches of 8; two cached references by 16 groups
+    assert calls(experiment, mesh) == Calls(train=4 * 4, logp=4 * 2 * 2, rollout=4 * 2)
+    assert calls(dataclasses.replace(experiment, reference=Live()), mesh).logp == 0
+
+
+@pytest.mark.parametrize(("pairing", "count"), [(AllPairs(), 6), (RandomPair(3, SoftLabel()), 3)])
+def test_pairs_of_a_prompt_are_asked_of_the_pairing(pairing, count):
+    assert pairs_of_a_prompt(dataclasses.replace(tiny(), pairing=pairing)) == count
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What else could be done
+
+
+def test_alternatives_go_from_cheap_to_dear_and_keep_what_was_changed():
+    experiment = config.load(CONFIGS / "comal_llama3_8b_v5p_64.py")
+    experiment = dataclasses.replace(
+        experiment,
+        model=dataclasses.replace(experiment.model, remat="dots"),
+        fit=dataclasses.replace(experiment.fit, batch_size=256),
+    )
+    options = [option for option, _ in alternatives(experiment, 64)]
+    assert options == [
+        "--model.remat attention",
+        "--model.remat full",
+        "--model.remat full --fit.accumulate 2",
+        "--model.remat full --fit.accumulate 4",
+        "--model.remat full --fit.accumulate 4 --reference.memory pinned_host",
+        "--model.remat full --fit.accumulate 4 --reference.memory pinned_host --fit.optimizer_memory pinned_host",
+    ]
+    for option, changed in alternatives(experiment, 64):
+        config.validate(changed)
+        assert config.override(experiment, option.split()) == changed
+
+
+def test_what_is_at_its_smallest_has_no_alternatives():
+    experiment = tiny()
+    smallest = dataclasses.replace(
+        experiment,
+        model=dataclasses.replace(experiment.model, remat="full"),
+        fit=dataclasses.replace(experiment.fit, optimizer_memory="pinned_host"),
+    )
+    assert list(alternatives(smallest, 8)) == []
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is said
+
+GIB = 2**30
+
+
+def program(name: str, gib: float) -> Compiled:
+    v5e = chip("v5e")
+    none = collectives.Summary({"all-gather": collectives.Traffic(3, 5 * 2**20)}, 5 * 2**20, 0, 0, 0)
+    estimate = cost.Estimate(2.0, 1.5, 0.5, 0.1, 0.5, 0.0, 0.0, 0.0, 100.0, 0.4, 0.5, ())
+    memory = Memory(int(gib * GIB) - 3, 1, 1, 1, 0, 0)
+    assert v5e.device_hbm_usable == int(15.75 * GIB)
+    return Compiled(name, memory, none, 1e12, 2e12, 1000, estimate, 7.0, frozenset(), ())
+
+
+def plan(train: Compiled | TooLarge, *attempts: Attempt) -> Plan:
+    return Plan(
+        topology=topology("v5e:2x2"),
+        chip=chip("v5e"),
+        mesh={"fsdp": 4},
+        sizes=Sizes(64, 64),
+        programs=(train, program("logp", 2.0), program("rollout", 3.0)),
+        calls=Calls(train=3600, logp=0, rollout=0),
+        attempts=attempts,
+        host_peak_gib=1.0,
+    )
+
+
+def test_five_percent_of_the_memory_stay_free():
+    v5e = chip("v5e")
+    assert fits(program("train", 0.949 * 15.75), v5e)
+    assert not fits(program("train", 0.951 * 15.75), v5e)
+    assert not fits(TooLarge("train", None, "no", 1.0), v5e)
+
+
+def test_a_plan_that_fits_says_what_a_run_costs():
+    made = plan(program("train", 10.0))
+    found = as_json(made)
+    assert found["fits"] is True
+    assert found["peak_gib"]["train"] == pytest.approx(10.0)
+    assert found["headroom"]["train"] == pytest.approx(1 - 10 / 15.75)
+    assert (found["hours_estimate"], found["chip_hours_estimate"]) == (2.0, 8.0)  # 3,600 steps of 2 s on 4 chips
+    assert found["collective_bytes"] == 5 * 2**20
+    assert json.loads(json.dumps(found)) == found
+    text = as_text(made)
+    assert "2.0 h, 8 chip-hours" in text
+    assert text.endswith("fits, with at least 5 % of the memory free")
+
+
+def test_a_plan_that_does_not_fit_says_what_to_change():
+    large = TooLarge("train", 18 * GIB, "Used 18.24G of 15.75G hbm.", 3.0)
+    made = plan(
+        large,
+        Attempt("--model.remat full", large),
+        Attempt("--model.remat full --fit.accumulate 2", program("train", 9.0)),
+    )
+    found = as_json(made)
+    assert found["fits"] is False
+    assert found["remedy"] == "--model.remat full --fit.accumulate 2"
+    assert found["peak_gib"]["train"] == 18
+    assert found["step_seconds_estimate"] is None
+    assert found["hours_estimate"] is None
+    assert [attempt["fits"] for attempt in found["attempts"]] == [False, True]
+    assert "the training step fits with --model.remat full --fit.accumulate 2" in as_text(made)
+    assert "nothing that was tried helps" in as_text(plan(large, Attempt("--model.remat full", large)))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The command line
+
+
+def test_wrong_questions_are_answered_before_anything_is_compiled(capsys):
+    tiny_config = str(CONFIGS / "tiny_lm.py")
+    assert main(["plan", tiny_config]) == 2
+    assert "--topology NAME is missing" in capsys.readouterr().err
+    assert main(["plan", tiny_config, "--topology", "v5p-128"]) == 2
+    assert "v5p:4x4x4" in capsys.readouterr().err
+    assert main(["plan", tiny_config, "--topology", "v5e:2x2", "--slices", "2"]) == 2
+    assert "mesh.slices is 1" in capsys.readouterr().err
+
+
+def test_shardings_are_printed_for_a_mesh_of_this_machine(capsys, tmp_path):
+    arguments = ["--mesh.fsdp", "4", "--mesh.tensor", "2", "--print-shardings"]
+    assert main(["train", str(CONFIGS / "tiny_lm.py"), *arguments]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("blocks.mlp.down"))
+    assert "-, tensor, fsdp" in line
+    total = float(out.splitlines()[-1].split()[-1])
+    model = tiny().model.open()
+    whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(model.abstract())) / 2**20
+    assert whole / 8 <= total < whole / 3
+    assert row_shards(MeshShape(fsdp=4, tensor=2).build()) == 4

@@ -1,0 +1,184 @@
+"""The programs of a pod, compiled by the TPU compiler at reduced depth and width: a part of the ordinary tests.
+
+What breaks the pod breaks here: a buffer of full logits, a parameter that is whole on a device, a collective that the
+compiler could not find, a flag that it does not know.
+"""
+
+import dataclasses
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install libtpu")
+
+from jaxalign import compiler, config
+from jaxalign.experiment import Experiment
+from jaxalign.models.pretrained import Pretrained
+from jaxalign.models.releases import LLAMA3_8B
+from jaxalign.ops.linear_logp import sharded
+from jaxalign.plan.chips import chip, topology
+from jaxalign.plan.compiled import Compiled, compile_program
+from jaxalign.plan.programs import programs
+from jaxalign.plan.target import devices_of, model_of, quiet, sizes_of
+from jaxalign.rollout import Sample
+from jaxalign.sharding import MeshShape
+from jaxalign.train import Fit
+
+pytestmark = pytest.mark.timeout(600)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+SHAPE = dataclasses.replace(
+    LLAMA3_8B, layers=3, width=1024, mlp=3584, heads=8, kv_heads=4, head_dim=128, vocab=32064, context=4096
+)
+PROMPT, RESPONSE = 128, 224
+"""Rows of 576 tokens: two blocks of attention, the second one not full. No size of the model is a number of tokens."""
+
+
+def small(mesh: MeshShape, topology: str, **changes) -> Experiment:
+    """The recipe of the 8B run with fewer and smaller layers."""
+    made = config.load(CONFIGS / "iter_ipo_llama3_8b_v5p_64.py")
+    rows = mesh.sizes["data"] * mesh.sizes["fsdp"] * mesh.sizes["slice"] * mesh.sizes["expert"]
+    return dataclasses.replace(
+        made,
+        model=Pretrained("nowhere", compute_dtype="bfloat16", remat="full", shape=SHAPE),
+        mesh=mesh,
+        topology=topology,
+        rollout=Sample(samples=2, max_tokens=RESPONSE, max_prompt_tokens=PROMPT, batch_size=rows),
+        fit=Fit(batch_size=rows),
+        score_batch_size=rows,
+        **changes,
+    )
+
+
+@cache
+def compiled(mesh: MeshShape, name: str, program: str) -> Compiled:
+    experiment, target = small(mesh, name), topology(name, mesh.slices)
+    on = mesh.build(devices_of(target))
+    model = model_of(experiment.model).on(on, mesh.rules)
+    (found,) = (each for each in programs(experiment, model, on, sizes_of(experiment, model)) if each.name == program)
+    made = compile_program(found, model, target, chip(target.generation))
+    assert isinstance(made, Compiled), made
+    return made
+
+
+def whole_parameters() -> dict[int, str]:
+    """Elements of every matrix of the model, all layers of it together, by what it is."""
+    model = model_of(Pretrained("nowhere", shape=SHAPE))
+    paths = jax.tree_util.tree_flatten_with_path(model.abstract())[0]
+    found = {leaf.size: jax.tree_util.keystr(path, simple=True, separator=".") for path, leaf in paths}
+    return {size: name for size, name in found.items() if size > SHAPE.width * SHAPE.layers}
+
+
+MESH = MeshShape(data=2, fsdp=4)
+
+
+MIXED = MeshShape(fsdp=2, tensor=2, context=2)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "name", "program"),
+    [
+        (MESH, "v5p:2x2x2", "train"),
+        (MIXED, "v5e:2x4", "logp"),
+        pytest.param(MESH, "v5p:2x2x2", "logp", marks=pytest.mark.tpu_compile),
+        pytest.param(MIXED, "v5e:2x4", "train", marks=pytest.mark.tpu_compile),
+    ],
+)
+def test_no_full_logits_and_no_whole_parameter(
+    mesh: MeshShape, name: str, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a head that a real one is to its pieces
+    monkeypatch.setattr(sharded, "PIECE_BYTES", 8 << 20)
+    made = compiled(mesh, name, program)
+    scored = 2 * RESPONSE // mesh.context
+    vocabulary = SHAPE.vocab // mesh.tensor
+    buffers = [shape for shape in made.shapes if shape.elements > 1]
+    logits = [shape for shape in buffers if vocabulary in shape.dims and shape.elements % (scored * vocabulary) == 0]
+    whole = [shape for shape in buffers if shape.elements in whole_parameters()]
+    # the stack of a parameter that is not split by width on the device that holds all of it would be one of these
+    largest = max(whole_parameters())
+    assert not logits
+    assert not whole, {shape: whole_parameters()[shape.elements] for shape in whole}
+    assert max(shape.elements for shape in buffers) < largest
+
+
+def test_weights_are_gathered_beside_products_and_gradients_scattered() -> None:
+    traffic = compiled(MESH, "v5p:2x2x2", "train").traffic
+    # pieces of the head, half of this small model, are gathered in a loop of their own and wait
+    assert traffic.ici_asynchronous_bytes > 0.25 * traffic.ici_bytes
+    assert traffic.by_kind["reduce-scatter"].bytes > 0
+    # of all weights: gathered for the reference, forward and backward, small ones also otherwise; scattered once
+    model = model_of(Pretrained("nowhere", shape=SHAPE))
+    weights = 2 * sum(leaf.size for leaf in jax.tree.leaves(model.abstract()))
+    share = (MESH.fsdp - 1) / MESH.fsdp
+    assert 1.8 * share * weights < traffic.by_kind["all-gather"].bytes < 4.5 * share * weights
+    assert traffic.by_kind["reduce-scatter"].bytes < 1.5 * share * weights
+
+
+def test_flops_as_compiled_are_those_of_the_model_and_what_is_computed_again() -> None:
+    made = compiled(MESH, "v5p:2x2x2", "train")
+    per_device = made.model_flops / MESH.data / MESH.fsdp
+    # a reference (1), forward and backward (3) and a second forward pass (1) of which the model asks for the first two
+    assert 1.1 < made.flops / per_device < 1.5
+
+
+def test_the_state_is_donated() -> None:
+    """Parameters and moments take one place, the results of the step none."""
+    memory = compiled(MESH, "v5p:2x2x2", "train").memory
+    model = model_of(Pretrained("nowhere", shape=SHAPE))
+    state = 12 * sum(leaf.size for leaf in jax.tree.leaves(model.abstract())) / MESH.fsdp
+    assert memory.arguments > state
+    assert memory.outputs < 0.01 * state
+
+
+def test_every_flag_is_known_to_the_compiler() -> None:
+    mesh = MeshShape().build(devices_of(topology("v5e:2x2")))
+    lowered = (
+        jax.jit(lambda x: x + 1)
+        .trace(jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=jax.NamedSharding(mesh, jax.P())))
+        .lower(lowering_platforms=("tpu",))
+    )
+    with quiet():
+        assert compiler.options("plain", mesh) is None
+        for flag, value in compiler.options("overlap", mesh).items():
+            lowered.compile(compiler_options={flag: value})
+        with pytest.raises(Exception, match="No such compile option"):
+            lowered.compile(compiler_options={"xla_tpu_make_it_fast": True})
+    assert all(entry["why"] for flags in compiler.table().values() for entry in flags.values())
+
+
+def test_plan_prints_its_verdict_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from jaxalign.__main__ import main
+
+    options = {
+        "model.shape.layers": 1,
+        "model.shape.width": 512,
+        "model.shape.mlp": 1024,
+        "model.shape.heads": 4,
+        "model.shape.kv_heads": 4,
+        "model.shape.vocab": 4096,
+        "mesh.data": 2,
+        "mesh.fsdp": 2,
+        "rollout.max_tokens": 64,
+        "rollout.max_prompt_tokens": 64,
+        "rollout.batch_size": 8,
+        "fit.batch_size": 8,
+        "score_batch_size": 8,
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    config_file = str(CONFIGS / "iter_ipo_llama3_8b_v5p_64.py")
+    assert main(["plan", config_file, "--topology", "v5e:2x2", "--json", *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] is True
+    assert found["chips"] == 4
+    assert {"train", "rollout", "logp"} == found["peak_gib"].keys()
+    assert 15 < found["hbm_capacity_gib"] < 16
+    for name in ("collective_bytes", "flops", "step_seconds_estimate", "tokens_per_s_per_chip_estimate"):
+        assert found[name] > 0, name
+    assert math.isclose(found["compile_seconds"], sum(p["compile_seconds"] for p in found["programs"].values()))

@@ -1,0 +1,5 @@
+# shellcheck shell=bash
+source "$(dirname "${BASH_SOURCE[0]}")/command.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/accelerator.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/pod.sh"
