@@ -1,5 +1,6 @@
 """A tree of parameters on any mesh, for tests of checkpoints."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -45,3 +46,15 @@ def assert_same(one: Any, other: Any) -> None:
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         assert a.dtype == b.dtype
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def files_of(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def grow(tree: Params) -> Params:
+    return {**tree, "embed": jnp.zeros((65, 32))}
+
+
+def tiny(k: int) -> Params:
+    return {"table": jnp.full((3, 1), float(k))}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
-from made_checkpoints import DATA, META, abstract, assert_same, params, placed
+from made_checkpoints import DATA, META, abstract, assert_same, files_of, grow, params, placed, tiny
 
 from jaxalign import checkpoint, rundir, store
 from jaxalign.checksum import checksum
@@ -79,10 +79,6 @@ def cast(tree: Params) -> Params:
     return {**tree, "embed": tree["embed"].astype(jnp.bfloat16)}
 
 
-def grow(tree: Params) -> Params:
-    return {**tree, "embed": jnp.zeros((65, 32))}
-
-
 def add(tree: Params) -> Params:
     return {**tree, "bias": jnp.zeros((1,))}
 
@@ -126,10 +122,6 @@ def test_leftovers_of_a_killed_save_are_replaced(tmp_path: Path) -> None:
 def test_meta_that_json_would_change_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="would not come back from JSON"):
         checkpoint.save_policy(tmp_path / "policy", params(), {"shape": (1, 2)})
-
-
-def files_of(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size)
 
 
 def flip(path: Path, dice: random.Random) -> None:
@@ -178,10 +170,6 @@ def test_a_changed_value_is_found_and_its_array_named(tmp_path: Path) -> None:
 def run(tmp_path: Path) -> Iterator[rundir.RunDir]:
     with rundir.open_run(tmp_path / "run", {"seed": 0}) as opened:
         yield opened
-
-
-def tiny(k: int) -> Params:
-    return {"table": jnp.full((3, 1), float(k))}
 
 
 def test_iterates_have_their_places(run: rundir.RunDir) -> None:

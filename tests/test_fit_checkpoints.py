@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from made_checkpoints import META, abstract, assert_same, params
+from made_checkpoints import META, abstract, assert_same, files_of, grow, params, tiny
 
 from jaxalign import checkpoint, rundir, store
 from jaxalign.errors import CheckpointError
