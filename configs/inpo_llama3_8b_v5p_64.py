@@ -5,6 +5,26 @@ a third of it; the oracle is the built-in panel in place of their 8B preference 
 
     jaxalign plan configs/inpo_llama3_8b_v5p_64.py
     tpu/launch.sh configs/inpo_llama3_8b_v5p_64.py --workdir gs://BUCKET/inpo_llama3_8b
+
+What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
+
+    v5p:4x4x4: 64 chips, mesh data=4 fsdp=16; 95.74 GiB of memory a chip
+    rows of 3072 tokens (prompt 1024, two responses of 1024)
+
+    GiB a chip    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
+    train              7.48        26.84     0.08    1.87  36.27    62.1 %   0.00       102 s
+    logp               1.87         4.22     0.01    0.00   6.10    93.6 %   0.00        97 s
+    rollout            1.87        26.81     0.08    0.00  28.75    70.0 %   0.00       116 s
+
+    a call          ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip
+    train        1,849          3,323  56.0 % 57.8 %        490.3        68,809             0
+    logp           625         19,649  66.2 % 66.9 %        192.0        13,510             0
+    rollout     19,621          2,088   8.4 %  8.6 %        775.8        26,899             0
+
+    whole run: 0.9 h, 57 chip-hours (471 train, 0 logp, 120 rollout; rows all of the longest length; without judging
+        and evaluation)
+
+    fits, with at least 5 % of the memory free
 """
 
 import dataclasses

@@ -174,7 +174,7 @@ def sampled_on_one(kind: str):
     return sampled(kind, ONE)
 
 
-@pytest.mark.parametrize("sizes", [*ALONE, {"fsdp": 2, "tensor": 4}, {"expert": 2, "tensor": 4}], ids=name_of)
+@pytest.mark.parametrize("sizes", [*ALONE, *PAIRS], ids=name_of)
 def test_the_same_tokens_are_sampled_on_any_mesh(sizes: dict[str, int]) -> None:
     kind = "experts" if "expert" in sizes else "dense"
     tokens, lengths, finished, logps = sampled(kind, shape_of(sizes).build())
