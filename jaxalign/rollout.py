@@ -8,7 +8,7 @@ finished rows gives the same numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,30 @@ class Decoding:
     lengths: Int[Array, " n"]
 
 
+def nothing_drawn(cache: Any, rows: int, limit: int) -> Decoding:
+    """The state of `rows` rows before their first token."""
+    return Decoding(
+        step=jnp.zeros((), jnp.int32),
+        cache=cache,
+        token=jnp.zeros(rows, jnp.int32),
+        done=jnp.zeros(rows, bool),
+        tokens=jnp.zeros((rows, limit), jnp.int32),
+        logps=jnp.zeros((rows, limit), jnp.float32),
+        lengths=jnp.zeros(rows, jnp.int32),
+    )
+
+
+def read_prompts(
+    model: Model, params: Params, prompts: Int[Array, "b p"], lengths: Int[Array, " b"], capacity: int
+) -> tuple[Float[Array, "b d"], Any]:
+    """Hidden states of the last tokens of left-padded prompts, and a cache of `capacity` columns."""
+    columns = jnp.arange(prompts.shape[1])[None, :]
+    start = prompts.shape[1] - lengths[:, None]
+    position = jnp.maximum(columns - start, 0)
+    sight = Tree(jnp.where(columns >= start, 0, -1), jnp.zeros_like(position), position)
+    return model.prefill(params, prompts, position, sight, capacity)
+
+
 def generate(
     model: Model,
     sampler: Sampler,
@@ -59,11 +83,7 @@ def generate(
     beyond a response's length are 0.
     """
     count, width = prompts.shape
-    columns = jnp.arange(width)[None, :]
-    real = columns >= width - lengths[:, None]
-    position = jnp.maximum(columns - (width - lengths[:, None]), 0)
-    sight = Tree(jnp.where(real, 0, -1), jnp.zeros_like(position), position)
-    hidden, cache = model.prefill(params, prompts, position, sight, capacity=width + limit)
+    hidden, cache = read_prompts(model, params, prompts, lengths, width + limit)
 
     def share_out(leaf: Array) -> Array:
         return jnp.repeat(leaf, samples, axis=0)
@@ -72,7 +92,6 @@ def generate(
     start = share_out(width - lengths)[:, None]
     row_keys = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(samples)))(keys).reshape(-1)
     stops = jnp.asarray(stop, jnp.int32).reshape(-1)
-    rows = count * samples
     weights = model.unstacked(params)
 
     def draw(state: Decoding, hidden: Float[Array, "n d"]) -> Decoding:
@@ -81,9 +100,9 @@ def generate(
         token = jnp.where(state.done, 0, sampler(logits, step_keys))
         chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
         logp = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, axis=-1))
-        return Decoding(
+        return replace(
+            state,
             step=state.step + 1,
-            cache=state.cache,
             token=token,
             done=state.done | (token[:, None] == stops[None, :]).any(-1),
             tokens=state.tokens.at[:, state.step].set(token),
@@ -97,21 +116,12 @@ def generate(
         hidden, cache = model.decode(
             weights, state.cache, state.token, index - start[:, 0], (slots >= start) & (slots <= index), index
         )
-        return draw(
-            Decoding(state.step, cache, state.token, state.done, state.tokens, state.logps, state.lengths), hidden
-        )
+        return draw(replace(state, cache=cache), hidden)
 
-    begin = Decoding(
-        step=jnp.zeros((), jnp.int32),
-        cache=cache,
-        token=jnp.zeros(rows, jnp.int32),
-        done=jnp.zeros(rows, bool),
-        tokens=jnp.zeros((rows, limit), jnp.int32),
-        logps=jnp.zeros((rows, limit), jnp.float32),
-        lengths=jnp.zeros(rows, jnp.int32),
-    )
     end = jax.lax.while_loop(
-        lambda state: (state.step < limit) & ~state.done.all(), advance, draw(begin, share_out(hidden))
+        lambda state: (state.step < limit) & ~state.done.all(),
+        advance,
+        draw(nothing_drawn(cache, count * samples, limit), share_out(hidden)),
     )
     table = (count, samples, limit)
     return (
