@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 
 from jaxalign.types import Batch, Groups, Rollouts, Rows
 
+COLUMNS = 32
+"""Rows, and the tables of what is scored, are made in multiples of so many tokens."""
+
 
 @dataclass(frozen=True)
 class RowShape:
@@ -23,12 +26,17 @@ class RowShape:
     response: int
 
 
-def row_shape(rollouts: Rollouts, groups: Groups, multiple: int = 32) -> RowShape:
+def rounded(size: int, multiple: int = COLUMNS) -> int:
+    """`size`, rounded up."""
+    return -(-size // multiple) * multiple
+
+
+def row_shape(rollouts: Rollouts, groups: Groups, multiple: int = COLUMNS) -> RowShape:
     """The smallest shape that holds every group, rounded up to `multiple` so that few shapes are ever compiled."""
     lengths = rollouts.lengths[groups.prompt[:, None], groups.responses]
     rows = rollouts.prompt_lengths[groups.prompt] + lengths.sum(-1)
     longest = (rows.max(initial=1), lengths.sum(-1).max(initial=1), lengths.max(initial=1))
-    return RowShape(*(-(-int(size) // multiple) * multiple for size in longest))
+    return RowShape(*(rounded(int(size), multiple) for size in longest))
 
 
 def pack(
@@ -61,11 +69,6 @@ def pack(
 def stack_microbatches(batches: list[Batch]) -> Batch:
     """Batches of equal shapes with a new leading axis, the one gradient accumulation scans over."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-
-
-def padding_fraction(rows: Rows) -> float:
-    """Share of row tokens that are padding."""
-    return float(np.mean(np.asarray(rows.group) < 0))
 
 
 def _empty_rows(count: int, shape: RowShape) -> Rows:

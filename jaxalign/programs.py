@@ -11,11 +11,12 @@ import optax
 from jaxtyping import Array
 
 from jaxalign.compiler import options
+from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
 from jaxalign.models.low_rank import trained
 from jaxalign.models.model import Model
 from jaxalign.sharding import param_shardings, replicated
-from jaxalign.train import Step, TrainState, init_state, make_step
+from jaxalign.train import Fit, Step, TrainState, init_state, make_step
 from jaxalign.types import Batch, Params
 
 
@@ -75,6 +76,15 @@ def training(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, step
         references=references,
         refer=refer,
     )
+
+
+def check_batches(fit: Fit, shards: int) -> None:
+    """Raises ConfigError unless the rows of a microbatch divide over `shards` devices."""
+    if fit.batch_size // fit.accumulate % shards:
+        raise ConfigError(
+            f"fit: batch_size {fit.batch_size} / accumulate {fit.accumulate} must be a multiple of the {shards} shards "
+            "that rows are split over (mesh: slices · data · fsdp · expert)"
+        )
 
 
 def _state(state: TrainState, step: Any, params: Any, opt_state: Any) -> Any:

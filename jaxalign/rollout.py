@@ -66,6 +66,11 @@ def read_prompts(
     return model.prefill(params, prompts, position, sight, capacity)
 
 
+def keys_of_rows(keys: Key[Array, " b"], samples: int) -> Key[Array, " n"]:
+    """One for each sample of each prompt."""
+    return jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(samples)))(keys).reshape(-1)
+
+
 def generate(
     model: Model,
     sampler: Sampler,
@@ -85,12 +90,10 @@ def generate(
     count, width = prompts.shape
     hidden, cache = read_prompts(model, params, prompts, lengths, width + limit)
 
-    def share_out(leaf: Array) -> Array:
-        return jnp.repeat(leaf, samples, axis=0)
-
+    share_out = partial(jnp.repeat, repeats=samples, axis=0)
     cache = jax.tree.map(share_out, cache)
     start = share_out(width - lengths)[:, None]
-    row_keys = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(samples)))(keys).reshape(-1)
+    row_keys = keys_of_rows(keys, samples)
     stops = jnp.asarray(stop, jnp.int32).reshape(-1)
     weights = model.unstacked(params)
 

@@ -27,7 +27,7 @@ from jaxalign.hosts.judging import SharedOracle
 from jaxalign.logps import Scorer
 from jaxalign.models.low_rank import frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
-from jaxalign.programs import Training, on, training
+from jaxalign.programs import Training, check_batches, on, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.record import Recorder, Silent
 from jaxalign.rollout import Enumerator, Roller, Share, covers
@@ -67,7 +67,7 @@ class Session:
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
         self.mesh = experiment.mesh.build()
         self._check_mesh()
-        self._check_batches()
+        check_batches(experiment.fit, row_shards(self.mesh))
         datasets = _datasets(run)
         self._stream = PromptStream(experiment.prompts.open(datasets), experiment.seed)
         heldout = experiment.evaluation.prompts.open(datasets)
@@ -230,14 +230,6 @@ class Session:
             raise ConfigError(
                 f"mesh: its {self.mesh.size} devices are those of {len(reached)} of {self.hosts.count} processes; make "
                 f"it as large as all {jax.device_count()} devices (-1 for one axis takes what is there)"
-            )
-
-    def _check_batches(self) -> None:
-        fit, shards = self.experiment.fit, row_shards(self.mesh)
-        if fit.batch_size // fit.accumulate % shards:
-            raise ConfigError(
-                f"fit: batch_size {fit.batch_size} / accumulate {fit.accumulate} must be a multiple of the {shards} "
-                "shards that rows are split over (mesh.data · mesh.fsdp)"
             )
 
     def _check_prompts(self) -> None:

@@ -148,6 +148,12 @@ def param_shardings(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any, axes: 
     return jax.tree.map(place, abstract, axes, is_leaf=lambda node: isinstance(node, tuple))
 
 
+def bytes_per_device(abstract: Any) -> int:
+    """Bytes that arrays, or shapes with shardings, take in one device's own memory, without what the host keeps."""
+    there = [leaf for leaf in jax.tree.leaves(abstract) if leaf.sharding.memory_kind != "pinned_host"]
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in there)
+
+
 def describe(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any, axes: Any) -> str:
     """A line for every parameter: its path, shape, logical axes, what splits each, and MiB on a device."""
     flat = jax.tree_util.tree_flatten_with_path(abstract)[0]

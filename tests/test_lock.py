@@ -83,7 +83,11 @@ def test_without_flock_a_holder_that_cannot_live_is_replaced_at_once(
 ) -> None:
     monkeypatch.setattr(lock, "LEASE", 600.0)
     words(tmp_path / "lock", **changes)
-    lock.RunLock(epath.Path(tmp_path / "lock")).release()
+    began = time.monotonic()
+    held = lock.RunLock(epath.Path(tmp_path / "lock"))
+    assert time.monotonic() - began < 60
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    held.release()
 
 
 @pytest.mark.usefixtures("leases")

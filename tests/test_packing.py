@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxalign.logps import one_group_a_prompt, sight_of
-from jaxalign.packing import pack, padding_fraction, row_shape, stack_microbatches
+from jaxalign.packing import pack, row_shape, stack_microbatches
 from jaxalign.types import Groups, Prompt, Rollouts
 
 
@@ -116,14 +116,6 @@ def test_shapes_are_rounded_up_and_hold_the_longest_group():
     assert need <= shape.row < need + 8
     assert data.lengths.sum(-1).max() <= shape.scored
     assert data.lengths.max() <= shape.response
-
-
-def test_padding_fraction_counts_what_is_not_a_token(packed):
-    data, pairs, batch = packed
-    tokens = sum(
-        data.prompt_lengths[p] + data.lengths[p, r].sum() for p, r in zip(pairs.prompt, pairs.responses, strict=True)
-    )
-    assert padding_fraction(batch.rows) == pytest.approx(1 - tokens / batch.rows.tokens.size)
 
 
 def test_microbatches_stack(packed):

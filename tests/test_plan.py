@@ -19,14 +19,15 @@ from jaxalign.plan import collectives, cost
 from jaxalign.plan.alternatives import alternatives
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, Memory, TooLarge, model_flops
-from jaxalign.plan.plan import Attempt, Plan, check_batches, fits
-from jaxalign.plan.programs import bytes_per_device, programs
+from jaxalign.plan.plan import Attempt, Plan, fits
+from jaxalign.plan.programs import programs
 from jaxalign.plan.report import as_json, as_text
 from jaxalign.plan.schedule import Calls, calls, pairs_of_a_prompt
 from jaxalign.plan.target import Sizes, model_of, sizes_of
+from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
-from jaxalign.sharding import MeshShape, row_shards
+from jaxalign.sharding import MeshShape, bytes_per_device, row_shards
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PAPER_SCALE = sorted(CONFIGS.glob("*_v[0-9]*_*.py"))
@@ -80,10 +81,10 @@ def test_paper_scale_configs_are_valid_and_name_a_machine_that_fits_their_mesh(p
     target = topology(experiment.topology, experiment.mesh.slices)
     assert target.devices == math.prod(experiment.mesh.sizes.values())
     shards = math.prod(experiment.mesh.sizes[axis] for axis in ("slice", "data", "fsdp", "expert"))
-    check_batches(experiment, shards)
+    check_batches(experiment.fit, shards)
     assert "chip-hours" in path.read_text(), "the plan's output belongs into the docstring"
     with pytest.raises(ConfigError, match="must be a multiple"):
-        check_batches(experiment, 3 * shards)
+        check_batches(experiment.fit, 3 * shards)
 
 
 def test_there_are_paper_scale_configs():

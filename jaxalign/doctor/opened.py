@@ -4,7 +4,6 @@ Unlike a session it has no run directory and refuses no data: what a session wou
 """
 
 import dataclasses
-import math
 import os
 import pathlib
 import zlib
@@ -23,9 +22,10 @@ from jaxalign.errors import DataError
 from jaxalign.experiment import Experiment
 from jaxalign.models.model import Model
 from jaxalign.packing import pack, row_shape
+from jaxalign.programs import on
 from jaxalign.progress import Progress
 from jaxalign.rollout import Sample
-from jaxalign.sharding import param_shardings, row_sharding, row_shards
+from jaxalign.sharding import bytes_per_device, param_shardings, row_sharding, row_shards
 from jaxalign.types import Batch, Groups, Params, Preferences, Prompt, Rollouts
 
 SAMPLED = 4
@@ -64,17 +64,15 @@ class Opened:
         host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return int(known or host // len(jax.local_devices()))
 
-    def bytes_per_device(self, tree: Any, shardings: Any) -> int:
-        """Bytes that a device keeps of arrays of the shapes in `tree`."""
-        sizes = jax.tree.map(
-            lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, tree, shardings
-        )
-        return sum(jax.tree.leaves(sizes))
+    @property
+    def policy(self) -> Params:
+        """Shapes and places of the parameters."""
+        return jax.tree.map(on, self.model.abstract(), self.shardings)
 
     @cached_property
     def params(self) -> Params:
         """The base policy on the mesh; NotHere when it alone is larger than the memory."""
-        needed = self.bytes_per_device(self.model.abstract(), self.shardings)
+        needed = bytes_per_device(self.policy)
         if needed > self.memory:
             raise NotHere(f"the parameters need {needed / 2**30:.1f} GiB a device, there are {self.memory / 2**30:.1f}")
         with Progress("weights", 1, "models") as progress:

@@ -33,7 +33,7 @@ from jaxalign.weights import Tensor
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "attention", "full"]
 
-REMAT: Mapping[str, Callable[..., bool] | None] = {
+REMAT: Mapping[Remat, Callable[..., bool]] = {
     "dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
     "attention": jax.checkpoint_policies.save_only_these_names("attention"),
     "full": jax.checkpoint_policies.nothing_saveable,

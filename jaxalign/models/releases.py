@@ -3,6 +3,8 @@
 From the config.json of each release; a directory of weights that says otherwise is refused when it is opened.
 """
 
+import dataclasses
+
 from jaxalign.models import llama, qwen2
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.rope import Rope
@@ -22,19 +24,7 @@ LLAMA3_8B = DecoderConfig(
 )
 """Meta-Llama-3-8B(-Instruct): 8,030,261,248 parameters (arXiv 2407.21783)."""
 
-LLAMA3_70B = DecoderConfig(
-    family=llama.FAMILY,
-    layers=80,
-    width=8192,
-    mlp=28672,
-    heads=64,
-    kv_heads=8,
-    head_dim=128,
-    vocab=128256,
-    ropes=(Rope(base=5e5),),
-    tied=False,
-    context=8192,
-)
+LLAMA3_70B = dataclasses.replace(LLAMA3_8B, layers=80, width=8192, mlp=28672, heads=64)
 """Meta-Llama-3-70B(-Instruct): 70,553,706,496 parameters (arXiv 2407.21783)."""
 
 QWEN2_1P5B = DecoderConfig(
@@ -54,19 +44,5 @@ QWEN2_1P5B = DecoderConfig(
 )
 """Qwen2-1.5B-Instruct: 1,543,714,304 parameters (arXiv 2407.10671)."""
 
-QWEN25_7B = DecoderConfig(
-    family=qwen2.FAMILY,
-    layers=28,
-    width=3584,
-    mlp=18944,
-    heads=28,
-    kv_heads=4,
-    head_dim=128,
-    vocab=152064,
-    ropes=(Rope(base=1e6),),
-    biased=True,
-    norm_eps=1e-6,
-    tied=False,
-    context=32768,
-)
+QWEN25_7B = dataclasses.replace(QWEN2_1P5B, width=3584, mlp=18944, heads=28, kv_heads=4, vocab=152064, tied=False)
 """Qwen2.5-7B-Instruct: 7,615,616,512 parameters (arXiv 2412.15115)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxalign.layout import TOKENS
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.model import Model
 from jaxalign.ops.linear_logp import sharded
@@ -131,7 +132,7 @@ def kernel_flops(done: cost.Work, program: Program, model: Model) -> dict[str, f
     pieces = 1
     if layout.spec((vocab, width), "vocab", "embed")[1] is not None:
         pieces = max(1, -(-rows * width * 2 // sharded.PIECE_BYTES))
-    each = program.work.scored / layout.devices("slice", "data", "fsdp", "expert", "context")
+    each = program.work.scored / program.work.microbatches / layout.devices(*TOKENS)
     product = each * width * -(-rows // pieces)
     found = {}
     for kernel in done.kernels:

@@ -9,10 +9,7 @@ The figures stand in `gpu_targets.json`, each with its source; multiprocessors a
 
 import importlib
 import json
-import os
 import pkgutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -21,6 +18,7 @@ import jax
 
 from jaxalign.errors import ConfigError
 from jaxalign.plan.chips import Topology, chip
+from jaxalign.plan.environment import environment
 
 FAMILY = "hopper"
 """The entry of `gpu_targets.json` that all generations share."""
@@ -91,7 +89,7 @@ def devices(topology: Topology) -> list[jax.Device]:
         return topologies.get_topology_desc(platform="cuda", topology_name=topology.name, **asked)
 
     try:
-        with unchecked():
+        with environment({UNCHECKED: "1"}):
             try:
                 found = described()
             except NotImplementedError:  # JAX looked for plugins before, and this one refused for want of libraries
@@ -106,20 +104,6 @@ def devices(topology: Topology) -> list[jax.Device]:
     except Exception as error:  # the plugin's own kinds
         raise ConfigError(f"plan: {topology.name}: {str(error).splitlines()[0]}") from error
     return list(found.devices)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """The environment in which the plugin registers itself without NVIDIA's libraries, restored afterwards."""
-    before = os.environ.get(UNCHECKED)
-    os.environ[UNCHECKED] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[UNCHECKED]
-        else:
-            os.environ[UNCHECKED] = before
 
 
 def plugins() -> list[str]:

@@ -3,7 +3,6 @@
 import dataclasses
 import resource
 from collections.abc import Callable
-from typing import Any
 
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
@@ -14,6 +13,7 @@ from jaxalign.plan.compiled import Compiled, TooLarge, compile_program
 from jaxalign.plan.programs import programs
 from jaxalign.plan.schedule import Calls, calls
 from jaxalign.plan.target import Sizes, devices_of, model_of, sizes_of
+from jaxalign.programs import check_batches
 from jaxalign.sharding import row_shards
 
 HEADROOM = 0.05
@@ -88,7 +88,7 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
     mesh = experiment.mesh.build(devices_of(topology))
     if mesh.size != topology.devices:
         raise ConfigError(f"plan: {topology.name} has {topology.devices} devices, the mesh {experiment.mesh.sizes}")
-    check_batches(experiment, row_shards(mesh))
+    check_batches(experiment.fit, row_shards(mesh))
     found = chip(topology.generation)
 
     def compiled(settings: Experiment, names: tuple[str, ...]) -> list[Compiled | TooLarge]:
@@ -118,13 +118,3 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
         attempts=tuple(attempts),
         host_peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
-
-
-def check_batches(experiment: Experiment, shards: int) -> None:
-    """Raises ConfigError unless microbatches divide over the devices, as a run would."""
-    fit: Any = experiment.fit
-    if fit.batch_size // fit.accumulate % shards:
-        raise ConfigError(
-            f"fit: batch_size {fit.batch_size} / accumulate {fit.accumulate} must be a multiple of the {shards} shards "
-            "that rows are split over (mesh: slices · data · fsdp · expert)"
-        )

@@ -4,7 +4,6 @@ They are the ones that a run compiles, lowered from shapes and shardings alone: 
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -15,10 +14,11 @@ from jaxalign.experiment import Experiment
 from jaxalign.logps import scoring
 from jaxalign.models.low_rank import frozen, trained
 from jaxalign.models.model import Model
+from jaxalign.packing import rounded
 from jaxalign.plan.target import RESPONSES, Sizes
 from jaxalign.programs import on, training
 from jaxalign.rollout import PROMPT_BUCKET, Sample
-from jaxalign.sharding import param_shardings, row_sharding, row_shards
+from jaxalign.sharding import bytes_per_device, param_shardings, row_sharding, row_shards
 from jaxalign.types import Batch, Rows
 
 
@@ -36,6 +36,8 @@ class Work:
     """tokens that one attends to at most"""
     passes: tuple[str, ...]
     """"train" for forward and backward, "forward" for a forward pass alone"""
+    microbatches: int = 1
+    """parts that the rows go through one after the other"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,6 @@ def programs(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, size
 def _train(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
     fit = experiment.fit
     made = training(experiment, model, mesh, steps=1000)
-    live = dict(made.references)
     stored = experiment.reference.stored(experiment.loss.needs)
     rows = _batch(fit.batch_size // fit.accumulate, sizes, stored)
     batches = jax.tree.map(
@@ -81,9 +82,9 @@ def _train(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes:
         rows,
     )
     tokens, scored = fit.batch_size * sizes.row, fit.batch_size * sizes.scored
-    work = Work(tokens, tokens, scored, sizes.row, ("train", *["forward"] * len(live)))
+    work = Work(tokens, tokens, scored, sizes.row, ("train", *["forward"] * len(made.references)), fit.accumulate)
     held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
-    return Program("train", made.step, (made.abstract, frozen(params), live, batches), work, held)
+    return Program("train", made.step, (made.abstract, frozen(params), dict(made.references), batches), work, held)
 
 
 def _logp(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
@@ -100,7 +101,7 @@ def _rollout(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, size
     assert isinstance(spec, Sample)
     shards = row_shards(mesh)
     count = -(-spec.batch_size // shards) * shards
-    width = -(-sizes.prompt // PROMPT_BUCKET) * PROMPT_BUCKET
+    width = rounded(sizes.prompt, PROMPT_BUCKET)
     place = row_sharding(mesh)
     inputs = (
         jax.ShapeDtypeStruct((count, width), jnp.int32, sharding=place),
@@ -111,13 +112,6 @@ def _rollout(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, size
     drawn = count * spec.samples * spec.max_tokens
     work = Work(drawn, drawn + count * width, drawn, width + spec.max_tokens, ("forward",))
     return Program("rollout", draw, (params, *inputs), work)
-
-
-def bytes_per_device(abstract: Any) -> int:
-    """Bytes that a tree of arrays takes on one device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)
-    )
 
 
 def _batch(count: int, sizes: Sizes, stored: tuple[str, ...]) -> Batch:

@@ -1,7 +1,6 @@
 """What a plan is of: an experiment on the devices of a topology that is not here, opened as far as no weights go."""
 
 import dataclasses
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +14,16 @@ from jaxalign.huggingface import folder
 from jaxalign.models.lora import LoRA
 from jaxalign.models.model import Model, Source, split
 from jaxalign.models.pretrained import Pretrained
+from jaxalign.packing import rounded
 from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
+from jaxalign.plan.environment import environment
 from jaxalign.rollout import Sample
 from jaxalign.types import Params
 from jaxalign.weights import Place
 
 RESPONSES = 2
 """Responses of a training group: all pairings make pairs."""
-
-COLUMNS = 32
-"""Rows are made in multiples of so many tokens (`packing.row_shape`)."""
 
 QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -46,11 +44,12 @@ class Sizes:
     @property
     def row(self) -> int:
         """A prompt and its responses, rounded up as rows are."""
-        return -(-(self.prompt + RESPONSES * self.response) // COLUMNS) * COLUMNS
+        return rounded(self.prompt + RESPONSES * self.response)
 
     @property
     def scored(self) -> int:
-        return -(-RESPONSES * self.response // COLUMNS) * COLUMNS
+        """Tokens of the responses, rounded up as they are."""
+        return rounded(RESPONSES * self.response)
 
 
 def sizes_of(experiment: Experiment, model: Model) -> Sizes:
@@ -113,19 +112,10 @@ class Unspoken:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The environment in which libtpu compiles without looking for a TPU, restored afterwards."""
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(QUIET)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    """Libtpu compiles without looking for a TPU, and without its warnings."""
+    with environment(QUIET), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def devices_of(topology: Topology) -> list[jax.Device]:

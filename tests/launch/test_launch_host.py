@@ -135,3 +135,4 @@ def test_a_run_that_vanished_is_lost(ready):
     # The supervisor leads its own process group: nothing else is in it.
     os.killpg(int((kept / "supervisor").read_text()), signal.SIGKILL)
     ready.wait_for("lost")
+    assert not (kept / "code").exists()

@@ -130,6 +130,7 @@ def test_a_watcher_outlives_a_pod_that_goes_while_it_is_set_up(desk):
 def test_a_network_that_fails_for_long_does_not_end_the_watch(desk):
     desk.fake(list=[None] * 10 + ["ACTIVE\n"], status=[states("done", "done")], log=[""])
     desk.run("watch", *RUN)
+    assert desk.steps().count("list") == 11  # ten that failed, and the one that was answered
 
 
 def test_a_mistake_shows_at_the_first_look(desk):

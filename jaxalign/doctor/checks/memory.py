@@ -12,20 +12,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import jax
-import optax
 
+from jaxalign import programs
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.models.decoder import DecoderConfig
-from jaxalign.models.low_rank import trained
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.tuning import tuning
+from jaxalign.packing import rounded
 from jaxalign.rollout import PROMPT_BUCKET, Sample
-from jaxalign.sharding import replicated, row_shards
+from jaxalign.sharding import bytes_per_device, row_shards
 
 GIB = 2**30
-ROW = 32
-"""Rows are rounded up to this many tokens."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +52,20 @@ class Memory:
 
 def training(opened: Opened) -> dict[str, int]:
     """Bytes by part while a fit runs; the policy that it began with is kept beside the one that is trained."""
-    experiment, shapes = opened.experiment, opened.model.abstract()
-    part, places = trained(shapes), trained(opened.shardings)
-    changed = opened.bytes_per_device(part, places)
-    optimizer, _ = experiment.optimizer.build(1)
-    state = jax.eval_shape(optimizer.init, part)
-    placed = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, place: place, state, places, transform_non_params=lambda _: replicated(opened.mesh)
-    )
-    live = experiment.reference.live(experiment.loss.needs)
+    experiment = opened.experiment
+    made = programs.training(experiment, opened.model, opened.mesh, steps=1)
+    changed = bytes_per_device(made.abstract.params)
     # `last` is the policy that the fit began with, and so is the anchor if it is swapped every iteration; in the
     # compute dtype it is a copy all the same.
-    reference = opened.bytes_per_device(trained(jax.eval_shape(opened.model.computing, shapes)), places)
-    copies = [role for role in live if reference < changed or (role != "last" and experiment.swap_every != 1)]
-    on_host = experiment.fit.optimizer_memory == "pinned_host"
+    live = {role: bytes_per_device(kept) for role, kept in made.references.items()}
+    copies = [size for role, size in live.items() if size < changed or (role != "last" and experiment.swap_every != 1)]
     rows, length, scored = row_sizes(opened)
     return {
-        "policy": opened.bytes_per_device(shapes, opened.shardings),
+        "policy": bytes_per_device(opened.policy),
         "trained copy": changed,
         "gradients": changed,
-        "optimizer": 0 if on_host else opened.bytes_per_device(state, placed),
-        "live references": reference * len([role for role in copies if live[role] == "device"]),
+        "optimizer": bytes_per_device(made.abstract.opt_state),
+        "live references": sum(copies),
         "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
         "logits": training_logits(opened, scored),
     }
@@ -83,7 +74,7 @@ def training(opened: Opened) -> dict[str, int]:
 def rollouts(opened: Opened) -> dict[str, int]:
     """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables."""
     config, experiment = opened.model.config, opened.experiment
-    policy = opened.bytes_per_device(opened.model.abstract(), opened.shardings)
+    policy = bytes_per_device(opened.policy)
     specs = [spec for spec in (experiment.rollout, experiment.evaluation.rollout) if isinstance(spec, Sample)]
     if not isinstance(config, DecoderConfig) or not specs:
         return {"policy": policy}
@@ -95,7 +86,10 @@ def rollouts(opened: Opened) -> dict[str, int]:
     head = config.kv_heads * config.head_dim / opened.mesh.shape["tensor"]
     return {
         "policy": policy,
-        "copy for decoding": policy * size // 4,
+        # gathered over the axes that split tokens, still split over tensor
+        "copy for decoding": sum(leaf.size for leaf in jax.tree.leaves(opened.model.abstract()))
+        * size
+        // opened.mesh.shape["tensor"],
         "KV cache": round(rows * columns * 2 * head * config.layers * size),
         "logits": 4 * rows * config.vocab // opened.mesh.shape["tensor"],
     }
@@ -148,15 +142,11 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
     experiment = opened.experiment
     answer = experiment.rollout.max_tokens if isinstance(experiment.rollout, Sample) else 1
     rows = math.ceil(experiment.fit.batch_size / experiment.fit.accumulate / row_shards(opened.mesh))
-    return rows, rounded(longest(opened) + 2 * answer, ROW), rows * rounded(2 * answer, ROW)
+    return rows, rounded(longest(opened) + 2 * answer), rows * rounded(2 * answer)
 
 
 def longest(opened: Opened) -> int:
     return max(len(opened.model.chat.encode(prompt.messages)) for prompt in opened.prompts)
-
-
-def rounded(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 def itemsize(config: DecoderConfig) -> int:
