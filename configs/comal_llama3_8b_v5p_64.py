@@ -28,13 +28,13 @@ import dataclasses
 
 from comal_llama3_8b import experiment as comal
 
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.releases import LLAMA3_8B
 from jaxalign.references.live import Live
-from jaxalign.rollout import Sample
-from jaxalign.samplers import TopP
-from jaxalign.sharding import MeshShape
-from jaxalign.train import Fit
+from jaxalign.rollouts.sample import Sample
+from jaxalign.rollouts.samplers import TopP
+from jaxalign.training.step import Fit
 
 experiment = dataclasses.replace(
     comal,

@@ -15,20 +15,20 @@ where the two paths below say, or give others:
     jaxalign train configs/comal_qwen2_1p5b.py --workdir runs/comal_qwen2 --model.path DIR --prompts.path FILE
 """
 
-from jaxalign.data import BuiltinPrompts, JsonlPrompts
+from jaxalign.data.prompts import BuiltinPrompts, JsonlPrompts
 from jaxalign.evals.drift import Drift
 from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.pretrained import Pretrained
-from jaxalign.optim import AdamW, WarmupLinear
 from jaxalign.oracles.annotators import Brevity, Completeness, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.pairs import BestSecond
-from jaxalign.rollout import Sample
-from jaxalign.samplers import TopP
-from jaxalign.train import Fit
+from jaxalign.rollouts.sample import Sample
+from jaxalign.rollouts.samplers import TopP
+from jaxalign.training.optim import AdamW, WarmupLinear
+from jaxalign.training.step import Fit
 
 experiment = Experiment(
     model=Pretrained("models/qwen2-1.5b", compute_dtype="bfloat16", remat="full"),

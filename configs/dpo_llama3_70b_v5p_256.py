@@ -29,10 +29,10 @@ import dataclasses
 from iter_ipo_llama3_8b_v5p_64 import experiment as small
 
 from jaxalign.losses.dpo import DPO
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.releases import LLAMA3_70B
-from jaxalign.sharding import MeshShape
-from jaxalign.train import Fit
+from jaxalign.training.step import Fit
 
 experiment = dataclasses.replace(
     small,

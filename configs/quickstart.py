@@ -4,19 +4,19 @@ make quickstart            (installs everything, then runs the line below)
 jaxalign train configs/quickstart.py --workdir runs/quickstart
 """
 
-from jaxalign.data import BuiltinPrompts
+from jaxalign.data.prompts import BuiltinPrompts
 from jaxalign.evals.drift import Drift
 from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.pretrained import SmolLM2
-from jaxalign.optim import AdamW, WarmupLinear
 from jaxalign.oracles.annotators import Brevity, Completeness, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.pairs import BestWorst
-from jaxalign.rollout import Sample
-from jaxalign.train import Fit
+from jaxalign.rollouts.sample import Sample
+from jaxalign.training.optim import AdamW, WarmupLinear
+from jaxalign.training.step import Fit
 
 PANEL = Panel(
     (

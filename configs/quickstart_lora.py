@@ -13,7 +13,7 @@ import dataclasses
 from quickstart import experiment as quickstart
 
 from jaxalign.models.lora import LoRA
-from jaxalign.optim import AdamW, WarmupLinear
+from jaxalign.training.optim import AdamW, WarmupLinear
 
 experiment = dataclasses.replace(
     quickstart,

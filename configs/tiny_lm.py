@@ -3,21 +3,21 @@
 jaxalign train configs/tiny_lm.py --workdir runs/tiny_lm
 """
 
-from jaxalign.data import BuiltinPrompts
+from jaxalign.data.prompts import BuiltinPrompts
 from jaxalign.evals.cycles import Cycles
 from jaxalign.evals.drift import Drift
 from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.random_llama import RandomLlama
-from jaxalign.optim import AdamW, WarmupLinear
 from jaxalign.oracles.annotators import Brevity, Coverage, NonRepetition
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.pairs import RandomPair, SoftLabel
-from jaxalign.rollout import Sample
-from jaxalign.sharding import MeshShape
-from jaxalign.train import Fit
+from jaxalign.rollouts.sample import Sample
+from jaxalign.training.optim import AdamW, WarmupLinear
+from jaxalign.training.step import Fit
 
 experiment = Experiment(
     model=RandomLlama(),

@@ -71,7 +71,7 @@ def _overview() -> str:
 
 def run_and_leave() -> None:
     """The console script: leaves without waiting for threads that a failed save may have left behind."""
-    from jaxalign.stop import leave
+    from jaxalign.hosts.stop import leave
 
     leave(main())
 

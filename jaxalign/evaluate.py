@@ -12,8 +12,8 @@ from jaxtyping import Float
 from jaxalign.evals.context import HeldOut
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
-from jaxalign.rundir import Iteration
 from jaxalign.session import Session
+from jaxalign.storage.rundir import Iteration
 from jaxalign.types import Metrics, Params, Preferences, Prompt, Rollouts
 
 SAMPLES_SHOWN = 3

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jaxalign.compiler import FlagSet
-from jaxalign.data import PromptSource
+from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
+from jaxalign.mesh.flags import FlagSet
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.model import Source
-from jaxalign.optim import AdamW, GradientDescent
 from jaxalign.references.cached import Cached
-from jaxalign.rollout import Enumerate, Sample
-from jaxalign.samplers import Greedy
-from jaxalign.sharding import MeshShape
-from jaxalign.train import Fit
+from jaxalign.rollouts.sample import Enumerate, Sample
+from jaxalign.rollouts.samplers import Greedy
+from jaxalign.training.optim import AdamW, GradientDescent
+from jaxalign.training.step import Fit
 from jaxalign.types import Loss, Oracle, Pairing, Reference
 
 

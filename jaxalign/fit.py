@@ -7,16 +7,16 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from jaxalign.checkpoint import FitCheckpoints
-from jaxalign.data import GroupOrder
+from jaxalign.data.order import GroupOrder
 from jaxalign.errors import DataError, Interrupted
-from jaxalign.hosts.rows import on_mesh, rows_here
+from jaxalign.mesh.rows import on_mesh, rows_here
+from jaxalign.mesh.sharding import row_sharding
 from jaxalign.models.low_rank import frozen, join
-from jaxalign.packing import RowShape, pack, row_shape, stack_microbatches
 from jaxalign.programs import Training
 from jaxalign.session import ReferenceLogps, Session
-from jaxalign.sharding import row_sharding
-from jaxalign.train import TrainState, check_finite
+from jaxalign.storage.checkpoint import FitCheckpoints
+from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
+from jaxalign.training.step import TrainState, check_finite
 from jaxalign.types import Batch, Groups, Params, Rollouts
 
 

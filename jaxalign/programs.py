@@ -10,13 +10,13 @@ import jax
 import optax
 from jaxtyping import Array
 
-from jaxalign.compiler import options
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
+from jaxalign.mesh.flags import options
+from jaxalign.mesh.sharding import param_shardings, replicated
 from jaxalign.models.low_rank import trained
 from jaxalign.models.model import Model
-from jaxalign.sharding import param_shardings, replicated
-from jaxalign.train import Fit, Step, TrainState, init_state, make_step
+from jaxalign.training.step import Fit, Step, TrainState, init_state, make_step
 from jaxalign.types import Batch, Params
 
 

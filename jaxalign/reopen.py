@@ -2,11 +2,11 @@
 
 import os
 
+from jaxalign.config.resolved import restore
 from jaxalign.errors import ConfigError
-from jaxalign.record import Recorder
-from jaxalign.resolved import restore
-from jaxalign.rundir import read_run
 from jaxalign.session import Session
+from jaxalign.storage.record import Recorder
+from jaxalign.storage.rundir import read_run
 
 
 def reopen(path: str | os.PathLike[str]) -> Session:

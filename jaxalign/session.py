@@ -18,21 +18,21 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from jaxalign import durable
-from jaxalign.compiler import options
-from jaxalign.data import PromptStream
+from jaxalign.data.order import PromptStream
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment
-from jaxalign.hosts.judging import SharedOracle
-from jaxalign.logps import Scorer
+from jaxalign.judging import SharedOracle
+from jaxalign.mesh.flags import options
+from jaxalign.mesh.sharding import param_shardings, row_shards
 from jaxalign.models.low_rank import frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, on, training
 from jaxalign.progress import Progress, Unseen
-from jaxalign.record import Recorder, Silent
-from jaxalign.rollout import Enumerator, Roller, Share, covers
-from jaxalign.rundir import Iteration, RunDir
-from jaxalign.sharding import param_shardings, row_shards
+from jaxalign.rollouts.sample import Enumerator, Roller, Share, covers
+from jaxalign.storage import durable
+from jaxalign.storage.record import Recorder, Silent
+from jaxalign.storage.rundir import Iteration, RunDir
+from jaxalign.training.logps import Scorer
 from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")

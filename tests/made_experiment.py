@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import pytest
 
-from jaxalign import config
+from jaxalign.config.load import flatten, override
+from jaxalign.config.settings import Unbounded
 from jaxalign.errors import ConfigError
-from jaxalign.settings import Unbounded
 
 HOME = __name__
 """The module that dumps name as the home of the classes below."""
@@ -128,7 +128,7 @@ class Everything:
             yield "steps and loss.eta are both large"
 
 
-LEAVES = config.flatten(Everything())
+LEAVES = flatten(Everything())
 
 
 OWN = '''"""An experiment of its own."""
@@ -168,4 +168,4 @@ def refusal(action: Callable[..., Any], *args: Any) -> list[str]:
 
 
 def refused(*args: str) -> list[str]:
-    return refusal(config.override, Everything(), list(args))
+    return refusal(override, Everything(), list(args))

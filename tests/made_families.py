@@ -12,14 +12,14 @@ import pytest
 from safetensors.numpy import load_file
 from test_packing import groups
 
-from jaxalign.huggingface import Directory, read_json
+from jaxalign.formats.huggingface import Directory, read_json
+from jaxalign.formats.weights import Stored, check
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.family import config_of_hf
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
 from jaxalign.models.random_llama import byte_chat
 from jaxalign.types import Groups, Params, Prompt, Rollouts
-from jaxalign.weights import Stored, check
 
 FOLDER = pathlib.Path(__file__).parent / "goldens" / "families"
 CHECKPOINTS = sorted(path.name for path in FOLDER.iterdir())

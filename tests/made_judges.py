@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from jaxalign.export import export
+from jaxalign.exchange.export import export
 from jaxalign.models.random_llama import RandomLlama
 
 

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
+from jaxalign.mesh.sharding import MeshShape, param_shardings
 from jaxalign.models.model import Model
 from jaxalign.models.random_llama import RandomLlama
-from jaxalign.sharding import MeshShape, param_shardings
 from jaxalign.types import Params
 
 ONE = MeshShape(data=1, fsdp=1, tensor=1).build(jax.devices()[:1])

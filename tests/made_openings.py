@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from jaxalign import config
+from jaxalign.config.load import load, override
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Outcome
 from jaxalign.models.model import Model, split
@@ -26,7 +26,7 @@ SMALL = (
 
 
 def tiny_lm(*overrides: str):
-    return config.override(config.override(config.load(CONFIGS / "tiny_lm.py"), SMALL), overrides)
+    return override(override(load(CONFIGS / "tiny_lm.py"), SMALL), overrides)
 
 
 def opened(tmp_path, *overrides: str, **replaced) -> Opened:

@@ -4,13 +4,12 @@ import pathlib
 
 import pytest
 
-from jaxalign import data
-from jaxalign.data import InlinePrompts, JsonlPrompts
+from jaxalign.data.prompts import InlinePrompts, JsonlPrompts, PromptSet
 from jaxalign.errors import DataError
 from jaxalign.types import Prompt
 
 
-def inline(count: int) -> data.PromptSet:
+def inline(count: int) -> PromptSet:
     return InlinePrompts(tuple(f"Question {number}?" for number in range(count))).open(pathlib.Path("unused"))
 
 
@@ -20,7 +19,7 @@ def written(folder: pathlib.Path, *lines: str | bytes, name: str = "rows.jsonl")
     return path
 
 
-def opened(path: pathlib.Path, **options: object) -> data.PromptSet:
+def opened(path: pathlib.Path, **options: object) -> PromptSet:
     return JsonlPrompts(str(path), **options).open(path.parent / "cache")
 
 
@@ -32,5 +31,5 @@ def refusal(path: pathlib.Path, **options: object) -> str:
     return str(caught.value)
 
 
-def contents(prompts: data.PromptSet) -> list[Prompt]:
+def contents(prompts: PromptSet) -> list[Prompt]:
     return [prompts[index] for index in range(len(prompts))]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxalign.adapter import export_adapter
 from jaxalign.errors import ModelError
+from jaxalign.exchange.peft import export_adapter
 
 Q, DOWN = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight"
 TARGETS = ("q_proj", "down_proj")

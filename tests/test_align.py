@@ -16,15 +16,16 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign import config
 from jaxalign.__main__ import main
 from jaxalign.align import align
+from jaxalign.config.load import load, override, validate
+from jaxalign.config.resolved import dump
 from jaxalign.errors import ConfigError, DataError, Interrupted
 from jaxalign.losses.ipo import IPO
-from jaxalign.record import Recorder, read_metrics
 from jaxalign.reopen import reopen
-from jaxalign.rundir import open_run
 from jaxalign.session import Session
+from jaxalign.storage.record import Recorder, read_metrics
+from jaxalign.storage.rundir import open_run
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -37,12 +38,12 @@ SMALL = (
 
 
 def tiny_lm(*overrides: str):
-    return config.override(config.override(config.load(CONFIGS / "tiny_lm.py"), SMALL), overrides)
+    return override(override(load(CONFIGS / "tiny_lm.py"), SMALL), overrides)
 
 
 def run_here(experiment, workdir, stop_requested=lambda: False):
-    config.validate(experiment)
-    with open_run(workdir, config.dump(experiment)) as run:
+    validate(experiment)
+    with open_run(workdir, dump(experiment)) as run:
         return align(Session(experiment, run, Recorder(run.path), stop_requested))
 
 
@@ -235,7 +236,7 @@ def gaps(experiment, workdir) -> np.ndarray:
 
 
 def three_action(**changes):
-    return dataclasses.replace(config.load(CONFIGS / "games" / "three_action.py"), **changes)
+    return dataclasses.replace(load(CONFIGS / "games" / "three_action.py"), **changes)
 
 
 def test_comal_reaches_the_nash_policy(tmp_path):
@@ -287,7 +288,7 @@ def test_prompts_that_do_not_fit_are_refused_before_compute(tmp_path):
 
 
 def json_prompts(file: pathlib.Path):
-    from jaxalign.data import JsonlPrompts
+    from jaxalign.data.prompts import JsonlPrompts
 
     return JsonlPrompts(str(file))
 
@@ -309,7 +310,7 @@ def test_batches_that_do_not_split_over_the_mesh_are_refused(tmp_path):
 )
 def test_conflicting_settings_are_refused_with_the_reason(overrides, words):
     with pytest.raises(ConfigError, match=words):
-        config.validate(tiny_lm(*overrides))
+        validate(tiny_lm(*overrides))
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -388,8 +389,8 @@ def test_print_config_is_the_resolved_experiment(capsys):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_loads_is_valid_and_survives_its_dump(path):
-    experiment = config.load(path)
-    config.validate(experiment)
-    from jaxalign.resolved import restore
+    experiment = load(path)
+    validate(experiment)
+    from jaxalign.config.resolved import restore
 
-    assert restore(config.dump(experiment)) == experiment
+    assert restore(dump(experiment)) == experiment

@@ -11,8 +11,8 @@ import pytest
 from etils import epath
 from made_artifacts import CONFIG, Small, same, small
 
-from jaxalign import artifact, rundir
 from jaxalign.errors import CheckpointError
+from jaxalign.storage import artifact, rundir
 
 
 class Killed(BaseException):
@@ -85,7 +85,7 @@ KILL = """
 import os, random, signal, sys, time
 import numpy as np
 from etils import epath
-from jaxalign import artifact
+from jaxalign.storage import artifact
 
 root, kills, seed = epath.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 dice = random.Random(seed)

@@ -10,11 +10,11 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxalign import chat, sandbox
 from jaxalign.errors import DataError, ModelError
 from jaxalign.models.pretrained import SmolLM2
 from jaxalign.models.random_llama import TEMPLATE, byte_chat
-from jaxalign.spans import spans
+from jaxalign.text import chat, sandbox
+from jaxalign.text.spans import spans
 
 HELLO = [{"role": "user", "content": "Grüße, 42 ✓"}]
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "goldens" / "smollm2.json").read_text(encoding="utf-8"))

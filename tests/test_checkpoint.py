@@ -12,9 +12,9 @@ import pytest
 from jax.sharding import AxisType
 from made_checkpoints import DATA, META, abstract, assert_same, files_of, grow, params, placed, tiny
 
-from jaxalign import checkpoint, rundir, store
-from jaxalign.checksum import checksum
 from jaxalign.errors import CheckpointError
+from jaxalign.storage import checkpoint, pytree, rundir
+from jaxalign.storage.checksum import checksum
 from jaxalign.types import Params
 
 # A read that Orbax abandoned, because another array could not be read, may end late and complain of its closed loop.
@@ -112,7 +112,7 @@ def test_a_committed_policy_is_not_overwritten(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_save_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "policy" / "state").mkdir(parents=True)
     (tmp_path / "policy.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
-    assert not store.exists(rundir.epath.Path(tmp_path / "policy"))
+    assert not pytree.exists(rundir.epath.Path(tmp_path / "policy"))
     with pytest.raises(CheckpointError, match="no policy is committed"):
         checkpoint.load_policy(tmp_path / "policy", abstract(params()))
     checkpoint.save_policy(tmp_path / "policy", params(), {})

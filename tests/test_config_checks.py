@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from made_experiment import Descent, Everything, Hinge, Squared, WinRate, refusal
 
-from jaxalign import config
+from jaxalign.config.load import validate
+from jaxalign.config.settings import mismatch, name_of
 from jaxalign.errors import ConfigError
-from jaxalign.settings import mismatch, name_of
 
 
 def told(experiment: Everything) -> list[str]:
     """What is said of an experiment, nothing of a valid one."""
     try:
-        config.validate(experiment)
+        validate(experiment)
     except ConfigError as error:
         return str(error).splitlines()
     return []
@@ -65,14 +65,14 @@ def test_wrong_settings_are_named(change: dict[str, Any], line: str | None) -> N
     if line is None:
         assert told(experiment) == []
         return
-    (found,) = refusal(config.validate, experiment)
+    (found,) = refusal(validate, experiment)
     assert found.startswith(line)
     assert len(found) < 160
 
 
 def test_all_faults_in_one_error() -> None:
     wrong = Everything(loss=Squared(eta=-1.0), steps="x", evals=(WinRate(1.5), 3))  # type: ignore[arg-type]
-    assert [line.partition(":")[0] for line in refusal(config.validate, wrong)] == [
+    assert [line.partition(":")[0] for line in refusal(validate, wrong)] == [
         "loss",
         "evals.0.resamples",
         "evals.1",
@@ -83,8 +83,8 @@ def test_all_faults_in_one_error() -> None:
 def test_components_must_be_frozen_and_cannot_own_the_word_type() -> None:
     loose = dataclasses.make_dataclass("Loose", [("size", int, 3)])
     typed = dataclasses.make_dataclass("Typed", [("type", int, 3)], frozen=True)
-    assert refusal(config.validate, Everything(anything=loose()))[0].endswith("Loose is no frozen dataclass")
-    assert "no setting can be called `type`" in refusal(config.validate, Everything(anything=typed()))[0]
+    assert refusal(validate, Everything(anything=loose()))[0].endswith("Loose is no frozen dataclass")
+    assert "no setting can be called `type`" in refusal(validate, Everything(anything=typed()))[0]
 
 
 def test_annotations_have_names() -> None:

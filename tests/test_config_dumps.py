@@ -13,40 +13,41 @@ from hypothesis import strategies as st
 from made_experiment import HOME, OWN, Descent, Everything, Hinge, Nothing, Squared, WinRate
 from made_values import VALUES, few
 
-from jaxalign import config
-from jaxalign.settings import show
+from jaxalign.config.load import help_text, load, override
+from jaxalign.config.resolved import difference, dump, dumps
+from jaxalign.config.settings import show
 
 
 def test_dump_is_json_of_types_and_settings() -> None:
-    dumped = config.dump(Everything())
+    dumped = dump(Everything())
     assert dumped["type"] == f"{HOME}:Everything"
     assert dumped["loss"] == {"type": f"{HOME}:Squared", "eta": 0.1, "label": None}
     assert dumped["evals"][1] == {"type": f"{HOME}:Nothing"}
     assert dumped["optim"]["clip"] == "inf"
     assert (dumped["mode"], dumped["folder"], dumped["modes"]) == ("FAST", "runs/x", ["SLOW"])
-    assert json.loads(config.dumps(Everything())) == dumped
-    assert config.dumps(Everything()).endswith("}\n")
+    assert json.loads(dumps(Everything())) == dumped
+    assert dumps(Everything()).endswith("}\n")
 
 
 @few
 @given(st.data())
 def test_dumps_tell_values_apart_and_nothing_else(data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(set(VALUES) - {"limits", "free"})))
-    one, other = (config.override(Everything(), [f"--{path}={show(data.draw(VALUES[path]))}"]) for _ in range(2))
-    assert (config.dumps(one) == config.dumps(other)) or one != other
-    assert bool(config.difference(config.dump(one), config.dump(other))) == (one != other)
+    one, other = (override(Everything(), [f"--{path}={show(data.draw(VALUES[path]))}"]) for _ in range(2))
+    assert (dumps(one) == dumps(other)) or one != other
+    assert bool(difference(dump(one), dump(other))) == (one != other)
 
 
 def test_mappings_and_sets_dump_in_one_order() -> None:
     one = Everything(limits={"a": 1.0, "b": 2.0}, anything=frozenset(string.ascii_letters))
     other = Everything(limits={"b": 2.0, "a": 1.0}, anything=frozenset(reversed(string.ascii_letters)))
-    assert config.dumps(one) == config.dumps(other)
+    assert dumps(one) == dumps(other)
 
 
 def test_dumps_are_the_same_in_any_process(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
-    program = f"from jaxalign import config; print(config.dumps(config.load({str(file)!r})), end='')"
+    program = f"from jaxalign import config; print(dumps(load({str(file)!r})), end='')"
     runs = [
         subprocess.run(
             [sys.executable, "-c", program],
@@ -57,7 +58,7 @@ def test_dumps_are_the_same_in_any_process(tmp_path: Path) -> None:
         )
         for seed in ("1", "2")
     ]
-    assert runs[0].stdout == runs[1].stdout == config.dumps(config.load(file)).encode()
+    assert runs[0].stdout == runs[1].stdout == dumps(load(file)).encode()
 
 
 SECRETS = ["hf_abcdefghijklmnop1234", "sk-abcdefghijklmnop1234", "Bearer abcdef123456", "https://me:pass@host/x"]
@@ -66,7 +67,7 @@ SECRETS = ["hf_abcdefghijklmnop1234", "sk-abcdefghijklmnop1234", "Bearer abcdef1
 @pytest.mark.parametrize("secret", SECRETS)
 def test_values_that_look_like_secrets_are_redacted(secret: str) -> None:
     experiment = Everything(name=f"x {secret}", words=(secret,), free={"k": secret}, anything=Path(secret))
-    shown = config.dumps(experiment) + config.help_text(experiment, "nowhere.py")
+    shown = dumps(experiment) + help_text(experiment, "nowhere.py")
     assert "abcdef" not in shown
     assert "pass@" not in shown
     assert "[redacted]" in shown
@@ -75,19 +76,19 @@ def test_values_that_look_like_secrets_are_redacted(secret: str) -> None:
 @pytest.mark.parametrize("name", ["token", "hf_token", "api_key", "apiKey", "password", "client_secret", "API-KEY"])
 def test_values_under_secret_names_are_redacted(name: str) -> None:
     experiment = Everything(free={name: "hush", "inner": {name: ["hush"]}, f"{name}s": {"k": "hush"}})
-    assert "hush" not in config.dumps(experiment)
-    assert "hush" not in config.help_text(experiment, "nowhere.py")
+    assert "hush" not in dumps(experiment)
+    assert "hush" not in help_text(experiment, "nowhere.py")
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "eos_token", "tokenizer", "api_key_env", "token_file", "secretary"])
 def test_names_that_only_resemble_secrets_are_kept(name: str) -> None:
     value: Any = 128 if name == "max_tokens" else "value"
-    assert config.dump(Everything(free={name: value}))["free"] == {name: value}
+    assert dump(Everything(free={name: value}))["free"] == {name: value}
 
 
 def differences(now: Everything, ignore: tuple[str, ...] = ()) -> list[str]:
-    run = json.loads(config.dumps(Everything()))
-    return config.difference(run, config.dump(now), ignore)
+    run = json.loads(dumps(Everything()))
+    return difference(run, dump(now), ignore)
 
 
 def test_the_same_config_has_no_differences() -> None:
@@ -115,10 +116,10 @@ def test_another_type_is_one_difference() -> None:
 
 
 def test_new_and_dropped_settings_are_differences() -> None:
-    assert config.difference({"type": "a:B", "x": 1}, {"type": "a:B", "y": True}) == [
+    assert difference({"type": "a:B", "x": 1}, {"type": "a:B", "y": True}) == [
         "y: absent in the run, true now",
         "x: 1 in the run, absent now",
     ]
-    assert config.difference({"x": 1}, {"x": True}) == ["x: 1 in the run, true now"]
-    assert config.difference({"x": 1}, {"x": 1.0}) == []
-    assert config.difference({"type": "a:B"}, {"type": "a:C"}) == ["experiment: a:B in the run, a:C now"]
+    assert difference({"x": 1}, {"x": True}) == ["x: 1 in the run, true now"]
+    assert difference({"x": 1}, {"x": 1.0}) == []
+    assert difference({"type": "a:B"}, {"type": "a:C"}) == ["experiment: a:B in the run, a:C now"]

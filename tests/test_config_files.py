@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from made_experiment import OWN, refusal
 
-from jaxalign import config
-from jaxalign.overrides import Leaf
+from jaxalign.config.load import flatten, help_text, load, override, validate
+from jaxalign.config.overrides import Leaf
+from jaxalign.config.resolved import difference, dump
 
 LOOSE = "import dataclasses\n@dataclasses.dataclass\nclass Loose:\n    size: int = 3\nexperiment = Loose()"
 
@@ -26,12 +27,12 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_file_defines_its_own_classes(write: Callable[..., Path]) -> None:
-    experiment = config.load(write("own.py", OWN))
-    config.validate(experiment)
-    assert config.flatten(experiment)["part.size"] == Leaf(3, int, "how large")
-    assert config.dump(experiment)["part"]["type"] == "own:Part"
-    assert config.override(experiment, ["--part.size", "4"]).part.size == 4
-    assert "An experiment of its own." in config.help_text(experiment, write("own.py", OWN))
+    experiment = load(write("own.py", OWN))
+    validate(experiment)
+    assert flatten(experiment)["part.size"] == Leaf(3, int, "how large")
+    assert dump(experiment)["part"]["type"] == "own:Part"
+    assert override(experiment, ["--part.size", "4"]).part.size == 4
+    assert "An experiment of its own." in help_text(experiment, write("own.py", OWN))
 
 
 def test_forks_import_their_neighbours(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -40,14 +41,12 @@ def test_forks_import_their_neighbours(write: Callable[..., Path], tmp_path: Pat
         "fork.py",
         "import dataclasses\nfrom own import experiment as base\nexperiment = dataclasses.replace(base, name='f')",
     )
-    fork = config.load(write("second.py", "from fork import experiment"))
-    config.validate(fork)
+    fork = load(write("second.py", "from fork import experiment"))
+    validate(fork)
     assert fork.name == "f"
-    assert config.dump(fork)["type"] == "own:Whole"
-    assert config.difference(config.dump(config.load(tmp_path / "own.py")), config.dump(fork)) == [
-        'name: "own" in the run, "f" now'
-    ]
-    assert config.flatten(fork)["part.size"].doc == "how large"
+    assert dump(fork)["type"] == "own:Whole"
+    assert difference(dump(load(tmp_path / "own.py")), dump(fork)) == ['name: "own" in the run, "f" now']
+    assert flatten(fork)["part.size"].doc == "how large"
     assert not {"own", "fork", "second"} & set(sys.modules)
     assert not list(tmp_path.rglob("__pycache__"))
 
@@ -56,14 +55,14 @@ def test_configs_of_one_name_stay_apart(write: Callable[..., Path]) -> None:
     loaded = []
     for folder, size in (("one", 1), ("two", 2), ("one", 3)):
         write(f"{folder}/own.py", OWN.replace("size: int = 3", f"size: int = {size}"))
-        loaded.append(config.load(write(f"{folder}/fork.py", "from own import experiment")))
+        loaded.append(load(write(f"{folder}/fork.py", "from own import experiment")))
     assert [item.part.size for item in loaded] == [1, 2, 3]
-    assert [config.flatten(item)["part.size"].annotation for item in loaded] == [int, int, int]
+    assert [flatten(item)["part.size"].annotation for item in loaded] == [int, int, int]
 
 
 def test_neighbours_never_hide_the_standard_library(write: Callable[..., Path]) -> None:
     write("colorsys.py", "raise RuntimeError('wrong module')")
-    assert config.load(write("own.py", f"import colorsys\n{OWN.replace('from __future__ import annotations', '')}"))
+    assert load(write("own.py", f"import colorsys\n{OWN.replace('from __future__ import annotations', '')}"))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_neighbours_never_hide_the_standard_library(write: Callable[..., Path]) 
 )
 def test_broken_files_are_named_with_their_line(write: Callable[..., Path], source: str | bytes, message: str) -> None:
     before = set(sys.modules), list(sys.meta_path)
-    (line, *_) = refusal(config.load, write("bad.py", source))
+    (line, *_) = refusal(load, write("bad.py", source))
     assert re.search(message, line)
     assert not {name for name in set(sys.modules) - before[0] if name.startswith("bad")} or "experiment" in line
     assert sys.meta_path == before[1]
@@ -95,11 +94,11 @@ def test_broken_files_are_named_with_their_line(write: Callable[..., Path], sour
 
 def test_an_error_in_a_neighbour_names_the_neighbour(write: Callable[..., Path]) -> None:
     write("base.py", "\n1 / 0")
-    assert re.search(r"base\.py:2: ZeroDivisionError", refusal(config.load, write("fork.py", "import base"))[0])
+    assert re.search(r"base\.py:2: ZeroDivisionError", refusal(load, write("fork.py", "import base"))[0])
     write("base.py", "\n1 +")
-    assert re.search(r"base\.py:2: SyntaxError", refusal(config.load, write("fork.py", "import base"))[0])
+    assert re.search(r"base\.py:2: SyntaxError", refusal(load, write("fork.py", "import base"))[0])
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    assert refusal(config.load, tmp_path / "no.py") == [f"{tmp_path / 'no.py'}: no such config file"]
-    assert refusal(config.load, tmp_path) == [f"{tmp_path}: is a folder, not a config file"]
+    assert refusal(load, tmp_path / "no.py") == [f"{tmp_path / 'no.py'}: no such config file"]
+    assert refusal(load, tmp_path) == [f"{tmp_path}: is a folder, not a config file"]

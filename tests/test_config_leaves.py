@@ -7,9 +7,9 @@ from typing import Any
 
 from made_experiment import HOME, LEAVES, Everything, Hinge, WinRate, refusal
 
-from jaxalign import config
-from jaxalign.overrides import Leaf
-from jaxalign.settings import Unbounded, name_of
+from jaxalign.config.load import flatten, help_text
+from jaxalign.config.overrides import Leaf
+from jaxalign.config.settings import Unbounded, name_of
 
 
 def test_every_field_is_a_leaf_or_holds_leaves() -> None:
@@ -32,7 +32,7 @@ def test_leaves_have_value_annotation_and_description() -> None:
     assert LEAVES["loss.eta"] == Leaf(0.1, float, "weight of the KL, in 1/nats")
     assert LEAVES["evals.0.resamples"] == Leaf(100, int, "bootstrap resamples")
     assert LEAVES["optim.clip"].annotation == Unbounded
-    hinge = config.flatten(Everything(loss=Hinge()))
+    hinge = flatten(Everything(loss=Hinge()))
     assert hinge["loss.eta"].doc == LEAVES["loss.eta"].doc
     assert hinge["loss.slope"].doc == "of the hinge"
     assert hinge["loss.eta"].value == 1.0
@@ -40,24 +40,24 @@ def test_leaves_have_value_annotation_and_description() -> None:
 
 def test_description_is_empty_without_source() -> None:
     made = dataclasses.make_dataclass("Made", [("size", int, 3)], frozen=True)
-    assert config.flatten(made()) == {"size": Leaf(3, int, "")}
-    assert "--size int = 3" in config.help_text(made(), "nowhere.py")
+    assert flatten(made()) == {"size": Leaf(3, int, "")}
+    assert "--size int = 3" in help_text(made(), "nowhere.py")
 
 
 def test_paths_that_collide_are_refused() -> None:
     wrong = Everything(named={"a": WinRate(), "a.resamples": WinRate()})
-    assert "named.a.resamples: two settings have this path" in refusal(config.flatten, wrong)[0]
+    assert "named.a.resamples: two settings have this path" in refusal(flatten, wrong)[0]
 
 
 def test_unresolvable_annotation_names_the_class() -> None:
     made = dataclasses.make_dataclass("Made", [("size", "Unknown", 3)], frozen=True)
-    assert re.search(r"Made: an annotation cannot be resolved: .*Unknown", refusal(config.flatten, made())[0])
+    assert re.search(r"Made: an annotation cannot be resolved: .*Unknown", refusal(flatten, made())[0])
 
 
 def test_help_mentions_every_leaf_and_component(tmp_path: Path) -> None:
     file = tmp_path / "lab.py"
     file.write_text(f'"""A lab note.\n\nOne\nparagraph.\n\n    as laid out\n    in lines\n\n{"word " * 60}\n"""\n')
-    shown = config.help_text(Everything(name="n" * 300, words=("w" * 30,) * 20), file)
+    shown = help_text(Everything(name="n" * 300, words=("w" * 30,) * 20), file)
     assert max(map(len, shown.splitlines())) <= 100
     assert "\nA lab note.\n\nOne paragraph.\n\n    as laid out\n    in lines\n\nword word" in shown
     for path, leaf in LEAVES.items():

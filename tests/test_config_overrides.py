@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 from made_experiment import LEAVES, Everything, Mode, refused
 from made_values import VALUES, few, number
 
-from jaxalign import config
+from jaxalign.config.load import flatten, override
+from jaxalign.config.overrides import Leaf, read
+from jaxalign.config.resolved import dumps
+from jaxalign.config.settings import mismatch, parse, show
 from jaxalign.errors import ConfigError
-from jaxalign.overrides import Leaf, read
-from jaxalign.settings import mismatch, parse, show
 
 
 def test_every_leaf_overridden_with_its_own_text_is_the_identity() -> None:
     experiment = Everything()
     for path, leaf in LEAVES.items():
         for args in ([f"--{path}={show(leaf.value)}"], [f"--{path}", show(leaf.value)]):
-            assert config.override(experiment, args) == experiment
+            assert override(experiment, args) == experiment
     everything = [f"--{path}={show(leaf.value)}" for path, leaf in LEAVES.items()]
-    assert config.dumps(config.override(experiment, everything)) == config.dumps(experiment)
+    assert dumps(override(experiment, everything)) == dumps(experiment)
 
 
 @few
@@ -30,7 +31,7 @@ def test_every_leaf_overridden_with_its_own_text_is_the_identity() -> None:
 def test_any_value_survives_as_text(data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(VALUES)))
     value = data.draw(VALUES[path])
-    changed = config.flatten(config.override(Everything(), [f"--{path}={show(value)}"]))
+    changed = flatten(override(Everything(), [f"--{path}={show(value)}"]))
     assert changed[path].value == value
     assert type(changed[path].value) is type(value)
     assert {name: leaf.value for name, leaf in changed.items() if name != path} == {
@@ -106,7 +107,7 @@ def test_text_is_refused_or_gives_what_the_annotation_allows(path: str, typed: s
     ],
 )
 def test_text_to_value(args: list[str], path: str, value: Any) -> None:
-    found = config.flatten(config.override(Everything(), args))[path].value
+    found = flatten(override(Everything(), args))[path].value
     assert found == value
     assert type(found) is type(value)
 
@@ -183,7 +184,7 @@ def test_components_are_chosen_in_the_file(path: str) -> None:
 
 def test_absent_component_is_refused_but_stays_none() -> None:
     assert refused("--absent", "Descent") == ['absent: expected a Descent or none, got "Descent"']
-    assert config.override(Everything(), ["--absent", "none"]) == Everything()
+    assert override(Everything(), ["--absent", "none"]) == Everything()
 
 
 def test_all_problems_at_once() -> None:
@@ -210,11 +211,11 @@ def test_constructor_refusals_carry_the_path() -> None:
 
 def test_untouched_parts_are_the_same_objects() -> None:
     before = Everything()
-    after = config.override(before, ["--loss.eta", "7"])
+    after = override(before, ["--loss.eta", "7"])
     assert after.optim is before.optim
     assert after.evals is before.evals
     assert before == Everything()
-    assert config.override(before, []) is before
+    assert override(before, []) is before
 
 
 def test_nothing_typed_is_executed(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_nothing_typed_is_executed(tmp_path: Path) -> None:
     for path in LEAVES:
         for typed in (f"open({str(trap)!r}, 'w')", f"(open({str(trap)!r}, 'w'),)", f"{{open({str(trap)!r}, 'w')}}"):
             try:
-                config.override(Everything(), [f"--{path}={typed}"])
+                override(Everything(), [f"--{path}={typed}"])
             except ConfigError:
                 continue
     assert not trap.exists()

@@ -14,15 +14,16 @@ from safetensors.numpy import load, save
 from test_gguf_tokenizer import fields_of
 from test_gguf_tokenizer import write as write_vocabulary
 
-from jaxalign import chat, gguf_tokenizer, safetensors_stream
 from jaxalign.errors import JaxalignError, ModelError
-from jaxalign.export import export
-from jaxalign.gguf import GgufFile
-from jaxalign.huggingface import Directory
+from jaxalign.exchange.export import export
+from jaxalign.formats import safetensors_stream
+from jaxalign.formats.gguf import GgufFile
+from jaxalign.formats.huggingface import Directory
+from jaxalign.formats.safetensors_stream import SafetensorsFile
+from jaxalign.formats.weights import Tensor
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.random_llama import RandomLlama
-from jaxalign.safetensors_stream import SafetensorsFile
-from jaxalign.weights import Tensor
+from jaxalign.text import chat, gguf_tokenizer
 
 MODEL = RandomLlama(layers=1).open()
 ANY = Tensor(("x",), "x", "x")

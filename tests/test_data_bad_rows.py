@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from made_prompts import opened, refusal, written
 
-from jaxalign import jsonl
+from jaxalign.data import jsonl
 from jaxalign.errors import DataError
 
 GOOD = '{"prompt": "Why?"}'

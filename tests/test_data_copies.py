@@ -10,8 +10,8 @@ import pytest
 import tensorflow_datasets as tfds
 from made_prompts import contents, opened, written
 
-from jaxalign import tfds_store
-from jaxalign.data import BuiltinPrompts, TfdsPrompts
+from jaxalign.data import tfds_store
+from jaxalign.data.prompts import BuiltinPrompts, TfdsPrompts
 from jaxalign.errors import DataError
 from jaxalign.types import Prompt
 
@@ -31,7 +31,7 @@ def test_the_second_of_two_writers_keeps_the_first_copy(tmp_path: pathlib.Path):
 def test_processes_converting_at_once_all_end_well(tmp_path: pathlib.Path):
     program = (
         "import pathlib, sys, time\n"
-        "from jaxalign.data import BuiltinPrompts\n"
+        "from jaxalign.data.prompts import BuiltinPrompts\n"
         "import tensorflow_datasets\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "(folder / f'ready-{sys.argv[2]}').touch()\n"

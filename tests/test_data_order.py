@@ -9,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from made_prompts import inline
 
-from jaxalign import data
-from jaxalign.data import GroupOrder, InlinePrompts, PromptStream
+from jaxalign.data.order import GroupOrder, Order, PromptStream
+from jaxalign.data.prompts import InlinePrompts
 from jaxalign.errors import DataError
 from jaxalign.types import Prompt
 
@@ -45,7 +45,7 @@ def test_neighbouring_seeds_share_no_epoch():
     [PromptStream(inline(20), seed=1), GroupOrder(count=38, size=5, epochs=3, seed=1)],
     ids=["prompts", "groups"],
 )
-def test_iteration_resumes_exactly_at_every_cut_of_24(order: data.Order):
+def test_iteration_resumes_exactly_at_every_cut_of_24(order: Order):
     """Across epochs too (of 20 prompts and of 8 batches), through JSON, and equal to random access."""
     whole = [next_of(order[index]) for index in range(24)]
     iterator = order.iterator()

@@ -14,12 +14,12 @@ import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 from made_prompts import contents, inline, opened, written
 
-from jaxalign import data, jsonl, tfds_store
-from jaxalign.data import BuiltinPrompts, InlinePrompts, JsonlPrompts, TfdsPrompts
+from jaxalign.data import jsonl, tfds_store
+from jaxalign.data.prompts import BuiltinPrompts, InlinePrompts, JsonlPrompts, PromptSource, TfdsPrompts
 from jaxalign.errors import DataError
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.random_llama import RandomLlama
-from jaxalign.rollout import Sample
-from jaxalign.sharding import MeshShape
+from jaxalign.rollouts.sample import Sample
 from jaxalign.types import Prompt
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1).filter(str.strip)
@@ -151,7 +151,7 @@ def test_sources_say_what_is_wrong_with_their_settings():
         "text_field and messages_field are both empty",
     ]
     for source in (JsonlPrompts("x"), BuiltinPrompts(), TfdsPrompts("x", limit=1), InlinePrompts(("a",))):
-        assert isinstance(source, data.PromptSource)
+        assert isinstance(source, PromptSource)
         assert hash(source) == hash(dataclasses.replace(source))
     assert list(BuiltinPrompts(limit=-1).problems())
     assert list(TfdsPrompts("x", limit=-1).problems())

@@ -7,8 +7,7 @@ import re
 from made_openings import CONFIGS, SMALL
 
 from jaxalign.__main__ import main
-from jaxalign.doctor.examine import every_check
-from jaxalign.doctor.outcome import Check
+from jaxalign.doctor.examine import Check, every_check
 
 
 def test_discovers_every_check():

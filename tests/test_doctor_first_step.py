@@ -6,7 +6,7 @@ import math
 import pytest
 from made_openings import CONFIGS, by_name, turning
 
-from jaxalign import config
+from jaxalign.config.load import load, override
 from jaxalign.doctor.checks.decoding import Decoding
 from jaxalign.doctor.checks.first_step import FirstStep, Seen
 from jaxalign.doctor.checks.row import Row
@@ -20,7 +20,7 @@ SHORT = ("--model.layers", "1", "--rollout.samples", "2", "--rollout.max_tokens"
 
 def short(tmp_path, *overrides: str, **replaced) -> Opened:
     """Less to compile."""
-    experiment = config.override(config.override(config.load(CONFIGS / "tiny_lm.py"), SHORT), overrides)
+    experiment = override(override(load(CONFIGS / "tiny_lm.py"), SHORT), overrides)
     return Opened(dataclasses.replace(experiment, **replaced), tmp_path, 8)
 
 

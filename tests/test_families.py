@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from made_families import PAD, PROMPT, assert_close, continued, each, loaded, paired, scores
 
-from jaxalign.logps import token_logps
-from jaxalign.packing import RowShape, pack
+from jaxalign.training.logps import token_logps
+from jaxalign.training.rows import RowShape, pack
 
 
 @each

@@ -10,17 +10,17 @@ import pytest
 from made_families import CHECKPOINTS, FOLDER, config_of, each, opened
 
 from jaxalign.errors import ModelError
-from jaxalign.gguf import GgufFile
-from jaxalign.huggingface import read_json
-from jaxalign.models.decoder import DecoderConfig, Layer
+from jaxalign.formats.gguf import GgufFile
+from jaxalign.formats.huggingface import read_json
+from jaxalign.formats.weights import leaf, load
+from jaxalign.models.decoder import DecoderConfig, InGguf, Layer
 from jaxalign.models.experts import Mixture
-from jaxalign.models.family import InGguf, config_of_gguf, config_of_hf, families
+from jaxalign.models.family import config_of_gguf, config_of_hf, families
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.gguf_shape import DIVISORS
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Linear, Llama3, Rope
 from jaxalign.types import Params
-from jaxalign.weights import leaf, load
 
 FILE = pathlib.Path("config.json")
 

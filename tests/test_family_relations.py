@@ -12,15 +12,15 @@ from made_families import PAD, PROMPT, assert_close, config_of, continued, each,
 from made_models import mesh, place
 
 from jaxalign.errors import ModelError
-from jaxalign.logps import logp_sums
+from jaxalign.mesh.sharding import RULES, row_sharding
 from jaxalign.models.decoder import Layer
 from jaxalign.models.experts import Experts, Mixture
 from jaxalign.models.random_model import RandomModel
 from jaxalign.models.rope import Linear, Llama3, Rope
-from jaxalign.packing import RowShape, pack
-from jaxalign.rollout import generate
-from jaxalign.samplers import Temperature
-from jaxalign.sharding import RULES, row_sharding
+from jaxalign.rollouts.sample import generate
+from jaxalign.rollouts.samplers import Temperature
+from jaxalign.training.logps import logp_sums
+from jaxalign.training.rows import RowShape, pack
 
 
 @each

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from made_checkpoints import META, abstract, assert_same, files_of, grow, params, tiny
 
-from jaxalign import checkpoint, rundir, store
 from jaxalign.errors import CheckpointError
+from jaxalign.storage import checkpoint, pytree, rundir
 from jaxalign.types import Params
 
 # A read that Orbax abandoned, because another array could not be read, may end late and complain of its closed loop.
@@ -73,7 +73,7 @@ def test_arrays_may_be_donated_while_they_are_saved(tmp_path: Path) -> None:
             state = advance(advance(state))
             jax.block_until_ready(state)
     for step in range(1, 4):
-        found, _ = store.load(rundir.epath.Path(tmp_path / "fit" / f"{step:08d}"), wanted, ("data", "meta"), step)
+        found, _ = pytree.load(rundir.epath.Path(tmp_path / "fit" / f"{step:08d}"), wanted, ("data", "meta"), step)
         assert_same(found, expected)
         expected = jax.tree.map(lambda x: x * np.uint32(9) + np.uint32(4), expected)
 
@@ -205,7 +205,7 @@ KILL = """
 import os, random, signal, sys, time
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax, jax.numpy as jnp
-from jaxalign import checkpoint
+from jaxalign.storage import checkpoint
 from jaxalign.checksum import checksum
 
 root, kills, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

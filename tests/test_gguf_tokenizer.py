@@ -7,9 +7,9 @@ import gguf
 import pytest
 import tokenizers
 
-from jaxalign import gguf_tokenizer
 from jaxalign.errors import ModelError
-from jaxalign.gguf import GgufFile
+from jaxalign.formats.gguf import GgufFile
+from jaxalign.text import gguf_tokenizer
 
 CHATS = json.loads((pathlib.Path(__file__).parent / "goldens" / "chats.json").read_text(encoding="utf-8"))
 CONTROL, NORMAL, UNKNOWN, BYTE = 3, 1, 2, 6

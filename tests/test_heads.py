@@ -135,7 +135,7 @@ def test_what_is_no_judge_is_refused_by_name(scalar, skew, tmp_path, key):
     with pytest.raises(DataError, match="row 0 has 600 tokens"):
         open_classifier(str(scalar))([[5] * 600])
     model = RandomLlama().open()
-    from jaxalign.export import export
+    from jaxalign.exchange.export import export
 
     export(model, model.load(), tmp_path / "plain")
     with pytest.raises(ModelError, match="not that of a sequence classifier"):

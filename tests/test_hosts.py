@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 from made_hosts import together
 
-from jaxalign import artifact, rundir
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.fit import make_batch, row_tokens
 from jaxalign.hosts.group import ALONE, Hosts
-from jaxalign.hosts.judging import SharedOracle
-from jaxalign.hosts.rows import on_mesh, own_rows, rows_here, rows_on
+from jaxalign.judging import SharedOracle
+from jaxalign.mesh.rows import on_mesh, own_rows, rows_here, rows_on
+from jaxalign.mesh.sharding import MeshShape, replicated, row_sharding
 from jaxalign.oracles.annotators import Brevity, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
-from jaxalign.packing import row_shape
 from jaxalign.pairs import RandomPair
 from jaxalign.progress import Progress, Unseen
-from jaxalign.record import Recorder, Silent, open_recorder
-from jaxalign.rollout import Share, covers
+from jaxalign.rollouts.sample import Share, covers
 from jaxalign.session import ReferenceLogps
-from jaxalign.sharding import MeshShape, replicated, row_sharding
+from jaxalign.storage import artifact, rundir
+from jaxalign.storage.record import Recorder, Silent, open_recorder
+from jaxalign.training.rows import row_shape
 from jaxalign.types import Preferences, Rollouts
 
 CONFIG = {"seed": 0}

@@ -21,13 +21,13 @@ from made_models import mesh, shardings
 from safetensors.numpy import save_file
 from test_weights import write_gguf
 
-from jaxalign import native, safetensors_stream, stacking, weights
 from jaxalign.__main__ import main
 from jaxalign.errors import ModelError
-from jaxalign.export import documents as export_documents
-from jaxalign.export import export
-from jaxalign.huggingface import Directory
-from jaxalign.importing import import_model, parameter
+from jaxalign.exchange.export import documents as export_documents
+from jaxalign.exchange.export import export
+from jaxalign.exchange.importing import import_model, parameter
+from jaxalign.formats import native, safetensors_stream, stacking, weights
+from jaxalign.formats.huggingface import Directory
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.random_llama import RandomLlama, byte_chat
 from jaxalign.models.tabular import TabularPolicy

@@ -8,13 +8,13 @@ import jax
 import pytest
 from made_hosts import Memory
 
-from jaxalign import rundir
 from jaxalign.__main__ import main
 from jaxalign.errors import ConfigError
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.hosts.join import Joining, gpus_of_task, joined
 from jaxalign.hosts.watch import Failure, ProcessLost, Watch
-from jaxalign.record import Silent
+from jaxalign.storage import rundir
+from jaxalign.storage.record import Silent
 
 CONFIG = {"seed": 0}
 KEY = jax.random.key(0)

@@ -12,13 +12,13 @@ import pytest
 from etils import epath
 from made_artifacts import CONFIG
 
-from jaxalign import lock, rundir
 from jaxalign.errors import CheckpointError
+from jaxalign.storage import lock, rundir
 
 HOLD = """
 import sys, time
 from etils import epath
-from jaxalign import lock
+from jaxalign.storage import lock
 held = lock.RunLock(epath.Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

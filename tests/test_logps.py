@@ -10,8 +10,8 @@ import pytest
 from made_models import MESHES, ONE, mesh, place, tiny
 from test_packing import groups, rollouts
 
-from jaxalign.logps import Scorer, logp_sums, one_group_a_prompt, token_logps
-from jaxalign.packing import RowShape, pack
+from jaxalign.training.logps import Scorer, logp_sums, one_group_a_prompt, token_logps
+from jaxalign.training.rows import RowShape, pack
 from jaxalign.types import GroupLogps, Groups, Rollouts
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}

@@ -11,22 +11,23 @@ import pytest
 from made_models import mesh, nudged, shardings
 from safetensors.numpy import load_file
 
-from jaxalign import config
 from jaxalign.__main__ import main
-from jaxalign.adapter import factors
 from jaxalign.align import align
+from jaxalign.config.load import load, override, validate
+from jaxalign.config.resolved import dump
 from jaxalign.errors import Interrupted, ModelError
-from jaxalign.export import export
+from jaxalign.exchange.export import export
+from jaxalign.exchange.peft import factors
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import dense, dropped, frozen, is_low_rank, join, switched_off, trained
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.quantised import NF4, quantise
 from jaxalign.models.random_llama import RandomLlama
-from jaxalign.record import Recorder
 from jaxalign.references.live import Live
 from jaxalign.reopen import reopen
-from jaxalign.rundir import open_run
 from jaxalign.session import Session
+from jaxalign.storage.record import Recorder
+from jaxalign.storage.rundir import open_run
 
 BASE = RandomLlama(tied=False, context=64)
 TINY_LM = pathlib.Path(__file__).parents[1] / "configs" / "tiny_lm.py"
@@ -222,13 +223,13 @@ def experiment(**changes):
         *("--evaluation.rollout.batch_size", "8", "--evaluation.prompts.limit", "8", "--fit.batch_size", "8"),
         *("--fit.checkpoint_every", "1", "--mesh.fsdp", "1"),
     )
-    found = config.override(config.load(TINY_LM), small)
+    found = override(load(TINY_LM), small)
     return dataclasses.replace(found, **{"model": LoRA(found.model, rank=4, dropout=0.1), **changes})
 
 
 def run_here(experiment, workdir, stop_requested=lambda: False):
-    config.validate(experiment)
-    with open_run(workdir, config.dump(experiment)) as run:
+    validate(experiment)
+    with open_run(workdir, dump(experiment)) as run:
         return align(Session(experiment, run, Recorder(run.path), stop_requested))
 
 

@@ -13,23 +13,23 @@ from made_models import ONE, nudged
 from test_packing import groups
 from test_packing import rollouts as some_rollouts
 
-from jaxalign import config
+from jaxalign.config.load import load
 from jaxalign.experiment import Experiment
 from jaxalign.losses.inpo import INPO
+from jaxalign.mesh.sharding import MESH_AXES, RULES, MeshShape, param_shardings, row_sharding
 from jaxalign.models.experts import Mixture
 from jaxalign.models.model import Model
 from jaxalign.models.random_model import RandomModel
 from jaxalign.ops.attention import dispatch
 from jaxalign.ops.linear_logp import sharded
 from jaxalign.ops.linear_logp.tuning import tuning
-from jaxalign.optim import AdamW, WarmupLinear
-from jaxalign.packing import RowShape, pack, stack_microbatches
 from jaxalign.programs import training
 from jaxalign.references.live import Live
-from jaxalign.rollout import generate
-from jaxalign.samplers import Temperature
-from jaxalign.sharding import MESH_AXES, RULES, MeshShape, param_shardings, row_sharding
-from jaxalign.train import Fit, TrainState
+from jaxalign.rollouts.sample import generate
+from jaxalign.rollouts.samplers import Temperature
+from jaxalign.training.optim import AdamW, WarmupLinear
+from jaxalign.training.rows import RowShape, pack, stack_microbatches
+from jaxalign.training.step import Fit, TrainState
 from jaxalign.types import Params, Rollouts
 
 FIELDS = {"slice": "slices"}
@@ -67,7 +67,7 @@ def opened(kind: str) -> Model:
 
 
 def experiment_of(sizes: dict[str, int], fit: Fit, reference: Live) -> Experiment:
-    made = config.load(Path(__file__).parents[1] / "configs" / "tiny_lm.py")
+    made = load(Path(__file__).parents[1] / "configs" / "tiny_lm.py")
     return dataclasses.replace(
         made,
         loss=INPO(eta=0.2, tau=0.05),

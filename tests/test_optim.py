@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxalign.optim import AdamW, GradientDescent, WarmupCosine, WarmupLinear
+from jaxalign.training.optim import AdamW, GradientDescent, WarmupCosine, WarmupLinear
 
 
 @pytest.mark.parametrize("make", [WarmupLinear, WarmupCosine])

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.logps import one_group_a_prompt, sight_of
-from jaxalign.packing import pack, row_shape, stack_microbatches
+from jaxalign.training.logps import one_group_a_prompt, sight_of
+from jaxalign.training.rows import pack, row_shape, stack_microbatches
 from jaxalign.types import Groups, Prompt, Rollouts
 
 

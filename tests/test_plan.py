@@ -8,9 +8,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxalign import config
 from jaxalign.__main__ import main
+from jaxalign.config.load import load, override, validate
 from jaxalign.errors import ConfigError, ModelError
+from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
 from jaxalign.models import releases
 from jaxalign.models.lora import LoRA
 from jaxalign.models.pretrained import Pretrained
@@ -19,22 +20,21 @@ from jaxalign.plan import collectives, cost
 from jaxalign.plan.alternatives import alternatives
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, Memory, TooLarge, model_flops
+from jaxalign.plan.lowered import programs
 from jaxalign.plan.plan import Attempt, Plan, fits
-from jaxalign.plan.programs import programs
 from jaxalign.plan.report import as_json, as_text
 from jaxalign.plan.schedule import Calls, calls, pairs_of_a_prompt
 from jaxalign.plan.target import Sizes, model_of, sizes_of
 from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
-from jaxalign.sharding import MeshShape, bytes_per_device, row_shards
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PAPER_SCALE = sorted(CONFIGS.glob("*_v[0-9]*_*.py"))
 
 
 def tiny():
-    return config.load(CONFIGS / "tiny_lm.py")
+    return load(CONFIGS / "tiny_lm.py")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -76,8 +76,8 @@ def test_files_that_differ_from_the_stated_shape_are_refused():
 
 @pytest.mark.parametrize("path", PAPER_SCALE, ids=lambda path: path.stem)
 def test_paper_scale_configs_are_valid_and_name_a_machine_that_fits_their_mesh(path):
-    experiment = config.load(path)
-    config.validate(experiment)
+    experiment = load(path)
+    validate(experiment)
     target = topology(experiment.topology, experiment.mesh.slices)
     assert target.devices == math.prod(experiment.mesh.sizes.values())
     shards = math.prod(experiment.mesh.sizes[axis] for axis in ("slice", "data", "fsdp", "expert"))
@@ -157,7 +157,7 @@ def test_pairs_of_a_prompt_are_asked_of_the_pairing(pairing, count):
 
 
 def test_alternatives_go_from_cheap_to_dear_and_keep_what_was_changed():
-    experiment = config.load(CONFIGS / "comal_llama3_8b_v5p_64.py")
+    experiment = load(CONFIGS / "comal_llama3_8b_v5p_64.py")
     experiment = dataclasses.replace(
         experiment,
         model=dataclasses.replace(experiment.model, remat="dots"),
@@ -173,8 +173,8 @@ def test_alternatives_go_from_cheap_to_dear_and_keep_what_was_changed():
         "--model.remat full --fit.accumulate 4 --reference.memory pinned_host --fit.optimizer_memory pinned_host",
     ]
     for option, changed in alternatives(experiment, 64):
-        config.validate(changed)
-        assert config.override(experiment, option.split()) == changed
+        validate(changed)
+        assert override(experiment, option.split()) == changed
 
 
 def test_what_is_at_its_smallest_has_no_alternatives():

@@ -20,8 +20,8 @@ from jaxalign.errors import ConfigError
 from jaxalign.plan import collectives, cost, gpu, hlo
 from jaxalign.plan.chips import chip, generations, topology
 from jaxalign.plan.compiled import TooLarge
+from jaxalign.plan.lowered import Program, Work
 from jaxalign.plan.plan import Plan
-from jaxalign.plan.programs import Program, Work
 from jaxalign.plan.report import as_json, as_text
 from jaxalign.plan.schedule import Calls
 from jaxalign.plan.target import Sizes, devices_of

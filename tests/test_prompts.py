@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jaxalign
-from jaxalign.data import BuiltinPrompts
+from jaxalign.data.prompts import BuiltinPrompts
 
-FOLDER = pathlib.Path(jaxalign.__file__).parent / "prompts"
+FOLDER = pathlib.Path(jaxalign.__file__).parent / "data" / "builtin"
 ROWS = {
     split: [json.loads(line) for line in (FOLDER / f"{split}.jsonl").read_text("utf-8").splitlines()]
     for split in ("train", "heldout")

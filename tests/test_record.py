@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxalign import progress, record
+from jaxalign import progress
 from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.storage import record
 
 STEPS = 6
 

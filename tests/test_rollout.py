@@ -12,11 +12,11 @@ from made_models import ONE, mesh, place, tiny
 from made_rollouts import prompt
 
 from jaxalign.errors import DataError
-from jaxalign.logps import Scorer, one_group_a_prompt, token_logps
 from jaxalign.models.tabular import TabularPolicy
-from jaxalign.packing import RowShape, pack
-from jaxalign.rollout import Enumerate, Sample
-from jaxalign.samplers import Greedy, Temperature, TopK, TopP
+from jaxalign.rollouts.sample import Enumerate, Sample
+from jaxalign.rollouts.samplers import Greedy, Temperature, TopK, TopP
+from jaxalign.training.logps import Scorer, one_group_a_prompt, token_logps
+from jaxalign.training.rows import RowShape, pack
 from jaxalign.types import Rollouts
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jaxtyping import Shaped
 from made_artifacts import CONFIG, Small, same, small
 
-from jaxalign import artifact, rundir
 from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.storage import artifact, rundir
 from jaxalign.types import Prompt
 
 DTYPES = list(artifact._DTYPES.values())

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.samplers import Greedy, Temperature, TopK, TopP
+from jaxalign.rollouts.samplers import Greedy, Temperature, TopK, TopP
 
 LOGITS = jnp.array([2.0, 1.0, 0.0, -1.0, -3.0], jnp.float32)
 

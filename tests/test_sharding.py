@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxalign.errors import ConfigError
-from jaxalign.sharding import ROWS, RULES, MeshShape, param_shardings, replicated, row_sharding, row_shards
+from jaxalign.mesh.sharding import ROWS, RULES, MeshShape, param_shardings, replicated, row_sharding, row_shards
 
 
 @pytest.mark.parametrize(

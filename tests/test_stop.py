@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxalign import stop
+from jaxalign.hosts import stop
 
 
 def test_a_handler_that_python_does_not_know_gives_way_to_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_a_signal_asks_and_the_old_handlers_return(number: signal.Signals) -> No
 
 INSIST = """
 import os, signal
-from jaxalign import stop
+from jaxalign.hosts import stop
 with stop.stop_on_signal():
     os.kill(os.getpid(), signal.SIGINT)
     print("still here", flush=True)
@@ -51,7 +51,7 @@ def test_the_second_interrupt_kills() -> None:
 
 LEAVE = """
 import threading, time
-from jaxalign import stop
+from jaxalign.hosts import stop
 threading.Thread(target=time.sleep, args=(300,)).start()
 print("last words")
 stop.leave(5)

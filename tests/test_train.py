@@ -11,15 +11,15 @@ import pytest
 from made_models import ONE, nudged, tiny
 from test_packing import groups, rollouts
 
-from jaxalign.logps import Scorer
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
 from jaxalign.losses.sppo import SPPO
 from jaxalign.models.tabular import TabularPolicy
-from jaxalign.optim import AdamW, GradientDescent, WarmupLinear
-from jaxalign.packing import RowShape, pack, stack_microbatches
-from jaxalign.train import NotFinite, check_finite, group_logps, init_state, make_step
+from jaxalign.training.logps import Scorer
+from jaxalign.training.optim import AdamW, GradientDescent, WarmupLinear
+from jaxalign.training.rows import RowShape, pack, stack_microbatches
+from jaxalign.training.step import NotFinite, check_finite, group_logps, init_state, make_step
 
 LOSSES = {"DPO": DPO(beta=0.1), "INPO": INPO(eta=0.5, tau=0.2), "IPO": IPO(tau=0.5), "SPPO": SPPO(eta=10.0)}
 

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import ModelError
-from jaxalign.export import export
+from jaxalign.exchange.export import export
 from jaxalign.models.pretrained import Pretrained, SmolLM2
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.tabular import TabularPolicy

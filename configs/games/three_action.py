@@ -13,17 +13,17 @@ INPO and stalls at a gap of 0.0588 (three_action_inpo.py).
 Expected: `nash/gap` 5.8e-5 after 72 iterations and fp32 rounding (below 1e-6) after 120.
 """
 
-from jaxalign.data import InlinePrompts
+from jaxalign.data.prompts import InlinePrompts
 from jaxalign.evals.nash_gap import NashGap
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.tabular import TabularPolicy
-from jaxalign.optim import GradientDescent
 from jaxalign.oracles.tabular import THREE_ACTION, TabularGame
 from jaxalign.pairs import AllPairs, SoftLabel
-from jaxalign.rollout import Enumerate
-from jaxalign.sharding import MeshShape
-from jaxalign.train import Fit
+from jaxalign.rollouts.sample import Enumerate
+from jaxalign.training.optim import GradientDescent
+from jaxalign.training.step import Fit
 
 PROMPT = InlinePrompts(("Choose an answer.",))
 

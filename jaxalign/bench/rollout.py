@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxalign.bench.peers.torch_peer import TorchPeer
 from jaxalign.models.pretrained import SmolLM2
-from jaxalign.rollout import generate
-from jaxalign.samplers import Temperature
+from jaxalign.rollouts.sample import generate
+from jaxalign.rollouts.samplers import Temperature
 
 HELP = "sampling against torch + transformers"
 

@@ -10,11 +10,11 @@ import sys
 from typing import Any
 
 from jaxalign.experiment import Experiment
+from jaxalign.mesh.sharding import row_shards
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, compile_program
-from jaxalign.plan.programs import programs
+from jaxalign.plan.lowered import programs
 from jaxalign.plan.target import devices_of, model_of, sizes_of
-from jaxalign.sharding import row_shards
 
 HELP = "weak scaling by compilation: per-chip memory and traffic from 8 to 4,096 chips"
 
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row a topology: chips, memory (GiB) and traffic (MiB) of one chip, estimated step (ms)."""
-    from jaxalign import config
+    from jaxalign.config.load import load, override
 
-    experiment = config.override(config.load(args.config), args.options.split())
+    experiment = override(load(args.config), args.options.split())
     rows = []
     for name in args.topologies.split(","):
         print(f"compiling for {name}", file=sys.stderr, flush=True)

@@ -16,9 +16,9 @@ from jaxalign.bench.peers.torch_peer import TorchPeer
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import SmolLM2
-from jaxalign.optim import AdamW, WarmupLinear
-from jaxalign.packing import pack, row_shape, stack_microbatches
-from jaxalign.train import init_state, make_step
+from jaxalign.training.optim import AdamW, WarmupLinear
+from jaxalign.training.rows import pack, row_shape, stack_microbatches
+from jaxalign.training.step import init_state, make_step
 from jaxalign.types import Batch, Groups, Params, Prompt, Rollouts
 
 HELP = "a training step against torch + transformers"

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     import pathlib
     import tempfile
 
-    from jaxalign import config
+    from jaxalign.config.load import load, override, validate
     from jaxalign.doctor.examine import examine
     from jaxalign.doctor.opened import Opened
     from jaxalign.doctor.outcome import Findings
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.prompts < 1:
         raise ConfigError(f"--prompts must be at least 1, got {args.prompts}")
-    experiment = config.override(config.load(args.config), args.rest)
-    config.validate(experiment)
+    experiment = override(load(args.config), args.rest)
+    validate(experiment)
     with tempfile.TemporaryDirectory(prefix="jaxalign-doctor-") as cache:
         opened = Opened(experiment, pathlib.Path(cache), args.prompts)
         outcomes = examine(opened)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates and every policy's evals."""
-    from jaxalign.data import JsonlPrompts
+    from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
     from jaxalign.evaluate import Answers, context_of, measure, name
     from jaxalign.reopen import policy_number, reopen

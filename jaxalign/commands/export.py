@@ -22,10 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Exports and says what it wrote."""
-    from jaxalign import adapter, durable, export, native
     from jaxalign.errors import ConfigError
+    from jaxalign.exchange import export, peft
+    from jaxalign.formats import native
     from jaxalign.models.pretrained import Pretrained
     from jaxalign.reopen import policy_number, reopen
+    from jaxalign.storage import durable
 
     if args.base_name and not args.adapter:
         raise ConfigError("--base-name says what an adapter calls its base: give --adapter too, or neither")
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     number = policy_number(session, args.policy)
     if args.adapter:
         base = args.base_name or session.model.source
-        adapter.export_policy(session.model, session.policy(number), args.directory, base, args.dtype)
+        peft.export_policy(session.model, session.policy(number), args.directory, base, args.dtype)
         print(f"the adapter of policy {number} of {session.run.path} is in {args.directory} ({args.dtype})")
         return
     export.export(session.model, session.policy(number), args.directory, args.dtype)

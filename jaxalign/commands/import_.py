@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
     """Imports and says what it wrote."""
     import jax
 
-    from jaxalign.importing import import_model
+    from jaxalign.exchange.importing import import_model
     from jaxalign.models.pretrained import Pretrained
     from jaxalign.progress import Progress
 

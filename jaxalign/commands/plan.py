@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     """Plans; exit code 8 when something does not fit."""
     import jax
 
-    from jaxalign import config
+    from jaxalign.config.load import load, override, validate
     from jaxalign.errors import ConfigError, DoesNotFit
     from jaxalign.plan.chips import topology
     from jaxalign.plan.plan import make
@@ -37,16 +37,16 @@ def run(args: argparse.Namespace) -> None:
 
     # The compilers are plugins that would look for their devices when JAX starts.
     jax.config.update("jax_platforms", "cpu")
-    experiment = config.override(config.load(args.config), args.rest)
-    config.validate(experiment)
+    experiment = override(load(args.config), args.rest)
+    validate(experiment)
     name = args.topology or experiment.topology
     if not name:
         raise ConfigError("--topology NAME is missing, and the experiment names none (field `topology`)")
     slices = experiment.mesh.slices if args.slices is None else args.slices
     target = topology(name, slices)
     if args.print_shardings:
+        from jaxalign.mesh.sharding import describe
         from jaxalign.plan.target import devices_of, model_of
-        from jaxalign.sharding import describe
 
         model = model_of(experiment.model)
         print(describe(experiment.mesh.build(devices_of(target)), experiment.mesh.rules, model.abstract(), model.axes))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
-    from jaxalign.rollout import Roller, Sample
+    from jaxalign.rollouts.sample import Roller, Sample
     from jaxalign.types import Params
 
 HELP = "talk to any iterate of a run"
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     """Prints answers, or converses."""
     import jax
 
-    from jaxalign.data import JsonlPrompts
+    from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.reopen import policy_number, reopen
     from jaxalign.types import Prompt
 
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _spec(args: argparse.Namespace) -> "Sample":
-    from jaxalign.config import validate
-    from jaxalign.rollout import Sample
-    from jaxalign.samplers import Greedy, TopP
+    from jaxalign.config.load import validate
+    from jaxalign.rollouts.sample import Sample
+    from jaxalign.rollouts.samplers import Greedy, TopP
 
     sampler = TopP(args.top_p, args.temperature) if args.temperature else Greedy()
     spec = Sample(samples=args.samples, max_tokens=args.max_tokens, sampler=sampler, batch_size=1)

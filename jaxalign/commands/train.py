@@ -49,43 +49,44 @@ class _Help(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
     ) -> None:
-        from jaxalign import config
+        from jaxalign.config.load import help_text, load
 
         if namespace.config is None:
             parser.print_help()
         else:
-            print(config.help_text(config.load(namespace.config), namespace.config))
+            print(help_text(load(namespace.config), namespace.config))
         parser.exit()
 
 
 def run(args: argparse.Namespace) -> None:
     """Checks everything that can be checked without compute, then aligns."""
-    from jaxalign import config
+    from jaxalign.config.load import load, override, validate
+    from jaxalign.config.resolved import dump, dumps
     from jaxalign.errors import ConfigError
 
-    experiment = config.override(config.load(args.config), args.rest)
-    config.validate(experiment)
+    experiment = override(load(args.config), args.rest)
+    validate(experiment)
     if args.print_config:
-        print(config.dumps(experiment), end="")
+        print(dumps(experiment), end="")
         return
     if args.print_shardings:
-        from jaxalign.sharding import describe
+        from jaxalign.mesh.sharding import describe
 
         model, mesh = experiment.model.open(), experiment.mesh.build()
         print(describe(mesh, experiment.mesh.rules, model.abstract(), model.axes))
         return
     if args.workdir is None:
         raise ConfigError("--workdir DIR is missing: where the run is kept, and continued from")
-    _align(args, experiment, config.dump(experiment))
+    _align(args, experiment, dump(experiment))
 
 
 def _align(args: argparse.Namespace, experiment: Any, resolved: dict[str, Any]) -> None:
     from jaxalign.align import align
     from jaxalign.hosts.join import Joining, joined
-    from jaxalign.record import open_recorder
-    from jaxalign.rundir import open_run
+    from jaxalign.hosts.stop import stop_on_signal
     from jaxalign.session import Session
-    from jaxalign.stop import stop_on_signal
+    from jaxalign.storage.record import open_recorder
+    from jaxalign.storage.rundir import open_run
 
     how = Joining(
         args.distributed, args.coordinator, args.processes, args.process_id, args.join_timeout, args.peer_timeout

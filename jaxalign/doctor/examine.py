@@ -2,15 +2,27 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import jax
 
 from jaxalign.doctor import checks
 from jaxalign.doctor.opened import Opened
-from jaxalign.doctor.outcome import Check, NotHere, Outcome
+from jaxalign.doctor.outcome import NotHere, Outcome
 from jaxalign.errors import JaxalignError
 from jaxalign.progress import Progress
+
+
+@runtime_checkable
+class Check(Protocol):
+    """Looks at an opened experiment. A frozen dataclass: its fields are the thresholds.
+
+    Every module of `jaxalign.doctor.checks` defines one, `CHECK`. It may raise `NotHere` for what cannot be looked at
+    on this machine or with this model; another JaxalignError counts as a finding.
+    """
+
+    def __call__(self, opened: Opened) -> Iterable[Outcome]: ...
 
 
 def every_check() -> dict[str, Check]:

@@ -14,18 +14,18 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from jaxalign.chat import Chat
-from jaxalign.data import PromptStream
+from jaxalign.data.order import PromptStream
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
 from jaxalign.errors import DataError
 from jaxalign.experiment import Experiment
+from jaxalign.mesh.sharding import bytes_per_device, param_shardings, row_sharding, row_shards
 from jaxalign.models.model import Model
-from jaxalign.packing import pack, row_shape
 from jaxalign.programs import on
 from jaxalign.progress import Progress
-from jaxalign.rollout import Sample
-from jaxalign.sharding import bytes_per_device, param_shardings, row_sharding, row_shards
+from jaxalign.rollouts.sample import Sample
+from jaxalign.text.chat import Chat
+from jaxalign.training.rows import pack, row_shape
 from jaxalign.types import Batch, Groups, Params, Preferences, Prompt, Rollouts
 
 SAMPLED = 4

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from jaxalign.errors import JaxalignError
-
-if TYPE_CHECKING:
-    from jaxalign.doctor.opened import Opened
 
 Status = Literal["ok", "skipped", "warning", "finding"]
 Measured = Mapping[str, float | int | str | list[str]]
@@ -21,17 +18,6 @@ class Outcome:
     status: Status
     measured: Measured = field(default_factory=dict)
     fix: str = ""
-
-
-@runtime_checkable
-class Check(Protocol):
-    """Looks at an opened experiment. A frozen dataclass: its fields are the thresholds.
-
-    Every module of `jaxalign.doctor.checks` defines one, `CHECK`. It may raise `NotHere` for what cannot be looked at
-    on this machine or with this model; another JaxalignError counts as a finding.
-    """
-
-    def __call__(self, opened: "Opened") -> Iterable[Outcome]: ...
 
 
 class NotHere(JaxalignError):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxalign.chat import Chat
 from jaxalign.doctor.opened import Opened
 from jaxalign.errors import DataError
-from jaxalign.logps import token_logps
-from jaxalign.spans import spans
+from jaxalign.text.chat import Chat
+from jaxalign.text.spans import spans
+from jaxalign.training.logps import token_logps
 from jaxalign.types import Prompt, Rows
 
 

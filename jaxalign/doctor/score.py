@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.logps import one_group_a_prompt, token_logps
+from jaxalign.mesh.sharding import row_sharding, row_shards
 from jaxalign.models.model import Model
-from jaxalign.packing import pack, row_shape
-from jaxalign.sharding import row_sharding, row_shards
+from jaxalign.training.logps import one_group_a_prompt, token_logps
+from jaxalign.training.rows import pack, row_shape
 from jaxalign.types import Params, Prompt, Rollouts
 
 Pair = tuple[Sequence[int], Sequence[int]]

@@ -23,8 +23,8 @@ import jax
 
 from jaxalign.errors import ConfigError, Interrupted, JaxalignError
 from jaxalign.hosts.group import ALONE, Hosts
+from jaxalign.hosts.stop import leave
 from jaxalign.hosts.watch import Failure, ProcessLost, Watch
-from jaxalign.stop import leave
 
 _ADDRESS = re.compile(r".+:\d{1,5}")
 

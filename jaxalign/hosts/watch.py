@@ -18,7 +18,7 @@ import jax
 
 from jaxalign.errors import JaxalignError
 from jaxalign.hosts.group import Hosts, Service
-from jaxalign.stop import leave
+from jaxalign.hosts.stop import leave
 
 SECONDS_BETWEEN_SIGNS = 1.0
 _SECONDS_TO_HEAR = 5.0

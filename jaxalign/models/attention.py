@@ -12,7 +12,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from jaxalign.layout import Layout
+from jaxalign.mesh.layout import Layout
 from jaxalign.models.layers import RMSNorm, contract, parameter, read
 from jaxalign.models.rope import Angles, rotate
 from jaxalign.ops.attention import Sight, attend

@@ -13,7 +13,7 @@ without positions: Yang et al. 2025 (2501.18795).
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.layout import Layout
+from jaxalign.formats.weights import Tensor
+from jaxalign.mesh.layout import Layout
 from jaxalign.models.attention import Attention, KeyValue
 from jaxalign.models.experts import Experts, Mixture
-from jaxalign.models.family import Family
+from jaxalign.models.gguf_fields import GgufFields
+from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.layers import Activation, GatedMLP, RMSNorm, is_variable, lookup, parameter
 from jaxalign.models.rope import Angles, Rope, angles
 from jaxalign.ops.attention import Shown, Sight
-from jaxalign.weights import Tensor
 
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "attention", "full"]
@@ -58,6 +59,36 @@ class Layer:
 
     window: int | None = None
     rope: int | None = 0
+
+
+@runtime_checkable
+class Family(Protocol):
+    """Reads and writes the configs of one kind of model. Frozen and hashable: it is part of a config."""
+
+    @property
+    def model_type(self) -> str:
+        """What config.json calls it."""
+
+    def from_hf(self, fields: HfFields) -> "DecoderConfig":
+        """The config of a config.json. Raises ModelError naming a field that is missing, mistyped or not supported."""
+
+    def to_hf(self, config: "DecoderConfig") -> dict[str, Any]:
+        """The fields of config.json."""
+
+    def tensors(self, config: "DecoderConfig") -> tuple[Tensor, ...]:
+        """Where each parameter lies in Hugging Face and GGUF files."""
+
+
+@runtime_checkable
+class InGguf(Protocol):
+    """A family whose GGUF files are read too."""
+
+    @property
+    def architecture(self) -> str:
+        """What GGUF calls it (general.architecture)."""
+
+    def from_gguf(self, fields: GgufFields) -> "DecoderConfig":
+        """The config of a GGUF file's metadata. Raises ModelError as `Family.from_hf`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from jaxalign.layout import Layout, entry
+from jaxalign.mesh.layout import Layout, entry
 from jaxalign.models.layers import ACTIVATIONS, Activation, parameter
 
 

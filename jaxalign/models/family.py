@@ -1,66 +1,25 @@
-"""Families of models: what each knows of its files, and which there are.
+"""The families of models there are.
 
-A family is one module of `jaxalign.models` that defines `FAMILY`. Nothing else is edited to add one: the modules are
-searched, and the import is the registry.
+A family is one module of `jaxalign.models.families` that defines `FAMILY`. Nothing else is edited to add one: the
+modules are searched, and the import is the registry.
 """
 
 import functools
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from jaxalign import models
 from jaxalign.errors import ModelError
+from jaxalign.models import families as modules
+from jaxalign.models.decoder import DecoderConfig, Family, InGguf
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
-from jaxalign.weights import Tensor
-
-if TYPE_CHECKING:
-    from jaxalign.models.decoder import DecoderConfig
-else:
-    DecoderConfig = Any
-"""A config holds its family, so at run time only one of the two modules can import the other."""
-
-
-@runtime_checkable
-class Family(Protocol):
-    """Reads and writes the configs of one kind of model. Frozen and hashable: it is part of a config."""
-
-    @property
-    def model_type(self) -> str:
-        """What config.json calls it."""
-
-    def from_hf(self, fields: HfFields) -> DecoderConfig:
-        """The config of a config.json. Raises ModelError naming a field that is missing, mistyped or not supported."""
-
-    def to_hf(self, config: DecoderConfig) -> dict[str, Any]:
-        """The fields of config.json."""
-
-    def tensors(self, config: DecoderConfig) -> tuple[Tensor, ...]:
-        """Where each parameter lies in Hugging Face and GGUF files."""
-
-
-@runtime_checkable
-class InGguf(Protocol):
-    """A family whose GGUF files are read too."""
-
-    @property
-    def architecture(self) -> str:
-        """What GGUF calls it (general.architecture)."""
-
-    def from_gguf(self, fields: GgufFields) -> DecoderConfig:
-        """The config of a GGUF file's metadata. Raises ModelError as `Family.from_hf`."""
 
 
 @functools.cache
 def families() -> tuple[Family, ...]:
     """Every family there is, by name of its module."""
-    modules = (importlib.import_module(f"{models.__name__}.{found.name}") for found in iterate())
-    return tuple(vars(module)["FAMILY"] for module in modules if "FAMILY" in vars(module))
-
-
-def iterate() -> list[pkgutil.ModuleInfo]:
-    return sorted(pkgutil.iter_modules(models.__path__), key=lambda found: found.name)
+    names = sorted(found.name for found in pkgutil.iter_modules(modules.__path__))
+    return tuple(importlib.import_module(f"{modules.__name__}.{name}").FAMILY for name in names)
 
 
 def config_of_hf(fields: HfFields) -> DecoderConfig:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import ModelError
-from jaxalign.gguf import GgufFile
-from jaxalign.weights import Tensor
+from jaxalign.formats.gguf import GgufFile
+from jaxalign.formats.weights import Tensor
 
 
 class GgufFields:

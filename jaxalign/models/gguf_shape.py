@@ -7,8 +7,7 @@ tensor "rope_freqs.weight". The scaling that gives these numbers is found and an
 import numpy as np
 
 from jaxalign.errors import ModelError
-from jaxalign.models.decoder import DecoderConfig
-from jaxalign.models.family import Family
+from jaxalign.models.decoder import DecoderConfig, Family
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.rope import Linear, Llama3, Rope
 

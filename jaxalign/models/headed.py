@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxalign import native, weights
-from jaxalign.chat import Chat, Message, from_directory, tokenized
 from jaxalign.errors import DataError, ModelError
-from jaxalign.huggingface import read_json
+from jaxalign.formats import native, weights
+from jaxalign.formats.huggingface import read_json
+from jaxalign.formats.weights import Tensor
 from jaxalign.models.decoder import Dtype
 from jaxalign.models.family import config_of_hf
 from jaxalign.models.heads import last_tokens, outputs
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
+from jaxalign.text.chat import Chat, Message, from_directory, tokenized
 from jaxalign.types import Params
-from jaxalign.weights import Tensor
 
 LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 """Fields of config.json that say what the outputs are called."""

@@ -7,8 +7,7 @@ was the base and "rope_scaling" the scaling. Both are read; the older form, whic
 from collections.abc import Iterable
 from typing import Any
 
-from jaxalign.models.decoder import DecoderConfig, Layer
-from jaxalign.models.family import Family
+from jaxalign.models.decoder import DecoderConfig, Family, Layer
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Linear, Llama3, Rope
 

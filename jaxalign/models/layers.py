@@ -1,12 +1,11 @@
-"""Blocks that model families share: parameters, embedding lookup, RMSNorm, gated feed-forward layers, soft-caps.
+"""Blocks that model families share: parameters, embedding lookup, RMSNorm, gated feed-forward layers.
 
 Parameters are fp32 masters; each block computes in the dtype of what it is given and casts its matrices to it.
 Statistics of norms are fp32 always. `logical` beside each parameter names its axes; a `layout` says where they lie on
 a mesh, and None that there is only one device. Letters besides those of `jaxalign.types`: f width of the feed-forward
 layer.
 
-RMSNorm: Zhang & Sennrich 2019 (1910.07467). SwiGLU and GeGLU: Shazeer 2020 (2002.05202). Soft-caps: Gemma 2
-(2408.00118) §2.
+RMSNorm: Zhang & Sennrich 2019 (1910.07467). SwiGLU and GeGLU: Shazeer 2020 (2002.05202).
 """
 
 import functools
@@ -20,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from jaxalign.layout import Layout, entry
+from jaxalign.mesh.layout import Layout, entry
 
 Activation = Literal["silu", "gelu_tanh"]
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
@@ -116,8 +115,3 @@ class GatedMLP(nnx.Module):
         if self.layout is not None:
             inner = self.layout.place(inner, "rows", "sequence", "mlp")
         return contract("nsf,fd->nsd", inner, self.down, self.layout)
-
-
-def softcap(scores: Float[Array, "*rows v"], cap: float | None) -> Float[Array, "*rows v"]:
-    """cap · tanh(scores / cap): scores kept within ±cap. None leaves them as they are."""
-    return scores if cap is None else cap * jnp.tanh(scores / cap)

@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.errors import ModelError
-from jaxalign.export import Exportable
+from jaxalign.formats.weights import Place, Stored, Tensor, leaf
 from jaxalign.models.low_rank import LowRank
-from jaxalign.models.model import Model, Source
+from jaxalign.models.model import Exportable, Model, Source
 from jaxalign.models.quantised import Kind, Quantised, quantise
 from jaxalign.types import Params
-from jaxalign.weights import Place, Stored, Tensor, leaf
 
 BaseDtype = Literal["float32", "bfloat16", "int8", "nf4"]
 

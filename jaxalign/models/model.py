@@ -20,13 +20,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.layout import Layout
-from jaxalign.models.layers import is_variable, softcap
+from jaxalign.formats.weights import Place, Tensor
+from jaxalign.mesh.layout import Layout
+from jaxalign.mesh.sharding import Rules
+from jaxalign.models.layers import is_variable
 from jaxalign.models.low_rank import dense, is_adapted
 from jaxalign.ops.attention import Shown, Sight, Tree
-from jaxalign.sharding import Rules
+from jaxalign.ops.softcap import softcap
 from jaxalign.types import Params
-from jaxalign.weights import Place
 
 Cache = Any
 """Keys and values seen so far, in whatever form the family likes best; a PyTree whose first array axis is b."""
@@ -50,6 +51,14 @@ class Architecture(Protocol):
     @property
     def softcap(self) -> float | None: ...
     def module(self, layout: Layout | None = None) -> Any: ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A family that Hugging Face knows too."""
+
+    def tensors(self) -> tuple[Tensor, ...]: ...
+    def to_hf(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable

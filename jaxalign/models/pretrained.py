@@ -4,16 +4,17 @@ import dataclasses
 import importlib.util
 import pathlib
 
-from jaxalign import chat, native, weights
 from jaxalign.errors import ModelError
-from jaxalign.gguf import GgufFile
-from jaxalign.huggingface import Folder, folder, read_json
+from jaxalign.formats import native, weights
+from jaxalign.formats.gguf import GgufFile
+from jaxalign.formats.huggingface import Folder, folder, read_json
 from jaxalign.models.decoder import DecoderConfig, Dtype, Remat
 from jaxalign.models.family import config_of_gguf, config_of_hf
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.gguf_shape import DIVISORS
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
+from jaxalign.text import chat
 
 IGNORED = ("rotary_emb.inv_freq", DIVISORS, "lm_head.weight")
 """Tensors that say nothing new: RoPE frequencies in old files, their divisors (read with the config), and a tied

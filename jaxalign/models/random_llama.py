@@ -8,15 +8,15 @@ from collections.abc import Iterable
 import numpy as np
 import tokenizers
 
-from jaxalign import weights
-from jaxalign.chat import Chat
 from jaxalign.errors import ModelError
-from jaxalign.gguf_tokenizer import SPLITS, byte_level
-from jaxalign.models import llama
+from jaxalign.formats import weights
+from jaxalign.formats.weights import Place, Tensor
 from jaxalign.models.decoder import DecoderConfig, Dtype, Remat
+from jaxalign.models.families import llama
 from jaxalign.models.model import Model, split
+from jaxalign.text.chat import Chat
+from jaxalign.text.gguf_tokenizer import SPLITS, byte_level
 from jaxalign.types import Params
-from jaxalign.weights import Place, Tensor
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -5,8 +5,8 @@ From the config.json of each release; a directory of weights that says otherwise
 
 import dataclasses
 
-from jaxalign.models import llama, qwen2
 from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.families import llama, qwen2
 from jaxalign.models.rope import Rope
 
 LLAMA3_8B = DecoderConfig(

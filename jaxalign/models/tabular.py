@@ -18,12 +18,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.errors import ModelError
-from jaxalign.layout import Layout
+from jaxalign.formats.weights import Place
+from jaxalign.mesh.layout import Layout
 from jaxalign.models.layers import parameter
 from jaxalign.models.model import Model, split
 from jaxalign.ops.attention import Sight
 from jaxalign.types import Params
-from jaxalign.weights import Place
 
 
 @dataclasses.dataclass(frozen=True)

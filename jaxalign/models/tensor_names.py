@@ -3,8 +3,8 @@
 HF's "{}" is the layer, then the expert. What a family names in its own way it lists itself.
 """
 
+from jaxalign.formats.weights import Tensor
 from jaxalign.models.decoder import DecoderConfig
-from jaxalign.weights import Tensor
 
 HF, GGUF = "model.layers.{}.", "blk.{}."
 

@@ -16,7 +16,7 @@ from jaxalign.models.model import Source
 from jaxalign.models.pretrained import Pretrained, SmolLM2
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.references.live import Live
-from jaxalign.train import Fit
+from jaxalign.training.step import Fit
 from jaxalign.types import Memory
 
 HOST: Memory = "pinned_host"

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from jaxalign.layout import TOKENS
+from jaxalign.mesh.layout import TOKENS
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.model import Model
 from jaxalign.ops.linear_logp import sharded
 from jaxalign.plan import collectives, cost, hlo
 from jaxalign.plan.chips import Chip, Topology
-from jaxalign.plan.programs import Program
+from jaxalign.plan.lowered import Program
 from jaxalign.plan.target import quiet
 
 KERNEL_SHARE = 0.9

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
+from jaxalign.mesh.sharding import row_shards
 from jaxalign.plan.alternatives import alternatives
 from jaxalign.plan.caveats import caveats
 from jaxalign.plan.chips import Chip, Topology, chip
 from jaxalign.plan.compiled import Compiled, TooLarge, compile_program
-from jaxalign.plan.programs import programs
+from jaxalign.plan.lowered import programs
 from jaxalign.plan.schedule import Calls, calls
 from jaxalign.plan.target import Sizes, devices_of, model_of, sizes_of
 from jaxalign.programs import check_batches
-from jaxalign.sharding import row_shards
 
 HEADROOM = 0.05
 """Share of the memory that must stay free: fragmentation, and what other programs leave behind."""

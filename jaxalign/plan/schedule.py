@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from jaxalign.experiment import Experiment
-from jaxalign.rollout import Sample
-from jaxalign.sharding import row_shards
+from jaxalign.mesh.sharding import row_shards
+from jaxalign.rollouts.sample import Sample
 from jaxalign.types import Preferences, Prompt, Rollouts
 
 

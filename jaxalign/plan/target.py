@@ -10,17 +10,17 @@ import jax
 
 from jaxalign.errors import ConfigError, ModelError
 from jaxalign.experiment import Experiment
-from jaxalign.huggingface import folder
+from jaxalign.formats.huggingface import folder
+from jaxalign.formats.weights import Place
 from jaxalign.models.lora import LoRA
 from jaxalign.models.model import Model, Source, split
 from jaxalign.models.pretrained import Pretrained
-from jaxalign.packing import rounded
 from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
 from jaxalign.plan.environment import environment
-from jaxalign.rollout import Sample
+from jaxalign.rollouts.sample import Sample
+from jaxalign.training.rows import rounded
 from jaxalign.types import Params
-from jaxalign.weights import Place
 
 RESPONSES = 2
 """Responses of a training group: all pairings make pairs."""

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign import config
 from jaxalign.__main__ import main
+from jaxalign.config.load import load, validate
 from jaxalign.games.families import three_action
 from jaxalign.games.game import MatrixGame
 from jaxalign.games.learner import run
@@ -22,7 +22,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "games").glob("*.py"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs_load_and_are_valid(path, fp32):
     assert len(CONFIGS) >= 3
-    config.validate(config.load(path))
+    validate(load(path))
 
 
 def test_the_training_loop_takes_the_learners_steps(tmp_path, fp32):
@@ -46,7 +46,7 @@ def test_the_training_loop_plays_the_many_player_game(tmp_path, fp32):
     assert not main(["train", str(path), "--workdir", str(tmp_path / "run"), "--iterations", "4", "--swap_every", "2"])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     measured = [line["nash/gap"] for line in lines if line["phase"] == "evals"]
-    oracle = config.load(path).oracle
+    oracle = load(path).oracle
     with jax.enable_x64(True):
         begin = jnp.log(jnp.asarray([0.2, 0.5, 0.3]))
         found = run(Comal(4.0, 0.05, 2), oracle.game(), begin, jnp.arange(1, 5), 4).logp

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.record import read_metrics
 from jaxalign.reopen import reopen
+from jaxalign.storage.record import read_metrics
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 

@@ -10,12 +10,12 @@ import pytest
 from made_models import ONE, mesh, place, shardings
 from test_packing import groups, rollouts
 
-from jaxalign.logps import logp_sums
+from jaxalign.mesh.sharding import RULES, row_sharding
 from jaxalign.models.model import Model, split
 from jaxalign.models.random_llama import RandomLlama, byte_chat, draw
 from jaxalign.ops.linear_logp.tuning import tuning
-from jaxalign.packing import RowShape, pack
-from jaxalign.sharding import RULES, row_sharding
+from jaxalign.training.logps import logp_sums
+from jaxalign.training.rows import RowShape, pack
 from jaxalign.types import Batch, Params
 
 VOCABULARY = 272

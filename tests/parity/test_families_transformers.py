@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.export import export
-from jaxalign.gguf import GgufFile
-from jaxalign.huggingface import Directory, read_json
+from jaxalign.exchange.export import export
+from jaxalign.formats.gguf import GgufFile
+from jaxalign.formats.huggingface import Directory, read_json
+from jaxalign.formats.weights import Reader, Stored, check
 from jaxalign.models.family import config_of_gguf, config_of_hf
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
@@ -27,7 +28,6 @@ from jaxalign.models.random_llama import byte_chat
 from jaxalign.models.random_model import RandomModel
 from jaxalign.ops.linear_logp import linear_logp
 from jaxalign.types import Params
-from jaxalign.weights import Reader, Stored, check
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

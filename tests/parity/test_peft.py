@@ -10,8 +10,8 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.numpy import load_file  # noqa: E402
 
-from jaxalign.adapter import export_policy  # noqa: E402
-from jaxalign.export import export  # noqa: E402
+from jaxalign.exchange.export import export  # noqa: E402
+from jaxalign.exchange.peft import export_policy  # noqa: E402
 from jaxalign.models.lora import LoRA  # noqa: E402
 from jaxalign.models.low_rank import frozen, join, trained  # noqa: E402
 from jaxalign.models.random_llama import RandomLlama  # noqa: E402

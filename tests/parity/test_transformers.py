@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxalign.errors import ModelError
-from jaxalign.export import export
+from jaxalign.exchange.export import export
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import Pretrained, SmolLM2
 from jaxalign.models.random_llama import RandomLlama

@@ -16,18 +16,19 @@ import pytest
 
 pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install libtpu")
 
-from jaxalign import compiler, config
+from jaxalign.config.load import load
 from jaxalign.experiment import Experiment
+from jaxalign.mesh import flags
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.releases import LLAMA3_8B
 from jaxalign.ops.linear_logp import sharded
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, compile_program
-from jaxalign.plan.programs import programs
+from jaxalign.plan.lowered import programs
 from jaxalign.plan.target import devices_of, model_of, quiet, sizes_of
-from jaxalign.rollout import Sample
-from jaxalign.sharding import MeshShape
-from jaxalign.train import Fit
+from jaxalign.rollouts.sample import Sample
+from jaxalign.training.step import Fit
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -42,7 +43,7 @@ PROMPT, RESPONSE = 128, 224
 
 def small(mesh: MeshShape, topology: str, **changes) -> Experiment:
     """The recipe of the 8B run with fewer and smaller layers."""
-    made = config.load(CONFIGS / "iter_ipo_llama3_8b_v5p_64.py")
+    made = load(CONFIGS / "iter_ipo_llama3_8b_v5p_64.py")
     rows = mesh.sizes["data"] * mesh.sizes["fsdp"] * mesh.sizes["slice"] * mesh.sizes["expert"]
     return dataclasses.replace(
         made,
@@ -145,12 +146,12 @@ def test_every_flag_is_known_to_the_compiler() -> None:
         .lower(lowering_platforms=("tpu",))
     )
     with quiet():
-        assert compiler.options("plain", mesh) is None
-        for flag, value in compiler.options("overlap", mesh).items():
+        assert flags.options("plain", mesh) is None
+        for flag, value in flags.options("overlap", mesh).items():
             lowered.compile(compiler_options={flag: value})
         with pytest.raises(Exception, match="No such compile option"):
             lowered.compile(compiler_options={"xla_tpu_make_it_fast": True})
-    assert all(entry["why"] for flags in compiler.table().values() for entry in flags.values())
+    assert all(entry["why"] for flags in flags.table().values() for entry in flags.values())
 
 
 def test_plan_prints_its_verdict_as_json(capsys: pytest.CaptureFixture[str]) -> None:

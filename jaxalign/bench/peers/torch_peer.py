@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxalign.export import export
+from jaxalign.exchange.export import export
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.model import Model
-from jaxalign.optim import AdamW
+from jaxalign.training.optim import AdamW
 from jaxalign.types import Params, Rollouts
 
 

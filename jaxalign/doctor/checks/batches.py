@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Outcome, judged
-from jaxalign.sharding import row_shards
+from jaxalign.mesh.sharding import row_shards
 
 
 @dataclass(frozen=True)

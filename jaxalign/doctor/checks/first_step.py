@@ -15,10 +15,10 @@ from jaxtyping import Array, Float
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
-from jaxalign.logps import Scorer
 from jaxalign.losses.dpo import DPO
 from jaxalign.models.low_rank import frozen, join, trained
-from jaxalign.train import group_logps
+from jaxalign.training.logps import Scorer
+from jaxalign.training.step import group_logps
 from jaxalign.types import Batch, GroupLogps, Groups, Loss, Params
 
 MICROBATCH = 4

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxalign.chat import Chat
 from jaxalign.doctor.checks.prompts import listed
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import NotHere, Outcome, judged
-from jaxalign.rollout import Enumerate, Sample
+from jaxalign.rollouts.sample import Enumerate, Sample
+from jaxalign.text.chat import Chat
 from jaxalign.types import Prompt
 
 

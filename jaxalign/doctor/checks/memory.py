@@ -16,12 +16,12 @@ import jax
 from jaxalign import programs
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
+from jaxalign.mesh.sharding import bytes_per_device, row_shards
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.tuning import tuning
-from jaxalign.packing import rounded
-from jaxalign.rollout import PROMPT_BUCKET, Sample
-from jaxalign.sharding import bytes_per_device, row_shards
+from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
+from jaxalign.training.rows import rounded
 
 GIB = 2**30
 

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from jaxalign.chat import Chat
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import NotHere, Outcome, judged
+from jaxalign.text.chat import Chat
 from jaxalign.types import Prompt
 
 NAMED = 5

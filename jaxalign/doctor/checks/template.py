@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from jaxalign.chat import Chat
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
-from jaxalign.spans import spans
+from jaxalign.text.chat import Chat
+from jaxalign.text.spans import spans
 from jaxalign.types import Prompt
 
 ANSWER = "Certainly, here it is."

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.models.layers import softcap
 from jaxalign.ops.attention.reference import MASKED, match, wide
 from jaxalign.ops.attention.sight import Tree
+from jaxalign.ops.softcap import softcap
 
 Operands = tuple[Array, Array, Array]
 

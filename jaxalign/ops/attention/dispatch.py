@@ -9,7 +9,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from jaxalign.layout import Layout
+from jaxalign.mesh.layout import Layout
 from jaxalign.ops.attention.blockwise import blockwise
 from jaxalign.ops.attention.reference import dense
 from jaxalign.ops.attention.sight import Sight, Tree

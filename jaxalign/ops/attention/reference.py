@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxalign.models.layers import softcap
+from jaxalign.ops.softcap import softcap
 
 MASKED = -1e30
 """Score of what may not be seen: finite, so that a row that sees nothing (padding) averages instead of dividing 0/0."""

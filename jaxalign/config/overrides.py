@@ -1,0 +1,88 @@
+"""The command line's options `--a.b value` → values by dotted path, each read as its field's annotation says."""
+
+import dataclasses
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxalign.config.settings import expected, parse, show
+from jaxalign.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One setting: its value, the annotation of the field that holds it, the field's description (or "")."""
+
+    value: Any
+    annotation: Any
+    doc: str = ""
+
+
+def read(args: Sequence[str], leaves: Mapping[str, Leaf], components: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted path from `--a.b value` and `--a.b=value`.
+
+    A value may start with a minus; one that starts with two needs the form with `=`. Raises ConfigError with one
+    line for every unknown, repeated, misplaced, missing or ill-typed option.
+    """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for path, text in _options(args):
+        try:
+            if path in values:
+                raise ValueError("given twice")
+            values[path] = _read_one(path, text, leaves, components)
+        except ValueError as error:
+            problems.append(f"{path}: {error}" if path else str(error))
+            if path:
+                values.setdefault(path, None)
+    refuse(problems)
+    return values
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raises ConfigError with all of the problems, where there are any."""
+    if len(problems) == 1:
+        raise ConfigError(problems[0])
+    if problems:
+        raise ConfigError("\n  ".join([f"{len(problems)} problems", *problems]))
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """(path, text) of each option; text None where it is missing, path "" where there is no option."""
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            yield "", word
+            continue
+        path, equals, text = word.removeprefix("--").partition("=")
+        follows = bool(rest) and not rest[0].startswith("--")
+        yield path or word, text if equals else rest.pop(0) if follows else None
+
+
+def _read_one(path: str, text: str | None, leaves: Mapping[str, Leaf], components: Mapping[str, Any]) -> Any:
+    if not path:
+        raise ValueError(f'"{text}" belongs to no option; an option is written --name value')
+    if path in components:
+        inside = [f"--{name}" for name in leaves if name.startswith(f"{path}.")]
+        some = f" (its options: {', '.join(inside[:4])}{', …' if inside[4:] else ''})" if inside else ""
+        raise ValueError(
+            f"{show(components[path])} is a component, not a value{some}; "
+            "to choose another component, edit or fork the config file"
+        )
+    if path not in leaves:
+        near = nearest(path, leaves)
+        raise ValueError("unknown option; " + (f"nearest: {', '.join(near)}" if near else "--help lists all"))
+    annotation = leaves[path].annotation
+    if text is None:
+        raise ValueError(f"value missing; {expected(annotation)} must follow")
+    return parse(text, annotation)
+
+
+def nearest(path: str, paths: Collection[str]) -> list[str]:
+    """At most three of `paths` that `path` may have meant, as options; those with the same last name go first."""
+    word = path.rpartition(".")[2]
+    same = [name for name in paths if name.rpartition(".")[2] == word]
+    alike = [name for name in paths if difflib.get_close_matches(word, [name.rpartition(".")[2]], 1, 0.75)]
+    near = difflib.get_close_matches(path, same, 3, 0.0) or difflib.get_close_matches(path, paths, 3) or alike
+    return [f"--{name}" for name in near[:3]]

@@ -1,0 +1,68 @@
+"""An oracle shared by the processes of a run: each judges its block of the prompts, all get all preferences."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from jaxalign.storage.rundir import Parts
+from jaxalign.types import Oracle, Preferences, Rollouts
+
+
+@dataclass(frozen=True)
+class SharedOracle:
+    """The same preferences as `oracle` gives alone, since a prompt's are a function of that prompt's responses.
+
+    What each process finds is a part of the phase that asks, so an interrupted phase does not judge again.
+    """
+
+    oracle: Oracle
+    parts: Parts
+    _numbers: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
+
+    def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
+        own = self.parts.hosts.share(len(rollouts.prompts))
+
+        def judge() -> Preferences:
+            if own.start == own.stop:  # more processes than prompts: oracles want at least one
+                return rows(self.oracle(rollouts_of(rollouts, slice(0, 1)), key), slice(0, 0))
+            return self.oracle(rollouts_of(rollouts, own), key)
+
+        return joined(self.parts.get(next(self._numbers), judge, Preferences))
+
+
+def rollouts_of(rollouts: Rollouts, some: slice) -> Rollouts:
+    """Some of the prompts with their responses."""
+    return Rollouts(
+        prompts=rollouts.prompts[some],
+        texts=rollouts.texts[some],
+        prompt_tokens=rollouts.prompt_tokens[some],
+        prompt_lengths=rollouts.prompt_lengths[some],
+        tokens=rollouts.tokens[some],
+        lengths=rollouts.lengths[some],
+        finished=rollouts.finished[some],
+        logps=rollouts.logps[some],
+        weights=rollouts.weights[some],
+    )
+
+
+def rows(preferences: Preferences, some: slice) -> Preferences:
+    """Those of some of the prompts."""
+    return Preferences(
+        annotators=preferences.annotators,
+        prefer=preferences.prefer[some],
+        by_annotator=preferences.by_annotator[:, some],
+        scores=preferences.scores[:, some],
+    )
+
+
+def joined(parts: tuple[Preferences, ...]) -> Preferences:
+    """Preferences of all parts' prompts, part after part."""
+    return Preferences(
+        annotators=parts[0].annotators,
+        prefer=np.concatenate([part.prefer for part in parts]),
+        by_annotator=np.concatenate([part.by_annotator for part in parts], axis=1),
+        scores=np.concatenate([part.scores for part in parts], axis=1),
+    )

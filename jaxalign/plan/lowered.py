@@ -1,0 +1,132 @@
+"""The programs of an experiment on a mesh of absent devices: the training step, the rollout, the log-prob pass.
+
+They are the ones that a run compiles, lowered from shapes and shardings alone: no array is made.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.experiment import Experiment
+from jaxalign.mesh.flags import options
+from jaxalign.mesh.sharding import bytes_per_device, param_shardings, row_sharding, row_shards
+from jaxalign.models.low_rank import frozen, trained
+from jaxalign.models.model import Model
+from jaxalign.plan.target import RESPONSES, Sizes
+from jaxalign.programs import on, training
+from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
+from jaxalign.training.logps import scoring
+from jaxalign.training.rows import rounded
+from jaxalign.types import Batch, Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one call of a program does, over all devices."""
+
+    tokens: int
+    """what its speed is counted in: tokens of the training rows, tokens drawn by a rollout"""
+    rows_tokens: int
+    """tokens that go through the layers"""
+    scored: int
+    """tokens that go through the head"""
+    row: int
+    """tokens that one attends to at most"""
+    passes: tuple[str, ...]
+    """"train" for forward and backward, "forward" for a forward pass alone"""
+    microbatches: int = 1
+    """parts that the rows go through one after the other"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A program, ready to be lowered."""
+
+    name: str
+    function: Any
+    arguments: tuple[Any, ...]
+    work: Work
+    resident: int = 0
+    """bytes that a run keeps on each device beside the arguments"""
+
+    def lower(self) -> Any:
+        """For the platform of the arguments' shardings."""
+        platform = jax.tree.leaves(self.arguments)[0].sharding.mesh.devices.flat[0].platform
+        lowering = {"gpu": "cuda"}.get(platform, platform)  # devices name the kind of machine, rules the vendor
+        return self.function.trace(*self.arguments).lower(lowering_platforms=(lowering,))
+
+
+def programs(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes) -> tuple[Program, ...]:
+    """All programs of an iteration, from the most expensive on. `model` lies on `mesh`."""
+    params = jax.tree.map(
+        on, model.abstract(), param_shardings(mesh, experiment.mesh.rules, model.abstract(), model.axes)
+    )
+    return (
+        _train(experiment, model, mesh, sizes, params),
+        _logp(experiment, model, mesh, sizes, params),
+        _rollout(experiment, model, mesh, sizes, params),
+    )
+
+
+def _train(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
+    fit = experiment.fit
+    made = training(experiment, model, mesh, steps=1000)
+    stored = experiment.reference.stored(experiment.loss.needs)
+    rows = _batch(fit.batch_size // fit.accumulate, sizes, stored)
+    batches = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (fit.accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(mesh, leading=1)
+        ),
+        rows,
+    )
+    tokens, scored = fit.batch_size * sizes.row, fit.batch_size * sizes.scored
+    work = Work(tokens, tokens, scored, sizes.row, ("train", *["forward"] * len(made.references)), fit.accumulate)
+    held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
+    return Program("train", made.step, (made.abstract, frozen(params), dict(made.references), batches), work, held)
+
+
+def _logp(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
+    shards = row_shards(mesh)
+    count = -(-experiment.score_batch_size // shards) * shards
+    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(mesh)), _batch(count, sizes, ()))
+    score = scoring(model, mesh, options(experiment.xla_flags, mesh))
+    tokens = count * sizes.row
+    return Program("logp", score, (params, rows), Work(tokens, tokens, count * sizes.scored, sizes.row, ("forward",)))
+
+
+def _rollout(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
+    spec = experiment.rollout
+    assert isinstance(spec, Sample)
+    shards = row_shards(mesh)
+    count = -(-spec.batch_size // shards) * shards
+    width = rounded(sizes.prompt, PROMPT_BUCKET)
+    place = row_sharding(mesh)
+    inputs = (
+        jax.ShapeDtypeStruct((count, width), jnp.int32, sharding=place),
+        jax.ShapeDtypeStruct((count,), jnp.int32, sharding=place),
+        on(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count)), place),
+    )
+    draw = spec.program(model, mesh, options(experiment.xla_flags, mesh))
+    drawn = count * spec.samples * spec.max_tokens
+    work = Work(drawn, drawn + count * width, drawn, width + spec.max_tokens, ("forward",))
+    return Program("rollout", draw, (params, *inputs), work)
+
+
+def _batch(count: int, sizes: Sizes, stored: tuple[str, ...]) -> Batch:
+    """Shapes of `count` groups, one a row."""
+
+    def zeros() -> Batch:
+        ids, scored = (jnp.zeros((count, width), jnp.int32) for width in (sizes.row, sizes.scored))
+        one, each = jnp.zeros(count), jnp.zeros((count, RESPONSES))
+        return Batch(
+            rows=Rows(ids, ids, ids, ids, scored, scored, scored),
+            mask=jnp.zeros((count, RESPONSES, sizes.response), bool),
+            prefer=one,
+            weight=one,
+            win=each,
+            references=dict.fromkeys(stored, each),
+        )
+
+    return jax.eval_shape(zeros)

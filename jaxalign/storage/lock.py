@@ -1,0 +1,170 @@
+"""One live run a directory: a lock that names its holder and dies with it."""
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from etils import epath
+
+from jaxalign.errors import CheckpointError
+from jaxalign.storage.durable import is_local, write_file
+
+try:
+    import fcntl
+except ImportError:  # not POSIX
+    fcntl = None  # type: ignore[assignment]
+
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+BEAT = 20.0
+"""Seconds between two signs of life of a holder that no kernel vouches for."""
+
+LEASE = 90.0
+"""Seconds without one after which such a holder is gone."""
+
+
+class RunLock:
+    """Holds `path` from construction until `release`. Raises CheckpointError naming a live holder.
+
+    On POSIX the kernel holds the lock (flock), so it ends with the process however that ends. Elsewhere, as in a
+    bucket, the file's words decide: the holder renews them while it lives. A holder on this machine that is no longer
+    alive is replaced; any other is watched, and replaced when it gives no sign of life for `LEASE` seconds. So a pod
+    that was preempted, and comes back under another name or the same, gets its run back. No clocks are compared.
+    """
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+        self._handle: int | None = None
+        if fcntl is not None and is_local(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._handle = handle
+            except OSError as error:
+                os.close(handle)
+                if error.errno not in _UNSUPPORTED:
+                    raise CheckpointError(self._refusal(self._patient_holder())) from error
+        if self._handle is None:
+            holder = _holder(path)
+            if holder is not None and _may_live(holder) and self._gives_signs(holder):
+                raise CheckpointError(self._refusal(holder))
+        self._words = _self()
+        self._write(json.dumps(self._words))
+        self._released = threading.Event()
+        if self._handle is None:
+            time.sleep(min(1.0, BEAT))
+            if _holder(path) != self._words:  # two found it free at once: the later words count
+                raise CheckpointError(self._refusal(_holder(path)))
+            self._renewal = threading.Thread(target=self._renew, daemon=True)
+            self._renewal.start()
+
+    def release(self) -> None:
+        """Lets go; to be called once."""
+        self._released.set()
+        if self._handle is None:
+            self._renewal.join()
+            if self._is_own(_holder(self._path)):
+                self._path.unlink(missing_ok=True)
+            return
+        self._write("")
+        os.close(self._handle)
+
+    def _write(self, text: str) -> None:
+        if self._handle is None:
+            write_file(self._path, text.encode())  # whole: whoever reads meanwhile must not take it for let go
+            return
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, text.encode(), 0)
+
+    def _renew(self) -> None:
+        """Signs of life until the release, or until the words are another's."""
+        beats = 0
+        while not self._released.wait(BEAT):
+            with contextlib.suppress(OSError):  # a bucket that does not answer now may answer the next time
+                if not self._is_own(_holder(self._path)):
+                    return
+                beats += 1
+                self._write(json.dumps({**self._words, "beats": beats}))
+
+    def _is_own(self, holder: dict[str, Any] | None) -> bool:
+        return holder is not None and {**holder, "beats": 0} == self._words
+
+    def _gives_signs(self, holder: dict[str, Any]) -> bool:
+        """Whether the holder renews its words within `LEASE` seconds; it may let go meanwhile."""
+        print(
+            f"{self._refusal(holder)}: waiting up to {LEASE:.0f} s to see whether it lives", file=sys.stderr, flush=True
+        )
+        until = time.monotonic() + LEASE
+        while time.monotonic() < until:
+            time.sleep(min(5.0, LEASE / 10))
+            found = _holder(self._path)
+            if found is None:
+                return False
+            if found != holder:
+                return True
+        return False
+
+    def _patient_holder(self) -> dict[str, Any] | None:
+        """The holder's words; it may have taken the lock a moment ago and not yet written them."""
+        for _ in range(10):
+            holder = _holder(self._path)
+            if holder is not None:
+                return holder
+            time.sleep(0.02)
+        return None
+
+    def _refusal(self, holder: dict[str, Any] | None) -> str:
+        if holder is None:
+            who = "another process"
+        elif _may_live(holder):
+            who = f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
+        else:
+            who = f"a child that outlived process {holder['pid']} on {holder['host']}"
+        return f"{self._path.parent}: this run directory is in use by {who}"
+
+
+class LeadersLock:
+    """The lock of a run of several processes as all but process 0 have it: process 0 holds it for them."""
+
+    def release(self) -> None:
+        """Nothing: it is not theirs."""
+
+
+def _self() -> dict[str, Any]:
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "boot": _boot_id(), "beats": 0}
+
+
+def _holder(path: epath.Path) -> dict[str, Any] | None:
+    try:
+        holder = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return holder if isinstance(holder, dict) and holder.keys() >= {"host", "pid", "started", "boot"} else None
+
+
+def _may_live(holder: dict[str, Any]) -> bool:
+    if holder["host"] != socket.gethostname():
+        return True
+    if holder["boot"] != _boot_id():
+        return False
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+    return ""

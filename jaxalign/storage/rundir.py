@@ -1,0 +1,337 @@
+"""The run directory is the state: a phase whose artifact is committed is loaded, not run again.
+
+config.json                    the resolved experiment; another one is refused with what differs, meshes aside
+lock                           who is running here
+initial/policy                 Orbax: the base policy, iterate 0
+initial/<phase>/               artifacts made before the first iteration
+0000/<phase>/                  artifacts of iteration 0 (see `artifact`)
+0000/<phase>.parts/00007/      chunks of a phase that is still running
+      00007-00001-of-00004/    those of one process, where several run together
+0000/fit/                      Orbax: training checkpoints inside the fit; removed once the policy is committed
+0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
+metrics.jsonl perf.jsonl summary.json
+"""
+
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from types import GenericAlias, TracebackType
+from typing import Any, Literal, TypeVar
+
+from etils import epath
+
+from jaxalign.config.resolved import difference
+from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.hosts.group import ALONE, Hosts
+from jaxalign.storage import artifact, checkpoint, durable, pytree
+from jaxalign.storage.lock import LeadersLock, RunLock
+from jaxalign.types import Params
+
+T = TypeVar("T")
+Iteration = int | Literal["initial"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED = ("policy", "fit")
+_PLACEMENT = ("mesh",)
+"""What of a config says where arrays lie, not what is computed: each launch may have its own."""
+_SECONDS_TO_SEE = 60.0
+"""How long a network file system may take to show one host what another has written and synced."""
+
+
+def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts = ALONE) -> "RunDir":
+    """Creates or reopens the run of `config` (JSON) at `path`, and locks it until the run is closed.
+
+    Of several processes the first one does, and all others see that they mean the same run. Raises ConfigError when
+    the directory belongs to another config or to something else, or is not shared by all hosts, CheckpointError when
+    another run is open here or the disk refuses.
+    """
+    root = durable.absolute(path)
+    resolved = json.loads(artifact.to_json(config))
+    if hosts.leader:
+        lock = _claim(root, resolved)
+        hosts.barrier("open")
+        return RunDir(root, resolved, lock, hosts)
+    hosts.barrier("open")
+    if not _shows(lambda: (root / "config.json").exists(), hosts):
+        raise ConfigError(f"{root}: is not there on this host; --workdir must be on storage that all hosts share")
+    _refuse_other(root, _read_config(root), resolved)
+    return RunDir(root, resolved, LeadersLock(), hosts)
+
+
+def _claim(root: epath.Path, resolved: dict[str, Any]) -> RunLock:
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root}: is a file, not a run directory")
+    _refuse_foreign(root)
+    with durable.storage_errors(root, 0):
+        durable.make_directory(root)
+        lock = RunLock(root / "lock")
+    try:
+        if (root / "config.json").exists():
+            _refuse_other(root, _read_config(root), resolved)
+        else:
+            with durable.storage_errors(root, len(artifact.to_json(resolved))):
+                durable.write_file(root / "config.json", artifact.to_json(resolved))
+                durable.sync_directory(root)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def read_run(path: str | os.PathLike[str]) -> "RunDir":
+    """A run as it lies there, to read from: without a lock, whatever else happens to it."""
+    root = durable.absolute(path)
+    if not (root / "config.json").exists():
+        raise ConfigError(f"{root}: is no run directory (it has no config.json)")
+    return RunDir(root, _read_config(root), None)
+
+
+class RunDir:
+    """An open run. `lock` is None when it is only read from.
+
+    Where several processes have it open, process 0 writes and deletes, what is there is what process 0 sees, and all
+    of them call the same methods in the same order.
+    """
+
+    def __init__(
+        self, path: epath.Path, config: dict[str, Any], lock: RunLock | LeadersLock | None, hosts: Hosts = ALONE
+    ):
+        self.path = path
+        self.config = config
+        self.hosts = hosts
+        self._lock = lock
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the lock; a second call does nothing."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # Artifacts
+
+    def phase(self, iteration: Iteration, name: str, make: Callable[[], T], kind: type[T] | GenericAlias) -> T:
+        """The committed artifact of a phase; where there is none, `make()` is committed first.
+
+        All processes call `make`, and process 0 commits what it made when all are done.
+
+        `kind` is a frozen dataclass (arrays, text, numbers, tuples, nested dataclasses) or `dict[str, float]`.
+        Always returns what loading gives, so that a resumed run computes with the same values. Raises
+        CheckpointError when an artifact is damaged or cannot be written.
+        """
+        directory = self._place(iteration, name)
+        if not self.has(iteration, name):
+            self._must_write()
+            value = make()
+            self.hosts.barrier("made")  # nobody reads parts any more
+            if self.hosts.leader:
+                artifact.commit(directory, _label(iteration, name), value)
+            self.hosts.barrier("committed")
+        if self._lock is not None and self.hosts.leader:
+            with durable.storage_errors(directory, 0):
+                artifact.clear(self._parts(iteration, name))
+        return self.load(iteration, name, kind)
+
+    def has(self, iteration: Iteration, name: str) -> bool:
+        """Whether the phase is committed."""
+        return self.hosts.told(artifact.committed(self._place(iteration, name)))
+
+    def load(self, iteration: Iteration, name: str, kind: type[T] | GenericAlias) -> T:
+        """The committed artifact of a phase; CheckpointError when it is absent or damaged."""
+        directory = self._place(iteration, name)
+        _shows(lambda: artifact.committed(directory), self.hosts)
+        return artifact.read(directory, _label(iteration, name), kind)
+
+    def parts(self, iteration: Iteration, name: str) -> "Parts":
+        """Chunks of a long phase, each committed on its own; gone once the phase itself is committed."""
+        return Parts(self._parts(iteration, name), f"{_label(iteration, name)}.parts", self.hosts, self._must_write)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json, whole; for process 0 to call."""
+        self._must_write()
+        content = artifact.to_json(summary)
+        with durable.storage_errors(self.path, len(content)):
+            durable.write_file(self.path / "summary.json", content)
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says."""
+        place = self.path / "summary.json"
+        _shows(place.exists, self.hosts)
+        return json.loads(place.read_bytes())
+
+    # Policies
+
+    def policy(self, iterate: int) -> "PolicySlot":
+        """Where iterate k lies: the base policy is 0, the policy trained in iteration i is i + 1."""
+        home = "initial" if iterate == 0 else _iteration_name(iterate - 1)
+        return PolicySlot(self.path / home / "policy", iterate, self.hosts)
+
+    def policies(self) -> list[int]:
+        """The iterates that are committed, in order; what this process sees."""
+        numbers = [int(home.name) + 1 for home in self.path.iterdir() if re.fullmatch(r"\d{4,}", home.name)]
+        return sorted(iterate for iterate in [0, *numbers] if pytree.exists(self.policy(iterate).path))
+
+    def prune(self, keep: int | None, protect: set[int]) -> None:
+        """Deletes all iterates but the base, the newest `keep` (None: all) and those in `protect` (the anchor)."""
+        self._must_write()
+        if keep is None or not self.hosts.leader:
+            return
+        trained = [iterate for iterate in self.policies() if iterate > 0]
+        newest = trained[-max(keep, 1) :]
+        for iterate in trained:
+            if iterate not in newest and iterate not in protect:
+                pytree.delete(self.policy(iterate).path)
+
+    def fit_path(self, iteration: int) -> epath.Path:
+        """Where the training checkpoints of an iteration's fit go."""
+        return self.path / _iteration_name(iteration) / "fit"
+
+    def clear_fit(self, iteration: int) -> None:
+        """Deletes an iteration's training checkpoints. Raises CheckpointError unless its policy is committed."""
+        self._must_write()
+        if not self.policy(iteration + 1).exists():
+            raise CheckpointError(f"{self.fit_path(iteration)}: still needed, the policy is not committed")
+        if self.hosts.leader:
+            pytree.delete(self.fit_path(iteration))
+
+    def _place(self, iteration: Iteration, name: str) -> epath.Path:
+        if not _NAME.fullmatch(name) or name in _RESERVED:
+            raise ValueError(f"{name!r} is no name for a phase")
+        return self.path / _label(iteration, name)
+
+    def _parts(self, iteration: Iteration, name: str) -> epath.Path:
+        return self._place(iteration, name).with_name(f"{name}.parts")
+
+    def _must_write(self) -> None:
+        if self._lock is None:
+            raise CheckpointError(f"{self.path}: opened for reading only")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Chunks of one phase. `check` raises where the run must not be written to."""
+
+    directory: epath.Path
+    label: str
+    hosts: Hosts
+    check: Callable[[], None]
+
+    def get(
+        self,
+        k: int,
+        make: Callable[[], T],
+        kind: type[T] | GenericAlias,
+        whole: Callable[[tuple[T, ...]], bool] = lambda values: True,
+    ) -> tuple[T, ...]:
+        """Chunk k, what each process has of it in the order of processes: loaded when committed, else made first.
+
+        `make` gives this process's own, and all make theirs when one is missing, or when what is there is not `whole`:
+        computing it takes all of them. What another number of processes left is not read.
+        """
+        own = self._name(k, self.hosts.index)
+        if self.hosts.all(artifact.committed(self.directory / own)):
+            values = self._all(k, kind)
+            if whole(values):
+                return values
+            self.hosts.barrier("read")  # nobody reads what is now replaced
+        self.check()
+        artifact.commit(self.directory / own, f"{self.label}/{own}", make())
+        self.hosts.barrier("part")
+        return self._all(k, kind)
+
+    def _all(self, k: int, kind: type[T] | GenericAlias) -> tuple[T, ...]:
+        return tuple(self._read(self._name(k, index), kind) for index in range(self.hosts.count))
+
+    def _read(self, name: str, kind: type[T] | GenericAlias) -> T:
+        _shows(lambda: artifact.committed(self.directory / name), self.hosts)
+        return artifact.read(self.directory / name, f"{self.label}/{name}", kind)
+
+    def _name(self, k: int, index: int) -> str:
+        return f"{k:05d}" if self.hosts.count == 1 else f"{k:05d}-{index:05d}-of-{self.hosts.count:05d}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySlot:
+    """One iterate's place in the run directory."""
+
+    path: epath.Path
+    iterate: int
+    hosts: Hosts = ALONE
+
+    def exists(self) -> bool:
+        """Whether the policy is committed."""
+        return self.hosts.told(pytree.exists(self.path))
+
+    def save(self, params: Params, meta: dict[str, Any]) -> None:
+        """Commits the policy; see `checkpoint.save_policy`."""
+        checkpoint.save_policy(self.path, params, {**meta, "iterate": self.iterate}, self.hosts)
+
+    def load(self, abstract_params: Params) -> Params:
+        """The policy on the devices of `abstract_params`; see `checkpoint.load_policy`."""
+        _shows(lambda: pytree.exists(self.path), self.hosts)
+        params, meta = checkpoint.load_policy(self.path, abstract_params)
+        if meta["iterate"] != self.iterate:
+            raise CheckpointError(f"{self.path}: holds iterate {meta['iterate']}, not {self.iterate}")
+        return params
+
+
+def _shows(there: Callable[[], bool], hosts: Hosts) -> bool:
+    """Whether what another process has written is there; network file systems may show it late."""
+    limit = time.monotonic() + (0.0 if hosts.count == 1 else _SECONDS_TO_SEE)
+    while not there():
+        if time.monotonic() >= limit:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _iteration_name(iteration: int) -> str:
+    return f"{iteration:04d}"
+
+
+def _label(iteration: Iteration, name: str) -> str:
+    return f"{iteration if isinstance(iteration, str) else _iteration_name(iteration)}/{name}"
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Whose directory is it?
+
+
+def _refuse_foreign(root: epath.Path) -> None:
+    if not root.exists() or (root / "config.json").exists():
+        return
+    names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and entry.name != "lock")
+    if names:
+        raise ConfigError(f"{root}: not empty and no run directory (it holds {', '.join(names[:5])}); choose another")
+
+
+def _read_config(root: epath.Path) -> dict[str, Any]:
+    try:
+        config = json.loads((root / "config.json").read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{root / 'config.json'}: damaged ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{root / 'config.json'}: damaged (no JSON object)")
+    return config
+
+
+def _without_placement(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in _PLACEMENT}
+
+
+def _refuse_other(root: epath.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    lines = difference(_without_placement(before), _without_placement(now))
+    if lines:
+        more = [f"and {len(lines) - 20} more"] if len(lines) > 20 else []
+        shown = "".join(f"\n  {line}" for line in lines[:20] + more)
+        raise ConfigError(f"{root}: this directory holds a run of another config; choose another directory{shown}")

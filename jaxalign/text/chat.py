@@ -1,0 +1,196 @@
+"""Messages ↔ tokens: the model's own tokenizer and chat template.
+
+Rules. The template writes every special token, BOS included; nothing is put in front of what it rendered, so there
+is one BOS if the template writes one and none otherwise (SmolLM2: its template starts with <|im_start|>). As in
+transformers, the rendered text is tokenized as a whole: text in a message that spells a special token becomes that
+token. Templates come from strangers' files and run in a sandbox (see `sandbox`).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import tokenizers
+
+from jaxalign.errors import DataError, ModelError
+from jaxalign.formats.gguf import GgufFile
+from jaxalign.formats.huggingface import Folder, read_json
+from jaxalign.text import gguf_tokenizer, sandbox
+
+Message = Mapping[str, Any]
+"""A turn: `role`, `content`, and what else its template reads."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chat:
+    """A tokenizer with its template. `stop` are the ids that end a turn; `specials` the roles' tokens (bos, eos, …).
+
+    `tool_template` takes the place of `template` for conversations with tools, where a model has one for them.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    template: str
+    stop: tuple[int, ...]
+    pad: int
+    specials: Mapping[str, str]
+    file: str
+    tool_template: str | None = None
+
+    @property
+    def vocab(self) -> int:
+        """Number of ids the tokenizer knows; a model's table may be longer."""
+        return self.tokenizer.get_vocab_size()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that decides how messages become ids."""
+        parts = [self.tokenizer.to_str(), self.template, list(self.stop), self.pad, dict(self.specials)]
+        parts += [] if self.tool_template is None else [self.tool_template]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def compiled(self) -> jinja2.Template:
+        return compile_template(self.template, self.file)
+
+    @functools.cached_property
+    def compiled_for_tools(self) -> jinja2.Template:
+        return self.compiled if self.tool_template is None else compile_template(self.tool_template, self.file)
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, answering: bool = True
+    ) -> str:
+        """The conversation as the model was trained to see it, and if `answering` what an answer begins with.
+
+        The characters U+10FFF0 and U+10FFF1 are left out. Raises DataError when the template refuses the messages,
+        ModelError when the template itself fails.
+        """
+        text = self.marked(messages, tools, answering)
+        return text.replace(sandbox.BEGIN, "").replace(sandbox.END, "")
+
+    def marked(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, answering: bool) -> str:
+        """As `render`, with the marks of {% generation %} left in."""
+        values = {"messages": list(messages), "tools": tools, "documents": None, "add_generation_prompt": answering}
+        try:
+            return sandbox.render(self.compiled_for_tools if tools else self.compiled, {**values, **self.specials})
+        except sandbox.Refusal as error:
+            raise DataError(f"the chat template of {self.file} refuses these messages: {error}") from error
+        except FAILURES as error:
+            raise ModelError(f"{self.file}: the chat template fails: {type(error).__name__}: {error}") from error
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
+        """Ids of the rendered conversation with the generation prompt."""
+        return tokenized(self.tokenizer, self.render(messages, tools), self.file).ids
+
+    @functools.cached_property
+    def untrimmed(self) -> tokenizers.Tokenizer:
+        """The tokenizer without its post-processor, which may cut spaces off the tokens' places."""
+        parts = json.loads(self.tokenizer.to_str())
+        return tokenizers.Tokenizer.from_str(json.dumps({**parts, "post_processor": None}))
+
+    def offsets(self, text: str) -> tokenizers.Encoding:
+        """The ids of a text with the characters that each stands for."""
+        return tokenized(self.untrimmed, text, self.file)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens left out."""
+        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+
+def tokenized(tokenizer: tokenizers.Tokenizer, text: str, file: str) -> tokenizers.Encoding:
+    """The tokens of a text that holds all special tokens already. ModelError when the tokenizer fails."""
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{file}: the tokenizer fails: {error}") from error
+
+
+FAILURES = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the code of a template can raise."""
+
+
+def compile_template(template: str, file: str) -> jinja2.Template:
+    """The template in the sandbox. Raises ModelError naming the file when it is no template."""
+    try:
+        return sandbox.sandbox().from_string(template)
+    except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file}: the chat template is no valid template: {error}") from error
+
+
+def from_gguf(file: GgufFile) -> Chat:
+    """Tokenizer and template of a GGUF file's metadata. Raises ModelError naming the field."""
+    vocabulary = gguf_tokenizer.read(file)
+    template = file.field("tokenizer.chat_template", str)
+    return checked(
+        Chat(vocabulary.tokenizer, template, vocabulary.stop, vocabulary.pad, vocabulary.specials, str(file.path))
+    )
+
+
+def from_directory(path: Folder) -> Chat:
+    """Tokenizer, template and ids of a Hugging Face directory. Raises ModelError naming the file and field."""
+    file, config_file = path / "tokenizer.json", path / "tokenizer_config.json"
+    content = json.dumps({**read_json(file), "truncation": None, "padding": None})
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(content)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
+        raise ModelError(f"{file}: not a tokenizer ({error})") from error
+    config = read_json(config_file)
+    roles = ("bos_token", "eos_token", "pad_token", "unk_token")
+    specials = {role: text for role in roles if (text := token_text(config.get(role))) is not None}
+    stop = stops(path, tokenizer, specials.get("eos_token"))
+    pad = tokenizer.token_to_id(specials["pad_token"]) if "pad_token" in specials else stop[0]
+    if pad is None:
+        raise ModelError(f"{config_file}: pad_token {specials['pad_token']!r} is not in {file.name}")
+    template, tool_template = templates(path, config)
+    return checked(Chat(tokenizer, template, stop, pad, specials, str(path), tool_template))
+
+
+def checked(chat: Chat) -> Chat:
+    """The same, if its template compiles: a broken one is found now and not at the first prompt."""
+    _ = chat.compiled, chat.compiled_for_tools
+    return chat
+
+
+def token_text(value: Any) -> str | None:
+    """A special token's text, which files write plainly or as an object with its content."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def templates(path: Folder, config: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The template, and the one for conversations with tools if there is one.
+
+    From chat_template.jinja, else from tokenizer_config.json: one text, or a list of which "default" and "tool_use" are
+    read.
+    """
+    file = path / "chat_template.jinja"
+    try:
+        if file.is_file():
+            return file.read_text(encoding="utf-8"), None
+    except (OSError, UnicodeError) as error:
+        raise ModelError(f"{file}: not readable text ({error})") from error
+    template, tool_template = config.get("chat_template"), None
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template, tool_template = named.get("default"), named.get("tool_use")
+    if not isinstance(template, str) or not isinstance(tool_template, str | None):
+        raise ModelError(f"{path}: neither chat_template.jinja nor a chat_template in tokenizer_config.json")
+    return template, tool_template
+
+
+def stops(path: Folder, tokenizer: tokenizers.Tokenizer, eos: str | None) -> tuple[int, ...]:
+    """Ids that end a turn: those of generation_config.json, and the tokenizer's EOS."""
+    file = path / "generation_config.json"
+    listed = read_json(file).get("eos_token_id") if file.is_file() else None
+    ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    if eos is not None and tokenizer.token_to_id(eos) is not None:
+        ids = [*ids, tokenizer.token_to_id(eos)]
+    known = tokenizer.get_vocab_size()
+    if not ids or not all(isinstance(i, int) and 0 <= i < known for i in ids):
+        raise ModelError(f"{path}: no usable end-of-turn id in generation_config.json or tokenizer_config.json")
+    return tuple(dict.fromkeys(ids))

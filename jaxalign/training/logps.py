@@ -1,0 +1,148 @@
+"""Token rows → log-probs of response tokens: the one way log-probs are computed, for policies and references alike.
+
+The contract (fp32 throughout, whatever the model computes in): the score of a token comes from the hidden state of its
+predecessor in its own branch; exactly the listed tokens are scored (a finished response's end-of-turn token once, no
+prompt token, no padding); sums are over all tokens of a response, never means.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxalign.mesh.flags import Options
+from jaxalign.mesh.layout import Layout, entry
+from jaxalign.mesh.rows import on_mesh, rows_here
+from jaxalign.mesh.sharding import replicated, row_sharding, row_shards
+from jaxalign.models.model import Model
+from jaxalign.ops.attention import Tree
+from jaxalign.ops.linear_logp import OnMesh, linear_logp
+from jaxalign.training.rows import pack, row_shape
+from jaxalign.types import Batch, Groups, Params, Rollouts, Rows
+
+
+def sight_of(rows: Rows) -> Tree:
+    """What the tokens of rows see: their own group, up to themselves, in the trunk or in their own branch."""
+    return Tree(rows.group, rows.branch, rows.position)
+
+
+def token_logps(model: Model, params: Params, rows: Rows, mask: Bool[Array, "b r t"]) -> Float[Array, "b r t"]:
+    """log π(token | its path) in nats at the cells of `mask`, 0 elsewhere.
+
+    On the mesh of the model's layout each device scores the tokens of its own rows, over its own rows of the
+    vocabulary; the head is never gathered whole.
+    """
+    hidden = model.hidden(params, rows.tokens, rows.position, sight_of(rows))
+    if model.layout is not None:
+        return _on_mesh(model, params, hidden, rows, mask, model.layout)
+    sources, targets = _scored(hidden, rows.source, rows.target)
+    logps = linear_logp(sources, model.head(params), targets, softcap=model.config.softcap)
+    return _cells(logps, rows.slot, mask)
+
+
+def _scored(
+    hidden: Float[Array, "n s d"], source: Int[Array, "n q"], target: Int[Array, "n q"]
+) -> tuple[Float[Array, "k d"], Int[Array, " k"]]:
+    """All scored tokens (k = n · q): the hidden states of their predecessors, and the tokens."""
+    found = jnp.take_along_axis(hidden, source[:, :, None], axis=1)
+    return found.reshape(-1, hidden.shape[-1]), target.reshape(-1)
+
+
+def _cells(logps: Float[Array, " k"], slot: Int[Array, "n q"], mask: Bool[Array, "b r t"]) -> Float[Array, "b r t"]:
+    slots = jnp.where(slot < 0, mask.size, slot).reshape(-1)
+    return jnp.zeros(mask.size, jnp.float32).at[slots].set(logps, mode="drop").reshape(mask.shape)
+
+
+def _on_mesh(
+    model: Model, params: Params, hidden: Array, rows: Rows, mask: Bool[Array, "b r t"], layout: Layout
+) -> Float[Array, "b r t"]:
+    """The same with rows, and pieces of rows, on devices of their own: a group's cells lie where its row does."""
+    here, at = layout.spec(hidden.shape, "rows", "sequence", None), layout.spec(rows.source.shape, "rows", "sequence")
+    if at[1] != here[1]:
+        pieces = layout.devices("context")
+        raise ValueError(f"{rows.source.shape[1]} scored tokens a row do not divide into the {pieces} pieces of a row")
+    row_axes, sequence = entry(at, 0), entry(at, 1)
+    tokens, table = (*row_axes, *sequence), P(at[0], None, None)
+
+    def scored(hidden: Array, source: Array, target: Array) -> tuple[Array, Array]:
+        if sequence:  # the predecessor of a scored token may lie on another piece
+            hidden = jax.lax.all_gather(hidden, sequence, axis=1, tiled=True)
+        return _scored(hidden, source, target)
+
+    def cells(logps: Array, slot: Array, mask: Array) -> Array:
+        first = jax.lax.axis_index(row_axes) * mask.size if row_axes else 0
+        found = _cells(logps, jnp.where(slot < 0, -1, slot - first), mask)
+        return jax.lax.psum(found, sequence) if sequence else found
+
+    head = model.head(params)
+    columns = tuple(axis for axis in entry(layout.spec(head.shape, "vocab", "embed"), 1) if axis in tokens)
+    vocabulary = "tensor" if layout.devices("tensor") > 1 else None
+    find = layout.mapped(scored, (here, at, at), (P(tokens, None), P(tokens)))
+    sources, targets = find(hidden, rows.source, rows.target)
+    logps = linear_logp(
+        sources,
+        head,
+        targets,
+        softcap=model.config.softcap,
+        layout=OnMesh(layout.mesh, tokens, vocabulary, columns),
+    )
+    return layout.mapped(cells, (P(tokens), at, table), table)(logps, rows.slot, mask)
+
+
+def logp_sums(model: Model, params: Params, batch: Batch) -> Float[Array, "b r"]:
+    """Response log-probs under `params`, nats."""
+    return token_logps(model, params, batch.rows, batch.mask).sum(-1)
+
+
+def scoring(model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
+    """`logp_sums`, jitted: (params, batch) → a few bytes a group, which every process stores."""
+    return jax.jit(partial(logp_sums, model), out_shardings=replicated(mesh), compiler_options=options)
+
+
+class Scorer:
+    """Log-prob sums of whole sets of responses, `batch_size` groups at a time; compiled once a row shape."""
+
+    def __init__(self, model: Model, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
+        shards = row_shards(mesh)
+        self.batch_size = -(-batch_size // shards) * shards
+        self._here = rows_here(row_sharding(mesh), self.batch_size)
+        self._mesh = mesh
+        self._sums = scoring(model, mesh, options)
+
+    def groups(
+        self, params: Params, rollouts: Rollouts, groups: Groups, between: Callable[[int], None] = lambda done: None
+    ) -> Float[np.ndarray, "g r"]:
+        """Nats for every response of every group under `params`. `between` hears the groups done after each batch."""
+        count = len(groups.prompt)
+        shape = row_shape(rollouts, groups)
+        found = np.zeros(groups.responses.shape, np.float32)
+        for start in range(0, count, self.batch_size):
+            chosen = np.full(self.batch_size, -1)
+            real = min(self.batch_size, count - start)
+            chosen[:real] = np.arange(start, start + real)
+            here = np.where(self._here, chosen, -1)  # a process packs the rows of its own devices
+            batch = on_mesh(pack(rollouts, groups, here, shape, {}), row_sharding(self._mesh))
+            found[start : start + real] = np.asarray(self._sums(params, batch))[:real]
+            between(start + real)
+        return found
+
+    def rollouts(self, params: Params, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
+        """Nats for every rollout under `params`: each prompt a row with its m responses as branches."""
+        return self.groups(params, rollouts, one_group_a_prompt(rollouts))
+
+
+def one_group_a_prompt(rollouts: Rollouts) -> Groups:
+    """Groups that hold all m responses of each prompt, unlabelled."""
+    count, samples = rollouts.lengths.shape
+    return Groups(
+        prompt=np.arange(count),
+        responses=np.tile(np.arange(samples), (count, 1)),
+        prefer=np.full(count, 0.5, np.float32),
+        weight=np.ones(count, np.float32),
+        win=np.full((count, samples), 0.5, np.float32),
+    )

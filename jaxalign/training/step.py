@@ -1,0 +1,188 @@
+"""The training step, one pure function (state, references, batch) → (state, metrics), and the fit that repeats it.
+
+The step treats policy and references alike: parameters are arguments, never captured. References that are cached come
+as columns of the batch, those that are live as parameters in `references`; the loss cannot tell.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxalign.errors import JaxalignError
+from jaxalign.models.low_rank import dropped, join, trained
+from jaxalign.models.model import Model
+from jaxalign.training.logps import logp_sums, token_logps
+from jaxalign.types import Batch, GroupLogps, Loss, Memory, Params, pytree
+
+Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
+"""(state, frozen, references, batches) → (state, metrics); `frozen` is {} where every parameter is trained."""
+
+
+@pytree
+class TrainState:
+    """What one step reads and writes: optimizer steps taken in this fit, the trained parameters (fp32), optimizer
+    state."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the groups of one iteration become optimizer steps."""
+
+    batch_size: int = 16
+    """groups a step, over all devices and microbatches"""
+    epochs: int = 1
+    """passes over the iteration's groups"""
+    accumulate: int = 1
+    """microbatches a step; the loss and the gradient are those of the whole batch"""
+    checkpoint_every: int = 100
+    """steps between checkpoints inside a fit"""
+    keep_checkpoints: int = 2
+    """checkpoints kept inside a fit"""
+    optimizer_memory: Memory = "device"
+    """where the optimizer's state is kept between steps"""
+
+    def problems(self) -> Iterable[str]:
+        for name, value in (
+            ("batch_size", self.batch_size),
+            ("epochs", self.epochs),
+            ("accumulate", self.accumulate),
+            ("checkpoint_every", self.checkpoint_every),
+            ("keep_checkpoints", self.keep_checkpoints),
+        ):
+            if value < 1:
+                yield f"{name} must be at least 1, got {value}"
+        if self.accumulate > 0 and self.batch_size % self.accumulate:
+            yield f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
+
+
+class NotFinite(JaxalignError):
+    """A loss or gradient that is NaN or infinite; no parameter was touched by it."""
+
+    exit_code = 6
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0 of a fit of the policy `params`. What is trained is copied: a step donates its state, references may share
+    the originals."""
+    params = jax.tree.map(jnp.copy, trained(params))
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+
+def group_logps(
+    model: Model,
+    loss: Loss,
+    params: Params,
+    references: Mapping[str, Params],
+    batch: Batch,
+) -> GroupLogps:
+    """What `loss` sees of `batch`; no gradient flows into the references."""
+
+    def reference(role: str) -> Float[Array, "b r"] | None:
+        if role not in loss.needs:
+            return None
+        if role in references:
+            with jax.named_scope(f"reference_{role}"):
+                return jax.lax.stop_gradient(logp_sums(model, references[role], batch))
+        return batch.references[role]
+
+    with jax.named_scope("policy"):
+        tokens = token_logps(model, params, batch.rows, batch.mask)
+    return GroupLogps(
+        tokens=tokens,
+        mask=batch.mask,
+        last=reference("last"),
+        anchor=reference("anchor"),
+        prefer=batch.prefer,
+        win=batch.win,
+    )
+
+
+def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation, schedule: optax.Schedule) -> Step:
+    """One optimizer step. Batches carry a leading axis of microbatches; groups count by their weight. References are
+    given as what is trained of them; policy and references share what is frozen.
+
+    The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding.
+    """
+
+    def objective(
+        params: Params, references: Mapping[str, Params], batch: Batch, total: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        logps = group_logps(model, loss, params, references, batch)
+        share = batch.weight / total
+        value = jnp.where(batch.weight > 0, loss(logps) * share, 0.0).sum()
+        return value, {"loss": value, **_watch(logps, share)}
+
+    def step(
+        state: TrainState, frozen: Params, references: Mapping[str, Params], batches: Batch
+    ) -> tuple[TrainState, dict[str, Array]]:
+        total = jnp.maximum(batches.weight.sum(), 1e-30)
+        references = {role: join(params, frozen) for role, params in references.items()}
+
+        def of_trained(params: Params, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+            policy = join(params, frozen)
+            if model.dropout:
+                # One mask a step, so that splitting a batch into microbatches changes nothing.
+                policy = dropped(policy, model.dropout, jax.random.fold_in(jax.random.key(0), state.step))
+            return objective(policy, references, batch, total)
+
+        def of_batch(batch: Batch) -> tuple[Params, dict[str, Array]]:
+            return jax.grad(of_trained, has_aux=True)(state.params, batch)
+
+        grads, metrics = _summed(of_batch, batches)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            **metrics,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return step
+
+
+def _summed(make: Callable[[Batch], Any], batches: Batch) -> Any:
+    """Σ make(batch) over the leading axis, one batch at a time: one of them is in memory, and one in the program."""
+    first = jax.tree.map(lambda leaf: leaf[0], batches)
+    if batches.weight.shape[0] == 1:
+        return make(first)
+    zeros = jax.tree.map(lambda made: jnp.zeros(made.shape, made.dtype), jax.eval_shape(make, first))
+    return jax.lax.scan(lambda summed, batch: (jax.tree.map(jnp.add, summed, make(batch)), None), zeros, batches)[0]
+
+
+def check_finite(step: int, metrics: Mapping[str, float]) -> None:
+    """Raises NotFinite with what was seen; the caller has not committed the step."""
+    for name in ("loss", "grad_norm"):
+        if not jnp.isfinite(metrics[name]):
+            raise NotFinite(
+                f"fit: {name} is {metrics[name]} at step {step}. The last checkpoint is intact; lower the learning "
+                "rate, or clip harder, in a fork of the config and start it in another directory"
+            )
+
+
+def _watch(logps: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
+    """TRL's metric names, group-weighted means. A reward is log π/π_reference in nats, against the anchor."""
+    mean = lambda values: (values * share).sum()  # noqa: E731
+    sums, reference = logps.sums, logps.anchor if logps.anchor is not None else logps.last
+    watched = {"logps/chosen": mean(sums[:, 0]), "logps/rejected": mean(sums[:, 1])}
+    if reference is not None:
+        rewards = sums - reference
+        margins = rewards[:, 0] - rewards[:, 1]
+        # A pair whose label is a draw has no right order; it counts half either way.
+        right = jnp.where(margins == 0, 0.5, jnp.where(margins > 0, logps.prefer, 1 - logps.prefer))
+        watched |= {
+            "rewards/chosen": mean(rewards[:, 0]),
+            "rewards/rejected": mean(rewards[:, 1]),
+            "rewards/margins": mean(margins),
+            "rewards/accuracies": mean(right),
+        }
+    return watched
