@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from made_experiment import HOME, OWN, Descent, Everything, Hinge, Nothing, Squared, WinRate
 from made_values import VALUES, few
 
+import jaxalign
 from jaxalign.config.load import help_text, load, override
 from jaxalign.config.resolved import difference, dump, dumps
 from jaxalign.config.settings import show
@@ -54,7 +55,7 @@ def test_dumps_are_the_same_in_any_process(tmp_path: Path) -> None:
             env={"PYTHONHASHSEED": seed},
             capture_output=True,
             check=True,
-            cwd=Path(config.__file__).parents[1],
+            cwd=Path(jaxalign.__file__).parents[1],
         )
         for seed in ("1", "2")
     ]

@@ -19,7 +19,7 @@ Options = dict[str, bool | int | str]
 @functools.cache
 def table() -> dict[str, dict[str, dict[str, bool | int | str]]]:
     """platform → flag → {"value", "why"}."""
-    return json.loads(resources.files("jaxalign").joinpath("xla_flags.json").read_text())
+    return json.loads(resources.files(__package__).joinpath("xla_flags.json").read_text())
 
 
 def options(flags: FlagSet, mesh: jax.sharding.Mesh) -> Options | None:
