@@ -48,7 +48,8 @@ def test_mappings_and_sets_dump_in_one_order() -> None:
 def test_dumps_are_the_same_in_any_process(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
-    program = f"from jaxalign.config.load import load; from jaxalign.config.resolved import dumps; print(dumps(load({str(file)!r})), end='')"
+    imports = "from jaxalign.config.load import load; from jaxalign.config.resolved import dumps"
+    program = f"{imports}; print(dumps(load({str(file)!r})), end='')"
     runs = [
         subprocess.run(
             [sys.executable, "-c", program],
