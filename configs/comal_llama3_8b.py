@@ -20,7 +20,7 @@ from jaxalign.pairs import BestWorst
 
 experiment = dataclasses.replace(
     released,
-    model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16", remat="full"),
+    model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16"),
     pairing=BestWorst(),
     loss=INPO(eta=0.1, tau=0.1 / 3),
     iterations=18,

@@ -28,6 +28,7 @@ import dataclasses
 
 from comal_llama3_8b import experiment as comal
 
+from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.releases import LLAMA3_8B
@@ -38,19 +39,19 @@ from jaxalign.training.step import Fit
 
 experiment = dataclasses.replace(
     comal,
-    model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16", remat="dots", shape=LLAMA3_8B),
-    topology="v5p:4x4x4",
-    mesh=MeshShape(data=4, fsdp=16),
+    model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16", shape=LLAMA3_8B),
     reference=Live(),
-    rollout=Sample(
-        samples=5, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.8), batch_size=512
-    ),
+    rollout=Sample(samples=5, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.8)),
     fit=Fit(batch_size=128, checkpoint_every=100),
     evaluation=dataclasses.replace(
         comal.evaluation,
-        rollout=Sample(
-            samples=1, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.7), batch_size=512
-        ),
+        rollout=Sample(samples=1, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.7)),
     ),
-    score_batch_size=256,
+    placement=Placement(
+        topology="v5p:4x4x4",
+        mesh=MeshShape(data=4, fsdp=16),
+        remat="dots",
+        score_batch_size=256,
+        rollout_rows=2560,
+    ),
 )

@@ -33,6 +33,6 @@ from jaxalign.models.releases import QWEN25_7B
 
 experiment = dataclasses.replace(
     on_v5p,
-    model=Pretrained("models/qwen2.5-7b-instruct", compute_dtype="bfloat16", remat="full", shape=QWEN25_7B),
-    topology="v6e:8x8",
+    model=Pretrained("models/qwen2.5-7b-instruct", compute_dtype="bfloat16", shape=QWEN25_7B),
+    placement=dataclasses.replace(on_v5p.placement, topology="v6e:8x8", remat="full"),
 )

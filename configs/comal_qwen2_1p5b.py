@@ -21,6 +21,7 @@ from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
+from jaxalign.machine import Placement
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.oracles.annotators import Brevity, Completeness, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
@@ -31,9 +32,9 @@ from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
 experiment = Experiment(
-    model=Pretrained("models/qwen2-1.5b", compute_dtype="bfloat16", remat="full"),
+    model=Pretrained("models/qwen2-1.5b", compute_dtype="bfloat16"),
     prompts=JsonlPrompts("data/ultrafeedback_prompts.jsonl"),
-    rollout=Sample(samples=5, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.8), batch_size=64),
+    rollout=Sample(samples=5, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.8)),
     oracle=Panel(
         (
             Weighted(Brevity(enough=120)),
@@ -44,16 +45,16 @@ experiment = Experiment(
     pairing=BestSecond(),
     loss=INPO(eta=0.002, tau=0.002 / 3),
     optimizer=AdamW(WarmupLinear(peak=5e-7, warmup=0.1), weight_decay=0.01),
-    fit=Fit(batch_size=32, epochs=3, accumulate=4, checkpoint_every=200),
+    fit=Fit(batch_size=32, epochs=3, checkpoint_every=200),
     iterations=24,
     prompts_per_iteration=10_000,
     swap_every=12,
     evaluation=Evaluation(
         prompts=BuiltinPrompts("heldout"),
-        rollout=Sample(samples=1, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.7), batch_size=64),
+        rollout=Sample(samples=1, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.7)),
         evals=(WinRate(), Drift(), Text()),
     ),
-    score_batch_size=32,
+    placement=Placement(remat="full", accumulate=4, score_batch_size=32, rollout_rows=320),
     keep_policies=3,
     seed=18890426,
 )

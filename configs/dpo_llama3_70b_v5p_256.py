@@ -36,10 +36,14 @@ from jaxalign.training.step import Fit
 
 experiment = dataclasses.replace(
     small,
-    model=Pretrained("models/llama3-70b-instruct", compute_dtype="bfloat16", remat="full", shape=LLAMA3_70B),
+    model=Pretrained("models/llama3-70b-instruct", compute_dtype="bfloat16", shape=LLAMA3_70B),
     loss=DPO(beta=0.1),
-    topology="v5p:4x8x8",
-    mesh=MeshShape(data=4, fsdp=16, tensor=4),
     fit=Fit(batch_size=128, checkpoint_every=50),
-    score_batch_size=128,
+    placement=dataclasses.replace(
+        small.placement,
+        topology="v5p:4x8x8",
+        mesh=MeshShape(data=4, fsdp=16, tensor=4),
+        remat="full",
+        score_batch_size=128,
+    ),
 )

@@ -10,6 +10,7 @@ from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
+from jaxalign.machine import Placement
 from jaxalign.models.pretrained import SmolLM2
 from jaxalign.oracles.annotators import Brevity, Completeness, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
@@ -31,7 +32,7 @@ LOSS = INPO(eta=0.1, tau=0.02)
 experiment = Experiment(
     model=SmolLM2(),
     prompts=BuiltinPrompts("train"),
-    rollout=Sample(samples=8, max_tokens=48, batch_size=16),
+    rollout=Sample(samples=8, max_tokens=48),
     oracle=PANEL,
     pairing=BestWorst(),
     loss=LOSS,
@@ -42,7 +43,8 @@ experiment = Experiment(
     swap_every=2,
     evaluation=Evaluation(
         prompts=BuiltinPrompts("heldout", limit=64),
-        rollout=Sample(samples=1, max_tokens=48, batch_size=64),
+        rollout=Sample(samples=1, max_tokens=48),
         evals=(WinRate(), Drift(), Text()),
     ),
+    placement=Placement(rollout_rows=128),
 )

@@ -10,7 +10,7 @@ from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
-from jaxalign.mesh.sharding import MeshShape
+from jaxalign.machine import Placement
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.oracles.annotators import Brevity, Coverage, NonRepetition
 from jaxalign.oracles.panel import Panel, Weighted
@@ -22,7 +22,7 @@ from jaxalign.training.step import Fit
 experiment = Experiment(
     model=RandomLlama(),
     prompts=BuiltinPrompts("train"),
-    rollout=Sample(samples=4, max_tokens=24, batch_size=8),
+    rollout=Sample(samples=4, max_tokens=24),
     oracle=Panel((Weighted(Brevity()), Weighted(Coverage()), Weighted(NonRepetition()))),
     pairing=RandomPair(pairs_per_prompt=2, label=SoftLabel()),
     loss=INPO(eta=0.2, tau=0.05),
@@ -33,8 +33,8 @@ experiment = Experiment(
     swap_every=2,
     evaluation=Evaluation(
         prompts=BuiltinPrompts("heldout", limit=16),
-        rollout=Sample(samples=1, max_tokens=24, batch_size=16),
+        rollout=Sample(samples=1, max_tokens=24),
         evals=(WinRate(), Drift(), Text(), Cycles()),
     ),
-    mesh=MeshShape(),
+    placement=Placement(rollout_rows=32),
 )

@@ -17,7 +17,7 @@ from jaxalign.types import Groups, Params, Preferences, Rollouts
 
 def align(session: Session) -> dict:
     """Runs the experiment to its end, from wherever the run directory stands; returns the committed summary."""
-    experiment, iteration = session.experiment, session.finished()
+    experiment, iteration = session.experiment, session.run.finished()
     policy = session.policy(iteration)
     while True:
         evaluate(session, iteration, policy)
@@ -31,14 +31,14 @@ def align(session: Session) -> dict:
 def improve(session: Session, iteration: int, policy: Params) -> Params:
     """One outer iteration: policy `iteration` → policy `iteration` + 1."""
     experiment = session.experiment
-    phase, key = partial(session.phase, iteration), partial(session.key, iteration=iteration)
+    phase, key = partial(session.phase, iteration), session.machine.key
 
     # What the policy says, and who prefers what of it.
     prompts = session.prompts_of(iteration)
     rollouts = phase("rollouts", Rollouts, lambda: session.roll(policy, prompts, iteration))
     judge = session.oracle(iteration, "preferences")
-    preferences = phase("preferences", Preferences, lambda: judge(rollouts, key("preferences")))
-    groups = phase("groups", Groups, lambda: experiment.pairing(rollouts, preferences, key("groups")))
+    preferences = phase("preferences", Preferences, lambda: judge(rollouts, key("preferences", iteration)))
+    groups = phase("groups", Groups, lambda: experiment.pairing(rollouts, preferences, key("groups", iteration)))
     session.recorder.log(iteration, "align", 0, diagnose(rollouts, preferences, groups))
 
     # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.

@@ -33,7 +33,9 @@ def certify(
     if not isinstance(loss, INPO) or loss.tau == 0:
         return {}
     own = rollouts.logps.sum(-1, dtype=np.float64)
-    anchor = own if roles["anchor"] == roles["last"] else session.scorer.rollouts(params(roles["anchor"]), rollouts)
+    anchor = (
+        own if roles["anchor"] == roles["last"] else session.machine.scorer.rollouts(params(roles["anchor"]), rollouts)
+    )
     metrics = run_metrics(
         preferences.prefer,
         own - anchor,

@@ -3,18 +3,19 @@
 import dataclasses
 import json
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.evals.context import HeldOut
+from jaxalign.evals.context import Eval, HeldOut
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
+from jaxalign.machine import Machine
 from jaxalign.session import Session
-from jaxalign.storage.rundir import Iteration
-from jaxalign.types import Metrics, Params, Preferences, Prompt, Rollouts
+from jaxalign.storage.rundir import Iteration, RunDir
+from jaxalign.types import Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
 SAMPLES_SHOWN = 3
 POLICIES_SHOWN = 8
@@ -34,45 +35,46 @@ def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
     """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed."""
     where = home(iterate)
     session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
-    metrics = session.phase(where, "evals", dict[str, float], lambda: measure(session, held_out(session, iterate)))
+    evals = session.experiment.evaluation.evals
+    metrics = session.phase(where, "evals", dict[str, float], lambda: measure(evals, held_out(session, iterate)))
     session.recorder.log(where, "evals", 0, metrics)
     return metrics
 
 
-def measure(session: Session, context: HeldOut) -> Metrics:
-    """All metrics of the experiment's evals for the last policy of `context`."""
+def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
+    """All metrics of `evals` for the last policy of `context`."""
     metrics: Metrics = {}
-    for measurement in session.experiment.evaluation.evals:
+    for measurement in evals:
         metrics |= measurement(context)
     return metrics
 
 
 def held_out(session: Session, iterate: int) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
-    context = context_of(
-        session, session.heldout, Answers(session, {name(number): number for number in range(iterate + 1)})
-    )
-    return dataclasses.replace(context, oracle=session.oracle(home(iterate), "evals"))
+    answers = Answers(session.run, range(iterate + 1))
+    return context_of(session.machine, session.run, session.oracle(home(iterate), "evals"), session.heldout, answers)
 
 
-def context_of(session: Session, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]) -> HeldOut:
-    """The context of evals over `responses`, by policy name, to `prompts`, judged on this process alone."""
+def context_of(
+    machine: Machine, run: RunDir, oracle: Oracle, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]
+) -> HeldOut:
+    """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`."""
 
     def logps(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         number = int(who.removeprefix("iterate-")) if who != name(0) else 0
-        return session.scorer.rollouts(session.policy(number), rollouts)
+        return machine.scorer.rollouts(machine.params(run.policy(number)), rollouts)
 
-    return HeldOut(prompts, responses, session.experiment.oracle, logps, session.key("evals", 0))
+    return HeldOut(prompts, responses, oracle, logps, machine.key("evals", 0))
 
 
 class Answers(Mapping[str, Rollouts]):
     """Held-out answers by policy name, read from the run when they are asked for."""
 
-    def __init__(self, session: Session, numbers: Mapping[str, int]):
-        self._session, self._numbers = session, numbers
+    def __init__(self, run: RunDir, numbers: Iterable[int]):
+        self._run, self._numbers = run, {name(number): number for number in numbers}
 
     def __getitem__(self, who: str) -> Rollouts:
-        return self._session.run.load(home(self._numbers[who]), "heldout", Rollouts)
+        return self._run.load(home(self._numbers[who]), "heldout", Rollouts)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._numbers)
@@ -91,8 +93,8 @@ def summarise(session: Session) -> dict[str, Any]:
 
 def _summarise(session: Session) -> None:
     last = session.experiment.iterations
-    answers = Answers(session, {name(number): number for number in range(last + 1)})
-    context = context_of(session, session.heldout, answers)
+    answers = Answers(session.run, range(last + 1))
+    context = context_of(session.machine, session.run, session.experiment.oracle, session.heldout, answers)
     names, matrix = win_rate_matrix(dataclasses.replace(context, responses=_shown(context)))
     metrics = session.run.load(home(last), "evals", dict[str, float])
     preferences = session.run.load(last - 1, "preferences", Preferences)

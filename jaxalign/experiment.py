@@ -1,12 +1,11 @@
-"""An experiment: everything that decides what a run computes, as one tree of frozen dataclasses."""
+"""An experiment: what a run computes, and where (its `placement`), as one tree of frozen dataclasses."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
-from jaxalign.mesh.flags import FlagSet
-from jaxalign.mesh.sharding import MeshShape
+from jaxalign.machine import Placement
 from jaxalign.models.model import Source
 from jaxalign.references.cached import Cached
 from jaxalign.rollouts.sample import Enumerate, Sample
@@ -63,16 +62,10 @@ class Experiment:
     """how the groups become optimizer steps"""
     reference: Reference = Cached()
     """how the policies that the loss compares with are kept"""
-    mesh: MeshShape = MeshShape()
-    """how arrays are split over devices"""
-    topology: str = ""
-    """the machine it is meant for, as `jaxalign plan` names it: v5p:4x4x4, v6e:8x8, h100:8"""
-    score_batch_size: int = 16
-    """groups scored together when reference log-probs are computed, over all devices"""
+    placement: Placement = Placement()
+    """where arrays lie and how programs are compiled; each launch of a run may have its own"""
     keep_policies: int | None = None
     """iterates kept on disk besides the base and the anchor; None keeps all"""
-    xla_flags: FlagSet = "overlap"
-    """options that programs are compiled with: the table of the platform, or XLA's defaults"""
     seed: int = 0
     """of everything that is drawn"""
     tensorboard: bool = False
@@ -82,12 +75,20 @@ class Experiment:
         for name, value in (
             ("iterations", self.iterations),
             ("prompts_per_iteration", self.prompts_per_iteration),
-            ("score_batch_size", self.score_batch_size),
         ):
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"
         if self.keep_policies is not None and self.keep_policies < 1:
             yield f"keep_policies must be at least 1 or None, got {self.keep_policies}"
+        if (
+            self.fit.batch_size > 0
+            and self.placement.accumulate > 0
+            and self.fit.batch_size % self.placement.accumulate
+        ):
+            yield (
+                f"fit.batch_size {self.fit.batch_size} must be a multiple of placement.accumulate "
+                f"{self.placement.accumulate}"
+            )
         yield from self._swap_problems()
         if isinstance(self.rollout, Sample):
             if self.rollout.samples < 2:

@@ -39,7 +39,8 @@ def fit(
     shape = row_shape(rollouts, groups)
     base = frozen(policy)
     others = {role: training.reference(role, live[role]) for role in training.references}
-    here = rows_here(row_sharding(session.mesh), spec.batch_size // spec.accumulate)
+    mesh, accumulate = session.machine.mesh, session.machine.placement.accumulate
+    here = rows_here(row_sharding(mesh), spec.batch_size // accumulate)
     with FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
     ) as checkpoints:
@@ -47,10 +48,8 @@ def fit(
         with session.progress(iteration, "fit", len(order), "steps", start=first) as progress:
             for index in range(first, len(order)):
                 began = time.perf_counter()
-                batch = make_batch(rollouts, groups, references, order[index], shape, spec.accumulate, here)
-                state, metrics = training.step(
-                    state, base, others, on_mesh(batch, row_sharding(session.mesh, leading=1))
-                )
+                batch = make_batch(rollouts, groups, references, order[index], shape, accumulate, here)
+                state, metrics = training.step(state, base, others, on_mesh(batch, row_sharding(mesh, leading=1)))
                 seen = {name: float(value) for name, value in metrics.items()}
                 check_finite(index, seen)
                 session.recorder.log(iteration, "fit", index, seen)
@@ -71,7 +70,7 @@ def group_order(session: Session, iteration: int, groups: Groups) -> GroupOrder:
             "(rollout.samples, rollout.max_tokens, rollout.sampler)"
         )
     spec = session.experiment.fit
-    seed = int(jax.random.bits(session.key("order", iteration), dtype=np.uint32))
+    seed = int(jax.random.bits(session.machine.key("order", iteration), dtype=np.uint32))
     return GroupOrder(len(groups.prompt), spec.batch_size, spec.epochs, seed)
 
 

@@ -12,11 +12,10 @@ from jaxtyping import Array
 
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
-from jaxalign.mesh.flags import options
-from jaxalign.mesh.sharding import param_shardings, replicated
+from jaxalign.machine import Machine, on
+from jaxalign.mesh.sharding import replicated
 from jaxalign.models.low_rank import trained
-from jaxalign.models.model import Model
-from jaxalign.training.step import Fit, Step, TrainState, init_state, make_step
+from jaxalign.training.step import Step, TrainState, init_state, make_step
 from jaxalign.types import Batch, Params
 
 
@@ -37,11 +36,12 @@ class Training:
         return jax.device_put(self.refer(policy), shardings)
 
 
-def training(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, steps: int) -> Training:
+def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     """The programs of a fit of `steps` steps. Optimizer state lies as the parameters it belongs to."""
+    model, mesh, placement = machine.model, machine.mesh, machine.placement
     optimizer, schedule = experiment.optimizer.build(steps)
     begin = partial(init_state, optimizer=optimizer)
-    shardings = trained(param_shardings(mesh, experiment.mesh.rules, model.abstract(), model.axes))
+    shardings = trained(machine.shardings)
     state = jax.eval_shape(begin, model.abstract())
     moments = optax.tree_utils.tree_map_params(
         optimizer,
@@ -51,39 +51,45 @@ def training(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, step
         transform_non_params=lambda _: replicated(mesh),
     )
     kept = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, sharding: sharding.with_memory_kind(experiment.fit.optimizer_memory), moments, shardings
+        optimizer, lambda _, sharding: sharding.with_memory_kind(placement.optimizer_memory), moments, shardings
     )
     live = experiment.reference.live(experiment.loss.needs)
     refer = jax.jit(lambda policy: trained(model.computing(policy)), out_shardings=shardings)
     shape = jax.eval_shape(refer, model.abstract())
-    references = {
-        role: jax.tree.map(lambda leaf, place, kind=memory: on(leaf, place.with_memory_kind(kind)), shape, shardings)
-        for role, memory in live.items()
-    }
+    kept_reference = jax.tree.map(
+        lambda leaf, place: on(leaf, place.with_memory_kind(placement.reference_memory)), shape, shardings
+    )
     place = partial(_state, state, replicated(mesh), shardings)
     step = make_step(model, experiment.loss, optimizer, schedule)
-    if {experiment.fit.optimizer_memory, *live.values()} != {"device"}:
+    if placement.optimizer_memory != "device" or (live and placement.reference_memory != "device"):
         step = _fetching(step, place(moments), dict.fromkeys(live, shardings), place(kept))
     return Training(
         step=jax.jit(
             step,
             donate_argnums=0,
             out_shardings=(place(kept), None),
-            compiler_options=options(experiment.xla_flags, mesh),
+            compiler_options=machine.flags,
         ),
         begin=jax.jit(begin, out_shardings=place(kept)),
         abstract=jax.tree.map(on, state, place(kept)),
-        references=references,
+        references=dict.fromkeys(live, kept_reference),
         refer=refer,
     )
 
 
-def check_batches(fit: Fit, shards: int) -> None:
-    """Raises ConfigError unless the rows of a microbatch divide over `shards` devices."""
-    if fit.batch_size // fit.accumulate % shards:
+def groups_a_microbatch(experiment: Experiment) -> int:
+    """Training groups that go through the step's forward and backward pass together, over all devices."""
+    return experiment.fit.batch_size // experiment.placement.accumulate
+
+
+def check_batches(experiment: Experiment, shards: int) -> None:
+    """Raises ConfigError unless the rows of a microbatch divide over the `shards` that rows are split over."""
+    size = groups_a_microbatch(experiment)
+    if size % shards:
         raise ConfigError(
-            f"fit: batch_size {fit.batch_size} / accumulate {fit.accumulate} must be a multiple of the {shards} shards "
-            "that rows are split over (mesh: slices · data · fsdp · expert)"
+            f"fit.batch_size {experiment.fit.batch_size} / placement.accumulate {experiment.placement.accumulate} is "
+            f"{size} groups a microbatch, which must be a multiple of the {shards} shards that rows are split over "
+            "(placement.mesh: slices · data · fsdp · expert)"
         )
 
 
@@ -103,8 +109,3 @@ def _fetching(step: Step, here: Any, references_here: Mapping[str, Any], kept: A
         return jax.device_put(state, kept), metrics
 
     return run
-
-
-def on(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of `leaf`, in that place."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,18 +1,17 @@
-"""A session: an experiment opened on this machine.
+"""A session: a machine, a run directory, its records and its stop, joined to train an experiment.
 
-It holds what lives as long as the run (model, mesh, prompts, compiled programs, run directory, records), so that the
-outer loop speaks of nothing else. Everything that can be wrong with the inputs is found here, before any compute.
+It holds what lives as long as the run, so that the outer loop speaks of nothing else. Everything that can be wrong with
+the inputs is found here, before any compute. Whoever only reads a run opens a `Machine` and no session.
 """
 
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -22,17 +21,15 @@ from jaxalign.data.order import PromptStream
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment
 from jaxalign.judging import SharedOracle
-from jaxalign.mesh.flags import options
-from jaxalign.mesh.sharding import param_shardings, row_shards
-from jaxalign.models.low_rank import frozen, is_adapted, join, trained
-from jaxalign.models.model import Model
-from jaxalign.programs import Training, check_batches, on, training
+from jaxalign.machine import Machine
+from jaxalign.mesh.sharding import row_shards
+from jaxalign.models.low_rank import trained
+from jaxalign.programs import Training, check_batches, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.rollouts.sample import Enumerator, Roller, Share, covers
 from jaxalign.storage import durable
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
-from jaxalign.training.logps import Scorer
 from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
@@ -65,26 +62,17 @@ class Session:
     ):
         self.experiment, self.run, self.recorder, self.hosts = experiment, run, recorder, run.hosts
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
-        self.mesh = experiment.mesh.build()
+        self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
         self._check_mesh()
-        check_batches(experiment.fit, row_shards(self.mesh))
+        check_batches(experiment, row_shards(self.machine.mesh))
         datasets = _datasets(run)
         self._stream = PromptStream(experiment.prompts.open(datasets), experiment.seed)
         heldout = experiment.evaluation.prompts.open(datasets)
         self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
-        self.model: Model = experiment.model.open().on(self.mesh, experiment.mesh.rules)
-        flags = options(experiment.xla_flags, self.mesh)
-        self._roller = experiment.rollout.on(self.model, self.mesh, flags)
-        self._heldout_roller = experiment.evaluation.rollout.on(self.model, self.mesh, flags)
+        self._roller = self.machine.roller(experiment.rollout)
+        self._heldout_roller = self.machine.roller(experiment.evaluation.rollout)
         self._check_prompts()
-        self.scorer = Scorer(self.model, self.mesh, experiment.score_batch_size, flags)
-        self.shardings = param_shardings(self.mesh, experiment.mesh.rules, self.model.abstract(), self.model.axes)
-        self._training = cache(partial(training, experiment, self.model, self.mesh))
-
-    def key(self, phase: str, iteration: int) -> PRNGKeyArray:
-        """The seed folded with (phase, iteration): keys are derived, never stored."""
-        number = zlib.crc32(phase.encode()) & 0x7FFFFFFF
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.experiment.seed), number), iteration)
+        self._training = cache(partial(training, experiment, self.machine))
 
     def prompts_of(self, iteration: int) -> tuple[Prompt, ...]:
         """The prompts to train on in `iteration`: a pure function of the seed and the prompt set."""
@@ -103,13 +91,6 @@ class Session:
             self.recorder.perf(iteration, name, 0, {"perf/seconds": time.perf_counter() - began})
         return value
 
-    def finished(self) -> int:
-        """Iterations that are complete, their evaluation included."""
-        count = 0
-        while count < self.experiment.iterations and self.run.has(count, "evals"):
-            count += 1
-        return count
-
     def stop_here(self, where: str) -> None:
         """Raises Interrupted if a stop was asked for; everything so far is committed."""
         if self.stop_requested():
@@ -122,11 +103,12 @@ class Session:
 
     def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:
         """Training rollouts."""
-        return self._roll(self._roller, policy, prompts, iteration, "rollouts", self.key("rollouts", iteration))
+        return self._roll(self._roller, policy, prompts, iteration, "rollouts", self.machine.key("rollouts", iteration))
 
     def roll_heldout(self, policy: Params, iteration: Iteration) -> Rollouts:
         """Answers to the held-out prompts; every iterate draws with the same keys."""
-        return self._roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", self.key("heldout", 0))
+        key = self.machine.key("heldout", 0)
+        return self._roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
 
     def score(
         self, roles: Mapping[str, int], params: Callable[[int], Params], rollouts: Rollouts, groups: Groups
@@ -152,7 +134,7 @@ class Session:
                 progress(done)
                 self.stop_here(f"after {done} groups of the references")
 
-            return self.scorer.groups(params, rollouts, groups, between)
+            return self.machine.scorer.groups(params, rollouts, groups, between)
 
     def _roll(
         self,
@@ -184,31 +166,16 @@ class Session:
         """Policy `index` on the mesh; policy 0 is loaded from its source and committed the first time."""
         slot = self.run.policy(index)
         if index == 0 and not slot.exists():
-            self.commit_policy(0, self.model.load(self._place))
-        return join(slot.load(trained(self._abstract())), self._frozen)
+            self.commit_policy(0, self.machine.params(None))
+        return self.machine.params(slot)
 
     def commit_policy(self, index: int, params: Params) -> None:
         """Commits what is trained of `params` as policy `index`."""
-        self.run.policy(index).save(trained(params), {"model": self.model.source})
-
-    @cached_property
-    def _frozen(self) -> Params:
-        """What no policy of the run changes, from its source: nothing unless the model is adapted."""
-        return frozen(self.model.load(self._place)) if is_adapted(self.shardings) else {}
+        self.run.policy(index).save(trained(params), {"model": self.machine.model.source})
 
     def training(self, steps: int) -> Training:
         """The programs of a fit of `steps` steps, compiled once for all fits of that length."""
         return self._training(steps)
-
-    def _abstract(self) -> Params:
-        return jax.tree.map(on, self.model.abstract(), self.shardings)
-
-    def _place(self, path: tuple[str, ...]) -> Any:
-        """The sharding of the parameter at `path`; those of its parts where it has a low-rank difference."""
-        sharding: Any = self.shardings
-        for name in path:
-            sharding = sharding[name]
-        return sharding
 
     # ---------------------------------------------------------------------------------------------- checks
 
@@ -225,11 +192,12 @@ class Session:
         return f"[iteration {iteration + 1}/{self.experiment.iterations}]"
 
     def _check_mesh(self) -> None:
-        reached = {device.process_index for device in self.mesh.devices.flat}
+        mesh = self.machine.mesh
+        reached = {device.process_index for device in mesh.devices.flat}
         if len(reached) < self.hosts.count:
             raise ConfigError(
-                f"mesh: its {self.mesh.size} devices are those of {len(reached)} of {self.hosts.count} processes; make "
-                f"it as large as all {jax.device_count()} devices (-1 for one axis takes what is there)"
+                f"placement.mesh: its {mesh.size} devices are those of {len(reached)} of {self.hosts.count} processes; "
+                f"make it as large as all {jax.device_count()} devices (-1 for one axis takes what is there)"
             )
 
     def _check_prompts(self) -> None:

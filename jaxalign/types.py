@@ -224,8 +224,8 @@ class Reference(Protocol):
         """Which of the roles in `needs` have their log-prob sums computed before the fit and stored."""
         ...
 
-    def live(self, needs: Iterable[str]) -> Mapping[str, Memory]:
-        """Which of the roles in `needs` have their parameters passed to the step, and where these are kept."""
+    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
+        """Which of the roles in `needs` have their parameters passed to the step."""
         ...
 
 

@@ -21,7 +21,7 @@ SMALL = (
         "--fit.batch_size",
         "8",
     ),
-    *("--mesh.fsdp", "1"),
+    *("--placement.mesh.fsdp", "1"),
 )
 
 

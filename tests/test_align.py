@@ -15,36 +15,15 @@ import time
 import jax
 import numpy as np
 import pytest
+from made_runs import CONFIGS, SMALL, policy, run_here, tiny_lm
 
 from jaxalign.__main__ import main
-from jaxalign.align import align
-from jaxalign.config.load import load, override, validate
+from jaxalign.config.load import load, validate
 from jaxalign.config.resolved import dump
 from jaxalign.errors import ConfigError, DataError, Interrupted
 from jaxalign.losses.ipo import IPO
-from jaxalign.reopen import reopen
-from jaxalign.session import Session
-from jaxalign.storage.record import Recorder, read_metrics
-from jaxalign.storage.rundir import open_run
-
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-
-SMALL = (
-    *("--iterations", "2", "--swap_every", "1", "--prompts_per_iteration", "8"),
-    *("--rollout.samples", "3", "--rollout.max_tokens", "8", "--rollout.batch_size", "4"),
-    *("--evaluation.rollout.max_tokens", "8", "--evaluation.rollout.batch_size", "8"),
-    *("--evaluation.prompts.limit", "8", "--fit.batch_size", "8", "--fit.checkpoint_every", "1", "--mesh.fsdp", "1"),
-)
-
-
-def tiny_lm(*overrides: str):
-    return override(override(load(CONFIGS / "tiny_lm.py"), SMALL), overrides)
-
-
-def run_here(experiment, workdir, stop_requested=lambda: False):
-    validate(experiment)
-    with open_run(workdir, dump(experiment)) as run:
-        return align(Session(experiment, run, Recorder(run.path), stop_requested))
+from jaxalign.storage.record import read_metrics
+from jaxalign.storage.rundir import read_run
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +48,10 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path):
     first, second = content(one), content(other)
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
-    ours, theirs = reopen(one), reopen(other)
-    assert ours.run.policies() == theirs.run.policies()
-    for number in ours.run.policies():
-        for a, b in zip(jax.tree.leaves(ours.policy(number)), jax.tree.leaves(theirs.policy(number)), strict=True):
+    numbers = read_run(one).policies()
+    assert numbers == read_run(other).policies()
+    for number in numbers:
+        for a, b in zip(*(jax.tree.leaves(policy(path, number)) for path in (one, other)), strict=True):
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     summaries = [json.loads((workdir / "summary.json").read_text()) for workdir in (one, other)]
     for summary in summaries:
@@ -120,7 +99,8 @@ def test_two_runs_of_one_config_are_equal_and_another_seed_is_not(finished, tmp_
 
 
 def test_eight_devices_give_the_run_of_one(finished, tmp_path):
-    run_here(tiny_lm("--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2"), tmp_path)
+    cube = [word for axis in ("data", "fsdp", "tensor") for word in (f"--placement.mesh.{axis}", "2")]
+    run_here(tiny_lm(*cube), tmp_path)
     for ours, theirs in zip(read_metrics(finished[0]), read_metrics(tmp_path), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
@@ -223,7 +203,7 @@ def test_the_anchor_follows_its_schedule():
 
 def test_old_policies_are_pruned_but_base_anchor_and_newest_stay(tmp_path):
     run_here(tiny_lm("--iterations", "4", "--swap_every", "3", "--keep_policies", "1"), tmp_path)
-    assert reopen(tmp_path).run.policies() == [0, 3, 4]
+    assert read_run(tmp_path).policies() == [0, 3, 4]
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -263,9 +243,9 @@ def test_one_iteration_is_the_exact_mirror_descent_step(tmp_path):
     """Golden: arXiv 2410.23223's game, step size 0.3, from (.2, .5, .3); one multiplicative-weights step in fp64."""
     game = three_action(iterations=1, swap_every=None, loss=IPO(tau=1 / 0.3))
     run_here(dataclasses.replace(game, fit=dataclasses.replace(game.fit, epochs=100)), tmp_path)
-    table = np.asarray(reopen(tmp_path).policy(1)["table"])[:, 0]
-    policy = np.exp(table) / np.exp(table).sum()
-    np.testing.assert_allclose(policy, [0.19342804, 0.49383244, 0.31273952], atol=1e-6)
+    table = np.asarray(policy(tmp_path, 1)["table"])[:, 0]
+    probabilities = np.exp(table) / np.exp(table).sum()
+    np.testing.assert_allclose(probabilities, [0.19342804, 0.49383244, 0.31273952], atol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -295,7 +275,7 @@ def json_prompts(file: pathlib.Path):
 
 def test_batches_that_do_not_split_over_the_mesh_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="multiple of the 8 shards"):
-        run_here(tiny_lm("--fit.batch_size", "4", "--mesh.fsdp", "8"), tmp_path)
+        run_here(tiny_lm("--fit.batch_size", "4", "--placement.mesh.fsdp", "8"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +326,7 @@ def test_export_writes_a_directory_that_loads_again(finished, tmp_path, capsys):
     assert main(["export", str(finished[0]), str(tmp_path / "hf")]) == 0
     assert "policy 2" in capsys.readouterr().out
     back = Pretrained(str(tmp_path / "hf")).open().load()
-    for a, b in zip(jax.tree.leaves(reopen(finished[0]).policy(2)), jax.tree.leaves(back), strict=True):
+    for a, b in zip(jax.tree.leaves(policy(finished[0], 2)), jax.tree.leaves(back), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 

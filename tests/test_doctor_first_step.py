@@ -27,8 +27,11 @@ def short(tmp_path, *overrides: str, **replaced) -> Opened:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("--mesh.fsdp", "1", "--model.compute_dtype", "bfloat16", "--model.remat", "full"),
-        pytest.param(("--mesh.data", "2", "--mesh.fsdp", "1", "--mesh.tensor", "2"), marks=pytest.mark.slow),
+        ("--placement.mesh.fsdp", "1", "--model.compute_dtype", "bfloat16", "--placement.remat", "full"),
+        pytest.param(
+            ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "1", "--placement.mesh.tensor", "2"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_step_0_and_sampling_hold_under_remat_dtype_and_mesh(tmp_path, overrides):
@@ -41,7 +44,7 @@ def test_step_0_and_sampling_hold_under_remat_dtype_and_mesh(tmp_path, overrides
 
 
 def test_a_decoder_with_wrong_rotations_is_found(tmp_path):
-    there = short(tmp_path, "--mesh.fsdp", "1", "--model.tied", "false")
+    there = short(tmp_path, "--placement.mesh.fsdp", "1", "--model.tied", "false")
     there.model = dataclasses.replace(there.model, stepper=turning(there.model, 10.0).stepper)
     assert by_name(Sampling()(there))["recorded while sampling = recomputed"].status == "finding"
     assert by_name(Decoding()(there))["prefill + decode = one forward"].status == "finding"

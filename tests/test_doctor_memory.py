@@ -1,6 +1,5 @@
 """The doctor on memory: what training and sampling need, counted by hand."""
 
-import dataclasses
 import math
 
 import jax
@@ -20,14 +19,14 @@ def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
     assert (parts["policy"], parts["trained copy"], parts["gradients"]) == (size, size, size)
     assert parts["live references"] == size  # the anchor; `last` is the policy that the fit began with
     assert 2 * size <= parts["optimizer"] < 2 * size + 100
-    split_up = training(opened(tmp_path, "--mesh.fsdp", "8", "--model.layers", "2"))
+    split_up = training(opened(tmp_path, "--placement.mesh.fsdp", "8", "--model.layers", "2"))
     assert split_up["policy"] < size / 6
 
 
 def test_activations_by_hand_and_by_remat():
     model = RandomLlama(layers=3, width=8, mlp=16, heads=2, kv_heads=1, head_dim=4)
     kept = {
-        remat: activations(dataclasses.replace(model, remat=remat).config(259), 2, 10, 1)
+        remat: activations(model.config(259).keeping(remat), 2, 10, 1)
         for remat in ("none", "dots", "attention", "full")
     }
     # d 8, q 8, k 4, f 16, n 2, s 10, c 4: a layer keeps 4 (32 + 16 + 8 + 64) + 64 + 160 = 704 bytes a token
@@ -43,6 +42,6 @@ def test_too_little_memory_is_a_finding_and_what_needs_weights_is_skipped(tmp_pa
     monkeypatch.setattr(Opened, "memory", 1000)
     found = by_name(examine(there))
     assert found["memory of a device"].status == "finding"
-    assert "fit.accumulate" in found["memory of a device"].fix
+    assert "placement.accumulate" in found["memory of a device"].fix
     assert found["sampling"].status == "skipped"
     assert "the parameters need" in found["sampling"].fix

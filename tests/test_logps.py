@@ -10,6 +10,7 @@ import pytest
 from made_models import MESHES, ONE, mesh, place, tiny
 from test_packing import groups, rollouts
 
+from jaxalign.mesh.sharding import RULES
 from jaxalign.training.logps import Scorer, logp_sums, one_group_a_prompt, token_logps
 from jaxalign.training.rows import RowShape, pack
 from jaxalign.types import GroupLogps, Groups, Rollouts
@@ -173,8 +174,8 @@ def gradient(model, params, batch):
 
 def test_remat_changes_neither_log_probs_nor_gradients(params, packed, in_pairs):
     """Of the two policies here, against none in the tests of models."""
-    value, expected = gradient(tiny(remat="full"), params, packed)
-    again, found = gradient(tiny(remat="dots"), params, packed)
+    value, expected = gradient(tiny().on(ONE, RULES, "full"), params, packed)
+    again, found = gradient(tiny().on(ONE, RULES, "dots"), params, packed)
     np.testing.assert_allclose([value, again], np.full(2, np.sin(in_pairs.sum(-1)).sum()), rtol=1e-4, atol=1e-4)
     assert np.abs(expected["head"]).max() > 0.01
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_models import mesh, nudged, shardings
+from made_runs import policy, run_here, tiny_lm
 from safetensors.numpy import load_file
 
 from jaxalign.__main__ import main
-from jaxalign.align import align
-from jaxalign.config.load import load, override, validate
-from jaxalign.config.resolved import dump
 from jaxalign.errors import Interrupted, ModelError
 from jaxalign.exchange.export import export
 from jaxalign.exchange.peft import factors
@@ -24,10 +22,6 @@ from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.quantised import NF4, quantise
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.references.live import Live
-from jaxalign.reopen import reopen
-from jaxalign.session import Session
-from jaxalign.storage.record import Recorder
-from jaxalign.storage.rundir import open_run
 
 BASE = RandomLlama(tied=False, context=64)
 TINY_LM = pathlib.Path(__file__).parents[1] / "configs" / "tiny_lm.py"
@@ -217,20 +211,8 @@ def test_dropout_keeps_the_mean_and_spares_the_rest(params):
 
 
 def experiment(**changes):
-    small = (
-        *("--iterations", "1", "--swap_every", "none", "--prompts_per_iteration", "8", "--rollout.samples", "3"),
-        *("--rollout.max_tokens", "8", "--rollout.batch_size", "4", "--evaluation.rollout.max_tokens", "8"),
-        *("--evaluation.rollout.batch_size", "8", "--evaluation.prompts.limit", "8", "--fit.batch_size", "8"),
-        *("--fit.checkpoint_every", "1", "--mesh.fsdp", "1"),
-    )
-    found = override(load(TINY_LM), small)
+    found = tiny_lm("--iterations", "1", "--swap_every", "none")
     return dataclasses.replace(found, **{"model": LoRA(found.model, rank=4, dropout=0.1), **changes})
-
-
-def run_here(experiment, workdir, stop_requested=lambda: False):
-    validate(experiment)
-    with open_run(workdir, dump(experiment)) as run:
-        return align(Session(experiment, run, Recorder(run.path), stop_requested))
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +223,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_stores_differences_alone_and_leaves_the_base(finished):
-    session = reopen(finished)
-    start, end = session.policy(0), session.policy(1)
+    start, end = policy(finished, 0), policy(finished, 1)
     for before, after in zip(jax.tree.leaves(frozen(start)), jax.tree.leaves(frozen(end)), strict=True):
         np.testing.assert_array_equal(before, after)
     moved = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(trained(end))]
@@ -270,14 +251,14 @@ def test_stopped_and_continued_is_uninterrupted(finished, tmp_path):
         except Interrupted:
             stops += 1
     assert stops >= 1
-    ends = [trained(reopen(path).policy(1)) for path in (finished, workdir)]
+    ends = [trained(policy(path, 1)) for path in (finished, workdir)]
     for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_live_references_are_cached_ones(finished, tmp_path):
     run_here(experiment(reference=Live()), tmp_path / "live")
-    ends = [trained(reopen(path).policy(1)) for path in (finished, tmp_path / "live")]
+    ends = [trained(policy(path, 1)) for path in (finished, tmp_path / "live")]
     for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
         # Adam's steps have the size of the learning rate, however small a gradient that rounding changed.
         np.testing.assert_allclose(one, other, atol=1e-4)

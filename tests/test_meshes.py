@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from test_packing import rollouts as some_rollouts
 from jaxalign.config.load import load
 from jaxalign.experiment import Experiment
 from jaxalign.losses.inpo import INPO
+from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MESH_AXES, RULES, MeshShape, param_shardings, row_sharding
 from jaxalign.models.experts import Mixture
 from jaxalign.models.model import Model
@@ -66,16 +69,16 @@ def opened(kind: str) -> Model:
     return RandomModel(shape).open()
 
 
-def experiment_of(sizes: dict[str, int], fit: Fit, reference: Live) -> Experiment:
+def experiment_of(placement: Placement) -> Experiment:
     made = load(Path(__file__).parents[1] / "configs" / "tiny_lm.py")
     return dataclasses.replace(
         made,
         loss=INPO(eta=0.2, tau=0.05),
         # a large eps: where a gradient is rounding and nothing else, the update stays in proportion to it
         optimizer=AdamW(WarmupLinear(0.01, warmup=0.0), eps=1e-3),
-        fit=fit,
-        reference=reference,
-        mesh=shape_of(sizes),
+        fit=Fit(batch_size=ROWS),
+        reference=Live(),
+        placement=placement,
     )
 
 
@@ -90,20 +93,17 @@ def batch(accumulate: int):
 
 
 def two_steps(
-    model: Model,
-    mesh: jax.sharding.Mesh,
-    sizes: dict[str, int],
-    fit: Fit = Fit(batch_size=ROWS),  # noqa: B008
-    reference: Live = Live(),  # noqa: B008
+    model: Model, placement: Placement, devices: Sequence[jax.Device] | None = None
 ) -> tuple[TrainState, dict]:
     """State, moments included, and metrics after two steps from the same policy and references, wherever they lie."""
-    made = training(experiment_of(sizes, fit, reference), model.on(mesh, RULES), mesh, 2)
+    machine = Machine(model, placement, 0, devices)
+    made = training(experiment_of(placement), machine, 2)
     params: Params = model.load()
     live = {"anchor": nudged(params, 0.05, 1), "last": nudged(params, 0.02, 2)}
-    there = param_shardings(mesh, RULES, model.abstract(), model.axes)
+    there = machine.shardings
     state = made.begin(jax.device_put(params, there))
     references = {role: made.reference(role, jax.device_put(live[role], there)) for role in made.references}
-    rows = jax.device_put(batch(fit.accumulate), row_sharding(mesh, leading=1))
+    rows = jax.device_put(batch(placement.accumulate), row_sharding(machine.mesh, leading=1))
     for _ in range(2):
         state, metrics = made.step(state, {}, references, rows)
     jax.tree.map(assert_placed, state, made.abstract)  # a step leaves everything where the next one looks for it
@@ -117,7 +117,7 @@ def assert_placed(leaf: jax.Array, wanted: jax.ShapeDtypeStruct) -> None:
 
 @cache
 def on_one(kind: str) -> tuple[TrainState, dict]:
-    return jax.tree.map(np.asarray, two_steps(opened(kind), ONE, {}))
+    return jax.tree.map(np.asarray, two_steps(opened(kind), Placement(MeshShape(fsdp=1))))
 
 
 def assert_same(found, wanted) -> None:
@@ -128,31 +128,27 @@ def assert_same(found, wanted) -> None:
 @pytest.mark.parametrize("sizes", [*ALONE, *PAIRS], ids=name_of)
 def test_two_steps_on_any_mesh_are_those_of_one_device(sizes: dict[str, int]) -> None:
     kind = "experts" if "expert" in sizes else "dense"
-    assert_same(two_steps(opened(kind), shape_of(sizes).build(), sizes), on_one(kind))
+    assert_same(two_steps(opened(kind), Placement(shape_of(sizes))), on_one(kind))
 
 
 def test_the_order_of_devices_changes_nothing() -> None:
     sizes = {"fsdp": 2, "context": 2, "tensor": 2}
     order = np.random.default_rng(0).permutation(8)
-    mesh = shape_of(sizes).build([jax.devices()[index] for index in order])
-    assert [device.id for device in mesh.devices.flat] == order.tolist()
-    assert_same(two_steps(opened("dense"), mesh, sizes), on_one("dense"))
+    devices = [jax.devices()[index] for index in order]
+    assert [device.id for device in shape_of(sizes).build(devices).devices.flat] == order.tolist()
+    assert_same(two_steps(opened("dense"), Placement(shape_of(sizes)), devices), on_one("dense"))
 
 
 @pytest.mark.parametrize(
-    ("fit", "reference"),
-    [
-        (Fit(batch_size=ROWS, accumulate=2), Live()),
-        (Fit(batch_size=ROWS, optimizer_memory="pinned_host"), Live()),
-        (Fit(batch_size=ROWS), Live(memory="pinned_host")),
-    ],
-    ids=["microbatches", "optimizer on the host", "references on the host"],
+    "saving",
+    [{"accumulate": 2}, {"optimizer_memory": "pinned_host"}, {"reference_memory": "pinned_host"}, {"remat": "full"}],
+    ids=["microbatches", "optimizer on the host", "references on the host", "layers computed again"],
 )
-def test_memory_is_saved_without_changing_the_step(fit: Fit, reference: Live) -> None:
-    sizes = {"data": 2, "fsdp": 2, "tensor": 2}
-    state, metrics = two_steps(opened("dense"), shape_of(sizes).build(), sizes, fit, reference)
+def test_memory_is_saved_without_changing_the_step(saving: dict[str, Any]) -> None:
+    placement = Placement(shape_of({"data": 2, "fsdp": 2, "tensor": 2}), **saving)
+    state, metrics = two_steps(opened("dense"), placement)
     kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim}
-    assert kinds == {fit.optimizer_memory}
+    assert kinds == {placement.optimizer_memory}
     assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.params)} == {"device"}
     assert_same((state, metrics), on_one("dense"))
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from made_models import ONE as ONE_DEVICE
 
 from jaxalign.errors import ModelError
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.model import Model
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.tabular import TabularPolicy
@@ -141,7 +143,7 @@ def test_a_pair_in_one_row_equals_two_rows(model, params):
 
 @pytest.mark.parametrize("remat", ["full", "attention", "dots"])
 def test_remat_changes_neither_values_nor_gradients(model, params, remat):
-    other = RandomLlama(tied=False, remat=remat).open()
+    other = RandomLlama(tied=False).open().on(ONE_DEVICE, MeshShape().rules, remat)
     (hidden, gradient), (same, alike) = (forward(m, params, tokens_of(model)) for m in (model, other))
     np.testing.assert_allclose(hidden, same, **CLOSE)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient, alike)
@@ -263,7 +265,8 @@ def test_remat_policies_keep_less_and_compute_more():
     rows = jax.ShapeDtypeStruct((2, 16), np.int32)
 
     def cost(remat: str) -> tuple[int, float]:
-        model = RandomLlama(layers=3, width=32, mlp=64, heads=4, kv_heads=2, head_dim=8, remat=remat).open()
+        plain = RandomLlama(layers=3, width=32, mlp=64, heads=4, kv_heads=2, head_dim=8).open()
+        model = plain.on(ONE_DEVICE, MeshShape().rules, remat)
 
         def total(params, ids):
             return model.hidden(params, ids, ids, Tree(ids, ids, ids)).sum()

@@ -11,6 +11,7 @@ import pytest
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, override, validate
 from jaxalign.errors import ConfigError, ModelError
+from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
 from jaxalign.models import releases
 from jaxalign.models.lora import LoRA
@@ -67,9 +68,9 @@ def test_a_described_model_loads_and_speaks_nothing():
 
 
 def test_files_that_differ_from_the_stated_shape_are_refused():
-    source, path = Pretrained("here", remat="full", shape=releases.QWEN2_1P5B), Path("here/config.json")
+    source, path = Pretrained("here", compute_dtype="bfloat16", shape=releases.QWEN2_1P5B), Path("here/config.json")
     read = releases.QWEN2_1P5B
-    assert source.computing(read, path) == dataclasses.replace(read, remat="full")
+    assert source.computing(read, path) == dataclasses.replace(read, compute_dtype="bfloat16")
     with pytest.raises(ModelError, match=r"config\.json: layers is 99, but the experiment expects 28"):
         source.computing(dataclasses.replace(read, layers=99), path)
 
@@ -78,13 +79,13 @@ def test_files_that_differ_from_the_stated_shape_are_refused():
 def test_paper_scale_configs_are_valid_and_name_a_machine_that_fits_their_mesh(path):
     experiment = load(path)
     validate(experiment)
-    target = topology(experiment.topology, experiment.mesh.slices)
-    assert target.devices == math.prod(experiment.mesh.sizes.values())
-    shards = math.prod(experiment.mesh.sizes[axis] for axis in ("slice", "data", "fsdp", "expert"))
-    check_batches(experiment.fit, shards)
+    target = topology(experiment.placement.topology, experiment.placement.mesh.slices)
+    assert target.devices == math.prod(experiment.placement.mesh.sizes.values())
+    shards = math.prod(experiment.placement.mesh.sizes[axis] for axis in ("slice", "data", "fsdp", "expert"))
+    check_batches(experiment, shards)
     assert "chip-hours" in path.read_text(), "the plan's output belongs into the docstring"
     with pytest.raises(ConfigError, match="must be a multiple"):
-        check_batches(experiment.fit, 3 * shards)
+        check_batches(experiment, 3 * shards)
 
 
 def test_there_are_paper_scale_configs():
@@ -103,10 +104,9 @@ def test_rows_are_as_long_as_the_experiment_allows():
 
 def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them():
     """On this machine's own devices: what is compiled is a program that its arguments fit."""
-    experiment = dataclasses.replace(tiny(), mesh=MeshShape(data=2, fsdp=2, tensor=2), reference=Live())
-    mesh = experiment.mesh.build()
-    model = experiment.model.open().on(mesh, experiment.mesh.rules)
-    found = programs(experiment, model, mesh, Sizes(32, 24))
+    placement = Placement(MeshShape(data=2, fsdp=2, tensor=2))
+    experiment = dataclasses.replace(tiny(), placement=placement, reference=Live())
+    found = programs(experiment, Machine(experiment.model.open(), placement, 0), Sizes(32, 24))
     assert [program.name for program in found] == ["train", "logp", "rollout"]
     train, logp, rollout = found
     state = train.arguments[0]
@@ -121,11 +121,11 @@ def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them()
 
 def test_model_flops_are_those_of_every_product():
     """By hand for one layer: products of the tokens with the matrices, scored tokens with the head, and attention."""
-    experiment = dataclasses.replace(tiny(), mesh=MeshShape(fsdp=1), reference=Cached())
-    mesh = experiment.mesh.build(jax.devices()[:1])
+    placement = Placement(MeshShape(fsdp=1))
+    experiment = dataclasses.replace(tiny(), placement=placement, reference=Cached())
     model = experiment.model.open()
     shape = model.config
-    train = programs(experiment, model, mesh, Sizes(32, 24))[0]
+    train = programs(experiment, Machine(model, placement, 0), Sizes(32, 24))[0]
     tokens, scored, row = 8 * 96, 8 * 64, 96
     matrices = shape.width * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads) + 3 * shape.width * shape.mlp
     norms = 2 * shape.width
@@ -140,8 +140,8 @@ def test_model_flops_are_those_of_every_product():
 
 
 def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
-    experiment = dataclasses.replace(tiny(), mesh=MeshShape(fsdp=2))
-    mesh = experiment.mesh.build(jax.devices()[:2])
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=2), rollout_rows=32))
+    mesh = experiment.placement.mesh.build()
     # 4 iterations; 16 prompts in batches of 8; 2 pairs a prompt in batches of 8; two cached references by 16 groups
     assert calls(experiment, mesh) == Calls(train=4 * 4, logp=4 * 2 * 2, rollout=4 * 2)
     assert calls(dataclasses.replace(experiment, reference=Live()), mesh).logp == 0
@@ -160,17 +160,18 @@ def test_alternatives_go_from_cheap_to_dear_and_keep_what_was_changed():
     experiment = load(CONFIGS / "comal_llama3_8b_v5p_64.py")
     experiment = dataclasses.replace(
         experiment,
-        model=dataclasses.replace(experiment.model, remat="dots"),
+        placement=dataclasses.replace(experiment.placement, remat="dots"),
         fit=dataclasses.replace(experiment.fit, batch_size=256),
     )
     options = [option for option, _ in alternatives(experiment, 64)]
+    twice = "--placement.remat full --placement.accumulate 4"
     assert options == [
-        "--model.remat attention",
-        "--model.remat full",
-        "--model.remat full --fit.accumulate 2",
-        "--model.remat full --fit.accumulate 4",
-        "--model.remat full --fit.accumulate 4 --reference.memory pinned_host",
-        "--model.remat full --fit.accumulate 4 --reference.memory pinned_host --fit.optimizer_memory pinned_host",
+        "--placement.remat attention",
+        "--placement.remat full",
+        "--placement.remat full --placement.accumulate 2",
+        twice,
+        f"{twice} --placement.reference_memory pinned_host",
+        f"{twice} --placement.reference_memory pinned_host --placement.optimizer_memory pinned_host",
     ]
     for option, changed in alternatives(experiment, 64):
         validate(changed)
@@ -179,11 +180,7 @@ def test_alternatives_go_from_cheap_to_dear_and_keep_what_was_changed():
 
 def test_what_is_at_its_smallest_has_no_alternatives():
     experiment = tiny()
-    smallest = dataclasses.replace(
-        experiment,
-        model=dataclasses.replace(experiment.model, remat="full"),
-        fit=dataclasses.replace(experiment.fit, optimizer_memory="pinned_host"),
-    )
+    smallest = dataclasses.replace(experiment, placement=Placement(remat="full", optimizer_memory="pinned_host"))
     assert list(alternatives(smallest, 8)) == []
 
 
@@ -240,18 +237,18 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     large = TooLarge("train", 18 * GIB, "Used 18.24G of 15.75G hbm.", 3.0)
     made = plan(
         large,
-        Attempt("--model.remat full", large),
-        Attempt("--model.remat full --fit.accumulate 2", program("train", 9.0)),
+        Attempt("--placement.remat full", large),
+        Attempt("--placement.remat full --placement.accumulate 2", program("train", 9.0)),
     )
     found = as_json(made)
     assert found["fits"] is False
-    assert found["remedy"] == "--model.remat full --fit.accumulate 2"
+    assert found["remedy"] == "--placement.remat full --placement.accumulate 2"
     assert found["peak_gib"]["train"] == 18
     assert found["step_seconds_estimate"] is None
     assert found["hours_estimate"] is None
     assert [attempt["fits"] for attempt in found["attempts"]] == [False, True]
-    assert "the training step fits with --model.remat full --fit.accumulate 2" in as_text(made)
-    assert "nothing that was tried helps" in as_text(plan(large, Attempt("--model.remat full", large)))
+    assert "the training step fits with --placement.remat full --placement.accumulate 2" in as_text(made)
+    assert "nothing that was tried helps" in as_text(plan(large, Attempt("--placement.remat full", large)))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -269,7 +266,7 @@ def test_wrong_questions_are_answered_before_anything_is_compiled(capsys):
 
 
 def test_shardings_are_printed_for_a_mesh_of_this_machine(capsys, tmp_path):
-    arguments = ["--mesh.fsdp", "4", "--mesh.tensor", "2", "--print-shardings"]
+    arguments = ["--placement.mesh.fsdp", "4", "--placement.mesh.tensor", "2", "--print-shardings"]
     assert main(["train", str(CONFIGS / "tiny_lm.py"), *arguments]) == 0
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if line.startswith("blocks.mlp.down"))

@@ -55,7 +55,9 @@ class Each:
         return drawn[rows, rows % len(self.samplers)]
 
 
-SPEC = Sample(samples=3, max_tokens=LIMIT, sampler=Hasty(0.2), batch_size=2)
+SPEC = Sample(samples=3, max_tokens=LIMIT, sampler=Hasty(0.2))
+ROWS = 6
+"""Two prompts at a time, three samples of each."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def params(model):
 
 @pytest.fixture(scope="module")
 def roller(model):
-    return SPEC.on(model, ONE)
+    return SPEC.on(model, ONE, rows=ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_recorded_log_probs_are_those_of_one_forward_pass(teacher_forced, rolled
 
 
 def test_recorded_log_probs_are_the_policys_before_temperature_and_truncation(model, params, teacher_forced):
-    found = Sample(5, 4, Each(), batch_size=5).on(model, ONE)(params, PROMPTS, jax.random.key(3))
+    found = Sample(5, 4, Each()).on(model, ONE, rows=25)(params, PROMPTS, jax.random.key(3))
     np.testing.assert_allclose(found.logps, teacher_forced(found), **CLOSE)
     # the samplers did differ: greedy draws are likelier than those of the policy
     assert (found.logps[:, 4, 0] >= found.logps[:, :, 0].max(1) - 1e-5).all()
@@ -181,12 +183,12 @@ def test_a_prompt_set_of_several_widths(params, roller, rolled, teacher_forced):
 
 
 def test_a_row_draws_the_same_alone(model, params, rolled):
-    found = dataclasses.replace(SPEC, batch_size=1).on(model, ONE)(params, PROMPTS, jax.random.key(7))
+    found = SPEC.on(model, ONE, rows=3)(params, PROMPTS, jax.random.key(7))
     assert_same(found, rolled)
 
 
 def test_a_row_draws_the_same_in_larger_batches_and_whatever_the_number_of_samples(model, params, rolled):
-    found = dataclasses.replace(SPEC, batch_size=8, samples=1).on(model, ONE)(params, PROMPTS, jax.random.key(7))
+    found = dataclasses.replace(SPEC, samples=1).on(model, ONE, rows=8)(params, PROMPTS, jax.random.key(7))
     np.testing.assert_array_equal(found.tokens, rolled.tokens[:, :1])
     np.testing.assert_array_equal(found.lengths, rolled.lengths[:, :1])
     np.testing.assert_allclose(found.logps, rolled.logps[:, :1], **CLOSE)
@@ -194,7 +196,7 @@ def test_a_row_draws_the_same_in_larger_batches_and_whatever_the_number_of_sampl
 
 def test_eight_devices_draw_what_one_draws(model, params, rolled):
     on = mesh("2x2x2")
-    assert_same(SPEC.on(model, on)(place(model, params, on), PROMPTS, jax.random.key(7)), rolled)
+    assert_same(SPEC.on(model, on, rows=ROWS)(place(model, params, on), PROMPTS, jax.random.key(7)), rolled)
 
 
 def test_the_same_key_draws_the_same_and_another_key_another(roller, params, rolled):
@@ -272,7 +274,7 @@ def test_prompts_too_long_for_the_context_are_all_named(roller):
         roller.check((*PROMPTS, long, fits, longer))
 
 
-@pytest.mark.parametrize("bad", ["samples", "max_tokens", "batch_size"])
+@pytest.mark.parametrize("bad", ["samples", "max_tokens"])
 def test_impossible_settings_are_named(bad):
     assert list(SPEC.problems()) == []
     assert any(bad in problem for problem in dataclasses.replace(SPEC, **{bad: 0}).problems())
@@ -314,7 +316,7 @@ def test_enumeration_is_one_part(table, key):
 
 def test_samples_of_a_table_come_as_often_as_its_probabilities(table, key):
     model, params, probabilities = table
-    found = Sample(samples=500, max_tokens=1, batch_size=2).on(model, ONE)(params, PROMPTS[:2], key)
+    found = Sample(samples=500, max_tokens=1).on(model, ONE, rows=1000)(params, PROMPTS[:2], key)
     shares = np.bincount(found.tokens.reshape(-1), minlength=3) / 1000
     np.testing.assert_allclose(shares, probabilities, atol=4 * np.sqrt(0.25 / 1000))  # four standard errors
     np.testing.assert_allclose(found.logps[..., 0], np.log(probabilities)[found.tokens[..., 0]], rtol=1e-5)

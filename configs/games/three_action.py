@@ -17,6 +17,7 @@ from jaxalign.data.prompts import InlinePrompts
 from jaxalign.evals.nash_gap import NashGap
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.losses.inpo import INPO
+from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.oracles.tabular import THREE_ACTION, TabularGame
@@ -40,6 +41,6 @@ experiment = Experiment(
     prompts_per_iteration=1,
     swap_every=12,
     evaluation=Evaluation(prompts=PROMPT, rollout=Enumerate(), evals=(NashGap(nash=(4 / 11, 3 / 11, 4 / 11)),)),
-    mesh=MeshShape(fsdp=1, data=1),
+    placement=Placement(mesh=MeshShape(fsdp=1, data=1)),
     keep_policies=1,
 )

@@ -14,7 +14,7 @@ from jaxalign.mesh.sharding import row_shards
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, compile_program
 from jaxalign.plan.lowered import programs
-from jaxalign.plan.target import devices_of, model_of, sizes_of
+from jaxalign.plan.target import machine_of, sizes_of
 
 HELP = "weak scaling by compilation: per-chip memory and traffic from 8 to 4,096 chips"
 
@@ -47,16 +47,15 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def measure(experiment: Experiment, name: str, fsdp: int, rows: int) -> dict[str, Any]:
     """The training step on one topology."""
-    target = topology(name, experiment.mesh.slices)
-    shape = dataclasses.replace(experiment.mesh, data=-1, fsdp=fsdp)
-    mesh = shape.build(devices_of(target))
-    batch = rows * row_shards(mesh)
-    settings = dataclasses.replace(
-        experiment, mesh=shape, fit=dataclasses.replace(experiment.fit, batch_size=batch, accumulate=1)
-    )
-    model = model_of(settings.model).on(mesh, shape.rules)
-    step = next(p for p in programs(settings, model, mesh, sizes_of(settings, model)) if p.name == "train")
-    made = compile_program(step, model, target, chip(target.generation))
+    shape = dataclasses.replace(experiment.placement.mesh, data=-1, fsdp=fsdp)
+    placement = dataclasses.replace(experiment.placement, mesh=shape, accumulate=1)
+    target = topology(name, shape.slices)
+    machine = machine_of(dataclasses.replace(experiment, placement=placement), target)
+    mesh = machine.mesh
+    fit = dataclasses.replace(experiment.fit, batch_size=rows * row_shards(mesh))
+    settings = dataclasses.replace(experiment, placement=placement, fit=fit)
+    step = next(p for p in programs(settings, machine, sizes_of(settings, machine.model)) if p.name == "train")
+    made = compile_program(step, machine.model, target, chip(target.generation))
     row: dict[str, Any] = {"topology": name, "chips": target.chips, "data": mesh.shape["data"], "fsdp": fsdp}
     if not isinstance(made, Compiled):
         return {**row, "too_large": made.reason}

@@ -1,23 +1,27 @@
 """Win rates between the iterates of a run.
 
 Without --prompts from the held-out answers that the run holds; with it, the policies answer the prompts of a JSONL
-file anew, with the run's own sampler.
+file anew, with the run's own sampler. Every field of the run's placement is an option: --mesh.fsdp 1.
 """
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxalign.session import Session
+    from jaxalign.evals.context import HeldOut
+    from jaxalign.experiment import Evaluation
+    from jaxalign.machine import Machine
+    from jaxalign.storage.rundir import RunDir
     from jaxalign.types import Prompt, Rollouts
 
 HELP = "win rates between the iterates of a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run, which policies, which prompts."""
+    """The run, which policies, which prompts; the run's placement comes as the rest."""
+    parser.set_defaults(experiment_options=True)
     parser.add_argument("run", metavar="RUN", help="run directory")
     parser.add_argument(
         "--policies", metavar="N,N,…", help="policies, by number or base or last (default: all on disk)"
@@ -32,20 +36,24 @@ def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates and every policy's evals."""
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
-    from jaxalign.evaluate import Answers, context_of, measure, name
-    from jaxalign.reopen import policy_number, reopen
+    from jaxalign.evaluate import context_of, measure
+    from jaxalign.reopen import experiment_of, machine_of, policy_number
+    from jaxalign.storage.rundir import read_run
 
-    session = reopen(args.run)
-    wanted = args.policies.split(",") if args.policies else map(str, session.run.policies())
-    numbers = sorted({policy_number(session, text) for text in wanted})
-    prompts = JsonlPrompts(args.prompts).read() if args.prompts else session.heldout
-    held: Mapping[str, Rollouts] = Answers(session, {name(number): number for number in numbers})
-    responses = _answer(session, numbers, prompts) if args.prompts else held
-    names, matrix = win_rate_matrix(context_of(session, prompts, responses))
-    evals = {
-        who: measure(session, context_of(session, prompts, {other: responses[other] for other in names[: index + 1]}))
-        for index, who in enumerate(names)
-    }
+    run = read_run(args.run)
+    wanted = args.policies.split(",") if args.policies else map(str, run.policies())
+    numbers = sorted({policy_number(run, text) for text in wanted})
+    experiment = experiment_of(run)
+    machine = machine_of(experiment, args.rest)
+    prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
+    responses = answered(run, machine, experiment.evaluation, numbers, prompts)
+
+    def context(names: "Sequence[str]") -> "HeldOut":
+        some = {who: responses[who] for who in names}
+        return context_of(machine, run, experiment.oracle, responses[names[0]].prompts, some)
+
+    names, matrix = win_rate_matrix(context(list(responses)))
+    evals = {who: measure(experiment.evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}
     if args.json:
         print(json.dumps({"policies": names, "row_beats_column": matrix.tolist(), "evals": evals}, indent=2))
         return
@@ -55,10 +63,19 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n{who}:\n{lines}")
 
 
-def _answer(session: "Session", numbers: list[int], prompts: "tuple[Prompt, ...]") -> "Mapping[str, Rollouts]":
-    from jaxalign.evaluate import name
+def answered(
+    run: "RunDir",
+    machine: "Machine",
+    evaluation: "Evaluation",
+    numbers: list[int],
+    prompts: "tuple[Prompt, ...] | None",
+) -> "Mapping[str, Rollouts]":
+    """Answers by policy name: new ones to `prompts`, or those to the held-out prompts that the run holds."""
+    from jaxalign.evaluate import Answers, name
 
-    roller = session.experiment.evaluation.rollout.on(session.model, session.mesh)
+    if prompts is None:
+        return Answers(run, numbers)
+    roller = machine.roller(evaluation.rollout)
     roller.check(prompts)
-    key = session.key("eval", 0)
-    return {name(number): roller(session.policy(number), prompts, key) for number in numbers}
+    key = machine.key("eval", 0)
+    return {name(number): roller(machine.params(run.policy(number)), prompts, key) for number in numbers}

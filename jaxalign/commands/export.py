@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.exchange import export, peft
     from jaxalign.formats import native
     from jaxalign.models.pretrained import Pretrained
-    from jaxalign.reopen import policy_number, reopen
+    from jaxalign.reopen import experiment_of, machine_of, policy_number
     from jaxalign.storage import durable
+    from jaxalign.storage.rundir import read_run
 
     if args.base_name and not args.adapter:
         raise ConfigError("--base-name says what an adapter calls its base: give --adapter too, or neither")
@@ -39,12 +40,13 @@ def run(args: argparse.Namespace) -> None:
         export.convert(Pretrained(args.run).open(), args.directory, args.dtype)
         print(f"{args.run} is in {args.directory} ({args.dtype})")
         return
-    session = reopen(args.run)
-    number = policy_number(session, args.policy)
+    run = read_run(args.run)
+    number = policy_number(run, args.policy)
+    machine = machine_of(experiment_of(run))
+    model, params = machine.model, machine.params(run.policy(number))
     if args.adapter:
-        base = args.base_name or session.model.source
-        peft.export_policy(session.model, session.policy(number), args.directory, base, args.dtype)
-        print(f"the adapter of policy {number} of {session.run.path} is in {args.directory} ({args.dtype})")
+        peft.export_policy(model, params, args.directory, args.base_name or model.source, args.dtype)
+        print(f"the adapter of policy {number} of {run.path} is in {args.directory} ({args.dtype})")
         return
-    export.export(session.model, session.policy(number), args.directory, args.dtype)
-    print(f"policy {number} of {session.run.path} is in {args.directory} ({args.dtype})")
+    export.export(model, params, args.directory, args.dtype)
+    print(f"policy {number} of {run.path} is in {args.directory} ({args.dtype})")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topology", metavar="NAME", help="v5p:4x4x4, v5e:16x16, v6e:8x8, h100:8 …; default: the experiment's own"
     )
-    parser.add_argument("--slices", type=int, metavar="N", help="pod slices; default: mesh.slices")
+    parser.add_argument("--slices", type=int, metavar="N", help="pod slices; default: placement.mesh.slices")
     parser.add_argument("--explore", action="store_true", help="also compile the training step of all alternatives")
     parser.add_argument("--print-shardings", action="store_true", help="print how every parameter is split, and stop")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -39,17 +39,17 @@ def run(args: argparse.Namespace) -> None:
     jax.config.update("jax_platforms", "cpu")
     experiment = override(load(args.config), args.rest)
     validate(experiment)
-    name = args.topology or experiment.topology
+    name = args.topology or experiment.placement.topology
     if not name:
-        raise ConfigError("--topology NAME is missing, and the experiment names none (field `topology`)")
-    slices = experiment.mesh.slices if args.slices is None else args.slices
+        raise ConfigError("--topology NAME is missing, and the experiment names none (placement.topology)")
+    slices = experiment.placement.mesh.slices if args.slices is None else args.slices
     target = topology(name, slices)
     if args.print_shardings:
         from jaxalign.mesh.sharding import describe
-        from jaxalign.plan.target import devices_of, model_of
+        from jaxalign.plan.target import machine_of
 
-        model = model_of(experiment.model)
-        print(describe(experiment.mesh.build(devices_of(target)), experiment.mesh.rules, model.abstract(), model.axes))
+        machine = machine_of(experiment, target)
+        print(describe(machine.mesh, machine.abstract))
         return
     plan = make(experiment, target, args.explore, lambda line: print(f"plan: {line}", file=sys.stderr, flush=True))
     print(json.dumps(as_json(plan), indent=2) if args.json else as_text(plan))

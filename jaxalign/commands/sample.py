@@ -1,6 +1,7 @@
 """Answers from any iterate of a run: to prompts given here or in a file, or in a conversation.
 
-Without --prompt and --prompts it is a conversation: one line a turn, an empty line or Ctrl-D ends it.
+Without --prompt and --prompts it is a conversation: one line a turn, an empty line or Ctrl-D ends it. Every field of
+the run's placement is an option: --mesh.tensor 2, --rollout_rows 8.
 """
 
 import argparse
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
-    from jaxalign.rollouts.sample import Roller, Sample
+    from jaxalign.rollouts.sample import Enumerator, Roller, Sample
     from jaxalign.types import Params
 
 HELP = "talk to any iterate of a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run, the policy, the prompts, the sampler."""
+    """The run, the policy, the prompts, the sampler; the run's placement comes as the rest."""
+    parser.set_defaults(experiment_options=True)
     parser.add_argument("run", metavar="RUN", help="run directory")
     parser.add_argument("--policy", default="last", metavar="N", help="number of a policy, or base, or last (default)")
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be repeated")
@@ -34,13 +36,15 @@ def run(args: argparse.Namespace) -> None:
     import jax
 
     from jaxalign.data.prompts import JsonlPrompts
-    from jaxalign.reopen import policy_number, reopen
+    from jaxalign.reopen import experiment_of, machine_of, policy_number
+    from jaxalign.storage.rundir import read_run
     from jaxalign.types import Prompt
 
     spec = _spec(args)
-    session = reopen(args.run)
-    policy = session.policy(policy_number(session, args.policy))
-    roller = spec.on(session.model, session.mesh)
+    run = read_run(args.run)
+    number = policy_number(run, args.policy)
+    machine = machine_of(experiment_of(run), args.rest)
+    policy, roller = machine.params(run.policy(number)), machine.roller(spec)
     key = jax.random.key(args.seed)
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]
     prompts += JsonlPrompts(args.prompts).read() if args.prompts else []
@@ -61,12 +65,12 @@ def _spec(args: argparse.Namespace) -> "Sample":
     from jaxalign.rollouts.samplers import Greedy, TopP
 
     sampler = TopP(args.top_p, args.temperature) if args.temperature else Greedy()
-    spec = Sample(samples=args.samples, max_tokens=args.max_tokens, sampler=sampler, batch_size=1)
+    spec = Sample(samples=args.samples, max_tokens=args.max_tokens, sampler=sampler)
     validate(spec)
     return spec
 
 
-def _converse(roller: "Roller", policy: "Params", key: "PRNGKeyArray") -> None:
+def _converse(roller: "Roller | Enumerator", policy: "Params", key: "PRNGKeyArray") -> None:
     import jax
 
     from jaxalign.types import Prompt

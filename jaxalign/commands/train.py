@@ -70,10 +70,11 @@ def run(args: argparse.Namespace) -> None:
         print(dumps(experiment), end="")
         return
     if args.print_shardings:
+        from jaxalign.machine import Machine
         from jaxalign.mesh.sharding import describe
 
-        model, mesh = experiment.model.open(), experiment.mesh.build()
-        print(describe(mesh, experiment.mesh.rules, model.abstract(), model.axes))
+        machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
+        print(describe(machine.mesh, machine.abstract))
         return
     if args.workdir is None:
         raise ConfigError("--workdir DIR is missing: where the run is kept, and continued from")

@@ -3,25 +3,22 @@
 Unlike a session it has no run directory and refuses no data: what a session would refuse is what the doctor reports.
 """
 
-import dataclasses
 import os
 import pathlib
-import zlib
 from functools import cached_property
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float
 
 from jaxalign.data.order import PromptStream
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
 from jaxalign.errors import DataError
 from jaxalign.experiment import Experiment
-from jaxalign.mesh.sharding import bytes_per_device, param_shardings, row_sharding, row_shards
-from jaxalign.models.model import Model
-from jaxalign.programs import on
+from jaxalign.machine import Machine
+from jaxalign.mesh.sharding import bytes_per_device, row_sharding, row_shards
+from jaxalign.programs import groups_a_microbatch
 from jaxalign.progress import Progress
 from jaxalign.rollouts.sample import Sample
 from jaxalign.text.chat import Chat
@@ -41,9 +38,8 @@ class Opened:
 
     def __init__(self, experiment: Experiment, cache: pathlib.Path, prompts: int):
         self.experiment = experiment
-        self.mesh = experiment.mesh.build()
-        self.model: Model = experiment.model.open().on(self.mesh, experiment.mesh.rules)
-        self.shardings = param_shardings(self.mesh, experiment.mesh.rules, self.model.abstract(), self.model.axes)
+        self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
+        self.model, self.mesh = self.machine.model, self.machine.mesh
         trained, held = experiment.prompts.open(cache), experiment.evaluation.prompts.open(cache)
         self.all_prompts = len(trained)
         self.prompts = PromptStream(trained, experiment.seed).take(0, min(prompts, len(trained)))
@@ -64,46 +60,29 @@ class Opened:
         host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return int(known or host // len(jax.local_devices()))
 
-    @property
-    def policy(self) -> Params:
-        """Shapes and places of the parameters."""
-        return jax.tree.map(on, self.model.abstract(), self.shardings)
-
     @cached_property
     def params(self) -> Params:
         """The base policy on the mesh; NotHere when it alone is larger than the memory."""
-        needed = bytes_per_device(self.policy)
+        needed = bytes_per_device(self.machine.abstract)
         if needed > self.memory:
             raise NotHere(f"the parameters need {needed / 2**30:.1f} GiB a device, there are {self.memory / 2**30:.1f}")
         with Progress("weights", 1, "models") as progress:
-            params = self.model.load(self._place)
+            params = self.machine.params(None)
             progress(1)
         return params
-
-    def _place(self, path: tuple[str, ...]) -> jax.sharding.Sharding:
-        sharding: Any = self.shardings
-        for name in path:
-            sharding = sharding[name]
-        return sharding
-
-    def key(self, purpose: str) -> PRNGKeyArray:
-        """The seed folded with what the key is for."""
-        return jax.random.fold_in(jax.random.key(self.experiment.seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
 
     @cached_property
     def rollouts(self) -> Rollouts:
         """The policy's answers to a few prompts that leave room for them, sampled as the run samples."""
         spec, room = self.experiment.rollout, self.model.config.context
         if isinstance(spec, Sample):
-            shards = row_shards(self.mesh)
-            spec = dataclasses.replace(spec, batch_size=-(-SAMPLED // shards) * shards)
             room -= spec.max_tokens
         fit = [prompt for prompt in self.prompts if len(self.model.chat.encode(prompt.messages)) <= room]
         if not fit:
             raise DataError(f"every prompt is longer than {room} tokens: no room for an answer in the model's context")
         chosen = tuple(fit[: max(SAMPLED, row_shards(self.mesh))])
         with Progress("answers", len(chosen), "prompts") as progress:
-            rollouts = spec.on(self.model, self.mesh)(self.params, chosen, self.key("rollouts"))
+            rollouts = self.machine.roller(spec)(self.params, chosen, self.machine.key("rollouts"))
             progress(len(chosen))
         return rollouts
 
@@ -114,21 +93,21 @@ class Opened:
 
     @cached_property
     def preferences(self) -> Preferences:
-        return self.experiment.oracle(self.rollouts, self.key("preferences"))
+        return self.experiment.oracle(self.rollouts, self.machine.key("preferences"))
 
     @cached_property
     def groups(self) -> Groups:
-        return self.experiment.pairing(self.rollouts, self.preferences, self.key("groups"))
+        return self.experiment.pairing(self.rollouts, self.preferences, self.machine.key("groups"))
 
     def batch(self, references: dict[str, np.ndarray], largest: int | None = None) -> Batch:
         """A microbatch of the run's size on the mesh, or of all groups there are if they are fewer.
 
         Raises NotHere when no prompt has two different answers.
         """
-        fit, count, shards = self.experiment.fit, len(self.groups.prompt), row_shards(self.mesh)
+        count, shards = len(self.groups.prompt), row_shards(self.mesh)
         if not count:
             raise NotHere("no prompt has two different answers: there is nothing to train on")
-        size = min(fit.batch_size // fit.accumulate, count, largest or count)
+        size = min(groups_a_microbatch(self.experiment), count, largest or count)
         chosen = np.full(-(-size // shards) * shards, -1)
         chosen[:size] = np.arange(size)
         shape = row_shape(self.rollouts, self.groups)

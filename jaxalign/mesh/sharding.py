@@ -154,16 +154,15 @@ def bytes_per_device(abstract: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in there)
 
 
-def describe(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any, axes: Any) -> str:
-    """A line for every parameter: its path, shape, logical axes, what splits each, and MiB on a device."""
-    flat = jax.tree_util.tree_flatten_with_path(abstract)[0]
-    places = jax.tree.leaves(param_shardings(mesh, rules, abstract, axes))
+def describe(mesh: jax.sharding.Mesh, abstract: Any) -> str:
+    """A line for every parameter of `abstract`, shapes with shardings: its path, shape, what splits each axis, and MiB
+    on a device."""
     rows = [("parameter", "shape", "split over", "MiB a device")]
     total = 0
-    for (path, leaf), place in zip(flat, places, strict=True):
-        size = math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for path, leaf in jax.tree_util.tree_flatten_with_path(abstract)[0]:
+        size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         total += size
-        split = ", ".join("·".join(axes_of(entry)) or "-" for entry in place.spec)
+        split = ", ".join("·".join(axes_of(entry)) or "-" for entry in leaf.sharding.spec)
         rows.append(
             (jax.tree_util.keystr(path, simple=True, separator="."), str(leaf.shape), split, f"{size / 2**20:.2f}")
         )

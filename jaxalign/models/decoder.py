@@ -13,7 +13,7 @@ without positions: Yang et al. 2025 (2501.18795).
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxalign.errors import ModelError
 from jaxalign.formats.weights import Tensor
 from jaxalign.mesh.layout import Layout
 from jaxalign.models.attention import Attention, KeyValue
@@ -166,6 +167,13 @@ class DecoderConfig:
 
     def module(self, layout: Layout | None = None) -> "Decoder":
         return Decoder(self, layout)
+
+    def keeping(self, remat: str) -> "DecoderConfig":
+        """The same decoder under another policy of `REMAT`, or under "none". Raises ModelError for others."""
+        for policy in get_args(Remat):
+            if policy == remat:
+                return dataclasses.replace(self, remat=policy)
+        raise ModelError(f"remat {remat!r} is none of {', '.join(get_args(Remat))}")
 
     def norm(self, width: int) -> RMSNorm:
         return RMSNorm(width, self.norm_eps, self.norm_offset)

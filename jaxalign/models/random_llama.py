@@ -11,7 +11,7 @@ import tokenizers
 from jaxalign.errors import ModelError
 from jaxalign.formats import weights
 from jaxalign.formats.weights import Place, Tensor
-from jaxalign.models.decoder import DecoderConfig, Dtype, Remat
+from jaxalign.models.decoder import DecoderConfig, Dtype
 from jaxalign.models.families import llama
 from jaxalign.models.model import Model, split
 from jaxalign.text.chat import Chat
@@ -43,8 +43,6 @@ class RandomLlama:
     """longest row, tokens"""
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in; parameters stay float32"""
-    remat: Remat = "none"
-    """what the backward pass computes again to save memory: nothing, whole layers, or all but matrix products"""
     seed: int = 0
     """of the weights"""
 
@@ -67,7 +65,6 @@ class RandomLlama:
             tied=self.tied,
             context=self.context,
             compute_dtype=self.compute_dtype,
-            remat=self.remat,
         )
 
     def open(self) -> Model:

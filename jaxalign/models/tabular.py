@@ -62,6 +62,12 @@ class TabularConfig:
         del layout
         return Tabular(self)
 
+    def keeping(self, remat: str) -> "TabularConfig":
+        """Itself. Raises ModelError for anything but "none": a table has no layers."""
+        if remat != "none":
+            raise ModelError(f"remat {remat!r}: a table has no layers to compute again")
+        return self
+
     def read(self, shapes: Params, place: Place) -> Params:
         """The table whose softmax is `init`."""
         table = np.log(np.asarray(self.init, np.float32))[:, None]

@@ -4,57 +4,56 @@ keep less of each layer        dots → attention → full      up to a third mo
 more microbatches              1 → 2 → 4 …                  smaller products, parameters gathered more often
 live references on the host    a copy of them a step over PCIe
 optimizer state on the host    two copies of it a step over PCIe
+
+All of it is placement: a run that has begun may go on with any of them.
 """
 
 import dataclasses
 from collections.abc import Iterator
 
 from jaxalign.experiment import Experiment
+from jaxalign.machine import Placement
 from jaxalign.models.decoder import REMAT, Remat
-from jaxalign.models.lora import LoRA
-from jaxalign.models.model import Source
-from jaxalign.models.pretrained import Pretrained, SmolLM2
-from jaxalign.models.random_llama import RandomLlama
-from jaxalign.references.live import Live
-from jaxalign.training.step import Fit
 from jaxalign.types import Memory
 
 HOST: Memory = "pinned_host"
 
 
 def alternatives(experiment: Experiment, shards: int) -> Iterator[tuple[str, Experiment]]:
-    """What was changed, as options of the command line, and the experiment; each keeps the changes before it."""
-    kept = ""
-    for option, model in remats(experiment.model):
-        experiment, kept = dataclasses.replace(experiment, model=model), option
-        yield kept, experiment
-    before, kept = kept, ""
-    for option, fit in microbatches(experiment.fit, shards):
-        experiment, kept = dataclasses.replace(experiment, fit=fit), option
-        yield f"{before} {kept}".strip(), experiment
-    kept = f"{before} {kept}".strip()
-    if isinstance(experiment.reference, Live) and experiment.reference.memory != HOST:
-        experiment, kept = dataclasses.replace(experiment, reference=Live(HOST)), f"{kept} --reference.memory {HOST}"
-        yield kept.strip(), experiment
-    if experiment.fit.optimizer_memory != HOST:
-        fit = dataclasses.replace(experiment.fit, optimizer_memory=HOST)
-        yield f"{kept} --fit.optimizer_memory {HOST}".strip(), dataclasses.replace(experiment, fit=fit)
+    """What was changed, as options of the command line, and the experiment; each keeps the changes before it. Rows are
+    split over `shards` devices."""
+    placement, kept = experiment.placement, ""
+
+    def changed() -> tuple[str, Experiment]:
+        return kept, dataclasses.replace(experiment, placement=placement)
+
+    for remat in remats(placement):
+        kept, placement = f"--placement.remat {remat}", dataclasses.replace(placement, remat=remat)
+        yield changed()
+    before = kept
+    for parts in microbatches(experiment, shards):
+        kept = f"{before} --placement.accumulate {parts}".strip()
+        placement = dataclasses.replace(placement, accumulate=parts)
+        yield changed()
+    if experiment.reference.live(experiment.loss.needs) and placement.reference_memory != HOST:
+        kept = f"{kept} --placement.reference_memory {HOST}".strip()
+        placement = dataclasses.replace(placement, reference_memory=HOST)
+        yield changed()
+    if placement.optimizer_memory != HOST:
+        kept = f"{kept} --placement.optimizer_memory {HOST}".strip()
+        placement = dataclasses.replace(placement, optimizer_memory=HOST)
+        yield changed()
 
 
-def remats(source: Source, path: str = "model") -> Iterator[tuple[str, Source]]:
-    """The source with each policy that keeps less than its own."""
-    if isinstance(source, LoRA):
-        for option, base in remats(source.base, f"{path}.base"):
-            yield option, dataclasses.replace(source, base=base)
-    elif isinstance(source, (Pretrained, SmolLM2, RandomLlama)):
-        policies: tuple[Remat, ...] = ("none", *REMAT)
-        for policy in policies[policies.index(source.remat) + 1 :]:
-            yield f"--{path}.remat {policy}", dataclasses.replace(source, remat=policy)
+def remats(placement: Placement) -> tuple[Remat, ...]:
+    """The policies that keep less than the placement's own."""
+    policies: tuple[Remat, ...] = ("none", *REMAT)
+    return policies[policies.index(placement.remat) + 1 :]
 
 
-def microbatches(fit: Fit, shards: int) -> Iterator[tuple[str, Fit]]:
-    """The fit in twice as many parts, and again, as long as each part has rows for all devices."""
-    parts = 2 * fit.accumulate
-    while fit.batch_size % (parts * shards) == 0:
-        yield f"--fit.accumulate {parts}", dataclasses.replace(fit, accumulate=parts)
+def microbatches(experiment: Experiment, shards: int) -> Iterator[int]:
+    """Twice as many parts, and again, as long as each part has rows for all devices."""
+    parts = 2 * experiment.placement.accumulate
+    while experiment.fit.batch_size % (parts * shards) == 0:
+        yield parts
         parts *= 2

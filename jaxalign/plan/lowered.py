@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.experiment import Experiment
-from jaxalign.mesh.flags import options
-from jaxalign.mesh.sharding import bytes_per_device, param_shardings, row_sharding, row_shards
+from jaxalign.machine import Machine, on
+from jaxalign.mesh.sharding import bytes_per_device, row_sharding
 from jaxalign.models.low_rank import frozen, trained
-from jaxalign.models.model import Model
 from jaxalign.plan.target import RESPONSES, Sizes
-from jaxalign.programs import on, training
+from jaxalign.programs import groups_a_microbatch, training
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
 from jaxalign.training.logps import scoring
 from jaxalign.training.rows import rounded
@@ -58,49 +57,44 @@ class Program:
         return self.function.trace(*self.arguments).lower(lowering_platforms=(lowering,))
 
 
-def programs(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes) -> tuple[Program, ...]:
-    """All programs of an iteration, from the most expensive on. `model` lies on `mesh`."""
-    params = jax.tree.map(
-        on, model.abstract(), param_shardings(mesh, experiment.mesh.rules, model.abstract(), model.axes)
-    )
+def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Program, ...]:
+    """All programs of an iteration, from the most expensive on."""
     return (
-        _train(experiment, model, mesh, sizes, params),
-        _logp(experiment, model, mesh, sizes, params),
-        _rollout(experiment, model, mesh, sizes, params),
+        _train(experiment, machine, sizes),
+        _logp(machine, sizes),
+        _rollout(experiment, machine, sizes),
     )
 
 
-def _train(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
-    fit = experiment.fit
-    made = training(experiment, model, mesh, steps=1000)
+def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
+    fit, accumulate, params = experiment.fit, machine.placement.accumulate, machine.abstract
+    made = training(experiment, machine, steps=1000)
     stored = experiment.reference.stored(experiment.loss.needs)
-    rows = _batch(fit.batch_size // fit.accumulate, sizes, stored)
+    rows = _batch(groups_a_microbatch(experiment), sizes, stored)
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
-            (fit.accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(mesh, leading=1)
+            (accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(machine.mesh, leading=1)
         ),
         rows,
     )
     tokens, scored = fit.batch_size * sizes.row, fit.batch_size * sizes.scored
-    work = Work(tokens, tokens, scored, sizes.row, ("train", *["forward"] * len(made.references)), fit.accumulate)
+    work = Work(tokens, tokens, scored, sizes.row, ("train", *["forward"] * len(made.references)), accumulate)
     held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
     return Program("train", made.step, (made.abstract, frozen(params), dict(made.references), batches), work, held)
 
 
-def _logp(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
-    shards = row_shards(mesh)
-    count = -(-experiment.score_batch_size // shards) * shards
-    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(mesh)), _batch(count, sizes, ()))
-    score = scoring(model, mesh, options(experiment.xla_flags, mesh))
+def _logp(machine: Machine, sizes: Sizes) -> Program:
+    count = machine.scorer.batch_size
+    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), _batch(count, sizes, ()))
     tokens = count * sizes.row
-    return Program("logp", score, (params, rows), Work(tokens, tokens, count * sizes.scored, sizes.row, ("forward",)))
+    work = Work(tokens, tokens, count * sizes.scored, sizes.row, ("forward",))
+    return Program("logp", scoring(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)
 
 
-def _rollout(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, sizes: Sizes, params: Any) -> Program:
-    spec = experiment.rollout
+def _rollout(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
+    spec, mesh = experiment.rollout, machine.mesh
     assert isinstance(spec, Sample)
-    shards = row_shards(mesh)
-    count = -(-spec.batch_size // shards) * shards
+    count = spec.prompts_a_batch(machine.placement.rollout_rows, mesh)
     width = rounded(sizes.prompt, PROMPT_BUCKET)
     place = row_sharding(mesh)
     inputs = (
@@ -108,10 +102,10 @@ def _rollout(experiment: Experiment, model: Model, mesh: jax.sharding.Mesh, size
         jax.ShapeDtypeStruct((count,), jnp.int32, sharding=place),
         on(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count)), place),
     )
-    draw = spec.program(model, mesh, options(experiment.xla_flags, mesh))
+    draw = spec.program(machine.model, mesh, machine.flags)
     drawn = count * spec.samples * spec.max_tokens
     work = Work(drawn, drawn + count * width, drawn, width + spec.max_tokens, ("forward",))
-    return Program("rollout", draw, (params, *inputs), work)
+    return Program("rollout", draw, (machine.abstract, *inputs), work)
 
 
 def _batch(count: int, sizes: Sizes, stored: tuple[str, ...]) -> Batch:

@@ -4,7 +4,6 @@ import dataclasses
 import resource
 from collections.abc import Callable
 
-from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.plan.alternatives import alternatives
@@ -13,7 +12,7 @@ from jaxalign.plan.chips import Chip, Topology, chip
 from jaxalign.plan.compiled import Compiled, TooLarge, compile_program
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.schedule import Calls, calls
-from jaxalign.plan.target import Sizes, devices_of, model_of, sizes_of
+from jaxalign.plan.target import Sizes, machine_of, sizes_of
 from jaxalign.programs import check_batches
 
 HEADROOM = 0.05
@@ -83,27 +82,23 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
 
     Raises ConfigError when the mesh does not fit the topology, ModelError when nothing is known of the model.
     """
-    if topology.slices != experiment.mesh.slices:
-        raise ConfigError(f"plan: {topology.slices} slices, but mesh.slices is {experiment.mesh.slices}")
-    mesh = experiment.mesh.build(devices_of(topology))
-    if mesh.size != topology.devices:
-        raise ConfigError(f"plan: {topology.name} has {topology.devices} devices, the mesh {experiment.mesh.sizes}")
-    check_batches(experiment.fit, row_shards(mesh))
+    machine = machine_of(experiment, topology)
+    check_batches(experiment, row_shards(machine.mesh))
     found = chip(topology.generation)
 
     def compiled(settings: Experiment, names: tuple[str, ...]) -> list[Compiled | TooLarge]:
-        model = model_of(settings.model).on(mesh, settings.mesh.rules)
+        there = machine_of(settings, topology)
         made = []
-        for program in programs(settings, model, mesh, sizes_of(settings, model)):
+        for program in programs(settings, there, sizes_of(settings, there.model)):
             if program.name in names:
                 say(f"compiling {program.name}")
-                made.append(compile_program(program, model, topology, found))
+                made.append(compile_program(program, there.model, topology, found))
         return made
 
     all_programs = tuple(compiled(experiment, ("train", "logp", "rollout")))
     attempts: list[Attempt] = []
     if explore or not fits(all_programs[0], found):
-        for options, settings in alternatives(experiment, row_shards(mesh)):
+        for options, settings in alternatives(experiment, row_shards(machine.mesh)):
             say(f"trying {options}")
             attempts.append(Attempt(options, compiled(settings, ("train",))[0]))
             if not explore and fits(attempts[-1].train, found):
@@ -111,10 +106,10 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
     return Plan(
         topology=topology,
         chip=found,
-        mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
-        sizes=sizes_of(experiment, model_of(experiment.model)),
+        mesh={axis: size for axis, size in machine.mesh.shape.items() if size > 1},
+        sizes=sizes_of(experiment, machine.model),
         programs=all_programs,
-        calls=calls(experiment, mesh),
+        calls=calls(experiment, machine.mesh),
         attempts=tuple(attempts),
         host_peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )

@@ -168,7 +168,7 @@ def _verdict(plan: Plan) -> str:
     elif "train" in large:
         said += "; nothing that was tried helps: take more chips, split parameters further, or shorten rows"
     if "rollout" in large:
-        said += "; a rollout takes less with a smaller rollout.batch_size, or with a larger mesh.tensor"
+        said += "; a rollout takes less with a smaller placement.rollout_rows, or with a larger placement.mesh.tensor"
     if "logp" in large:
-        said += "; the log-prob pass takes less with a smaller score_batch_size"
+        said += "; the log-prob pass takes less with a smaller placement.score_batch_size"
     return said

@@ -26,7 +26,7 @@ class Calls:
 
 def calls(experiment: Experiment, mesh: jax.sharding.Mesh) -> Calls:
     """Of all iterations."""
-    spec, shards = experiment.rollout, row_shards(mesh)
+    spec, shards, placement = experiment.rollout, row_shards(mesh), experiment.placement
     assert isinstance(spec, Sample)
     groups = experiment.prompts_per_iteration * pairs_of_a_prompt(experiment)
     stored = len(experiment.reference.stored(experiment.loss.needs))
@@ -36,8 +36,9 @@ def calls(experiment: Experiment, mesh: jax.sharding.Mesh) -> Calls:
 
     return Calls(
         train=experiment.iterations * experiment.fit.epochs * -(-groups // experiment.fit.batch_size),
-        logp=experiment.iterations * stored * batches(groups, experiment.score_batch_size),
-        rollout=experiment.iterations * batches(experiment.prompts_per_iteration, spec.batch_size),
+        logp=experiment.iterations * stored * batches(groups, placement.score_batch_size),
+        rollout=experiment.iterations
+        * batches(experiment.prompts_per_iteration, spec.prompts_a_batch(placement.rollout_rows, mesh)),
     )
 
 

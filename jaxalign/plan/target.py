@@ -12,6 +12,7 @@ from jaxalign.errors import ConfigError, ModelError
 from jaxalign.experiment import Experiment
 from jaxalign.formats.huggingface import folder
 from jaxalign.formats.weights import Place
+from jaxalign.machine import Machine
 from jaxalign.models.lora import LoRA
 from jaxalign.models.model import Model, Source, split
 from jaxalign.models.pretrained import Pretrained
@@ -61,6 +62,18 @@ def sizes_of(experiment: Experiment, model: Model) -> Sizes:
     return Sizes(min(longest, spec.max_prompt_tokens or longest), spec.max_tokens)
 
 
+def machine_of(experiment: Experiment, topology: Topology) -> Machine:
+    """The experiment's machine on the devices of a topology. Raises ConfigError when its mesh is of other devices, and
+    as `model_of` and `devices_of`."""
+    shape = experiment.placement.mesh
+    if topology.slices != shape.slices:
+        raise ConfigError(f"plan: {topology.slices} slices, but placement.mesh.slices is {shape.slices}")
+    machine = Machine(model_of(experiment.model), experiment.placement, experiment.seed, devices_of(topology))
+    if machine.mesh.size != topology.devices:
+        raise ConfigError(f"plan: {topology.name} has {topology.devices} devices, the mesh {shape.sizes}")
+    return machine
+
+
 def model_of(source: Source) -> Model:
     """The model, from its files where they are here and else from the shape that the experiment states.
 
@@ -84,7 +97,7 @@ class Described:
             return source.open()
         if source.shape is None:
             raise ModelError(f"{source.path}: not here, and the experiment states no `shape` to plan with")
-        config = dataclasses.replace(source.shape, compute_dtype=source.compute_dtype, remat=source.remat)
+        config = dataclasses.replace(source.shape, compute_dtype=source.compute_dtype)
         for problem in config.problems():
             raise ModelError(f"model.shape: {problem}")
         return split(config, Unspoken(config.vocab), f"{source.path} (its shape)", absent)

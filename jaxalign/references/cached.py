@@ -3,10 +3,8 @@
 Training then holds policy and optimizer only; each reference costs one forward pass an iteration, before the fit.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from jaxalign.types import Memory
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class Cached:
         """Roles whose log-probs are stored: all that the loss needs."""
         return tuple(needs)
 
-    def live(self, needs: Iterable[str]) -> Mapping[str, Memory]:
+    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Roles whose parameters enter the step: none."""
         del needs
-        return {}
+        return ()

@@ -4,24 +4,19 @@ Nothing is stored and every epoch can see fresh rows; each reference costs its p
 a step.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from jaxalign.types import Memory
 
 
 @dataclass(frozen=True)
 class Live:
     """Reference log-probs are computed in the step from live parameters."""
 
-    memory: Memory = "device"
-    """where their parameters are kept between steps"""
-
     def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Roles whose log-probs are stored: none."""
         del needs
         return ()
 
-    def live(self, needs: Iterable[str]) -> Mapping[str, Memory]:
+    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Roles whose parameters enter the step: all that the loss needs."""
-        return dict.fromkeys(needs, self.memory)
+        return tuple(needs)

@@ -145,8 +145,6 @@ class Sample:
     """longest response, tokens, its end-of-turn token included"""
     sampler: Sampler = Temperature(1.0)
     """how the next token is drawn"""
-    batch_size: int = 8
-    """prompts decoded together, over all devices; decoding holds batch_size · samples rows"""
     max_prompt_tokens: int | None = None
     """longest prompt, tokens; longer ones are refused. None: what the model's context leaves"""
 
@@ -154,16 +152,22 @@ class Sample:
         for name, value in (
             ("samples", self.samples),
             ("max_tokens", self.max_tokens),
-            ("batch_size", self.batch_size),
         ):
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"
         if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
             yield f"max_prompt_tokens must be at least 1 or None, got {self.max_prompt_tokens}"
 
-    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None) -> "Roller":
-        """Ready to roll out `model` on `mesh`: programs, compiled with `options`, are kept between calls."""
-        return Roller(self, model, mesh, options)
+    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None, rows: int = 64) -> "Roller":
+        """Ready to roll out `model` on `mesh`, `rows` responses together: programs, compiled with `options`, are kept
+        between calls."""
+        return Roller(self, model, mesh, options, rows)
+
+    def prompts_a_batch(self, rows: int, mesh: jax.sharding.Mesh) -> int:
+        """Prompts decoded together when `rows` responses are: one at least, and a multiple of what rows are split
+        over."""
+        shards = row_shards(mesh)
+        return -(-max(rows // self.samples, 1) // shards) * shards
 
     def program(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
         """`generate`, jitted: (params, prompts, lengths, keys) → tokens, lengths, finished, log-probs."""
@@ -204,9 +208,9 @@ class Roller:
     A batch is decoded by the devices of all processes together; each reads and decodes the texts of its own rows.
     """
 
-    def __init__(self, spec: Sample, model: Model, mesh: jax.sharding.Mesh, options: Options | None):
+    def __init__(self, spec: Sample, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
         self.spec, self._model, self._mesh = spec, model, mesh
-        self._size = -(-spec.batch_size // row_shards(mesh)) * row_shards(mesh)
+        self._most = spec.prompts_a_batch(rows, mesh)
         self._generate = spec.program(model, mesh, options)
 
     def check(self, prompts: Iterable[Prompt]) -> None:
@@ -238,11 +242,13 @@ class Roller:
         """Rollouts of all prompts in their order."""
         encoded = [self._model.chat.encode(prompt.messages, prompt.tool_list) for prompt in prompts]
         by_length = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
-        batches = [np.array(by_length[start : start + self._size]) for start in range(0, len(prompts), self._size)]
+        # Few prompts make a small batch: rows that only fill one up cost as much as those that are wanted.
+        size = min(self._most, self.spec.prompts_a_batch(len(prompts) * self.spec.samples, self._mesh))
+        batches = [np.array(by_length[start : start + size]) for start in range(0, len(prompts), size)]
         shares = [
             share
             for part, chosen in enumerate(batches)
-            for share in commit(part, chosen, partial(self._roll, params, prompts, encoded, chosen, key))
+            for share in commit(part, chosen, partial(self._roll, params, prompts, encoded, chosen, size, key))
         ]
         return _in_order(shares)
 
@@ -252,12 +258,13 @@ class Roller:
         prompts: tuple[Prompt, ...],
         encoded: list[list[int]],
         chosen: Int[np.ndarray, " k"],
+        size: int,
         key: PRNGKeyArray,
     ) -> Share:
         width = -(-max(len(encoded[index]) for index in chosen) // PROMPT_BUCKET) * PROMPT_BUCKET
-        padded = np.resize(chosen, self._size)  # a short last batch is filled up with copies, dropped below
-        left = np.zeros((self._size, width), np.int32)
-        right = np.zeros((self._size, width), np.int32)
+        padded = np.resize(chosen, size)  # a short last batch is filled up with copies, dropped below
+        left = np.zeros((size, width), np.int32)
+        right = np.zeros((size, width), np.int32)
         lengths = np.array([len(encoded[index]) for index in padded], np.int32)
         for row, index in enumerate(padded):
             left[row, width - lengths[row] :] = right[row, : lengths[row]] = encoded[index]
@@ -290,9 +297,9 @@ class Roller:
 class Enumerate:
     """Every one-token answer once, weighted by its probability: exact expectations for tabular policies."""
 
-    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None) -> "Enumerator":
+    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None, rows: int = 64) -> "Enumerator":
         """Ready to enumerate `model`'s answers."""
-        del options  # nothing to overlap
+        del options, rows  # a table has one column for all answers: nothing to overlap, nothing to split
         return Enumerator(model, mesh)
 
 

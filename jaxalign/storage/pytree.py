@@ -215,4 +215,5 @@ def _checksums(leaves: dict[str, Any]) -> dict[str, int]:
 
 @jax.jit
 def _all_checksums(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.stack([checksum(leaf) for leaf in leaves])
+    # Arithmetic happens in a device's own memory: what is kept on the host is fetched inside the program.
+    return jnp.stack([checksum(jax.device_put(leaf, jax.memory.Space.Device)) for leaf in leaves])

@@ -1,6 +1,6 @@
 """The run directory is the state: a phase whose artifact is committed is loaded, not run again.
 
-config.json                    the resolved experiment; another one is refused with what differs, meshes aside
+config.json                    the resolved experiment; another one is refused with what differs, placements aside
 lock                           who is running here
 initial/policy                 Orbax: the base policy, iterate 0
 initial/<phase>/               artifacts made before the first iteration
@@ -35,7 +35,7 @@ Iteration = int | Literal["initial"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = ("policy", "fit")
-_PLACEMENT = ("mesh",)
+_PLACEMENT = ("placement",)
 """What of a config says where arrays lie, not what is computed: each launch may have its own."""
 _SECONDS_TO_SEE = 60.0
 """How long a network file system may take to show one host what another has written and synced."""
@@ -145,6 +145,13 @@ class RunDir:
     def has(self, iteration: Iteration, name: str) -> bool:
         """Whether the phase is committed."""
         return self.hosts.told(artifact.committed(self._place(iteration, name)))
+
+    def finished(self) -> int:
+        """Iterations that are complete, their evaluation included."""
+        count = 0
+        while self.has(count, "evals"):
+            count += 1
+        return count
 
     def load(self, iteration: Iteration, name: str, kind: type[T] | GenericAlias) -> T:
         """The committed artifact of a phase; CheckpointError when it is absent or damaged."""

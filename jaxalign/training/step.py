@@ -17,7 +17,7 @@ from jaxalign.errors import JaxalignError
 from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.models.model import Model
 from jaxalign.training.logps import logp_sums, token_logps
-from jaxalign.types import Batch, GroupLogps, Loss, Memory, Params, pytree
+from jaxalign.types import Batch, GroupLogps, Loss, Params, pytree
 
 Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
 """(state, frozen, references, batches) → (state, metrics); `frozen` is {} where every parameter is trained."""
@@ -41,27 +41,20 @@ class Fit:
     """groups a step, over all devices and microbatches"""
     epochs: int = 1
     """passes over the iteration's groups"""
-    accumulate: int = 1
-    """microbatches a step; the loss and the gradient are those of the whole batch"""
     checkpoint_every: int = 100
     """steps between checkpoints inside a fit"""
     keep_checkpoints: int = 2
     """checkpoints kept inside a fit"""
-    optimizer_memory: Memory = "device"
-    """where the optimizer's state is kept between steps"""
 
     def problems(self) -> Iterable[str]:
         for name, value in (
             ("batch_size", self.batch_size),
             ("epochs", self.epochs),
-            ("accumulate", self.accumulate),
             ("checkpoint_every", self.checkpoint_every),
             ("keep_checkpoints", self.keep_checkpoints),
         ):
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"
-        if self.accumulate > 0 and self.batch_size % self.accumulate:
-            yield f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
 
 
 class NotFinite(JaxalignError):

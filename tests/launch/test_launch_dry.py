@@ -20,9 +20,9 @@ def test_a_config_alone_is_enough_to_look_at(desk):
     create, start = printed[1], printed[7]
     assert {"--accelerator-type=v5p-128", "--zone=ZONE"} <= set(create)
     assert "--workdir gs://BUCKET/comal_llama3_8b_v5p_64" in start[-1]
-    two = desk.printed("launch", "configs/comal_llama3_8b_v5p_64.py", "--mesh.slices", "2")
+    two = desk.printed("launch", "configs/comal_llama3_8b_v5p_64.py", "--placement.mesh.slices", "2")
     assert "--node-count=2" in two[1]
-    assert "--mesh.slices 2" in two[-4][-1] or any("--mesh.slices 2" in words[-1] for words in two)
+    assert "--placement.mesh.slices 2" in two[-4][-1] or any("--placement.mesh.slices 2" in words[-1] for words in two)
 
 
 def test_launch_prints_every_command_in_order(desk):

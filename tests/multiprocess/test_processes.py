@@ -28,13 +28,13 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny_lm.py"
 SMALL = (
     *("--iterations", "1", "--swap_every", "none", "--prompts_per_iteration", "8"),
-    *("--rollout.samples", "3", "--rollout.max_tokens", "8", "--rollout.batch_size", "4"),
-    *("--evaluation.rollout.max_tokens", "8", "--evaluation.rollout.batch_size", "8"),
+    *("--rollout.samples", "3", "--rollout.max_tokens", "8", "--placement.rollout_rows", "12"),
+    *("--evaluation.rollout.max_tokens", "8"),
     *("--evaluation.prompts.limit", "8", "--fit.batch_size", "8", "--fit.epochs", "4", "--fit.checkpoint_every", "2"),
 )
-MESH = ("--mesh.data", "2", "--mesh.fsdp", "4")
+MESH = ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "4")
 """The parameters are split over the devices of a process, the rows over all."""
-OTHER_MESH = ("--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2")
+OTHER_MESH = ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "2", "--placement.mesh.tensor", "2")
 START = """
 import jax
 from jaxalign.__main__ import run_and_leave

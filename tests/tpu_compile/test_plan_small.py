@@ -18,6 +18,7 @@ pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install libtpu
 
 from jaxalign.config.load import load
 from jaxalign.experiment import Experiment
+from jaxalign.machine import Placement
 from jaxalign.mesh import flags
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import Pretrained
@@ -26,7 +27,7 @@ from jaxalign.ops.linear_logp import sharded
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, compile_program
 from jaxalign.plan.lowered import programs
-from jaxalign.plan.target import devices_of, model_of, quiet, sizes_of
+from jaxalign.plan.target import devices_of, machine_of, model_of, quiet, sizes_of
 from jaxalign.rollouts.sample import Sample
 from jaxalign.training.step import Fit
 
@@ -47,12 +48,10 @@ def small(mesh: MeshShape, topology: str, **changes) -> Experiment:
     rows = mesh.sizes["data"] * mesh.sizes["fsdp"] * mesh.sizes["slice"] * mesh.sizes["expert"]
     return dataclasses.replace(
         made,
-        model=Pretrained("nowhere", compute_dtype="bfloat16", remat="full", shape=SHAPE),
-        mesh=mesh,
-        topology=topology,
-        rollout=Sample(samples=2, max_tokens=RESPONSE, max_prompt_tokens=PROMPT, batch_size=rows),
+        model=Pretrained("nowhere", compute_dtype="bfloat16", shape=SHAPE),
+        rollout=Sample(samples=2, max_tokens=RESPONSE, max_prompt_tokens=PROMPT),
         fit=Fit(batch_size=rows),
-        score_batch_size=rows,
+        placement=Placement(mesh, topology, remat="full", score_batch_size=rows, rollout_rows=2 * rows),
         **changes,
     )
 
@@ -60,10 +59,10 @@ def small(mesh: MeshShape, topology: str, **changes) -> Experiment:
 @cache
 def compiled(mesh: MeshShape, name: str, program: str) -> Compiled:
     experiment, target = small(mesh, name), topology(name, mesh.slices)
-    on = mesh.build(devices_of(target))
-    model = model_of(experiment.model).on(on, mesh.rules)
-    (found,) = (each for each in programs(experiment, model, on, sizes_of(experiment, model)) if each.name == program)
-    made = compile_program(found, model, target, chip(target.generation))
+    machine = machine_of(experiment, target)
+    sizes = sizes_of(experiment, machine.model)
+    (found,) = (each for each in programs(experiment, machine, sizes) if each.name == program)
+    made = compile_program(found, machine.model, target, chip(target.generation))
     assert isinstance(made, Compiled), made
     return made
 
@@ -164,13 +163,13 @@ def test_plan_prints_its_verdict_as_json(capsys: pytest.CaptureFixture[str]) -> 
         "model.shape.heads": 4,
         "model.shape.kv_heads": 4,
         "model.shape.vocab": 4096,
-        "mesh.data": 2,
-        "mesh.fsdp": 2,
+        "placement.mesh.data": 2,
+        "placement.mesh.fsdp": 2,
         "rollout.max_tokens": 64,
         "rollout.max_prompt_tokens": 64,
-        "rollout.batch_size": 8,
+        "placement.rollout_rows": 40,
         "fit.batch_size": 8,
-        "score_batch_size": 8,
+        "placement.score_batch_size": 8,
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     config_file = str(CONFIGS / "iter_ipo_llama3_8b_v5p_64.py")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Outcome, judged
+from jaxalign.errors import ConfigError
 from jaxalign.mesh.sharding import row_shards
+from jaxalign.programs import check_batches, groups_a_microbatch
 
 
 @dataclass(frozen=True)
@@ -13,14 +15,18 @@ class Batches:
     """Groups a microbatch must be a multiple of the shards that rows are split over."""
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
-        fit, shards = opened.experiment.fit, row_shards(opened.mesh)
-        size = fit.batch_size // fit.accumulate
-        fix = f"make fit.batch_size / fit.accumulate a multiple of the {shards} shards of rows (mesh.data · mesh.fsdp)"
-        yield judged(
-            "batches over the mesh",
-            {"devices": opened.mesh.size, "row_shards": shards, "groups_a_microbatch": size},
-            [fix] if size % shards else [],
-        )
+        experiment, mesh = opened.experiment, opened.machine.mesh
+        measured = {
+            "devices": mesh.size,
+            "row_shards": row_shards(mesh),
+            "groups_a_microbatch": groups_a_microbatch(experiment),
+        }
+        try:
+            check_batches(experiment, row_shards(mesh))
+        except ConfigError as refusal:
+            yield judged("batches over the mesh", measured, [str(refusal)])
+        else:
+            yield judged("batches over the mesh", measured, [])
 
 
 CHECK = Batches()

@@ -20,6 +20,7 @@ from jaxalign.mesh.sharding import bytes_per_device, row_shards
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.tuning import tuning
+from jaxalign.programs import groups_a_microbatch
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
 from jaxalign.training.rows import rounded
 
@@ -53,7 +54,7 @@ class Memory:
 def training(opened: Opened) -> dict[str, int]:
     """Bytes by part while a fit runs; the policy that it began with is kept beside the one that is trained."""
     experiment = opened.experiment
-    made = programs.training(experiment, opened.model, opened.mesh, steps=1)
+    made = programs.training(experiment, opened.machine, steps=1)
     changed = bytes_per_device(made.abstract.params)
     # `last` is the policy that the fit began with, and so is the anchor if it is swapped every iteration; in the
     # compute dtype it is a copy all the same.
@@ -61,7 +62,7 @@ def training(opened: Opened) -> dict[str, int]:
     copies = [size for role, size in live.items() if size < changed or (role != "last" and experiment.swap_every != 1)]
     rows, length, scored = row_sizes(opened)
     return {
-        "policy": bytes_per_device(opened.policy),
+        "policy": bytes_per_device(opened.machine.abstract),
         "trained copy": changed,
         "gradients": changed,
         "optimizer": bytes_per_device(made.abstract.opt_state),
@@ -74,13 +75,16 @@ def training(opened: Opened) -> dict[str, int]:
 def rollouts(opened: Opened) -> dict[str, int]:
     """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables."""
     config, experiment = opened.model.config, opened.experiment
-    policy = bytes_per_device(opened.policy)
+    policy = bytes_per_device(opened.machine.abstract)
     specs = [spec for spec in (experiment.rollout, experiment.evaluation.rollout) if isinstance(spec, Sample)]
     if not isinstance(config, DecoderConfig) or not specs:
         return {"policy": policy}
     size, shards = itemsize(config), row_shards(opened.mesh)
     rows, columns = max(
-        (-(-spec.batch_size // shards) * spec.samples, rounded(longest(opened), PROMPT_BUCKET) + spec.max_tokens)
+        (
+            spec.prompts_a_batch(experiment.placement.rollout_rows, opened.mesh) // shards * spec.samples,
+            rounded(longest(opened), PROMPT_BUCKET) + spec.max_tokens,
+        )
         for spec in specs
     )
     head = config.kv_heads * config.head_dim / opened.mesh.shape["tensor"]
@@ -141,7 +145,7 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
     experiment = opened.experiment
     answer = experiment.rollout.max_tokens if isinstance(experiment.rollout, Sample) else 1
-    rows = math.ceil(experiment.fit.batch_size / experiment.fit.accumulate / row_shards(opened.mesh))
+    rows = math.ceil(groups_a_microbatch(experiment) / row_shards(opened.mesh))
     return rows, rounded(longest(opened) + 2 * answer), rows * rounded(2 * answer)
 
 
@@ -159,13 +163,19 @@ def summed(parts: Mapping[str, int]) -> str:
 
 def advice(config: object, phase: str) -> str:
     if phase == "rollouts":
-        return "lower rollout.batch_size or samples, or split over more devices (mesh.fsdp, mesh.tensor)"
+        return (
+            "lower placement.rollout_rows or rollout.samples, or split over more devices (placement.mesh.fsdp, "
+            "placement.mesh.tensor)"
+        )
     remat = (
-        " model.remat (dots, attention, then full),"
+        " placement.remat (dots, attention, then full),"
         if isinstance(config, DecoderConfig) and config.remat != "full"
         else ""
     )
-    return f"raise fit.accumulate,{remat} use Cached references, or split over more devices (mesh.fsdp, mesh.tensor)"
+    return (
+        f"raise placement.accumulate,{remat} use Cached references, or split over more devices (placement.mesh.fsdp, "
+        "placement.mesh.tensor)"
+    )
 
 
 CHECK = Memory()
