@@ -85,13 +85,19 @@ class RunLock:
 
     def _renew(self) -> None:
         """Signs of life until the release, or until the words are another's."""
-        beats = 0
-        while not self._released.wait(BEAT):
-            with contextlib.suppress(OSError):  # a bucket that does not answer now may answer the next time
-                if not self._is_own(_holder(self._path)):
-                    return
-                beats += 1
-                self._write(json.dumps({**self._words, "beats": beats}))
+        while not self._released.wait(BEAT) and self.beat():
+            pass
+
+    def beat(self) -> bool:
+        """One sign of life. False: the words are another's, and are left to it."""
+        holder = _holder(self._path)
+        if holder is None:  # a bucket that does not answer now may answer the next time
+            return True
+        if not self._is_own(holder):
+            return False
+        with contextlib.suppress(OSError):
+            self._write(json.dumps({**self._words, "beats": holder["beats"] + 1}))
+        return True
 
     def _is_own(self, holder: dict[str, Any] | None) -> bool:
         return holder is not None and {**holder, "beats": 0} == self._words
