@@ -18,7 +18,7 @@ from made_runs import CONFIGS, SMALL, policy, run_here, tiny_lm
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, validate
-from jaxalign.config.resolved import dump
+from jaxalign.config.resolved import dump, restore
 from jaxalign.errors import ConfigError, DataError, Interrupted
 from jaxalign.losses.ipo import IPO
 from jaxalign.storage.record import read_metrics
@@ -359,6 +359,4 @@ def test_print_config_is_the_resolved_experiment(capsys):
 def test_every_config_loads_is_valid_and_survives_its_dump(path):
     experiment = load(path)
     validate(experiment)
-    from jaxalign.config.resolved import restore
-
     assert restore(dump(experiment)) == experiment

@@ -14,8 +14,8 @@ from made_experiment import HOME, OWN, Descent, Everything, Hinge, Nothing, Squa
 from made_values import VALUES, few
 
 import jaxalign
-from jaxalign.config.load import help_text, load, override
-from jaxalign.config.resolved import difference, dump, dumps
+from jaxalign.config.load import help_text, load, override, own_classes
+from jaxalign.config.resolved import difference, dump, dumps, restore
 from jaxalign.config.settings import show
 
 
@@ -125,3 +125,16 @@ def test_new_and_dropped_settings_are_differences() -> None:
     assert difference({"x": 1}, {"x": True}) == ["x: 1 in the run, true now"]
     assert difference({"x": 1}, {"x": 1.0}) == []
     assert difference({"type": "a:B"}, {"type": "a:C"}) == ["experiment: a:B in the run, a:C now"]
+
+
+def test_dumps_are_restored_with_classes_of_the_config_file_that_one_names(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    experiment = load(file)
+    own = own_classes(experiment)
+    assert sorted(own) == ["own:Part", "own:Whole"]
+    assert restore(dump(experiment), own) == experiment
+    with pytest.raises(ConfigError, match=r"own:Whole is defined in a config file.*--config FILE"):
+        restore(dump(experiment))
+    with pytest.raises(ConfigError, match=r"experiment\.part: own:Part is defined in a config file"):
+        restore(dump(experiment), {"own:Whole": own["own:Whole"]})

@@ -25,11 +25,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxalign.config.overrides import Leaf, read, refuse
-from jaxalign.config.resolved import difference, dump, dumps, plain, public, type_name
+from jaxalign.config.resolved import plain, public, type_name
 from jaxalign.config.settings import element, expected, holds, is_component, mismatch, name_of, short, show
 from jaxalign.errors import ConfigError
-
-__all__ = ["Leaf", "difference", "dump", "dumps", "flatten", "help_text", "load", "override", "validate"]
 
 T = TypeVar("T")
 
@@ -240,6 +238,12 @@ def _nodes(experiment: Any) -> dict[str, _Node]:
 
 def _leaves(nodes: Mapping[str, _Node]) -> dict[str, Leaf]:
     return {path: Leaf(node.value, node.annotation, node.doc) for path, node in nodes.items() if not node.branch}
+
+
+def own_classes(experiment: Any) -> dict[str, type]:
+    """The classes of the experiment's components that are not jaxalign's, by the names that dumps give them."""
+    classes = {type(node.value) for node in _walk(_tree(experiment)) if is_component(node.value)}
+    return {name: cls for cls in classes if not (name := type_name(cls)).startswith("jaxalign.")}
 
 
 def override(experiment: T, args: Sequence[str]) -> T:

@@ -161,33 +161,39 @@ def _told(value: Any) -> str:
 # And back
 
 
-def restore(resolved: Mapping[str, Any]) -> Any:
-    """The experiment that `dump` wrote. Only components of jaxalign itself are made: a dump names code, and runs none.
+def restore(resolved: Mapping[str, Any], own: Mapping[str, type] = types.MappingProxyType({})) -> Any:
+    """The experiment, or the part of one, that `dump` wrote. A dump names code, and runs none: components are made of
+    jaxalign's classes and of `own`, the classes of a config file by the name that `type_name` gives them.
 
-    Raises ConfigError for a component defined in a config file, for one that no longer exists or has other fields.
+    Raises ConfigError for a component of another config file, for one that no longer exists or has other fields.
     """
-    return _restored(resolved, "experiment")
+    return _restored(resolved, "experiment", own)
 
 
-def _restored(value: Any, where: str) -> Any:
+def _restored(value: Any, where: str, own: Mapping[str, type]) -> Any:
     if isinstance(value, Mapping) and "type" in value:
-        made = _component(value["type"], where)
-        fields = {name: _restored(item, f"{where}.{name}") for name, item in value.items() if name != "type"}
+        made = _component(value["type"], where, own)
+        fields = {name: _restored(item, f"{where}.{name}", own) for name, item in value.items() if name != "type"}
         try:
             return made(**fields)
         except TypeError as error:
             raise ConfigError(f"{where}: {value['type']} has other fields in this version: {error}") from error
     if isinstance(value, Mapping):
-        return {name: _restored(item, f"{where}.{name}") for name, item in value.items()}
+        return {name: _restored(item, f"{where}.{name}", own) for name, item in value.items()}
     if isinstance(value, list):
-        return tuple(_restored(item, f"{where}[{index}]") for index, item in enumerate(value))
+        return tuple(_restored(item, f"{where}[{index}]", own) for index, item in enumerate(value))
     return float(value) if value in ("inf", "-inf") else value
 
 
-def _component(name: Any, where: str) -> type:
+def _component(name: Any, where: str, own: Mapping[str, type]) -> type:
     module, _, qualified = str(name).partition(":")
+    if name in own:
+        return own[name]
     if not module.startswith("jaxalign."):
-        raise ConfigError(f"{where}: {name} is defined in a config file, which the run directory does not hold")
+        raise ConfigError(
+            f"{where}: {name} is defined in a config file, which the run directory does not hold; say which one "
+            "(--config FILE)"
+        )
     try:
         found = getattr(importlib.import_module(module), qualified)
     except (ImportError, AttributeError) as error:
