@@ -17,6 +17,7 @@ import jaxalign
 from jaxalign.config.load import help_text, load, override, own_classes
 from jaxalign.config.resolved import difference, dump, dumps, restore
 from jaxalign.config.settings import show
+from jaxalign.errors import ConfigError
 
 
 def test_dump_is_json_of_types_and_settings() -> None:
