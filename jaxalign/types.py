@@ -12,7 +12,9 @@ Host data (prompts, rollouts, preferences, groups) are frozen dataclasses of Num
 """
 
 import dataclasses
+import datetime
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
@@ -248,6 +250,27 @@ class Pairing(Protocol):
     """(rollouts, preferences, key) → Groups."""
 
     def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups: ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A component that reads files, or an own one that does: its settings name them, but do not say what is in them.
+
+    `inputs` gives each file that decides what it answers, by a name that stays the same wherever the file lies. A run
+    pins their content at its first launch and refuses another content later.
+    """
+
+    def inputs(self) -> Mapping[str, str | os.PathLike[str]]: ...
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A component that asks for the time: `dated` is the same for which it is always `moment` (local time).
+
+    A run gives it the moment of its first launch, so that continuing it tomorrow gives the same answers.
+    """
+
+    def dated(self, moment: datetime.datetime) -> Any: ...
 
 
 @runtime_checkable
