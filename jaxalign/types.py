@@ -265,12 +265,12 @@ class Reads(Protocol):
 
 @runtime_checkable
 class Dated(Protocol):
-    """A component that asks for the time: `dated` is the same for which it is always `moment` (local time).
+    """A component whose answers depend on the day: `dated` is the same for which it is always `date`.
 
-    A run gives it the moment of its first launch, so that continuing it tomorrow gives the same answers.
+    A run gives it the day of its first launch, so that continued tomorrow it ends with the same bits.
     """
 
-    def dated(self, moment: datetime.datetime) -> Any: ...
+    def dated(self, date: datetime.date) -> Any: ...
 
 
 @runtime_checkable

@@ -71,15 +71,15 @@ def test_fingerprints_follow_what_decides_the_ids(speaker):
     for name, other in others.items():
         differ = {part for part, value in other.fingerprints.items() if value != speaker.fingerprints[part]}
         assert differ == {name}
-    assert speaker.dated(datetime.datetime(2001, 2, 3)).fingerprints == speaker.fingerprints
+    assert speaker.dated(datetime.date(2001, 2, 3)).fingerprints == speaker.fingerprints
 
 
-def test_a_dated_chat_has_one_moment_for_ever(monkeypatch):
-    written = "{% macro day() %}{{ strftime_now('%d %b %Y %H') }}{% endmacro %}{{ day() if strftime_now is defined }}"
+def test_a_dated_chat_has_one_day_for_ever(monkeypatch):
+    written = "{% macro day() %}{{ strftime_now('%d %b %Y') }}{% endmacro %}{{ day() if strftime_now is defined }}"
     clock = with_template(written)
-    dated = clock.dated(datetime.datetime(2024, 2, 29, 17))
-    assert [dated.render(HELLO) for _ in range(2)] == ["29 Feb 2024 17"] * 2
-    assert dataclasses.replace(dated, tool_template=written).render(HELLO, [{"name": "f"}]) == "29 Feb 2024 17"
+    dated = clock.dated(datetime.date(2024, 2, 29))
+    assert [dated.render(HELLO) for _ in range(2)] == ["29 Feb 2024"] * 2
+    assert dataclasses.replace(dated, tool_template=written).render(HELLO, [{"name": "f"}]) == "29 Feb 2024"
 
     class Tomorrow(datetime.datetime):
         @classmethod
@@ -87,8 +87,8 @@ def test_a_dated_chat_has_one_moment_for_ever(monkeypatch):
             return datetime.datetime(2038, 1, 19, 3)
 
     monkeypatch.setattr(chat.datetime, "datetime", Tomorrow)
-    assert clock.render(HELLO) == "19 Jan 2038 03"
-    assert dated.encode(HELLO) == dated.tokenizer.encode("29 Feb 2024 17", add_special_tokens=False).ids
+    assert clock.render(HELLO) == "19 Jan 2038"
+    assert dated.encode(HELLO) == dated.tokenizer.encode("29 Feb 2024", add_special_tokens=False).ids
 
 
 def test_templates_get_what_transformers_gives_them():

@@ -23,7 +23,7 @@ from jaxalign.storage import inputs, rundir
 from jaxalign.storage.inputs import Input, Pinned
 from jaxalign.types import Prompt
 
-MOMENT = datetime.datetime(2026, 11, 28, 14, 3)
+DAY = datetime.date(2026, 11, 28)
 PROMPTS = Input("prompts", "", "train.jsonl", "a" * 64)
 STOPS = Input("model", "end-of-turn ids", "/m/base", "[2, 5]")
 WEIGHTS = Input("model.weights", "model.safetensors", "/m/base/model.safetensors", "b" * 64, size=7, changed=8)
@@ -31,7 +31,7 @@ ALL = (PROMPTS, STOPS, WEIGHTS)
 
 
 def pinned(*found: Input) -> Pinned:
-    return Pinned(MOMENT, found, inputs.versions())
+    return Pinned(DAY, found, inputs.versions())
 
 
 def launch(root: pathlib.Path, now: Pinned, computes: bool = True, hosts: Hosts | None = None) -> Pinned | None:
@@ -62,7 +62,7 @@ def test_what_is_pinned_is_recalled_whatever_its_order(tmp_path):
         before = launch(root, pinned(*reversed(order)))
         assert before is not None
         assert set(before.inputs) == set(ALL)
-        assert (before.moment, before.versions) == (MOMENT, inputs.versions())
+        assert (before.date, before.versions) == (DAY, inputs.versions())
     (content,) = {(path / inputs.FILE).read_bytes() for path in tmp_path.iterdir()}
     assert content.isascii()
 
@@ -96,7 +96,7 @@ def test_another_input_is_refused_by_name(tmp_path, now, line):
         launch(tmp_path, pinned(*now))
     first, *lines = str(refused.value).splitlines()
     assert str(tmp_path) in first
-    assert "2026-11-28 14:03" in first
+    assert "2026-11-28" in first
     assert "put back what it was made from, or start another directory" in first
     assert lines == [f"  {line}"]
     assert (tmp_path / inputs.FILE).read_bytes() == before
@@ -212,14 +212,6 @@ def test_a_file_is_hashed_again_only_when_it_may_have_changed(tmp_path, hashed):
     assert longer.fingerprint != first[0].fingerprint
 
 
-def test_a_file_of_this_moment_is_always_hashed(tmp_path, hashed):
-    """What is written next may bear the same time of change."""
-    (tmp_path / "w").write_text("abc")
-    first = inputs.of_files("model", {"w": tmp_path / "w"}, None)
-    inputs.of_files("model", {"w": tmp_path / "w"}, pinned(*first))
-    assert hashed == ["w"] * 2
-
-
 def test_a_file_elsewhere_is_another_file(tmp_path, hashed):
     first = inputs.of_files("model", {"w": old_file(tmp_path / "a", "abc")}, None)
     (other,) = inputs.of_files("model", {"w": old_file(tmp_path / "b", "abd")}, pinned(*first))
@@ -227,14 +219,14 @@ def test_a_file_elsewhere_is_another_file(tmp_path, hashed):
     assert other.fingerprint != first[0].fingerprint
 
 
-def test_new_times_of_change_are_kept_with_the_first_moment(tmp_path, hashed):
-    file, later = tmp_path / "w", dataclasses.replace(pinned(), moment=MOMENT + datetime.timedelta(days=1))
+def test_new_times_of_change_are_kept_with_the_first_date(tmp_path, hashed):
+    file, later = tmp_path / "w", dataclasses.replace(pinned(), date=DAY + datetime.timedelta(days=1))
     for second in (0, 1):
         found = inputs.of_files("model", {"w": old_file(file, "abc", second)}, None)
         launch(tmp_path / "run", dataclasses.replace(later if second else pinned(), inputs=tuple(found)))
     before = inputs.recall(rundir.read_run(tmp_path / "run"))
     assert before is not None
-    assert before.moment == MOMENT
+    assert before.date == DAY
     hashed.clear()
     inputs.of_files("model", {"w": file}, before)
     assert hashed == []
@@ -318,11 +310,6 @@ def test_hosts_that_read_different_inputs_are_named_before_anything_is_pinned(tm
     assert not (tmp_path / inputs.FILE).exists()
 
 
-def test_every_host_gets_the_moment_of_the_first(tmp_path, monkeypatch):
-    def run(hosts: Hosts) -> datetime.datetime:
-        with rundir.open_run(tmp_path, {"seed": 0}, hosts) as opened:
-            return inputs.launched(opened)
-
-    first, second = together(2, run)
-    assert first == second
-    assert first.microsecond == 0
+def test_every_host_gets_the_date_of_the_first():
+    first, *others = together(3, inputs.today)
+    assert others == [first] * 2

@@ -70,7 +70,7 @@ class Exportable(Protocol):
 class Conversation(Protocol):
     """Messages to tokens and back; `stop` are the ids that end a turn.
 
-    `fingerprints` say by name what decides the ids, but for the moment that templates may ask for: `dated` fixes it.
+    `fingerprints` say by name what decides the ids, but for the date that templates may ask for: `dated` fixes it.
     """
 
     @property
@@ -81,7 +81,7 @@ class Conversation(Protocol):
     def vocab(self) -> int: ...
     @property
     def fingerprints(self) -> Mapping[str, str]: ...
-    def dated(self, moment: datetime.datetime) -> "Conversation": ...
+    def dated(self, date: datetime.date) -> "Conversation": ...
     def encode(self, messages: Any, tools: Any = None) -> list[int]: ...
     def decode(self, ids: Any) -> str: ...
 
@@ -122,9 +122,9 @@ class Model:
         fields = self.config.to_hf() if isinstance(self.config, Exportable) else {}
         return {**{name: json.dumps(value) for name, value in fields.items()}, **self.chat.fingerprints}
 
-    def dated(self, moment: datetime.datetime) -> "Model":
-        """The same, whose chat template finds it to be `moment` whenever it asks."""
-        return dataclasses.replace(self, chat=self.chat.dated(moment))
+    def dated(self, date: datetime.date) -> "Model":
+        """The same, whose chat template finds it to be `date` whenever it asks."""
+        return dataclasses.replace(self, chat=self.chat.dated(date))
 
     def on(self, mesh: jax.sharding.Mesh, rules: Rules, remat: str = "none") -> "Model":
         """The same model, whose programs run on a mesh and keep what `remat` says of each layer."""

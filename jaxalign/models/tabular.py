@@ -114,7 +114,7 @@ class Actions:
     def fingerprints(self) -> dict[str, str]:
         return {"actions": str(self.vocab)}
 
-    def dated(self, moment: datetime.datetime) -> "Actions":
+    def dated(self, date: datetime.date) -> "Actions":
         return self
 
     def encode(

@@ -1,7 +1,7 @@
 """Learned judges: a reward model as an annotator of a panel, a general preference model as an oracle.
 
 Both are Hugging Face directories of sequence classifiers, read when the first answers come and kept on the default
-device. The conversation with the answer goes through the judge's own chat template, which may ask for the time: a run
+device. The conversation with the answer goes through the judge's own chat template, which may ask for the date: a run
 gives its judges that of its first launch.
 """
 
@@ -35,23 +35,23 @@ class RewardModel:
     """how metrics call it"""
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in"""
-    moment: str = ""
-    """local time that its template is told, as 2026-11-28T14:03:00; empty: that of the run"""
+    date: str = ""
+    """what its template is told when it asks, as 2026-11-28; empty: the day of the run's first launch"""
 
     def problems(self) -> Iterable[str]:
-        yield from judge_problems(self.path, self.moment)
+        yield from judge_problems(self.path, self.date)
 
     def inputs(self) -> Mapping[str, Folder]:
         """The files of the directory that are read. Raises ModelError when it holds no model."""
         return native.contents(Path(self.path))
 
-    def dated(self, moment: datetime.datetime) -> "RewardModel":
-        """The same at `moment`, unless it has one."""
-        return dataclasses.replace(self, moment=self.moment or moment.isoformat())
+    def dated(self, date: datetime.date) -> "RewardModel":
+        """The same on `date`, unless it has one."""
+        return dataclasses.replace(self, date=self.date or date.isoformat())
 
     @functools.cached_property
     def judge(self) -> Classifier:
-        return opened(self.path, self.compute_dtype, self.moment, lambda count: count == 1, "one output")
+        return opened(self.path, self.compute_dtype, self.date, lambda count: count == 1, "one output")
 
     def __call__(self, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]:
         """Rewards of the answers. Raises DataError when the judge's template or context refuses one."""
@@ -68,26 +68,26 @@ class PreferenceModel:
     """log-odds are divided by it, > 0"""
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in"""
-    moment: str = ""
-    """local time that its template is told, as 2026-11-28T14:03:00; empty: that of the run"""
+    date: str = ""
+    """what its template is told when it asks, as 2026-11-28; empty: the day of the run's first launch"""
 
     def problems(self) -> Iterable[str]:
         if not self.temperature > 0:
             yield f"temperature must be positive, got {self.temperature}"
-        yield from judge_problems(self.path, self.moment)
+        yield from judge_problems(self.path, self.date)
 
     def inputs(self) -> Mapping[str, Folder]:
         """The files of the directory that are read. Raises ModelError when it holds no model."""
         return native.contents(Path(self.path))
 
-    def dated(self, moment: datetime.datetime) -> "PreferenceModel":
-        """The same at `moment`, unless it has one."""
-        return dataclasses.replace(self, moment=self.moment or moment.isoformat())
+    def dated(self, date: datetime.date) -> "PreferenceModel":
+        """The same on `date`, unless it has one."""
+        return dataclasses.replace(self, date=self.date or date.isoformat())
 
     @functools.cached_property
     def judge(self) -> Classifier:
         return opened(
-            self.path, self.compute_dtype, self.moment, lambda count: count % 2 == 0, "an even number of outputs"
+            self.path, self.compute_dtype, self.date, lambda count: count % 2 == 0, "an even number of outputs"
         )
 
     def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
@@ -100,26 +100,24 @@ class PreferenceModel:
         return Preferences(("preference_model",), prefer, prefer[None], np.zeros((1, *found.shape[:2]), np.float32))
 
 
-def judge_problems(path: str, moment: str) -> Iterable[str]:
+def judge_problems(path: str, date: str) -> Iterable[str]:
     """What is wrong with the settings that judges share."""
     if not Path(path).is_dir():
         yield f"path {path!r} is no directory"
     try:
-        datetime.datetime.fromisoformat(moment or "2026-11-28")
+        datetime.date.fromisoformat(date or "2026-11-28")
     except ValueError:
-        yield f"moment {moment!r} is no time such as 2026-11-28T14:03:00"
+        yield f"date {date!r} is no day such as 2026-11-28"
 
 
-def opened(path: str, compute_dtype: Dtype, moment: str, fits: Callable[[int], bool], count: str) -> Classifier:
-    """The judge at `path`. Raises ModelError unless its number of outputs fits."""
+def opened(path: str, compute_dtype: Dtype, date: str, fits: Callable[[int], bool], count: str) -> Classifier:
+    """The judge at `path`, on its date if it has one. Raises ModelError unless its number of outputs fits."""
     judge = open_classifier(path, compute_dtype)
     if not fits(judge.weight.shape[0]):
         raise ModelError(f"{path}: score.weight has {judge.weight.shape[0]} outputs; this needs {count}")
-    return (
-        dataclasses.replace(judge, model=judge.model.dated(datetime.datetime.fromisoformat(moment)))
-        if moment
-        else judge
-    )
+    if not date:
+        return judge
+    return dataclasses.replace(judge, model=judge.model.dated(datetime.date.fromisoformat(date)))
 
 
 def judged(judge: Classifier, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, "m o"]:

@@ -120,7 +120,7 @@ class Unspoken:
     def fingerprints(self) -> dict[str, str]:
         return {}
 
-    def dated(self, moment: datetime.datetime) -> "Unspoken":
+    def dated(self, date: datetime.date) -> "Unspoken":
         return self
 
     def encode(self, messages: Any, tools: Any = None) -> list[int]:

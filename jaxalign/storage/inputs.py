@@ -2,15 +2,15 @@
 
 A config names files; it does not say what is in them. Here stands what was in them, by the field that names them:
 
-    moment      the local time of the first launch, which chat templates are told for ever after
+    date        of the first launch, on process 0; what chat templates are told for ever after
     versions    of what reads the inputs; told when an input differs, never compared
     inputs      field, name, place, fingerprint: a SHA-256, or the value itself where that is short
 
 Until something is computed in the directory every launch pins anew, so that a launch which was killed early, or refused
 for its data, leaves no claim behind. From then on another fingerprint is refused. A file is hashed again only when its
-place, size or time of change is not what it was when it was hashed last; a file that changed within the last seconds
-before is always hashed again, since its next change may bear the same time. Prompts are read and hashed whole at every
-launch: what is compared are ids and messages, not the bytes of their file.
+place, size or time of change (ns) is not what it was when it was hashed last, so a checkpoint of 16 GB is read once
+more at the first launch and never again. Prompts are read and hashed whole at every launch: ids and messages are
+compared, not the bytes of their file.
 """
 
 import concurrent.futures
@@ -21,7 +21,6 @@ import importlib.metadata
 import json
 import os
 import socket
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,8 +35,6 @@ from jaxalign.types import Reads
 
 FILE = "inputs.json"
 PACKAGES = ("jaxalign", "jax", "jinja2", "tokenizers")
-SETTLED = 2_000_000_000
-"""Nanoseconds after which a file's time of change is trusted; the times of some file systems are whole seconds."""
 BLOCK = 16 * 2**20
 """Bytes hashed at once."""
 SHOWN = 20
@@ -49,7 +46,7 @@ class Input:
     """One thing that is read: `field` of the experiment names it, `name` tells it from others there.
 
     `place` is where this host has it. Of a file, `size` in bytes and `changed` in ns since 1970 say together with the
-    place whether it is still the one that was hashed; `changed` is 0 where it cannot be trusted.
+    place whether it is still the one that was hashed.
     """
 
     field: str
@@ -65,9 +62,9 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Pinned:
-    """The inputs of a launch, and the local time at which it was made."""
+    """The inputs of a launch, and its date."""
 
-    moment: datetime.datetime
+    date: datetime.date
     inputs: tuple[Input, ...]
     versions: Mapping[str, str]
 
@@ -84,7 +81,7 @@ class Pinned:
             if self.versions.get(name) != here[name]
         ]
         raise ConfigError(
-            f"{run}: this run reads other inputs than at its first launch ({self.moment}); put back what it was made "
+            f"{run}: this run reads other inputs than at its first launch ({self.date}); put back what it was made "
             f"from, or start another directory{listed(lines)}"
         )
 
@@ -146,21 +143,18 @@ def of_file(field: str, name: str, path: epath.Path, hashed: Mapping[tuple[str, 
     place = os.fspath(path)
     try:
         size, changed = facts(path)
-        known = hashed.get((place, size, changed)) if changed else None
-        return Input(field, name, place, known or digest(path), size, changed)
+        return Input(field, name, place, hashed.get((place, size, changed)) or digest(path), size, changed)
     except OSError as error:
         raise DataError(f"{field}: {place}: cannot be read: {error.strerror or error}") from error
 
 
 def facts(path: epath.Path) -> tuple[int, int]:
-    """Size in bytes and time of change in ns; 0 for a time so near that the next change may bear it too."""
+    """Size in bytes and time of change in ns."""
     if durable.is_local(path):
         found = os.stat(path)
-        size, changed = found.st_size, found.st_mtime_ns
-    else:
-        there = path.stat()
-        size, changed = there.length, int(there.mtime * 1e9)
-    return size, changed if changed < time.time_ns() - SETTLED else 0
+        return found.st_size, found.st_mtime_ns
+    there = path.stat()
+    return there.length, int(there.mtime * 1e9)
 
 
 def digest(path: epath.Path) -> str:
@@ -216,7 +210,7 @@ def agree(hosts: Hosts, inputs: Sequence[Input]) -> None:
 def write(root: epath.Path, pinned: Pinned) -> None:
     """Writes inputs.json, whole or not at all."""
     content = {
-        "moment": pinned.moment.isoformat(),
+        "date": pinned.date.isoformat(),
         "versions": dict(pinned.versions),
         "inputs": [
             dataclasses.asdict(each) for each in sorted(pinned.inputs, key=lambda each: (each.field, each.name))
@@ -249,10 +243,10 @@ def read(root: epath.Path) -> dict[str, Any]:
 
 def parsed(content: Mapping[str, Any]) -> Pinned:
     """What `write` wrote."""
-    moment = datetime.datetime.fromisoformat(content["moment"])
-    return Pinned(moment, tuple(Input(**each) for each in content["inputs"]), dict(content["versions"]))
+    date = datetime.date.fromisoformat(content["date"])
+    return Pinned(date, tuple(Input(**each) for each in content["inputs"]), dict(content["versions"]))
 
 
-def launched(run: RunDir) -> datetime.datetime:
-    """The local time of process 0, in whole seconds."""
-    return datetime.datetime.fromisoformat(run.hosts.told(datetime.datetime.now().isoformat(timespec="seconds")))
+def today(hosts: Hosts) -> datetime.date:
+    """The local date of process 0."""
+    return datetime.date.fromisoformat(hosts.told(datetime.date.today().isoformat()))

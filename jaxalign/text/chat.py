@@ -6,7 +6,7 @@ transformers, the rendered text is tokenized as a whole: text in a message that 
 token. Templates come from strangers' files and run in a sandbox (see `sandbox`).
 
 Some templates write the date (Llama 3.2, gpt-oss), and so the same messages are other tokens tomorrow. A `dated` chat
-shows them one moment for ever.
+shows them one day for ever.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Chat:
     """A tokenizer with its template. `stop` are the ids that end a turn; `specials` the roles' tokens (bos, eos, …).
 
     `tool_template` takes the place of `template` for conversations with tools, where a model has one for them.
-    `moment` is the local time that templates are told when they ask for it; None: whatever time it is.
+    `date` is what templates are told when they ask for the time, its midnight; None: the local time as it is.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -45,7 +45,7 @@ class Chat:
     specials: Mapping[str, str]
     file: str
     tool_template: str | None = None
-    moment: datetime.datetime | None = None
+    date: datetime.date | None = None
 
     @property
     def vocab(self) -> int:
@@ -54,7 +54,7 @@ class Chat:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Everything but the moment that decides how messages become ids, part by part: long ones as SHA-256."""
+        """Everything but the date that decides how messages become ids, part by part: long ones as SHA-256."""
         return {
             "tokenizer": digest(self.tokenizer.to_str()),
             "chat template": digest(self.template),
@@ -64,9 +64,9 @@ class Chat:
             "padding id": json.dumps(self.pad),
         }
 
-    def dated(self, moment: datetime.datetime) -> "Chat":
-        """The same, whose templates find it to be `moment` whenever they ask."""
-        return dataclasses.replace(self, moment=moment)
+    def dated(self, date: datetime.date) -> "Chat":
+        """The same, whose templates find it to be `date` whenever they ask."""
+        return dataclasses.replace(self, date=date)
 
     @functools.cached_property
     def compiled(self) -> jinja2.Template:
@@ -89,13 +89,12 @@ class Chat:
 
     def marked(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, answering: bool) -> str:
         """As `render`, with the marks of {% generation %} left in."""
-        moment = self.moment or datetime.datetime.now()
         values: dict[str, Any] = {
             "messages": list(messages),
             "tools": tools,
             "documents": None,
             "add_generation_prompt": answering,
-            "strftime_now": moment.strftime,
+            "strftime_now": (self.date or datetime.datetime.now()).strftime,
         }
         try:
             return sandbox.render(self.compiled_for_tools if tools else self.compiled, {**values, **self.specials})
