@@ -17,7 +17,6 @@ from jaxalign.models.low_rank import is_adapted
 from jaxalign.models.model import Model, Source
 from jaxalign.storage import inputs
 from jaxalign.storage.rundir import RunDir
-from jaxalign.types import Reads
 
 
 def experiment_of(run: RunDir) -> Experiment:
@@ -50,9 +49,8 @@ def check_judges(run: RunDir, experiment: Experiment) -> None:
     """Raises ConfigError when a file that the oracle or an eval reads is not what it was at the first launch."""
     before = inputs.recall(run)
     if before is not None:
-        found = components(experiment)
-        fields = {field for field, each in found.items() if isinstance(each, Reads)}
-        before.check(inputs.of_components(found, before), run.path, fields)
+        judges = inputs.reading(components(experiment))
+        before.check(inputs.of_components(judges, before), run.path, judges)
 
 
 def machine_of(run: RunDir, experiment: Experiment, options: Sequence[str] = ()) -> Machine:

@@ -254,13 +254,13 @@ class Pairing(Protocol):
 
 @runtime_checkable
 class Reads(Protocol):
-    """A component that reads files, or an own one that does: its settings name them, but do not say what is in them.
+    """A component that reads files, one of your own too: its settings name them, but do not say what is in them.
 
-    `inputs` gives each file that decides what it answers, by a name that stays the same wherever the file lies. A run
-    pins their content at its first launch and refuses another content later.
+    `files` are those that decide what it answers, by names that stay the same wherever the files lie. A run pins their
+    content at its first launch and refuses another content later.
     """
 
-    def inputs(self) -> Mapping[str, str | os.PathLike[str]]: ...
+    def files(self) -> Mapping[str, str | os.PathLike[str]]: ...
 
 
 @runtime_checkable

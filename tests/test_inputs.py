@@ -144,6 +144,12 @@ def test_a_launch_that_computed_nothing_leaves_no_claim(tmp_path):
     assert set(before.inputs) == set(ALL)
 
 
+def test_what_has_not_changed_is_not_written_again(tmp_path, monkeypatch):
+    launch(tmp_path, pinned(*ALL))
+    monkeypatch.setattr(inputs, "write", None)
+    launch(tmp_path, pinned(*reversed(ALL)))
+
+
 @pytest.mark.parametrize("made", ["initial/heldout.parts", "0000/rollouts.parts", "initial/policy", "12345/groups"])
 def test_whatever_is_computed_needs_its_inputs(tmp_path, made):
     rundir.open_run(tmp_path, {"seed": 0}).close()
@@ -238,13 +244,20 @@ def test_a_file_that_is_gone_is_named(tmp_path):
 
 
 @dataclasses.dataclass(frozen=True)
+class Drawer:
+    """A component with a setting of that name, which reads nothing."""
+
+    files: tuple[str, ...] = ("a", "b")
+
+
+@dataclasses.dataclass(frozen=True)
 class Words:
     """An annotator that reads a file."""
 
     path: str
     name: str = "words"
 
-    def inputs(self) -> dict[str, str]:
+    def files(self) -> dict[str, str]:
         return {"words": self.path}
 
     def __call__(self, prompt: Prompt, texts: tuple[str, ...]) -> np.ndarray:
@@ -264,6 +277,7 @@ def test_files_that_components_read_are_found_wherever_they_are(tmp_path):
     }
     assert {each.field for each in found} == {"annotators.1.annotator", "annotators.2.annotator"}
     assert {each.fingerprint for each in found if each.name == "words"} == {inputs.digest(epath.Path(words))}
+    assert inputs.of_components(components(Drawer()), None) == []
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])

@@ -41,7 +41,7 @@ class RewardModel:
     def problems(self) -> Iterable[str]:
         yield from judge_problems(self.path, self.date)
 
-    def inputs(self) -> Mapping[str, Folder]:
+    def files(self) -> Mapping[str, Folder]:
         """The files of the directory that are read. Raises ModelError when it holds no model."""
         return native.contents(Path(self.path))
 
@@ -76,7 +76,7 @@ class PreferenceModel:
             yield f"temperature must be positive, got {self.temperature}"
         yield from judge_problems(self.path, self.date)
 
-    def inputs(self) -> Mapping[str, Folder]:
+    def files(self) -> Mapping[str, Folder]:
         """The files of the directory that are read. Raises ModelError when it holds no model."""
         return native.contents(Path(self.path))
 

@@ -10,10 +10,11 @@ Until something is computed in the directory every launch pins anew, so that a l
 for its data, leaves no claim behind. From then on another fingerprint is refused. A file is hashed again only when its
 place, size or time of change (ns) is not what it was when it was hashed last, so a checkpoint of 16 GB is read once
 more at the first launch and never again. Prompts are read and hashed whole at every launch: ids and messages are
-compared, not the bytes of their file.
+compared, not the bytes of their file. Code is not pinned, neither this package's nor that of a component of your own.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -41,7 +42,7 @@ SHOWN = 20
 """Differences written out in one error; further ones are counted."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class Input:
     """One thing that is read: `field` of the experiment names it, `name` tells it from others there.
 
@@ -76,9 +77,9 @@ class Pinned:
             return
         here = versions()
         lines += [
-            f"{name}: version {self.versions.get(name)} at the first launch, {here[name]} now"
+            f"{name}: version {self.versions.get(name)} at the first launch, {here.get(name)} now"
             for name in PACKAGES
-            if self.versions.get(name) != here[name]
+            if self.versions.get(name) != here.get(name)
         ]
         raise ConfigError(
             f"{run}: this run reads other inputs than at its first launch ({self.date}); put back what it was made "
@@ -109,8 +110,12 @@ def listed(lines: Sequence[str]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that decide what is made of an input."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Of the packages that decide what is made of an input; one that runs from its sources alone has none."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -133,9 +138,13 @@ def of_files(field: str, files: Mapping[str, str | os.PathLike[str]], before: Pi
 
 
 def of_components(components: Mapping[str, Any], before: Pinned | None) -> list[Input]:
-    """Files that components of an experiment, by dotted field, say they read (`Reads`): those of an own one too."""
-    reading = {field: each for field, each in components.items() if isinstance(each, Reads)}
-    return [found for field, each in reading.items() for found in of_files(field, each.inputs(), before)]
+    """Files that components of an experiment, by dotted field, say they read."""
+    return [found for field, each in reading(components).items() for found in of_files(field, each.files(), before)]
+
+
+def reading(components: Mapping[str, Any]) -> dict[str, Reads]:
+    """Those of the components that read files; a setting of the method's name is none."""
+    return {field: each for field, each in components.items() if isinstance(each, Reads) and callable(each.files)}
 
 
 def of_file(field: str, name: str, path: epath.Path, hashed: Mapping[tuple[str, int, int], str]) -> Input:
@@ -189,7 +198,8 @@ def pin(run: RunDir, before: Pinned | None, now: Pinned) -> None:
     agree(run.hosts, now.inputs)
     if before is not None:
         before.check(now.inputs, run.path)
-        now = dataclasses.replace(before, inputs=now.inputs)  # the same, with the files' new times of change
+        # The same fingerprints; files that were touched or moved are known by their new time and place from now on.
+        now = dataclasses.replace(before, inputs=tuple(sorted(now.inputs)))
     if run.hosts.leader and now != before:
         write(run.path, now)
     run.hosts.barrier("inputs")
@@ -212,9 +222,7 @@ def write(root: epath.Path, pinned: Pinned) -> None:
     content = {
         "date": pinned.date.isoformat(),
         "versions": dict(pinned.versions),
-        "inputs": [
-            dataclasses.asdict(each) for each in sorted(pinned.inputs, key=lambda each: (each.field, each.name))
-        ],
+        "inputs": [dataclasses.asdict(each) for each in sorted(pinned.inputs)],
     }
     sealed = artifact.to_json({**content, "seal": artifact.sha256(artifact.to_json(content))})
     with durable.storage_errors(root, len(sealed)):
