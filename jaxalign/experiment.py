@@ -1,8 +1,10 @@
 """An experiment: what a run computes, and where (its `placement`), as one tree of frozen dataclasses."""
 
+import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from jaxalign.config.load import exchanged
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.machine import Placement
@@ -12,7 +14,7 @@ from jaxalign.rollouts.sample import Enumerate, Sample
 from jaxalign.rollouts.samplers import Greedy
 from jaxalign.training.optim import AdamW, GradientDescent
 from jaxalign.training.step import Fit
-from jaxalign.types import Loss, Oracle, Pairing, Reference
+from jaxalign.types import Dated, Loss, Oracle, Pairing, Reference
 
 
 @dataclass(frozen=True)
@@ -112,3 +114,8 @@ class Experiment:
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""
         return 0 if self.swap_every is None else iteration - iteration % self.swap_every
+
+
+def as_of(experiment: Experiment, date: datetime.date) -> Experiment:
+    """The same experiment, for whose components it is always `date`."""
+    return exchanged(experiment, lambda each: each.dated(date) if isinstance(each, Dated) else each)

@@ -7,28 +7,60 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from jaxalign.config.load import override, validate
+from jaxalign.config.load import components, override, validate
 from jaxalign.config.resolved import restore
 from jaxalign.errors import ConfigError
-from jaxalign.experiment import Experiment
+from jaxalign.experiment import Experiment, as_of
 from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape
+from jaxalign.models.low_rank import is_adapted
+from jaxalign.models.model import Model, Source
+from jaxalign.storage import inputs
 from jaxalign.storage.rundir import RunDir
 
 
 def experiment_of(run: RunDir) -> Experiment:
-    """What the run computes, from its config.json. ConfigError naming a component that is not installed here."""
-    return restore(run.config)
+    """What the run computes, as of its first launch. ConfigError naming a component that is not installed here."""
+    before = inputs.recall(run)
+    experiment: Experiment = restore(run.config)
+    return as_of(experiment, before.date) if before else experiment
 
 
-def machine_of(experiment: Experiment, options: Sequence[str] = ()) -> Machine:
-    """The experiment's model on this machine's devices, placed as the run was but for `options` (--mesh.fsdp 1 …).
+def model_of(run: RunDir) -> Model:
+    """The run's model, opened from its source as of the run's first launch; nothing else of the experiment is.
+
+    Raises ConfigError when the source cannot be restored, or is not what it was: in shape, tokenizer and template, and
+    where policies are differences from its weights in these too.
+    """
+    source = restore(run.config.get("model", {}), "experiment.model")
+    if not isinstance(source, Source):
+        raise ConfigError(f"{run.path / 'config.json'}: names no model")
+    model, before = source.open(), inputs.recall(run)
+    if before is None:
+        return model
+    fields, found = {"model"}, inputs.of_values("model", model.source, model.fingerprints)
+    if is_adapted(model.abstract()):
+        fields, found = {*fields, "model.weights"}, [*found, *inputs.of_files("model.weights", model.files, before)]
+    before.check(found, run.path, fields)
+    return model.dated(before.date)
+
+
+def check_judges(run: RunDir, experiment: Experiment) -> None:
+    """Raises ConfigError when a file that the oracle or an eval reads is not what it was at the first launch."""
+    before = inputs.recall(run)
+    if before is not None:
+        judges = inputs.reading(components(experiment))
+        before.check(inputs.of_components(judges, before), run.path, judges)
+
+
+def machine_of(run: RunDir, experiment: Experiment, options: Sequence[str] = ()) -> Machine:
+    """The run's model on this machine's devices, placed as the run was but for `options` (--mesh.fsdp 1 …).
 
     A mesh that needs more devices than there are gives way to one of all devices here, which stderr is told.
     """
     placement = override(here(experiment.placement), options)
     validate(placement)
-    return Machine(experiment.model.open(), placement, experiment.seed)
+    return Machine(model_of(run), placement, experiment.seed)
 
 
 def here(placement: Placement) -> Placement:

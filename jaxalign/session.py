@@ -17,17 +17,21 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from jaxalign.config.load import components
 from jaxalign.data.order import PromptStream
+from jaxalign.data.prompts import PromptSet
 from jaxalign.errors import ConfigError, Interrupted
-from jaxalign.experiment import Experiment
+from jaxalign.experiment import Experiment, as_of
 from jaxalign.judging import SharedOracle
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import trained
+from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.rollouts.sample import Enumerator, Roller, Share, covers
-from jaxalign.storage import durable
+from jaxalign.storage import durable, inputs
+from jaxalign.storage.inputs import Input, Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
@@ -60,14 +64,19 @@ class Session:
         recorder: Recorder | Silent,
         stop_requested: StopRequested = lambda: False,
     ):
-        self.experiment, self.run, self.recorder, self.hosts = experiment, run, recorder, run.hosts
+        self.run, self.recorder, self.hosts = run, recorder, run.hosts
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
-        self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
+        before = inputs.recall(run)
+        date = before.date if before else inputs.today(run.hosts)
+        self.experiment = as_of(experiment, date)
+        self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
         datasets = _datasets(run)
-        self._stream = PromptStream(experiment.prompts.open(datasets), experiment.seed)
-        heldout = experiment.evaluation.prompts.open(datasets)
+        prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
+        read = inputs_of(experiment, self.machine.model, {"prompts": prompts, "evaluation.prompts": heldout}, before)
+        inputs.pin(run, before, Pinned(date, tuple(read), inputs.versions()))
+        self._stream = PromptStream(prompts, experiment.seed)
         self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
         self._roller = self.machine.roller(experiment.rollout)
         self._heldout_roller = self.machine.roller(experiment.evaluation.rollout)
@@ -204,6 +213,18 @@ class Session:
         used = min(self.experiment.iterations * self.experiment.prompts_per_iteration, len(self._stream))
         self._roller.check(self._stream.take(0, used))
         self._heldout_roller.check(self.heldout)
+
+
+def inputs_of(
+    experiment: Experiment, model: Model, prompts: Mapping[str, PromptSet], before: Pinned | None
+) -> list[Input]:
+    """Everything that a run of the experiment reads from elsewhere. DataError naming a file that cannot be read."""
+    return [
+        *(Input(field, "", found.source, found.fingerprint) for field, found in prompts.items()),
+        *inputs.of_values("model", model.source, model.fingerprints),
+        *inputs.of_files("model.weights", model.files, before),
+        *inputs.of_components(components(experiment), before),
+    ]
 
 
 def _datasets(run: RunDir) -> Path:

@@ -12,7 +12,9 @@ Host data (prompts, rollouts, preferences, groups) are frozen dataclasses of Num
 """
 
 import dataclasses
+import datetime
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
@@ -248,6 +250,27 @@ class Pairing(Protocol):
     """(rollouts, preferences, key) → Groups."""
 
     def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups: ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A component that reads files, one of your own too: its settings name them, but do not say what is in them.
+
+    `files` are those that decide what it answers, by names that stay the same wherever the files lie. A run pins their
+    content at its first launch and refuses another content later.
+    """
+
+    def files(self) -> Mapping[str, str | os.PathLike[str]]: ...
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A component whose answers depend on the day: `dated` is the same for which it is always `date`.
+
+    A run gives it the day of its first launch, so that continued tomorrow it ends with the same bits.
+    """
+
+    def dated(self, date: datetime.date) -> Any: ...
 
 
 @runtime_checkable

@@ -41,4 +41,4 @@ def run_here(
 def policy(workdir: pathlib.Path, number: int) -> Params:
     """A committed policy, frozen parameters included, placed as the run was."""
     run = read_run(workdir)
-    return machine_of(experiment_of(run)).params(run.policy(number))
+    return machine_of(run, experiment_of(run)).params(run.policy(number))

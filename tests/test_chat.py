@@ -1,6 +1,7 @@
 """Messages to tokens and back: the template's rules, the sandbox, and tokenizers that cannot be used."""
 
 import dataclasses
+import datetime
 import json
 import pathlib
 
@@ -56,9 +57,38 @@ def test_special_tokens_spelled_out_become_special_tokens(speaker):
 
 
 def test_fingerprints_follow_what_decides_the_ids(speaker):
-    assert speaker.fingerprint == byte_chat().fingerprint
-    assert speaker.fingerprint != with_template(TEMPLATE + " ").fingerprint
-    assert speaker.fingerprint != dataclasses.replace(speaker, stop=(2, 3)).fingerprint
+    assert speaker.fingerprints == byte_chat().fingerprints
+    shorter = byte_chat().tokenizer
+    shorter.normalizer = tokenizers.normalizers.Lowercase()
+    others = {
+        "tokenizer": dataclasses.replace(speaker, tokenizer=shorter),
+        "chat template": with_template(TEMPLATE + " "),
+        "chat template for tools": dataclasses.replace(speaker, tool_template=TEMPLATE),
+        "special tokens": dataclasses.replace(speaker, specials={"bos_token": "<|pad|>"}),
+        "end-of-turn ids": dataclasses.replace(speaker, stop=(2, 3)),
+        "padding id": dataclasses.replace(speaker, pad=1),
+    }
+    for name, other in others.items():
+        differ = {part for part, value in other.fingerprints.items() if value != speaker.fingerprints[part]}
+        assert differ == {name}
+    assert speaker.dated(datetime.date(2001, 2, 3)).fingerprints == speaker.fingerprints
+
+
+def test_a_dated_chat_has_one_day_for_ever(monkeypatch):
+    written = "{% macro day() %}{{ strftime_now('%d %b %Y') }}{% endmacro %}{{ day() if strftime_now is defined }}"
+    clock = with_template(written)
+    dated = clock.dated(datetime.date(2024, 2, 29))
+    assert [dated.render(HELLO) for _ in range(2)] == ["29 Feb 2024"] * 2
+    assert dataclasses.replace(dated, tool_template=written).render(HELLO, [{"name": "f"}]) == "29 Feb 2024"
+
+    class Tomorrow(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime(2038, 1, 19, 3)
+
+    monkeypatch.setattr(chat.datetime, "datetime", Tomorrow)
+    assert clock.render(HELLO) == "19 Jan 2038"
+    assert dated.encode(HELLO) == dated.tokenizer.encode("29 Feb 2024", add_special_tokens=False).ids
 
 
 def test_templates_get_what_transformers_gives_them():
@@ -185,7 +215,7 @@ def configure(directory: pathlib.Path, **fields) -> None:
 
 def test_a_directory_gives_the_same_chat(directory, speaker):
     found = chat.from_directory(directory)
-    assert found.fingerprint == speaker.fingerprint
+    assert found.fingerprints == speaker.fingerprints
     assert found.encode(HELLO) == speaker.encode(HELLO)
 
 
@@ -210,7 +240,7 @@ def test_conversations_with_tools_may_have_a_template_of_their_own(directory, sp
     found = chat.from_directory(directory)
     assert found.encode(HELLO) == speaker.encode(HELLO)
     assert found.render(HELLO, [{"name": "ça"}]) == '[{"name": "ça"}]'
-    assert found.fingerprint != speaker.fingerprint
+    assert found.fingerprints != speaker.fingerprints
     configure(directory, chat_template=[*named[:1], {"name": "tool_use", "template": 1}], **speaker.specials)
     with pytest.raises(ModelError, match="neither chat_template"):
         chat.from_directory(directory)

@@ -134,8 +134,8 @@ def test_dumps_are_restored_with_classes_of_the_config_file_that_one_names(tmp_p
     experiment = load(file)
     own = own_classes(experiment)
     assert sorted(own) == ["own:Part", "own:Whole"]
-    assert restore(dump(experiment), own) == experiment
+    assert restore(dump(experiment), own=own) == experiment
     with pytest.raises(ConfigError, match=r"own:Whole is defined in a config file.*--config FILE"):
         restore(dump(experiment))
     with pytest.raises(ConfigError, match=r"experiment\.part: own:Part is defined in a config file"):
-        restore(dump(experiment), {"own:Whole": own["own:Whole"]})
+        restore(dump(experiment), own={"own:Whole": own["own:Whole"]})

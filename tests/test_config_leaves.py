@@ -7,7 +7,7 @@ from typing import Any
 
 from made_experiment import HOME, LEAVES, Everything, Hinge, WinRate, refusal
 
-from jaxalign.config.load import flatten, help_text
+from jaxalign.config.load import components, exchanged, flatten, help_text
 from jaxalign.config.overrides import Leaf
 from jaxalign.config.settings import Unbounded, name_of
 
@@ -26,6 +26,24 @@ def test_every_field_is_a_leaf_or_holds_leaves() -> None:
     assert {"loss.eta", "optim.schedule.warmup", "evals.2.resamples", "named.short.resamples", "no_evals"} <= set(
         LEAVES
     )
+
+
+def test_components_go_by_path_and_can_be_exchanged() -> None:
+    experiment = Everything()
+    found = components(experiment)
+    assert list(found)[:4] == ["", "loss", "optim", "optim.schedule"]
+    assert {"evals.0", "evals.2", "named.short"} <= set(found)
+    assert found["evals.2"] is experiment.evals[2]
+    assert exchanged(experiment, lambda component: component) is experiment
+
+    def more(component: Any) -> Any:
+        return dataclasses.replace(component, resamples=7) if isinstance(component, WinRate) else component
+
+    other = exchanged(experiment, more)
+    assert other.evals == (WinRate(7), experiment.evals[1], WinRate(7))
+    assert other.named == {"short": WinRate(7)}
+    assert dataclasses.replace(other, evals=experiment.evals, named=experiment.named) == experiment
+    assert experiment.evals[0] == WinRate()
 
 
 def test_leaves_have_value_annotation_and_description() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from made_rollouts import random_prefer, rollouts
 
 import jaxalign.evals
+from jaxalign.errors import DataError
 from jaxalign.evals.context import Eval, HeldOut
 from jaxalign.evals.cycles import Cycles, cycle_metrics
 from jaxalign.evals.drift import Drift
@@ -191,6 +192,37 @@ def test_policies_with_different_numbers_and_lengths_of_answers_are_laid_side_by
     assert both.tokens.tolist() == [[[7, 7, 0, 0, 0]] * 3 + [[8] * 5]]
     assert both.lengths.tolist() == [[2, 2, 2, 5]]
     np.testing.assert_allclose(both.weights.sum(), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (["Why?", "Who else?"], "prompt 1 is p1 'Who?' to one policy and p1 'Who else?' to another"),
+        (["Who?", "Why?"], "prompt 0 is p0 'Why?' to one policy and p0 'Who?' to another"),
+        (["Why?"], "prompt 1 is p1 'Who?' to one policy and absent to another"),
+        (["Why?", "Who?", "When?"], "prompt 2 is absent to one policy and p2 'When?' to another"),
+    ],
+)
+def test_answers_to_different_prompts_are_never_compared(asked, named):
+    policies = [rollouts([["a"]] * 2, ["Why?", "Who?"]), rollouts([["b"]] * len(asked), asked)]
+    with pytest.raises(DataError) as refused:
+        side_by_side(policies)
+    assert named in str(refused.value)
+    names = ("base", "iterate-1")
+    context = dataclasses.replace(held_out(2), responses=dict(zip(names, policies, strict=True)))
+    for measured in (WinRate(), Cycles(), win_rate_matrix):
+        with pytest.raises(DataError, match="different prompts"):
+            measured(context)
+
+
+def test_one_id_or_one_text_alone_does_not_make_two_prompts_one():
+    one = rollouts([["a"]], "Why?")
+    (asked,) = one.prompts
+    same = dataclasses.replace(one, prompts=(dataclasses.replace(asked),))
+    assert side_by_side([one, same]).prompts == one.prompts
+    for other in (dataclasses.replace(asked, id="q"), dataclasses.replace(asked, tools='[{"name": "f"}]')):
+        with pytest.raises(DataError, match="different prompts"):
+            side_by_side([one, dataclasses.replace(one, prompts=(other,))])
 
 
 def test_intervals_are_seeded_contain_the_mean_and_shrink_with_prompts(key):

@@ -1,5 +1,6 @@
 """Heads: the last token under any padding and packing, skew-symmetric preferences, judges read from files."""
 
+import datetime
 import json
 
 import jax
@@ -149,3 +150,21 @@ def test_what_is_no_judge_is_refused_by_name(scalar, skew, tmp_path, key):
     (broken / "config.json").write_text(json.dumps({**config, "mystery": 3}))
     with pytest.raises(ModelError, match="mystery"):
         open_classifier(str(broken))
+
+
+def test_a_judge_answers_as_on_its_day(tmp_path):
+    """Its template writes the date, so that the answers of two days differ, unless it is told which day it is."""
+    home = judge_directory(tmp_path / "dated", 1)
+    (home / "chat_template.jinja").write_text("{{ strftime_now('%d %b') }}{{ messages[-1]['content'] }}")
+    days = [datetime.date(2024, month, 1) for month in (1, 2)]
+
+    def asked(judge: RewardModel) -> list[float]:
+        return judge(prompt("Why?"), ("Because.", "No.")).tolist()
+
+    first, second = (asked(RewardModel(str(home)).dated(day)) for day in days)
+    assert first != second
+    assert asked(RewardModel(str(home), date="2024-01-01").dated(days[1])) == first
+    skew = PreferenceModel(str(home)).dated(days[0])
+    assert skew.date == "2024-01-01"
+    (sentence,) = PreferenceModel(str(home), date="yesterday").problems()
+    assert "'yesterday' is no day" in sentence

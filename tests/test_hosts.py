@@ -38,6 +38,7 @@ def test_alone_nothing_is_waited_for():
     ALONE.barrier("anything")
     assert (ALONE.any(True), ALONE.any(False), ALONE.all(False)) == (True, False, False)
     assert ALONE.told([1, "a"]) == [1, "a"]
+    assert ALONE.each("a") == ["a"]
     assert ALONE.share(7) == slice(0, 7)
 
 
@@ -51,9 +52,11 @@ def test_all_hosts_get_the_same_answer(count):
             hosts.all(True),
             hosts.all(hosts.index != 1),
             hosts.told({"from": hosts.index}),
+            hosts.each(hosts.index * 2),
         ]
 
-    assert together(count, ask) == [[False, True, False, True, False, {"from": 0}]] * count
+    twice = [2 * index for index in range(count)]
+    assert together(count, ask) == [[False, True, False, True, False, {"from": 0}, twice]] * count
 
 
 @pytest.mark.parametrize(("things", "count"), [(8, 2), (7, 3), (2, 4), (0, 2)])

@@ -252,7 +252,7 @@ def test_actions_have_names():
     assert chat.stop == ()
     many = TabularPolicy((1 / 30,) * 30).open().chat
     assert many.decode([29]) == "29"
-    assert many.fingerprint != chat.fingerprint
+    assert many.fingerprints != chat.fingerprints
 
 
 @pytest.mark.parametrize("init", [(), (0.5, 0.6), (1.5, -0.5)])

@@ -51,7 +51,7 @@ def test_export_and_load_are_identical(tmp_path, tied, shard_bytes):
     found = Pretrained(str(tmp_path / "model")).open()
     assert_identical(found.load(), PARAMS[tied])
     assert found.config == model.config
-    assert found.chat.fingerprint == model.chat.fingerprint
+    assert found.chat.fingerprints == model.chat.fingerprints
     sharded = (tmp_path / "model" / "model.safetensors.index.json").is_file()
     assert sharded == (shard_bytes < 10**9)
     assert (tmp_path / "model" / "model.safetensors").is_file() != sharded

@@ -37,14 +37,15 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
     from jaxalign.evaluate import context_of, measure
-    from jaxalign.reopen import experiment_of, machine_of, policy_number
+    from jaxalign.reopen import check_judges, experiment_of, machine_of, policy_number
     from jaxalign.storage.rundir import read_run
 
     run = read_run(args.run)
     wanted = args.policies.split(",") if args.policies else map(str, run.policies())
     numbers = sorted({policy_number(run, text) for text in wanted})
     experiment = experiment_of(run)
-    machine = machine_of(experiment, args.rest)
+    check_judges(run, experiment)
+    machine = machine_of(run, experiment, args.rest)
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
     responses = answered(run, machine, experiment.evaluation, numbers, prompts)
 

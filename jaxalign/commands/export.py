@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         return
     run = read_run(args.run)
     number = policy_number(run, args.policy)
-    machine = machine_of(experiment_of(run))
+    machine = machine_of(run, experiment_of(run))
     model, params = machine.model, machine.params(run.policy(number))
     if args.adapter:
         peft.export_policy(model, params, args.directory, args.base_name or model.source, args.dtype)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     spec = _spec(args)
     run = read_run(args.run)
     number = policy_number(run, args.policy)
-    machine = machine_of(experiment_of(run), args.rest)
+    machine = machine_of(run, experiment_of(run), args.rest)
     policy, roller = machine.params(run.policy(number)), machine.roller(spec)
     key = jax.random.key(args.seed)
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]

@@ -20,7 +20,7 @@ import textwrap
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -242,8 +242,23 @@ def _leaves(nodes: Mapping[str, _Node]) -> dict[str, Leaf]:
 
 def own_classes(experiment: Any) -> dict[str, type]:
     """The classes of the experiment's components that are not jaxalign's, by the names that dumps give them."""
-    classes = {type(node.value) for node in _walk(_tree(experiment)) if is_component(node.value)}
+    classes = {type(component) for component in components(experiment).values()}
     return {name: cls for cls in classes if not (name := type_name(cls)).startswith("jaxalign.")}
+
+
+def components(experiment: Any) -> dict[str, Any]:
+    """Every component by dotted path, the experiment itself first, under "". ConfigError as `flatten`."""
+    return {path: node.value for path, node in _nodes(experiment).items() if is_component(node.value)}
+
+
+def exchanged(experiment: T, change: Callable[[Any], Any]) -> T:
+    """The experiment with `change` of every component in its place, inner ones first."""
+    return typing.cast(T, _exchanged(_tree(experiment), change))
+
+
+def _exchanged(node: _Node, change: Callable[[Any], Any]) -> Any:
+    value = _with(node, {name: _exchanged(child, change) for name, child in node.children.items()})
+    return change(value) if is_component(value) else value
 
 
 def override(experiment: T, args: Sequence[str]) -> T:
@@ -262,15 +277,20 @@ def _rebuild(node: _Node, changes: Mapping[str, Any], problems: list[str]) -> An
     if not node.branch:
         return changes.get(node.path, node.value)
     new = {name: _rebuild(child, changes, problems) for name, child in node.children.items()}
+    try:
+        return _with(node, new)
+    except Exception as error:  # a constructor's own checks
+        problems.append(_at(node.path, _cause(error)))
+        return node.value
+
+
+def _with(node: _Node, new: dict[Any, Any]) -> Any:
+    """The node's value with `new` children; the same object where they are the same."""
     if all(new[name] is child.value for name, child in node.children.items()):
         return node.value
     if not is_component(node.value):
         return new if isinstance(node.value, dict) else type(node.value)(new.values())
-    try:
-        return dataclasses.replace(node.value, **new)
-    except Exception as error:  # a constructor's own checks
-        problems.append(_at(node.path, _cause(error)))
-        return node.value
+    return dataclasses.replace(node.value, **new)
 
 
 def _at(path: str, sentence: str) -> str:

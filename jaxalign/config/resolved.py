@@ -161,13 +161,16 @@ def _told(value: Any) -> str:
 # And back
 
 
-def restore(resolved: Mapping[str, Any], own: Mapping[str, type] = types.MappingProxyType({})) -> Any:
-    """The experiment, or the part of one, that `dump` wrote. A dump names code, and runs none: components are made of
-    jaxalign's classes and of `own`, the classes of a config file by the name that `type_name` gives them.
+def restore(
+    resolved: Mapping[str, Any], where: str = "experiment", own: Mapping[str, type] = types.MappingProxyType({})
+) -> Any:
+    """The experiment that `dump` wrote, or the part of it at the dotted path `where`.
 
-    Raises ConfigError for a component of another config file, for one that no longer exists or has other fields.
+    A dump names code, and runs none: components are made of jaxalign's classes and of `own`, the classes of a config
+    file by the names that `type_name` gives them. Raises ConfigError for a component of another config file, for one
+    that no longer exists or has other fields.
     """
-    return _restored(resolved, "experiment", own)
+    return _restored(resolved, where, own)
 
 
 def _restored(value: Any, where: str, own: Mapping[str, type]) -> Any:

@@ -28,11 +28,19 @@ class PromptSet:
     """Prompts by index. `fingerprint` is a sha256 over the ids and messages in their order.
 
     Every prompt is read once to compute it, so a damaged record raises DataError here and not in the middle of a
-    run. `origin` is what such an error names.
+    run. `origin` is what such an error names; `source` what a person calls the prompts, where that is something else.
     """
 
-    def __init__(self, records: Sequence[T], decode: Callable[[int, T], Prompt], limit: int | None, origin: str):
+    def __init__(
+        self,
+        records: Sequence[T],
+        decode: Callable[[int, T], Prompt],
+        limit: int | None,
+        origin: str,
+        source: str | None = None,
+    ):
         self._records, self._decode, self._origin = records, decode, origin
+        self.source = origin if source is None else source
         self._size = len(records) if limit is None else min(limit, len(records))
         if self._size < 1:
             raise DataError(f"{origin}: no prompts")
@@ -121,7 +129,9 @@ class JsonlPrompts:
                 raise DataError(f"{path}: changed while it was read; run again")
         try:
             records = tfds_store.records(directory, tfds_store.SPLIT, "id")
-            return PromptSet(records, lambda _, record: tfds_store.read_prompt(record), self.limit, str(directory))
+            return PromptSet(
+                records, lambda _, record: tfds_store.read_prompt(record), self.limit, str(directory), str(path)
+            )
         except DataError as error:
             raise DataError(f"{error}\nIt is a converted copy of {path}: delete it to have it made anew") from error
 

@@ -6,6 +6,7 @@ over all pairs of an answer of A and one of B (w = 1/m for samples). Identical t
 percentile bootstraps over prompts (Efron 1979): prompts, not answers, are the sampled unit.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from jaxalign.config.settings import short
+from jaxalign.errors import DataError
 from jaxalign.evals.context import HeldOut, role_problems
-from jaxalign.types import Metrics, Oracle, Preferences, Rollouts
+from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,13 @@ def between(prefer: Float[np.ndarray, "b m m"], policies: Sequence[Rollouts]) ->
 
 
 def side_by_side(policies: Sequence[Rollouts]) -> Rollouts:
-    """One set of rollouts with every policy's answers along m, tokens padded to the longest; weights 1 in all."""
+    """One set of rollouts with every policy's answers along m, tokens padded to the longest; weights 1 in all.
+
+    Raises DataError naming the first prompt that is not the same for all of them, in id, messages and tools.
+    """
     first = policies[0]
+    for other in policies[1:]:
+        refuse_other_prompts(first.prompts, other.prompts)
     longest = max(rollouts.tokens.shape[2] for rollouts in policies)
 
     def padded(tokens: Int[np.ndarray, "b m t"] | Float[np.ndarray, "b m t"]) -> np.ndarray:
@@ -98,6 +106,22 @@ def side_by_side(policies: Sequence[Rollouts]) -> Rollouts:
         logps=np.concatenate([padded(rollouts.logps) for rollouts in policies], 1),
         weights=np.concatenate([rollouts.weights for rollouts in policies], 1) / len(policies),
     )
+
+
+def refuse_other_prompts(one: Sequence[Prompt], other: Sequence[Prompt]) -> None:
+    """Raises DataError naming the first prompt that differs: a preference between answers to two questions says
+    nothing."""
+    for index, (mine, theirs) in enumerate(itertools.zip_longest(one, other)):
+        if mine != theirs:
+            raise DataError(
+                f"answers to different prompts cannot be compared: prompt {index} is {told(mine)} to one policy and "
+                f"{told(theirs)} to another"
+            )
+
+
+def told(prompt: Prompt | None) -> str:
+    """Id and last message of a prompt, or that there is none."""
+    return "absent" if prompt is None else f"{short(prompt.id)} {short(prompt.text)!r}"
 
 
 def bootstrap_interval(

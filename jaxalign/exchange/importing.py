@@ -17,22 +17,13 @@ from jaxalign.errors import ModelError
 from jaxalign.exchange import export
 from jaxalign.formats import native
 from jaxalign.formats.gguf import GgufFile
-from jaxalign.formats.huggingface import Directory
+from jaxalign.formats.huggingface import DOCUMENTS, Directory
 from jaxalign.formats.weights import Reader, Stored, Tensor, all_finite, leaf, part
 from jaxalign.models.model import Exportable, Model
 from jaxalign.storage import artifact, durable
 from jaxalign.text.chat import Chat
 from jaxalign.types import Params
 
-COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
-"""Files of a Hugging Face directory that say how its parameters are used."""
 SOURCE = "import.json"
 
 Report = Callable[[str], None]
@@ -120,7 +111,7 @@ def fingerprint(reader: Directory | GgufFile) -> dict[str, Any]:
 def describe(config: Exportable, chat: Chat, reader: Directory | GgufFile, path: epath.Path) -> None:
     """Everything but the parameters: copied, or for GGUF written as an export writes it."""
     if isinstance(reader, Directory):
-        files = {name: reader.path / name for name in COPIED}
+        files = {name: reader.path / name for name in DOCUMENTS}
         contents = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
     else:
         contents = export.documents(config, chat, "float32")

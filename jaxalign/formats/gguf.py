@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 
 from jaxalign.errors import ModelError
-from jaxalign.formats.weights import Tensor
+from jaxalign.formats.weights import Folder, Tensor
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """GGUF's number types as struct formats."""
@@ -135,6 +135,9 @@ class GgufFile:
             raise ModelError(f"{self.path}: tensor {name!r} cannot be read ({error})") from error
         values = halves(values, tensor.pairs) if tensor.pairs else values
         return values - np.float32(tensor.offset) if tensor.offset else values
+
+    def files(self) -> dict[str, Folder]:
+        return {self.path.name: self.path}
 
 
 def parse(cursor: Cursor) -> tuple[dict[str, Any], dict[str, Stored]]:

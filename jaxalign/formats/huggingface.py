@@ -5,17 +5,24 @@ Nothing here unpickles or runs code from the directory; checkpoints that are pic
 
 import json
 import pathlib
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from jaxalign.errors import ModelError
 from jaxalign.formats.safetensors_stream import SafetensorsFile
-from jaxalign.formats.weights import Tensor
+from jaxalign.formats.weights import Folder, Tensor
 
-Folder: TypeAlias = pathlib.Path | epath.Path
-"""A directory on a disk, or in a bucket."""
+DOCUMENTS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+"""Files of a directory that say how its parameters are used."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -34,8 +41,8 @@ class Directory:
         named = read_index(index) if index.is_file() else None
         if named is None:
             refuse_pickles(path)
-        files = {SINGLE} if named is None else set(named.values())
-        self.open = {file: SafetensorsFile(path / file) for file in sorted(files)}
+        shards = {SINGLE} if named is None else set(named.values())
+        self.open = {file: SafetensorsFile(path / file) for file in sorted(shards)}
         found = {key: file for file, shard in self.open.items() for key in shard.entries}
         self.map = found if named is None else named
         for key, file in self.map.items():
@@ -53,6 +60,11 @@ class Directory:
 
     def read(self, name: str, tensor: Tensor) -> np.ndarray:
         return self.open[self.map[name]].read(name)
+
+    def files(self) -> dict[str, Folder]:
+        return {file: self.path / file for file in self.open} | (
+            {INDEX: self.path / INDEX} if (self.path / INDEX).is_file() else {}
+        )
 
 
 def refuse_pickles(path: Folder) -> None:

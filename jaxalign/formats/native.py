@@ -25,9 +25,9 @@ import tensorstore
 from etils import epath
 
 from jaxalign.errors import ModelError
-from jaxalign.formats.huggingface import Directory, Folder
+from jaxalign.formats.huggingface import DOCUMENTS, Directory
 from jaxalign.formats.stacking import Index
-from jaxalign.formats.weights import Tensor, entries
+from jaxalign.formats.weights import Folder, Tensor, entries
 from jaxalign.storage import artifact, durable
 
 MANIFEST, PARAMETERS, RECORDS = "manifest.json", "parameters", "records"
@@ -115,11 +115,21 @@ class Native:
                 raise ModelError(damaged(self.path, name, f"the SHA-256 of part {list(at)} does not fit"))
         return values
 
+    def files(self) -> dict[str, Folder]:
+        """The manifest: it holds the SHA-256 of every part, to which what is read is held."""
+        return {MANIFEST: self.path / MANIFEST}
+
 
 def reader(path: Folder, tensors: Sequence[Tensor]) -> Native | Directory:
     """The parameters of a directory, native or Hugging Face's."""
     place = durable.absolute(path)
     return Native(place, tensors) if is_native(place) else Directory(path)
+
+
+def contents(path: Folder) -> dict[str, Folder]:
+    """By name, the files of a model directory that decide what it computes. Raises ModelError as `reader` does."""
+    documents = {name: path / name for name in DOCUMENTS if (path / name).is_file()}
+    return {**documents, **reader(path, ()).files()}
 
 
 def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -9,16 +9,20 @@ is in the host's memory (see `stacking`).
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxalign.errors import ModelError
 from jaxalign.formats.stacking import SMALL, Fetch, Index, stack
 from jaxalign.types import Params
 
+Folder: TypeAlias = pathlib.Path | epath.Path
+"""A directory or a file, on a disk or in a bucket."""
 Place = Callable[[tuple[str, ...]], jax.sharding.Sharding | None]
 """The sharding of one parameter, named by its path; None for JAX's default device."""
 
@@ -86,6 +90,9 @@ class Reader(Protocol):
 
     def read(self, name: str, tensor: Tensor) -> np.ndarray:
         """Values in fp32, rows in the order of Hugging Face."""
+
+    def files(self) -> Mapping[str, Folder]:
+        """By name, the files whose bytes decide every value."""
 
 
 def check(reader: Reader, tensors: Sequence[Tensor], shapes: Params, ignored: Sequence[str] = ()) -> None:

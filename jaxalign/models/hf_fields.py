@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxalign.errors import ModelError
-from jaxalign.formats.huggingface import Folder
+from jaxalign.formats.weights import Folder
 
 HARMLESS = """
     architectures attention_dropout bos_token_id cache_implementation dtype eos_token_id initializer_range

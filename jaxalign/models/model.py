@@ -11,7 +11,9 @@ parameters are plain nested dicts and every method is a pure function of them th
 """
 
 import dataclasses
-from collections.abc import Callable
+import datetime
+import json
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.formats.weights import Place, Tensor
+from jaxalign.formats.weights import Folder, Place, Tensor
 from jaxalign.mesh.layout import Layout
 from jaxalign.mesh.sharding import Rules
 from jaxalign.models.layers import is_variable
@@ -66,7 +68,10 @@ class Exportable(Protocol):
 
 @runtime_checkable
 class Conversation(Protocol):
-    """Messages to tokens and back; `stop` are the ids that end a turn."""
+    """Messages to tokens and back; `stop` are the ids that end a turn.
+
+    `fingerprints` say by name what decides the ids, but for the date that templates may ask for: `dated` fixes it.
+    """
 
     @property
     def stop(self) -> tuple[int, ...]: ...
@@ -75,7 +80,8 @@ class Conversation(Protocol):
     @property
     def vocab(self) -> int: ...
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprints(self) -> Mapping[str, str]: ...
+    def dated(self, date: datetime.date) -> "Conversation": ...
     def encode(self, messages: Any, tools: Any = None) -> list[int]: ...
     def decode(self, ids: Any) -> str: ...
 
@@ -107,6 +113,18 @@ class Model:
     """share of input features that low-rank differences do not see in a training step"""
     layout: Layout | None = None
     """how its arrays lie on a mesh; None: on one device, or as XLA likes"""
+    files: Mapping[str, Folder] = dataclasses.field(default_factory=dict)
+    """by name, the files whose bytes decide what `load` gives; none where nothing is read"""
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What decides its programs and tokens, by name: the fields of config.json, tokenizer, template and ids."""
+        fields = self.config.to_hf() if isinstance(self.config, Exportable) else {}
+        return {**{name: json.dumps(value) for name, value in fields.items()}, **self.chat.fingerprints}
+
+    def dated(self, date: datetime.date) -> "Model":
+        """The same, whose chat template finds it to be `date` whenever it asks."""
+        return dataclasses.replace(self, chat=self.chat.dated(date))
 
     def on(self, mesh: jax.sharding.Mesh, rules: Rules, remat: str = "none") -> "Model":
         """The same model, whose programs run on a mesh and keep what `remat` says of each layer."""

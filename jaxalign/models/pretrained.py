@@ -7,7 +7,8 @@ import pathlib
 from jaxalign.errors import ModelError
 from jaxalign.formats import native, weights
 from jaxalign.formats.gguf import GgufFile
-from jaxalign.formats.huggingface import Folder, folder, read_json
+from jaxalign.formats.huggingface import folder, read_json
+from jaxalign.formats.weights import Folder
 from jaxalign.models.decoder import DecoderConfig, Dtype
 from jaxalign.models.family import config_of_gguf, config_of_hf
 from jaxalign.models.gguf_fields import GgufFields
@@ -79,4 +80,4 @@ def opened(config: DecoderConfig, conversation: chat.Chat, reader: weights.Reade
         raise ModelError(f"{path}: the tokenizer has {conversation.vocab} ids, the model {config.vocab}")
     model = split(config, conversation, str(path), weights.Stored(reader, config.tensors()))
     weights.check(reader, config.tensors(), model.shapes, IGNORED if config.tied else IGNORED[:-1])
-    return model
+    return dataclasses.replace(model, files=reader.files())

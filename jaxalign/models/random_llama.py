@@ -10,7 +10,7 @@ import tokenizers
 
 from jaxalign.errors import ModelError
 from jaxalign.formats import weights
-from jaxalign.formats.weights import Place, Tensor
+from jaxalign.formats.weights import Folder, Place, Tensor
 from jaxalign.models.decoder import DecoderConfig, Dtype
 from jaxalign.models.families import llama
 from jaxalign.models.model import Model, split
@@ -109,6 +109,9 @@ class RandomWeights:
         generator = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         scale = 0.02 if tensor.path == ("embed",) else shape[-1] ** -0.5
         return generator.standard_normal(shape, np.float32) * np.float32(scale)
+
+    def files(self) -> dict[str, Folder]:
+        return {}
 
 
 def byte_chat() -> Chat:

@@ -6,7 +6,7 @@ response is one token, and nothing stops a response but its length.
 """
 
 import dataclasses
-import hashlib
+import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -111,8 +111,11 @@ class Actions:
     stop: tuple[int, ...] = ()
 
     @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"actions {self.vocab}".encode()).hexdigest()
+    def fingerprints(self) -> dict[str, str]:
+        return {"actions": str(self.vocab)}
+
+    def dated(self, date: datetime.date) -> "Actions":
+        return self
 
     def encode(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None

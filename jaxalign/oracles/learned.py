@@ -1,12 +1,14 @@
 """Learned judges: a reward model as an annotator of a panel, a general preference model as an oracle.
 
 Both are Hugging Face directories of sequence classifiers, read when the first answers come and kept on the default
-device. The conversation with the answer goes through the judge's own chat template.
+device. The conversation with the answer goes through the judge's own chat template, which may ask for the date: a run
+gives its judges that of its first launch.
 """
 
 import dataclasses
+import datetime
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.errors import ModelError
+from jaxalign.formats import native
+from jaxalign.formats.weights import Folder
 from jaxalign.models.decoder import Dtype
 from jaxalign.models.headed import Classifier, open_classifier
 from jaxalign.models.heads import preference_margin
@@ -31,14 +35,23 @@ class RewardModel:
     """how metrics call it"""
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in"""
+    date: str = ""
+    """what its template is told when it asks, as 2026-11-28; empty: the day of the run's first launch"""
 
     def problems(self) -> Iterable[str]:
-        if not Path(self.path).is_dir():
-            yield f"path {self.path!r} is no directory"
+        yield from judge_problems(self.path, self.date)
+
+    def files(self) -> Mapping[str, Folder]:
+        """The files of the directory that are read. Raises ModelError when it holds no model."""
+        return native.contents(Path(self.path))
+
+    def dated(self, date: datetime.date) -> "RewardModel":
+        """The same on `date`, unless it has one."""
+        return dataclasses.replace(self, date=self.date or date.isoformat())
 
     @functools.cached_property
     def judge(self) -> Classifier:
-        return opened(self.path, self.compute_dtype, lambda count: count == 1, "one output")
+        return opened(self.path, self.compute_dtype, self.date, lambda count: count == 1, "one output")
 
     def __call__(self, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]:
         """Rewards of the answers. Raises DataError when the judge's template or context refuses one."""
@@ -55,16 +68,27 @@ class PreferenceModel:
     """log-odds are divided by it, > 0"""
     compute_dtype: Dtype = "float32"
     """what matrices are multiplied in"""
+    date: str = ""
+    """what its template is told when it asks, as 2026-11-28; empty: the day of the run's first launch"""
 
     def problems(self) -> Iterable[str]:
         if not self.temperature > 0:
             yield f"temperature must be positive, got {self.temperature}"
-        if not Path(self.path).is_dir():
-            yield f"path {self.path!r} is no directory"
+        yield from judge_problems(self.path, self.date)
+
+    def files(self) -> Mapping[str, Folder]:
+        """The files of the directory that are read. Raises ModelError when it holds no model."""
+        return native.contents(Path(self.path))
+
+    def dated(self, date: datetime.date) -> "PreferenceModel":
+        """The same on `date`, unless it has one."""
+        return dataclasses.replace(self, date=self.date or date.isoformat())
 
     @functools.cached_property
     def judge(self) -> Classifier:
-        return opened(self.path, self.compute_dtype, lambda count: count % 2 == 0, "an even number of outputs")
+        return opened(
+            self.path, self.compute_dtype, self.date, lambda count: count % 2 == 0, "an even number of outputs"
+        )
 
     def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
         """Preferences among each prompt's responses."""
@@ -76,12 +100,24 @@ class PreferenceModel:
         return Preferences(("preference_model",), prefer, prefer[None], np.zeros((1, *found.shape[:2]), np.float32))
 
 
-def opened(path: str, compute_dtype: Dtype, fits: Callable[[int], bool], count: str) -> Classifier:
-    """The judge at `path`. Raises ModelError unless its number of outputs fits."""
+def judge_problems(path: str, date: str) -> Iterable[str]:
+    """What is wrong with the settings that judges share."""
+    if not Path(path).is_dir():
+        yield f"path {path!r} is no directory"
+    try:
+        datetime.date.fromisoformat(date or "2026-11-28")
+    except ValueError:
+        yield f"date {date!r} is no day such as 2026-11-28"
+
+
+def opened(path: str, compute_dtype: Dtype, date: str, fits: Callable[[int], bool], count: str) -> Classifier:
+    """The judge at `path`, on its date if it has one. Raises ModelError unless its number of outputs fits."""
     judge = open_classifier(path, compute_dtype)
     if not fits(judge.weight.shape[0]):
         raise ModelError(f"{path}: score.weight has {judge.weight.shape[0]} outputs; this needs {count}")
-    return judge
+    if not date:
+        return judge
+    return dataclasses.replace(judge, model=judge.model.dated(datetime.date.fromisoformat(date)))
 
 
 def judged(judge: Classifier, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, "m o"]:

@@ -1,6 +1,7 @@
 """What a plan is of: an experiment on the devices of a topology that is not here, opened as far as no weights go."""
 
 import dataclasses
+import datetime
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,7 +115,13 @@ class Unspoken:
     vocab: int
     pad: int = 0
     stop: tuple[int, ...] = (0,)
-    fingerprint: str = ""
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return {}
+
+    def dated(self, date: datetime.date) -> "Unspoken":
+        return self
 
     def encode(self, messages: Any, tools: Any = None) -> list[int]:
         raise ModelError("a model that is only described has no tokenizer")

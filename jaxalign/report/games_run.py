@@ -62,7 +62,9 @@ def read(path: str) -> GameRun:
     size, done = len(experiment.model.init), directory.finished()
     rollouts = [directory.load(iteration, "rollouts", Rollouts) for iteration in range(done)]
     policies = [action_probabilities(each.tokens[:, :, 0], each.weights, size).mean(0) for each in rollouts]
-    last = np.asarray(jax.nn.softmax(machine_of(experiment).params(directory.policy(done))["table"][:, 0]), np.float64)
+    last = np.asarray(
+        jax.nn.softmax(machine_of(directory, experiment).params(directory.policy(done))["table"][:, 0]), np.float64
+    )
     settings: dict[str, float | int] = {"inner": swap} if swap else {}
     game: Game
     if isinstance(oracle, RankingPopulation):

@@ -1,6 +1,7 @@
 """The run directory is the state: a phase whose artifact is committed is loaded, not run again.
 
 config.json                    the resolved experiment; another one is refused with what differs, placements aside
+inputs.json                    what its first launch read from elsewhere; another content is refused (see `inputs`)
 lock                           who is running here
 initial/policy                 Orbax: the base policy, iterate 0
 initial/<phase>/               artifacts made before the first iteration
@@ -117,6 +118,11 @@ class RunDir:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def begun(self) -> bool:
+        """Whether anything was computed here: an artifact or a policy, whole or in parts."""
+        names = [entry.name for entry in self.path.iterdir()] if self.hosts.leader else []
+        return self.hosts.told(any(name == "initial" or re.fullmatch(r"\d{4,}", name) for name in names))
 
     # Artifacts
 

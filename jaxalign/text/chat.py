@@ -4,9 +4,13 @@ Rules. The template writes every special token, BOS included; nothing is put in 
 is one BOS if the template writes one and none otherwise (SmolLM2: its template starts with <|im_start|>). As in
 transformers, the rendered text is tokenized as a whole: text in a message that spells a special token becomes that
 token. Templates come from strangers' files and run in a sandbox (see `sandbox`).
+
+Some templates write the date (Llama 3.2, gpt-oss), and so the same messages are other tokens tomorrow. A `dated` chat
+shows them one day for ever.
 """
 
 import dataclasses
+import datetime
 import functools
 import hashlib
 import json
@@ -18,7 +22,8 @@ import tokenizers
 
 from jaxalign.errors import DataError, ModelError
 from jaxalign.formats.gguf import GgufFile
-from jaxalign.formats.huggingface import Folder, read_json
+from jaxalign.formats.huggingface import read_json
+from jaxalign.formats.weights import Folder
 from jaxalign.text import gguf_tokenizer, sandbox
 
 Message = Mapping[str, Any]
@@ -30,6 +35,7 @@ class Chat:
     """A tokenizer with its template. `stop` are the ids that end a turn; `specials` the roles' tokens (bos, eos, …).
 
     `tool_template` takes the place of `template` for conversations with tools, where a model has one for them.
+    `date` is what templates are told when they ask for the time, its midnight; None: the local time as it is.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -39,6 +45,7 @@ class Chat:
     specials: Mapping[str, str]
     file: str
     tool_template: str | None = None
+    date: datetime.date | None = None
 
     @property
     def vocab(self) -> int:
@@ -46,11 +53,20 @@ class Chat:
         return self.tokenizer.get_vocab_size()
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over everything that decides how messages become ids."""
-        parts = [self.tokenizer.to_str(), self.template, list(self.stop), self.pad, dict(self.specials)]
-        parts += [] if self.tool_template is None else [self.tool_template]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    def fingerprints(self) -> dict[str, str]:
+        """Everything but the date that decides how messages become ids, part by part: long ones as SHA-256."""
+        return {
+            "tokenizer": digest(self.tokenizer.to_str()),
+            "chat template": digest(self.template),
+            "chat template for tools": digest(self.tool_template or ""),
+            "special tokens": json.dumps(dict(self.specials), sort_keys=True),
+            "end-of-turn ids": json.dumps(list(self.stop)),
+            "padding id": json.dumps(self.pad),
+        }
+
+    def dated(self, date: datetime.date) -> "Chat":
+        """The same, whose templates find it to be `date` whenever they ask."""
+        return dataclasses.replace(self, date=date)
 
     @functools.cached_property
     def compiled(self) -> jinja2.Template:
@@ -73,7 +89,13 @@ class Chat:
 
     def marked(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, answering: bool) -> str:
         """As `render`, with the marks of {% generation %} left in."""
-        values = {"messages": list(messages), "tools": tools, "documents": None, "add_generation_prompt": answering}
+        values: dict[str, Any] = {
+            "messages": list(messages),
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": answering,
+            "strftime_now": (self.date or datetime.datetime.now()).strftime,
+        }
         try:
             return sandbox.render(self.compiled_for_tools if tools else self.compiled, {**values, **self.specials})
         except sandbox.Refusal as error:
@@ -98,6 +120,11 @@ class Chat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens left out."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+
+def digest(text: str) -> str:
+    """SHA-256 of the text, which may hold lone surrogates, as JSON writes it."""
+    return hashlib.sha256(json.dumps(text).encode("ascii")).hexdigest()
 
 
 def tokenized(tokenizer: tokenizers.Tokenizer, text: str, file: str) -> tokenizers.Encoding:

@@ -313,10 +313,6 @@ def collected(**fields: Any) -> Any:
     return charge_deeply(fields)
 
 
-def now(form: str) -> str:
-    return datetime.datetime.now().strftime(form)
-
-
 class Generation(Extension):
     """{% generation %} … {% endgeneration %}: what the assistant wrote, by the word of the template itself.
 
@@ -352,6 +348,5 @@ def sandbox() -> Sandbox:
         "dict": collected,
         "namespace": made.globals["namespace"],
         "raise_exception": refuse,
-        "strftime_now": now,
     }
     return made

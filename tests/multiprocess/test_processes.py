@@ -19,9 +19,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from made_runs import policy
 
-from jaxalign.reopen import reopen
 from jaxalign.storage.record import read_metrics
+from jaxalign.storage.rundir import read_run
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 
@@ -155,10 +156,10 @@ def assert_same_trajectory(one: pathlib.Path, other: pathlib.Path) -> None:
             # fp32 sums in another order (1e-7), amplified by Adam's division by small second moments over 8 steps.
             near = pytest.approx(value, rel=1e-3, abs=1e-4) if isinstance(value, float) else value
             assert theirs[name] == near, (ours["iteration"], ours["phase"], ours["step"], name)
-    first, second = reopen(one), reopen(other)
-    assert first.run.policies() == second.run.policies() == [0, 1]
-    for number in first.run.policies():
-        for a, b in zip(jax.tree.leaves(first.policy(number)), jax.tree.leaves(second.policy(number)), strict=True):
+    numbers = read_run(one).policies()
+    assert numbers == read_run(other).policies() == [0, 1]
+    for number in numbers:
+        for a, b in zip(*(jax.tree.leaves(policy(path, number)) for path in (one, other)), strict=True):
             # A step moves a parameter by at most the learning rate 1e-3, whatever its gradient.
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4)
 
