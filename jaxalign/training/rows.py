@@ -122,7 +122,7 @@ def _fill(
     inside, listed = _upto(trunk + scored, row), _upto(scored, rows.slot.shape[1])
     numbers = np.arange(first, first + count, dtype=np.int32)
     rows.group[:] = piecewise(np.column_stack([*[numbers] * (branches + 1), np.full_like(numbers, -1)]))
-    rows.branch[:] = piecewise(np.tile(np.int32([*range(branches + 1), 0]), (count, 1)))
+    rows.branch[:] = piecewise(np.tile(np.arange(branches + 2, dtype=np.int32) % (branches + 1), (count, 1)))
     rows.position[:] = (np.arange(row, dtype=np.int32) - piecewise(np.pad(before, ((0, 0), (1, 1))))) * inside
 
     asked = rollouts.prompt_tokens[prompt]

@@ -4,6 +4,7 @@ The step treats policy and references alike: parameters are arguments, never cap
 as columns of the batch, those that are live as parameters in `references`; the loss cannot tell.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,7 @@ def _summed(make: Callable[[Batch], Any], batches: Batch) -> Any:
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
     """Raises NotFinite with what was seen; the caller has not committed the step."""
     for name in ("loss", "grad_norm"):
-        if not jnp.isfinite(metrics[name]):
+        if not math.isfinite(metrics[name]):
             raise NotFinite(
                 f"fit: {name} is {metrics[name]} at step {step}. The last checkpoint is intact; lower the learning "
                 "rate, or clip harder, in a fork of the config and start it in another directory"
