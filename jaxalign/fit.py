@@ -49,7 +49,7 @@ def fit(
     placed, here = row_sharding(mesh, leading=1), rows_here(row_sharding(mesh), spec.batch_size // accumulate)
 
     def make(index: int) -> tuple[Batch, int]:
-        with jax.transfer_guard("disallow"):
+        with jax.transfer_guard("disallow"), jax.profiler.TraceAnnotation("make batch"):
             batch = make_batch(rollouts, groups, references, order[index], shape, accumulate, here)
             return on_mesh(batch, placed), row_tokens(rollouts, groups, order[index])
 
@@ -58,20 +58,22 @@ def fit(
     ) as checkpoints:
         first, state = _start(checkpoints, order, training, policy)
         todo = range(first, len(order))
-        with (
-            session.progress(iteration, "fit", len(order), "steps", start=first) as progress,
-            ahead(make, todo) as batches,
-            jax.transfer_guard("disallow"),
-        ):
+        with session.progress(iteration, "fit", len(order), "steps", start=first) as progress:
             outcomes = Outcomes(partial(_tell, session, iteration, progress))
-            for index in todo:
-                asked = outcomes.clock()
-                batch, tokens = next(batches)
-                work = Work(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
-                state, metrics = training.step(state, base, others, batch)
-                outcomes.follow(index, metrics, work)
-                _save_when_due(session, iteration, checkpoints, order, index + 1, state, outcomes)
-            outcomes.settle()
+            with (
+                ahead(make, todo) as batches,
+                session.profiler.fit(outcomes.settle) as traced,
+                jax.transfer_guard("disallow"),
+            ):
+                for index in todo:
+                    with traced(index):
+                        asked = outcomes.clock()
+                        batch, tokens = next(batches)
+                        work = Work(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
+                        state, metrics = training.step(state, base, others, batch)
+                        outcomes.follow(index, metrics, work)
+                    _save_when_due(session, iteration, checkpoints, order, index + 1, state, outcomes)
+                outcomes.settle()
     session.commit_policy(iteration + 1, state.params)
     session.run.clear_fit(iteration)
     return join(state.params, base)

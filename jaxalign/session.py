@@ -30,6 +30,7 @@ from jaxalign.rollouts.sample import Enumerator, Roller, Share, covers
 from jaxalign.storage import durable
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
+from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
 from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
@@ -59,8 +60,10 @@ class Session:
         run: RunDir,
         recorder: Recorder | Silent,
         stop_requested: StopRequested = lambda: False,
+        profiler: Profiler | Unprofiled = UNPROFILED,
     ):
         self.experiment, self.run, self.recorder, self.hosts = experiment, run, recorder, run.hosts
+        self.profiler = profiler
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
         self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
         self._check_mesh()

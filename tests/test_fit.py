@@ -18,10 +18,10 @@ GAME = str(pathlib.Path(__file__).parents[1] / "configs" / "games" / "three_acti
 STEPS = 6
 
 
-def train(workdir: pathlib.Path, *options: str, every: int = 2) -> int:
-    """An iteration of the three-action game with a fit of six steps, `every` so many a checkpoint."""
-    small = ("--iterations", "1", "--fit.epochs", str(STEPS), "--fit.checkpoint_every", str(every))
-    return main(["train", GAME, "--workdir", str(workdir), *small, *options])
+def train(workdir: pathlib.Path, *options: str, iterations: int = 1, every: int = 2) -> int:
+    """The three-action game with fits of six steps, `every` so many a checkpoint."""
+    small = ("--iterations", str(iterations), "--swap_every", "none", "--fit.epochs", str(STEPS))
+    return main(["train", GAME, "--workdir", str(workdir), *small, "--fit.checkpoint_every", str(every), *options])
 
 
 def steps_of(workdir: pathlib.Path) -> list[int]:

@@ -10,6 +10,7 @@ initial/<phase>/               artifacts made before the first iteration
 0000/fit/                      Orbax: training checkpoints inside the fit; removed once the policy is committed
 0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
 metrics.jsonl perf.jsonl summary.json
+profile/                       xprof traces of launches that were asked for one
 """
 
 import dataclasses

@@ -56,7 +56,8 @@ class Outcomes:
         if self._open is None:
             return
         (step, metrics, work), self._open = self._open, None
-        seen = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        with jax.profiler.TraceAnnotation("read metrics"):
+            seen = {name: float(value) for name, value in jax.device_get(metrics).items()}
         check_finite(step, seen)
         began, self._ended = max(self._ended, work.asked), self.clock()
         seconds = self._ended - began
