@@ -17,8 +17,11 @@ from jaxalign.storage.rundir import RunDir
 
 
 def experiment_of(run: RunDir) -> Experiment:
-    """What the run computes, from its config.json. ConfigError naming a component that is not installed here."""
-    return restore(run.config)
+    """What the run computes, from its config.json. ConfigError naming a component that is not installed here.
+
+    Whoever reads a run tracks nothing, so its trackers need not be here.
+    """
+    return restore({**run.config, "trackers": []})
 
 
 def machine_of(experiment: Experiment, options: Sequence[str] = ()) -> Machine:

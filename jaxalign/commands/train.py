@@ -105,7 +105,7 @@ def _align(args: argparse.Namespace, experiment: Any, resolved: dict[str, Any], 
         if hosts.leader:
             print(f"jaxalign: {args.config} in {args.workdir}", file=sys.stderr, flush=True)
         with open_run(args.workdir, resolved, hosts) as run:
-            recorder = open_recorder(run.path, experiment.tensorboard, hosts)
+            recorder = open_recorder(run.path, experiment.trackers, resolved, hosts)
             profiler = Profiler(traced, run.path / "profile") if traced and hosts.leader else UNPROFILED
             try:
                 align(Session(experiment, run, recorder, stop_requested, profiler))
