@@ -132,13 +132,14 @@ def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation,
             return jax.grad(of_trained, has_aux=True)(state.params, batch)
 
         grads, metrics = _summed(of_batch, batches)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         metrics = {
             **metrics,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
-        params = optax.apply_updates(state.params, updates)
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
