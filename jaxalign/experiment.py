@@ -14,7 +14,7 @@ from jaxalign.rollouts.sample import Enumerate, Sample
 from jaxalign.rollouts.samplers import Greedy
 from jaxalign.training.optim import AdamW, GradientDescent
 from jaxalign.training.step import Fit
-from jaxalign.types import Dated, Loss, Oracle, Pairing, Reference
+from jaxalign.types import Dated, Loss, Oracle, Pairing, Reference, Tracker
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Experiment:
     """iterates kept on disk besides the base and the anchor; None keeps all"""
     seed: int = 0
     """of everything that is drawn"""
-    tensorboard: bool = False
-    """write TensorBoard events beside metrics.jsonl"""
+    trackers: tuple[Tracker, ...] = ()
+    """who is shown the run beside metrics.jsonl; each launch may have its own"""
 
     def problems(self) -> Iterable[str]:
         for name, value in (

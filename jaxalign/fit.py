@@ -1,12 +1,17 @@
-"""The fit of one iteration: groups → batches → optimizer steps, with checkpoints inside and a policy at the end."""
+"""The fit of one iteration: groups → batches → optimizer steps, with checkpoints inside and a policy at the end.
 
-import time
-from collections.abc import Mapping
+The devices wait for the host as little as can be: batches are packed and sent ahead by another thread, and what a step
+came to is read while the next one runs. Nothing is transferred unasked (`jax.transfer_guard`).
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Bool
 
+from jaxalign.data.ahead import ahead
 from jaxalign.data.order import GroupOrder
 from jaxalign.errors import DataError, Interrupted
 from jaxalign.mesh.rows import on_mesh, rows_here
@@ -15,9 +20,10 @@ from jaxalign.models.low_rank import frozen, join
 from jaxalign.programs import Training
 from jaxalign.session import ReferenceLogps, Session
 from jaxalign.storage.checkpoint import FitCheckpoints
+from jaxalign.training.outcomes import Outcomes, Work
 from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
-from jaxalign.training.step import TrainState, check_finite
-from jaxalign.types import Batch, Groups, Params, Rollouts
+from jaxalign.training.step import TrainState
+from jaxalign.types import Batch, Groups, Metrics, Params, Rollouts
 
 
 def fit(
@@ -40,23 +46,34 @@ def fit(
     base = frozen(policy)
     others = {role: training.reference(role, live[role]) for role in training.references}
     mesh, accumulate = session.machine.mesh, session.machine.placement.accumulate
-    here = rows_here(row_sharding(mesh), spec.batch_size // accumulate)
+    placed, here = row_sharding(mesh, leading=1), rows_here(row_sharding(mesh), spec.batch_size // accumulate)
+
+    def make(index: int) -> tuple[Batch, int]:
+        with jax.transfer_guard("disallow"), jax.profiler.TraceAnnotation("make batch"):
+            batch = make_batch(rollouts, groups, references, order[index], shape, accumulate, here)
+            return on_mesh(batch, placed), row_tokens(rollouts, groups, order[index])
+
     with FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
     ) as checkpoints:
         first, state = _start(checkpoints, order, training, policy)
+        todo = range(first, len(order))
         with session.progress(iteration, "fit", len(order), "steps", start=first) as progress:
-            for index in range(first, len(order)):
-                began = time.perf_counter()
-                batch = make_batch(rollouts, groups, references, order[index], shape, accumulate, here)
-                state, metrics = training.step(state, base, others, on_mesh(batch, row_sharding(mesh, leading=1)))
-                seen = {name: float(value) for name, value in metrics.items()}
-                check_finite(index, seen)
-                session.recorder.log(iteration, "fit", index, seen)
-                tokens = row_tokens(rollouts, groups, order[index])
-                session.recorder.perf(iteration, "fit", index, _rates(batch, tokens, time.perf_counter() - began))
-                progress(index + 1)
-                _save_when_due(session, iteration, checkpoints, order, index + 1, state)
+            outcomes = Outcomes(partial(_tell, session, iteration, progress))
+            with (
+                ahead(make, todo) as batches,
+                session.profiler.fit(outcomes.settle) as traced,
+                jax.transfer_guard("disallow"),
+            ):
+                for index in todo:
+                    with traced(index):
+                        asked = outcomes.clock()
+                        batch, tokens = next(batches)
+                        work = Work(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
+                        state, metrics = training.step(state, base, others, batch)
+                        outcomes.follow(index, metrics, work)
+                    _save_when_due(session, iteration, checkpoints, order, index + 1, state, outcomes)
+                outcomes.settle()
     session.commit_policy(iteration + 1, state.params)
     session.run.clear_fit(iteration)
     return join(state.params, base)
@@ -110,22 +127,30 @@ def _start(
     return found.step, found.state
 
 
+def _tell(
+    session: Session, iteration: int, progress: Callable[[int], None], step: int, metrics: Metrics, perf: Metrics
+) -> None:
+    session.recorder.log(iteration, "fit", step, metrics)
+    session.recorder.perf(iteration, "fit", step, perf)
+    progress(step + 1)
+
+
 def _save_when_due(
-    session: Session, iteration: int, checkpoints: FitCheckpoints, order: GroupOrder, done: int, state: TrainState
+    session: Session,
+    iteration: int,
+    checkpoints: FitCheckpoints,
+    order: GroupOrder,
+    done: int,
+    state: TrainState,
+    outcomes: Outcomes,
 ) -> None:
     """Checkpoints after `done` steps when it is time or a stop is asked for; the last state becomes the policy."""
     stopping = session.stop_requested()
     if done == len(order) or not (stopping or checkpoints.due(done)):
         return
-    checkpoints.save(done, state, order.state(done), {"iteration": iteration})
+    outcomes.settle()
+    with jax.transfer_guard("allow"):  # copies to the host are what it is for
+        checkpoints.save(done, state, order.state(done), {"iteration": iteration})
     if stopping:
         checkpoints.close()
         raise Interrupted(f"stopped after step {done} of {len(order)}; the same command continues there")
-
-
-def _rates(batch: Batch, tokens: int, seconds: float) -> dict[str, float]:
-    return {
-        "perf/step_seconds": seconds,
-        "perf/tokens_per_s_per_chip": tokens / seconds / jax.device_count(),
-        "perf/padding_fraction": 1 - tokens / batch.rows.tokens.size,
-    }

@@ -20,9 +20,12 @@ from jaxalign.storage.rundir import RunDir
 
 
 def experiment_of(run: RunDir) -> Experiment:
-    """What the run computes, as of its first launch. ConfigError naming a component that is not installed here."""
+    """What the run computes, as of its first launch. ConfigError naming a component that is not installed here.
+
+    Whoever reads a run tracks nothing, so its trackers need not be here.
+    """
     before = inputs.recall(run)
-    experiment: Experiment = restore(run.config)
+    experiment: Experiment = restore({**run.config, "trackers": []})
     return as_of(experiment, before.date) if before else experiment
 
 

@@ -34,6 +34,7 @@ from jaxalign.storage import durable, inputs
 from jaxalign.storage.inputs import Input, Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
+from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
 from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
@@ -63,8 +64,10 @@ class Session:
         run: RunDir,
         recorder: Recorder | Silent,
         stop_requested: StopRequested = lambda: False,
+        profiler: Profiler | Unprofiled = UNPROFILED,
     ):
         self.run, self.recorder, self.hosts = run, recorder, run.hosts
+        self.profiler = profiler
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
         before = inputs.recall(run)
         date = before.date if before else inputs.today(run.hosts)

@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "types", "progress"},
     {"config", "hosts", "mesh"},
     {"storage", "data", "ops"},
-    {"formats", "judging"},
+    {"formats", "judging", "trackers"},
     {"text"},
     {"models"},
     {"rollouts", "training", "games", "references", "losses", "pairs"},
@@ -85,5 +85,5 @@ def test_the_top_is_the_algorithm() -> None:
 
 
 def test_the_registries_of_components_are_empty_folders() -> None:
-    for folder in ("losses", "references", "oracles", "evals", "models/families", "doctor/checks"):
+    for folder in ("losses", "references", "oracles", "evals", "trackers", "models/families", "doctor/checks"):
         assert (ROOT / folder / "__init__.py").read_text() == "", folder

@@ -1,12 +1,18 @@
 """Packing: rows are trees, every response token is scored once from its own predecessor."""
 
+import dataclasses
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from jaxalign.training import rows as rows_of
 from jaxalign.training.logps import one_group_a_prompt, sight_of
-from jaxalign.training.rows import pack, row_shape, stack_microbatches
-from jaxalign.types import Groups, Prompt, Rollouts
+from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
+from jaxalign.types import Groups, Prompt, Rollouts, Rows
 
 
 def rollouts(prompts: int = 3, samples: int = 4, longest: int = 6, seed: int = 0) -> Rollouts:
@@ -118,7 +124,91 @@ def test_shapes_are_rounded_up_and_hold_the_longest_group():
     assert data.lengths.max() <= shape.response
 
 
-def test_microbatches_stack(packed):
+@pytest.mark.parametrize("count", [1, 2])
+def test_microbatches_stack(packed, count):
     _, _, batch = packed
-    stacked = stack_microbatches([batch, batch])
-    assert stacked.rows.tokens.shape == (2, *batch.rows.tokens.shape)
+    stacked = stack_microbatches([batch] * count)
+    assert stacked.rows.tokens.shape == (count, *batch.rows.tokens.shape)
+    jax.tree.map(lambda whole, one: np.testing.assert_array_equal(whole, [one] * count), stacked, batch)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Token by token
+
+
+def token_by_token(data: Rollouts, pairs: Groups, chosen: np.ndarray, shape: RowShape) -> tuple[Rows, np.ndarray]:
+    """What `pack` fills rows with, as one would say it: a loop over groups, responses and tokens."""
+    count = len(chosen)
+    filled = Rows(
+        **{name: np.zeros((count, shape.row), np.int32) for name in ("tokens", "branch", "position")},
+        group=np.full((count, shape.row), -1, np.int32),
+        **{name: np.zeros((count, shape.scored), np.int32) for name in ("source", "target")},
+        slot=np.full((count, shape.scored), -1, np.int32),
+    )
+    mask = np.zeros((count, pairs.responses.shape[1], shape.response), bool)
+    for row, group in enumerate(chosen):
+        if group < 0:
+            continue
+        prompt, at, scored = pairs.prompt[group], 0, 0
+        trunk = data.prompt_lengths[prompt]
+        for token in data.prompt_tokens[prompt, :trunk]:
+            filled.tokens[row, at], filled.group[row, at], filled.position[row, at] = token, row, at
+            at += 1
+        for branch, response in enumerate(pairs.responses[group]):
+            for index, token in enumerate(data.tokens[prompt, response, : data.lengths[prompt, response]]):
+                filled.tokens[row, at], filled.group[row, at] = token, row
+                filled.branch[row, at], filled.position[row, at] = branch + 1, trunk + index
+                filled.source[row, scored] = at - 1 if index else trunk - 1
+                filled.target[row, scored] = token
+                filled.slot[row, scored] = np.ravel_multi_index((row, branch, index), mask.shape)
+                mask[row, branch, index] = True
+                at, scored = at + 1, scored + 1
+    return filled, mask
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> dict[str, list]:
+    """Lengths of prompts (of 5 cells) and of their responses (of 4), empty and single tokens among them; groups of
+    some responses each; which groups are rows."""
+    prompts, samples, branches = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    each = st.lists(st.integers(0, 4), min_size=samples, max_size=samples)
+    members = st.lists(st.integers(0, samples - 1), min_size=branches, max_size=branches)
+    pairs = draw(st.lists(st.tuples(st.integers(0, prompts - 1), members), min_size=1, max_size=5))
+    return {
+        "prompt_lengths": draw(st.lists(st.integers(1, 5), min_size=prompts, max_size=prompts)),
+        "lengths": draw(st.lists(each, min_size=prompts, max_size=prompts)),
+        "pairs": pairs,
+        "chosen": draw(st.lists(st.integers(-1, len(pairs) - 1), min_size=1, max_size=7)),
+    }
+
+
+@settings(deadline=None, max_examples=200)
+@given(sizes(), st.integers(1, 4), st.integers(1, 8))
+def test_rows_are_filled_with_the_bytes_of_a_loop_over_tokens(drawn, multiple, block):
+    prompts, samples = np.shape(drawn["lengths"])
+    data = dataclasses.replace(
+        rollouts(prompts, samples, longest=4),
+        prompt_tokens=np.arange(1, prompts * 5 + 1, dtype=np.int32).reshape(prompts, 5),
+        prompt_lengths=np.int32(drawn["prompt_lengths"]),
+        tokens=np.arange(100, 100 + prompts * samples * 4, dtype=np.int32).reshape(prompts, samples, 4),
+        lengths=np.int32(drawn["lengths"]),
+    )
+    pairs = groups([prompt for prompt, _ in drawn["pairs"]], [responses for _, responses in drawn["pairs"]])
+    chosen, shape = np.array(drawn["chosen"]), row_shape(data, pairs, multiple)
+    with mock.patch.object(rows_of, "BLOCK", block):
+        batch = pack(data, pairs, chosen, shape, {})
+    filled, mask = token_by_token(data, pairs, chosen, shape)
+    for name, expected in vars(filled).items():
+        found = getattr(batch.rows, name)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    np.testing.assert_array_equal(batch.mask, mask)
+
+
+def test_rows_that_are_too_small_are_refused(packed):
+    data, pairs, _ = packed
+    shape = row_shape(data, pairs, 1)
+    for name in ("row", "scored", "response"):
+        smaller = dataclasses.replace(shape, **{name: getattr(shape, name) - 1})
+        with pytest.raises(ValueError, match=r"negative|boolean"):
+            pack(data, pairs, np.arange(3), smaller, {})

@@ -1,6 +1,5 @@
 """Records and progress: a run cut anywhere and continued ends with the bytes of an uninterrupted one."""
 
-import builtins
 import io
 import json
 from pathlib import Path
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxalign import progress
-from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.errors import CheckpointError
 from jaxalign.storage import record
 
 STEPS = 6
@@ -90,27 +89,6 @@ def test_performance_goes_its_own_way(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "perf.jsonl").read_text().splitlines()]
     assert [line["steps_per_s"] for line in lines] == [1.5, 2.5]
     assert not (tmp_path / "metrics.jsonl").exists()
-
-
-def test_tensorboard_writes_event_files(tmp_path: Path) -> None:
-    recorder = record.Recorder(tmp_path, tensorboard=True)
-    recorder.log(0, "fit", 0, {"loss": 1.0})
-    recorder.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    assert b"fit/loss" in events.read_bytes()
-
-
-def test_tensorboard_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def without(name: str, *rest):
-        if name.startswith("tensorboardX"):
-            raise ImportError(name)
-        return original(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"pip install 'jaxalign\[tensorboard\]'"):
-        record.Recorder(tmp_path, tensorboard=True)
 
 
 # --------------------------------------------------------------------------------------------------------------

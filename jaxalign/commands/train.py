@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved experiment as JSON and stop")
     parser.add_argument("--print-shardings", action="store_true", help="print how every parameter is split, and stop")
+    parser.add_argument(
+        "--profile",
+        metavar="START:COUNT",
+        help="trace COUNT of this launch's optimizer steps, from its step START on (0: the first, which compiles), "
+        "into DIR/profile, for xprof; process 0 does",
+    )
     processes = parser.add_argument_group("several processes, one a host")
     processes.add_argument(
         "--distributed",
@@ -63,7 +69,9 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.config.load import load, override, validate
     from jaxalign.config.resolved import dump, dumps
     from jaxalign.errors import ConfigError
+    from jaxalign.training.profile import window
 
+    traced = window(args.profile) if args.profile is not None else None
     experiment = override(load(args.config), args.rest)
     validate(experiment)
     if args.print_config:
@@ -78,16 +86,17 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.workdir is None:
         raise ConfigError("--workdir DIR is missing: where the run is kept, and continued from")
-    _align(args, experiment, dump(experiment))
+    _align(args, experiment, dump(experiment), traced)
 
 
-def _align(args: argparse.Namespace, experiment: Any, resolved: dict[str, Any]) -> None:
+def _align(args: argparse.Namespace, experiment: Any, resolved: dict[str, Any], traced: Any) -> None:
     from jaxalign.align import align
     from jaxalign.hosts.join import Joining, joined
     from jaxalign.hosts.stop import stop_on_signal
     from jaxalign.session import Session
     from jaxalign.storage.record import open_recorder
     from jaxalign.storage.rundir import open_run
+    from jaxalign.training.profile import UNPROFILED, Profiler
 
     how = Joining(
         args.distributed, args.coordinator, args.processes, args.process_id, args.join_timeout, args.peer_timeout
@@ -96,8 +105,10 @@ def _align(args: argparse.Namespace, experiment: Any, resolved: dict[str, Any]) 
         if hosts.leader:
             print(f"jaxalign: {args.config} in {args.workdir}", file=sys.stderr, flush=True)
         with open_run(args.workdir, resolved, hosts) as run:
-            recorder = open_recorder(run.path, experiment.tensorboard, hosts)
+            recorder = open_recorder(run.path, experiment.trackers, resolved, hosts)
+            profiler = Profiler(traced, run.path / "profile") if traced and hosts.leader else UNPROFILED
             try:
-                align(Session(experiment, run, recorder, stop_requested))
+                align(Session(experiment, run, recorder, stop_requested, profiler))
             finally:
+                profiler.close()
                 recorder.close()

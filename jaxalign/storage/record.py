@@ -2,20 +2,29 @@
 
 A line of metrics.jsonl is `{"iteration": 1, "phase": "fit", "step": 12, "loss": 0.5, …}`: only values that the
 config determines. Times, rates and memory go to perf.jsonl, which each run simply continues.
+
+These files are the truth. Trackers are shown each place of either once: a launch that comes again to what an earlier
+one recorded, be it with other rounding, shows nothing. What a tracker had not sent yet when its launch was killed, it
+lacks.
 """
 
 import collections
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from etils import epath
 
-from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.errors import CheckpointError, JaxalignError
 from jaxalign.hosts.group import Hosts
 from jaxalign.storage import durable
+from jaxalign.types import Line, Tracker, Tracking
 
 _Key = tuple[int | str, str, int]
 
@@ -24,15 +33,16 @@ class Recorder:
     """Writes a run's metrics. One at a time for each run directory.
 
     A line is known by (iteration, phase, step), each logged once. A run that resumes may log again what is there:
-    an equal line stays as it is; a line that differs takes with it everything after it.
+    an equal line stays as it is; a line that differs takes with it everything after it. `tracking` are open trackers by
+    name: one that raises is told of on stderr and not asked again in this launch.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str], tensorboard: bool = False):
+    def __init__(self, run_dir: str | os.PathLike[str], tracking: Mapping[str, Tracking] = MappingProxyType({})):
         root = durable.absolute(run_dir)
         self._metrics = _Lines(root / "metrics.jsonl")
         self._perf = _Lines(root / "perf.jsonl")
         self._logged: set[_Key] = set()
-        self._board = _open_board(root / "tensorboard") if tensorboard else None
+        self._tracking = dict(tracking)
 
     def log(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line of deterministic values. ValueError when this run has logged this place before."""
@@ -47,13 +57,13 @@ class Recorder:
         if index is not None:
             self._metrics.cut(index)
         self._metrics.append(key, line)
-        self._draw(phase, metrics, self._metrics)
+        self._show(self._metrics, key, metrics)
 
     def perf(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line of times (s), rates and memory; these differ from run to run."""
         key = (iteration, phase, step)
         self._perf.append(key, _line(key, metrics))
-        self._draw(phase, metrics, self._perf)
+        self._show(self._perf, key, metrics)
 
     def rewind(self, iteration: int | str, phase: str, step: int) -> None:
         """Drops the lines of this phase from `step` on, and all after them: the run continues with that step."""
@@ -64,16 +74,29 @@ class Recorder:
                 return
 
     def close(self) -> None:
-        """Closes the TensorBoard writer; the JSON files are complete at every moment."""
-        if self._board is not None:
-            self._board.close()
+        """Closes the trackers; the JSON files are complete at every moment."""
+        for name, tracking in list(self._tracking.items()):
+            self._ask(name, tracking.close)
+        self._tracking.clear()
 
-    def _draw(self, phase: str, metrics: Mapping[str, float], lines: "_Lines") -> None:
-        """TensorBoard wants one axis over all iterations: the number of lines this phase has had."""
-        if self._board is not None:
-            at = lines.counts[phase]
-            for name, value in metrics.items():
-                self._board.add_scalar(f"{phase}/{name}", float(value), at)
+    def _show(self, lines: "_Lines", key: _Key, metrics: Mapping[str, float]) -> None:
+        """Shows the line just appended to all trackers, if no launch has come to its place before."""
+        if key in lines.shown:
+            return
+        lines.shown.add(key)
+        order = self._metrics.places + self._perf.places - 1
+        values = {name: float(value) for name, value in metrics.items()}
+        line = Line(*key, metrics=values, nth=lines.counts[key[1]], order=order)
+        for name, tracking in list(self._tracking.items()):
+            self._ask(name, partial(tracking.log, line))
+
+    def _ask(self, name: str, what: Callable[[], None]) -> None:
+        """Whatever may go wrong with a tracker (a network, a quota, a bug), the run goes on."""
+        try:
+            what()
+        except Exception as error:
+            del self._tracking[name]
+            _switched_off(name, error)
 
 
 class Silent:
@@ -89,9 +112,41 @@ class Silent:
         """Nothing is open."""
 
 
-def open_recorder(run_dir: str | os.PathLike[str], tensorboard: bool, hosts: Hosts) -> Recorder | Silent:
-    """What this process of a run records with: process 0 for all of them."""
-    return Recorder(run_dir, tensorboard) if hosts.leader else Silent()
+def open_recorder(
+    run_dir: str | os.PathLike[str], trackers: Iterable[Tracker], config: Mapping[str, Any], hosts: Hosts
+) -> Recorder | Silent:
+    """What this process of a run records with: process 0 for all of them.
+
+    Raises the JaxalignError of a tracker that cannot be opened as it is configured; one that fails in another way (a
+    service that does not answer) is told of on stderr and left out.
+    """
+    if not hosts.leader:
+        return Silent()
+    tracking: dict[str, Tracking] = {}
+    try:
+        for index, tracker in enumerate(trackers):
+            name = f"trackers.{index} ({type(tracker).__name__})"
+            try:
+                tracking[name] = tracker.open(durable.absolute(run_dir), config)
+            except JaxalignError:
+                raise
+            except Exception as error:
+                _switched_off(name, error)
+        return Recorder(run_dir, tracking)
+    except BaseException:
+        for opened in tracking.values():
+            with contextlib.suppress(Exception):
+                opened.close()
+        raise
+
+
+def _switched_off(name: str, error: Exception) -> None:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    print(
+        f"{name}: {type(error).__name__}: {first}; switched off for this launch, metrics.jsonl has everything",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -118,7 +173,13 @@ class _Lines:
             except (ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(f"{path}: line {number} is damaged ({error})") from error
         self._index = {key: index for index, key in enumerate(self.keys)}
-        self.counts = collections.Counter(phase for _, phase, _ in self.keys)
+        self.counts = collections.Counter(phase for _, phase, _ in self._index)  # places a phase has had
+        self.shown = set(self.keys)  # by this launch or an earlier one
+
+    @property
+    def places(self) -> int:
+        """How many different places are recorded."""
+        return len(self._index)
 
     def find(self, key: _Key) -> int | None:
         return self._index.get(key)
@@ -126,18 +187,18 @@ class _Lines:
     def cut(self, index: int) -> None:
         """Drops the lines from `index` on."""
         for key in self.keys[index:]:
-            self._index.pop(key, None)
-            self.counts[key[1]] -= 1
+            if self._index.pop(key, None) is not None:
+                self.counts[key[1]] -= 1
         del self.lines[index:], self.keys[index:]
         self._rewrite()
 
     def append(self, key: _Key, line: str) -> None:
         if self._dirty:
             self._rewrite()
+        self.counts[key[1]] += key not in self._index
         self._index[key] = len(self.lines)
         self.lines.append(line)
         self.keys.append(key)
-        self.counts[key[1]] += 1
         if not durable.is_local(self._path):  # buckets have no appending
             self._rewrite()
             return
@@ -161,11 +222,3 @@ def _line(key: _Key, metrics: Mapping[str, float]) -> str:
 
 def _number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)  # JSON has no NaN or infinity
-
-
-def _open_board(path: epath.Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ConfigError("tensorboard: needs tensorboardX; pip install 'jaxalign[tensorboard]'") from error
-    return SummaryWriter(str(path))

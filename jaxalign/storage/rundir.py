@@ -11,6 +11,7 @@ initial/<phase>/               artifacts made before the first iteration
 0000/fit/                      Orbax: training checkpoints inside the fit; removed once the policy is committed
 0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
 metrics.jsonl perf.jsonl summary.json
+profile/ tensorboard/ wandb/   xprof traces, and what trackers write, where they are asked for
 """
 
 import dataclasses
@@ -36,8 +37,8 @@ Iteration = int | Literal["initial"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = ("policy", "fit")
-_PLACEMENT = ("placement",)
-"""What of a config says where arrays lie, not what is computed: each launch may have its own."""
+_PLACEMENT = ("placement", "trackers")
+"""What of a config says where arrays lie and who watches, not what is computed: each launch may have its own."""
 _SECONDS_TO_SEE = 60.0
 """How long a network file system may take to show one host what another has written and synced."""
 

@@ -4,6 +4,7 @@ The step treats policy and references alike: parameters are arguments, never cap
 as columns of the batch, those that are live as parameters in `references`; the loss cannot tell.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -131,13 +132,14 @@ def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation,
             return jax.grad(of_trained, has_aux=True)(state.params, batch)
 
         grads, metrics = _summed(of_batch, batches)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         metrics = {
             **metrics,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
-        params = optax.apply_updates(state.params, updates)
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
@@ -155,7 +157,7 @@ def _summed(make: Callable[[Batch], Any], batches: Batch) -> Any:
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
     """Raises NotFinite with what was seen; the caller has not committed the step."""
     for name in ("loss", "grad_norm"):
-        if not jnp.isfinite(metrics[name]):
+        if not math.isfinite(metrics[name]):
             raise NotFinite(
                 f"fit: {name} is {metrics[name]} at step {step}. The last checkpoint is intact; lower the learning "
                 "rate, or clip harder, in a fork of the config and start it in another directory"

@@ -1,0 +1,73 @@
+"""What steps come to, read one step late: the host looks at a step while the devices compute the next one.
+
+Reading a metric waits for its step. Were it read before the next step is dispatched, the devices would stand idle for
+as long as the host needs to log, to ask whether to stop, and to dispatch.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array
+
+from jaxalign.training.step import check_finite
+from jaxalign.types import Metrics
+
+
+@dataclass(frozen=True)
+class Work:
+    """What went into a step: tokens and cells of its rows (padding included), and how the host came to its batch.
+
+    `asked` is when the host began to wait for the batch, on the clock of `Outcomes`; `waited` how long it did, seconds.
+    """
+
+    tokens: int
+    cells: int
+    asked: float
+    waited: float
+
+
+class Outcomes:
+    """Steps in order, each told of once: `tell(step, metrics, perf)`, in floats, after its metrics were found finite.
+
+    perf/step_seconds            from the end of the step before, or from asking for the batch if that was later (the
+                                 first step, and the one behind a checkpoint), until its own metrics were read
+    perf/host_seconds            of waiting for the batch; hidden where the step before was still being computed
+    perf/tokens_per_s_per_chip   tokens, padding left out, in perf/step_seconds
+    perf/padding_fraction        of the cells of the rows
+    """
+
+    def __init__(self, tell: Callable[[int, Metrics, Metrics], None], clock: Callable[[], float] = time.perf_counter):
+        self._tell, self.clock = tell, clock
+        self._ended = float("-inf")
+        self._open: tuple[int, Mapping[str, Array], Work] | None = None
+
+    def follow(self, step: int, metrics: Mapping[str, Array], work: Work) -> None:
+        """`step` has been dispatched: reads the one before it. Raises NotFinite for that one."""
+        self.settle()
+        self._open = (step, metrics, work)
+
+    def settle(self) -> None:
+        """Waits for the step that has not been read yet, if there is one. Raises NotFinite.
+
+        Whatever keeps a state must come after it: until then nobody knows whether the state is finite.
+        """
+        if self._open is None:
+            return
+        (step, metrics, work), self._open = self._open, None
+        with jax.profiler.TraceAnnotation("read metrics"):
+            seen = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        check_finite(step, seen)
+        began, self._ended = max(self._ended, work.asked), self.clock()
+        seconds = self._ended - began
+        self._tell(
+            step,
+            seen,
+            {
+                "perf/step_seconds": seconds,
+                "perf/host_seconds": work.waited,
+                "perf/tokens_per_s_per_chip": work.tokens / seconds / jax.device_count(),
+                "perf/padding_fraction": 1 - work.tokens / work.cells,
+            },
+        )
