@@ -10,7 +10,8 @@ import jaxalign
 ROOT = Path(jaxalign.__file__).parent
 
 FLOORS = (
-    {"errors", "types", "progress"},
+    {"errors", "progress"},
+    {"types"},
     {"config", "hosts", "mesh"},
     {"storage", "data", "ops"},
     {"formats", "judging"},

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import jaxalign.losses
+from jaxalign.errors import DataError
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
 from jaxalign.losses.sppo import SPPO
-from jaxalign.types import GroupLogps
+from jaxalign.types import GroupLogps, Labels
 
 EXAMPLES = {DPO: DPO(beta=0.1), INPO: INPO(eta=0.1, tau=0.03), IPO: IPO(tau=0.1), SPPO: SPPO(eta=10.0)}
 
@@ -44,8 +45,9 @@ def logps(groups: int = 5, tokens: int = 7, prefer: float = 1.0, seed: int = 0, 
         mask=jnp.asarray(mask),
         last=jnp.asarray(values.sum(-1) + rng.normal(0, 0.5, (groups, 2)).astype(np.float32)),
         anchor=jnp.asarray(values.sum(-1) + rng.normal(0, 0.5, (groups, 2)).astype(np.float32)),
-        prefer=jnp.full(groups, prefer, jnp.float32),
-        win=jnp.asarray(np.tile(np.float32([0.8, 0.3]), (groups, 1))),
+        labels=Labels.of_one(
+            jnp.full(groups, prefer, jnp.float32), jnp.asarray(np.tile(np.float32([0.8, 0.3]), (groups, 1)))
+        ),
     )
 
 
@@ -104,7 +106,8 @@ def test_masked_tokens_do_not_count(loss):
 @pytest.mark.parametrize("pair_loss", [EXAMPLES[DPO], EXAMPLES[INPO], EXAMPLES[IPO]], ids=["DPO", "INPO", "IPO"])
 def test_a_certain_loss_for_the_other_order_is_the_swapped_pair(pair_loss):
     x = logps(prefer=0.0)
-    swapped = jax.tree.map(lambda leaf: leaf[:, ::-1] if leaf.ndim > 1 else 1 - leaf, x)
+    tokens, mask, last, anchor, win = (leaf[:, ::-1] for leaf in (x.tokens, x.mask, x.last, x.anchor, x.win))
+    swapped = GroupLogps(tokens, mask, last, anchor, Labels.of_one(1 - x.prefer, win))
     np.testing.assert_allclose(pair_loss(x), pair_loss(swapped), rtol=1e-6)
 
 
@@ -129,8 +132,7 @@ def one_pair(
         mask=jnp.ones((1, 2, 1), bool),
         last=jnp.array([last], jnp.float32),
         anchor=jnp.array([anchor], jnp.float32),
-        prefer=jnp.array([prefer], jnp.float32),
-        win=jnp.array([win], jnp.float32),
+        labels=Labels.of_one(jnp.array([prefer], jnp.float32), jnp.array([win], jnp.float32)),
     )
 
 
@@ -143,9 +145,16 @@ def test_values_by_hand():
     # DPO: −log σ(0.1 · 6) = log(1 + e^−0.6)
     np.testing.assert_allclose(DPO(beta=0.1)(x), [np.log1p(np.exp(-0.6))], rtol=1e-6)
     # SPPO: (2 − 10·0.25)² + (−4 + 10·0.25)² = 0.25 + 2.25
-    np.testing.assert_allclose(
-        SPPO(eta=10.0)(dataclasses.replace(x, win=jnp.array([[0.75, 0.25]], jnp.float32))), [2.5], rtol=1e-6
-    )
+    x = one_pair(-1.0, -4.0, last=(-3.0, 0.0), anchor=(-3.0, 0.0), win=(0.75, 0.25))
+    np.testing.assert_allclose(SPPO(eta=10.0)(x), [2.5], rtol=1e-6)
+
+
+def test_a_loss_that_reads_what_nobody_said_is_told_so():
+    x = logps()
+    with pytest.raises(DataError, match="the loss reads win rates and there are none"):
+        SPPO()(dataclasses.replace(x, labels=dataclasses.replace(x.labels, win=None)))
+    with pytest.raises(DataError, match="the loss reads scores and there are none"):
+        _ = x.score
 
 
 def test_dpo_starts_at_ln_2():

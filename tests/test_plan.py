@@ -29,6 +29,7 @@ from jaxalign.plan.target import Sizes, model_of, sizes_of
 from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
+from jaxalign.training.rows import RowShape
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PAPER_SCALE = sorted(CONFIGS.glob("*_v[0-9]*_*.py"))
@@ -99,7 +100,7 @@ def test_rows_are_as_long_as_the_experiment_allows():
     assert sizes_of(experiment, model) == Sizes(room, 24)
     limited = dataclasses.replace(experiment, rollout=dataclasses.replace(experiment.rollout, max_prompt_tokens=40))
     found = sizes_of(limited, model)
-    assert (found.row, found.scored) == (96, 64)  # 40 + 2 · 24 and 2 · 24, in multiples of 32
+    assert found.rows == RowShape(row=96, scored=64, response=32)  # 40 + 2 · 24, 2 · 24 and 24, in multiples of 32
 
 
 def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them():

@@ -227,17 +227,17 @@ def test_metrics_have_the_names_that_users_of_trl_know_and_add_up(whole, step, p
 def test_metrics_by_hand(model, whole, params, columns):
     """From the scorer's sums: weighted means of log-probs, rewards against the anchor, and the loss itself."""
     sums, share = Scorer(model, ONE, 8).groups(params, DATA, PAIRS), PAIRS.weight / PAIRS.weight.sum()
-    reward = sums - columns["anchor"]
+    reward, prefer = sums - columns["anchor"], PAIRS.labels.prefer
     margins = reward[:, 0] - reward[:, 1]
     h = (sums - 0.4 * columns["anchor"] - 0.6 * columns["last"]) @ np.float32([1, -1])  # INPO with tau / eta = 0.4
     expected = {
-        "loss": share @ (PAIRS.prefer * (h - 1) ** 2 + (1 - PAIRS.prefer) * (h + 1) ** 2),
+        "loss": share @ (prefer * (h - 1) ** 2 + (1 - prefer) * (h + 1) ** 2),
         "logps/chosen": share @ sums[:, 0],
         "logps/rejected": share @ sums[:, 1],
         "rewards/chosen": share @ reward[:, 0],
         "rewards/rejected": share @ reward[:, 1],
         "rewards/margins": share @ margins,
-        "rewards/accuracies": share @ np.where(margins > 0, PAIRS.prefer, 1 - PAIRS.prefer),
+        "rewards/accuracies": share @ np.where(margins > 0, prefer, 1 - prefer),
     }
     for name, value in expected.items():
         np.testing.assert_allclose(whole[1][name], value, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -4,17 +4,24 @@ Sharing the prompt between the responses of a group saves its recomputation (Wan
 Shapes are chosen once for a whole fit, so the step compiles once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxalign.types import Batch, Groups, Rollouts, Rows
+from jaxalign.types import Batch, Groups, Labels, Rollouts, Rows
+
+T = TypeVar("T")
 
 COLUMNS = 32
 """Rows, and the tables of what is scored, are made in multiples of so many tokens."""
+
+
+RESPONSES = 2
+"""Responses of a training group, for what is planned before there are groups: all pairings make pairs."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,16 @@ class RowShape:
     row: int
     scored: int
     response: int
+
+    @classmethod
+    def holding(cls, row: int, scored: int, response: int, multiple: int = COLUMNS) -> "RowShape":
+        """The smallest shape that holds so many tokens of each, few shapes being ever compiled."""
+        return cls(*(rounded(size, multiple) for size in (row, scored, response)))
+
+    @classmethod
+    def longest(cls, prompt: int, response: int) -> "RowShape":
+        """The shape that holds any group of responses of up to `response` tokens to a prompt of up to `prompt`."""
+        return cls.holding(prompt + RESPONSES * response, RESPONSES * response, response)
 
 
 def rounded(size: int, multiple: int = COLUMNS) -> int:
@@ -35,8 +52,8 @@ def row_shape(rollouts: Rollouts, groups: Groups, multiple: int = COLUMNS) -> Ro
     """The smallest shape that holds every group, rounded up to `multiple` so that few shapes are ever compiled."""
     lengths = rollouts.lengths[groups.prompt[:, None], groups.responses]
     rows = rollouts.prompt_lengths[groups.prompt] + lengths.sum(-1)
-    longest = (rows.max(initial=1), lengths.sum(-1).max(initial=1), lengths.max(initial=1))
-    return RowShape(*(rounded(int(size), multiple) for size in longest))
+    row, scored, response = (int(each.max(initial=1)) for each in (rows, lengths.sum(-1), lengths))
+    return RowShape.holding(row, scored, response, multiple)
 
 
 def pack(
@@ -50,20 +67,20 @@ def pack(
 
     `references` are log-prob sums by role for all groups; the batch carries those of its own.
     """
-    count, responses = len(chosen), groups.responses.shape[1]
-    mask = np.zeros((count, responses, shape.response), bool)
-    rows = _empty_rows(count, shape)
+    rows, mask = _empty(len(chosen), groups.responses.shape[1], shape)
     for row, group in enumerate(chosen):
         if group >= 0:
             _fill(rows, mask, row, rollouts, int(groups.prompt[group]), groups.responses[group])
-    return Batch(
-        rows=rows,
-        mask=mask,
-        prefer=_pick(groups.prefer, chosen),
-        weight=_pick(groups.weight, chosen),
-        win=_pick(groups.win, chosen),
-        references={role: _pick(sums, chosen) for role, sums in references.items()},
-    )
+    columns = _picked((groups.weight, groups.labels, dict(references)), chosen)
+    return Batch(rows, mask, *columns)
+
+
+def abstract_batch(shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1) -> Batch:
+    """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`."""
+    labels = Labels.unsaid(1, RESPONSES, objectives)
+    references = {role: np.zeros((1, RESPONSES), np.float32) for role in stored}
+    one = Batch(*_empty(1, RESPONSES, shape), np.zeros(1, np.float32), labels, references)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((groups, *leaf.shape[1:]), leaf.dtype), one)
 
 
 def stack_microbatches(batches: list[Batch]) -> Batch:
@@ -71,12 +88,14 @@ def stack_microbatches(batches: list[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
-def _empty_rows(count: int, shape: RowShape) -> Rows:
+def _empty(count: int, responses: int, shape: RowShape) -> tuple[Rows, Bool[np.ndarray, "b r t"]]:
+    """Rows of padding, and the mask of responses that have no token."""
+
     def full(width: int, value: int) -> np.ndarray:
         return np.full((count, width), value, np.int32)
 
     row, scored = shape.row, shape.scored
-    return Rows(
+    rows = Rows(
         tokens=full(row, 0),
         group=full(row, -1),
         branch=full(row, 0),
@@ -85,6 +104,7 @@ def _empty_rows(count: int, shape: RowShape) -> Rows:
         target=full(scored, 0),
         slot=full(scored, -1),
     )
+    return rows, np.zeros((count, responses, shape.response), bool)
 
 
 def _fill(
@@ -116,7 +136,12 @@ def _write(rows: Rows, row: int, start: int, tokens: np.ndarray, branch: int, po
     rows.position[row, where] = position + np.arange(len(tokens))
 
 
-def _pick(values: np.ndarray, chosen: Int[np.ndarray, " b"]) -> np.ndarray:
-    """Rows of `values`, zeros where chosen is -1."""
-    real = (chosen >= 0).reshape(-1, *(1,) * (values.ndim - 1))
-    return np.where(real, values[np.maximum(chosen, 0)], 0).astype(np.float32)
+def _picked(tree: T, chosen: Int[np.ndarray, " b"]) -> T:
+    """Rows of all arrays of `tree`, zeros where chosen is -1."""
+
+    def pick(values: np.ndarray) -> np.ndarray:
+        found = values[np.maximum(chosen, 0)]
+        found[chosen < 0] = 0
+        return found
+
+    return jax.tree.map(pick, tree)

@@ -94,8 +94,7 @@ def group_logps(
         mask=batch.mask,
         last=reference("last"),
         anchor=reference("anchor"),
-        prefer=batch.prefer,
-        win=batch.win,
+        labels=batch.labels,
     )
 
 

@@ -22,7 +22,7 @@ from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.tuning import tuning
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
-from jaxalign.training.rows import rounded
+from jaxalign.training.rows import RowShape, rounded
 
 GIB = 2**30
 
@@ -146,7 +146,8 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
     experiment = opened.experiment
     answer = experiment.rollout.max_tokens if isinstance(experiment.rollout, Sample) else 1
     rows = math.ceil(groups_a_microbatch(experiment) / row_shards(opened.mesh))
-    return rows, rounded(longest(opened) + 2 * answer), rows * rounded(2 * answer)
+    shape = RowShape.longest(longest(opened), answer)
+    return rows, shape.row, rows * shape.scored
 
 
 def longest(opened: Opened) -> int:
