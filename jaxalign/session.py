@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from jaxalign.contracts.oracle import CheckedOracle
+from jaxalign.contracts.traced import check_loss
 from jaxalign.data.order import PromptStream
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment
@@ -65,6 +67,7 @@ class Session:
         self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
+        check_loss(experiment.loss)
         datasets = _datasets(run)
         self._stream = PromptStream(experiment.prompts.open(datasets), experiment.seed)
         heldout = experiment.evaluation.prompts.open(datasets)
@@ -98,7 +101,7 @@ class Session:
 
     def oracle(self, iteration: Iteration, phase: str) -> Oracle:
         """The experiment's oracle for a phase's `make`: several processes share the judging."""
-        oracle = self.experiment.oracle
+        oracle = CheckedOracle(self.experiment.oracle)
         return oracle if self.hosts.count == 1 else SharedOracle(oracle, self.run.parts(iteration, phase))
 
     def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:

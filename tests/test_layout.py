@@ -12,7 +12,7 @@ ROOT = Path(jaxalign.__file__).parent
 FLOORS = (
     {"errors", "progress"},
     {"types"},
-    {"config", "hosts", "mesh"},
+    {"config", "contracts", "hosts", "mesh"},
     {"storage", "data", "ops"},
     {"formats", "judging"},
     {"text"},

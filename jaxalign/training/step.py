@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxalign.contracts.traced import losses
 from jaxalign.errors import JaxalignError
 from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.models.model import Model
@@ -110,7 +111,7 @@ def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation,
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         logps = group_logps(model, loss, params, references, batch)
         share = batch.weight / total
-        value = jnp.where(batch.weight > 0, loss(logps) * share, 0.0).sum()
+        value = jnp.where(batch.weight > 0, losses(loss, logps) * share, 0.0).sum()
         return value, {"loss": value, **_watch(logps, share)}
 
     def step(
