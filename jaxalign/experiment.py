@@ -10,9 +10,8 @@ from jaxalign.models.model import Source
 from jaxalign.references.cached import Cached
 from jaxalign.rollouts.sample import Enumerate, Sample
 from jaxalign.rollouts.samplers import Greedy
-from jaxalign.training.optim import AdamW, GradientDescent
 from jaxalign.training.step import Fit
-from jaxalign.types import Loss, Oracle, Pairing, Reference
+from jaxalign.types import Loss, Optimizer, Oracle, Pairing, Reference
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Experiment:
     """which answers are compared in training"""
     loss: Loss
     """the objective of one iteration's fit"""
-    optimizer: AdamW | GradientDescent
+    optimizer: Optimizer
     """how the objective is descended; restarts every iteration"""
     iterations: int
     """outer iterations"""

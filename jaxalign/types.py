@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, dat
 
 import jax
 import numpy as np
+import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from jaxalign.errors import DataError
@@ -281,6 +282,24 @@ class Reference(Protocol):
 
     def live(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Which of the roles in `needs` have their parameters passed to the step."""
+        ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Learning rate over one iteration's fit."""
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """Step (from 0) → learning rate, for a fit of `steps` steps."""
+        ...
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """How one iteration's objective is descended."""
+
+    def build(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """What makes updates of gradients in a fit of `steps` steps, and its learning rate for the log."""
         ...
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from made_rollouts import preferences, random_prefer, rollouts
 
@@ -17,7 +18,7 @@ from jaxalign.config.resolved import dump
 from jaxalign.contracts.evals import merged
 from jaxalign.contracts.oracle import CheckedOracle
 from jaxalign.contracts.pairing import CheckedPairing
-from jaxalign.contracts.traced import check_loss, check_sampler
+from jaxalign.contracts.traced import built, check_loss, check_sampler
 from jaxalign.errors import BrokenContract
 from jaxalign.losses.dpo import DPO
 from jaxalign.pairs import AllPairs
@@ -216,7 +217,25 @@ def test_a_sampler_of_another_shape_is_refused_before_it_is_compiled(change, got
     assert str(refused.value) == f"sampler Sampler: must return a token a row, int32 [2], got {got}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    built: Any
+
+    def build(self, steps):
+        return self.built
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [(optax.sgd(0.1), "a GradientTransformation"), (None, "a NoneType"), ((0.1, optax.sgd(0.1)), "a tuple")],
+)
+def test_an_optimizer_without_its_schedule_is_refused(returned, got):
+    with pytest.raises(BrokenContract, match=rf"optimizer Optimizer: .*schedule\), got {got}"):
+        built(Optimizer(returned), 10)
+
+
 def test_what_keeps_the_contract_is_not_refused():
+    assert built(Optimizer((optax.sgd(0.1), optax.constant_schedule(0.1))), 10)
     check_loss(DPO())
     check_sampler(Temperature(), 5)
 

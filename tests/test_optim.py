@@ -1,12 +1,20 @@
 """Optimiser chains and schedules."""
 
+import dataclasses
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from jaxalign.config.load import load, validate
+from jaxalign.errors import ConfigError
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupCosine, WarmupLinear
+from jaxalign.types import Optimizer, Schedule
+
+TINY = Path(__file__).parents[1] / "configs" / "tiny_lm.py"
 
 
 @pytest.mark.parametrize("make", [WarmupLinear, WarmupCosine])
@@ -75,3 +83,44 @@ def test_gradient_descent_is_the_gradient_times_the_rate():
 )
 def test_impossible_settings_are_named(bad, word):
     assert any(word in problem for problem in bad.problems())
+
+
+@dataclasses.dataclass(frozen=True)
+class Halved:
+    """A schedule of one's own: half the rate after every step."""
+
+    start: float = 1.0
+
+    def schedule(self, steps):
+        return lambda step: self.start * 0.5**step
+
+
+@dataclasses.dataclass(frozen=True)
+class Signs:
+    """An optimizer of one's own, with a schedule of one's own: sign descent."""
+
+    learning_rate: Schedule = Halved()
+
+    def build(self, steps):
+        schedule = self.learning_rate.schedule(steps)
+        return optax.chain(optax.scale_by_sign(), optax.scale_by_learning_rate(schedule)), schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Fields of both contracts, as an experiment and an optimizer have them."""
+
+    optimizer: Optimizer = Signs()
+    schedule: Schedule = Halved()
+
+
+def test_optimizers_and_schedules_of_ones_own_are_components_like_any():
+    validate(dataclasses.replace(load(TINY), optimizer=AdamW(Halved(0.1))))
+    for own in (Settings(), Settings(AdamW(Halved()), WarmupLinear(1.0)), Settings(GradientDescent(0.1))):
+        validate(own)
+    for wrong, sentence in (
+        (Settings(optimizer=Halved()), r"optimizer: expected an Optimizer, got Halved\(…\), which lacks build"),
+        (Settings(schedule=Signs()), r"schedule: expected a Schedule, got Signs\(…\), which lacks schedule"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            validate(wrong)

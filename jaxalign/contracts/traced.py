@@ -1,14 +1,16 @@
-"""Shapes and dtypes of what losses and samplers return, looked at while they are traced: compiled programs do not."""
+"""What losses, samplers and optimizers return, looked at while programs are traced: compiled ones do not look again."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
 from jaxalign.errors import BrokenContract
-from jaxalign.types import GroupLogps, Labels, Loss, Sampler
+from jaxalign.types import GroupLogps, Labels, Loss, Optimizer, Sampler
 
 
 def losses(loss: Loss, logps: GroupLogps) -> Float[Array, " b"]:
@@ -30,6 +32,18 @@ def drawn(sampler: Sampler, logits: Float[Array, "b v"], keys: Key[Array, " b"])
             f"sampler {type(sampler).__name__}: must return a token a row, int32 [{rows}], got {described(found)}"
         )
     return found.astype(jnp.int32)
+
+
+def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """`optimizer` for a fit of `steps` steps. Raises BrokenContract unless it is a transformation and its schedule."""
+    found: Any = optimizer.build(steps)
+    # A transformation is a tuple of two functions itself: alone, it would unpack without a word.
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], optax.GradientTransformation)):
+        raise BrokenContract(
+            f"optimizer {type(optimizer).__name__}: build must return (GradientTransformation, schedule), got "
+            f"{described(found)}"
+        )
+    return found
 
 
 def check_loss(loss: Loss) -> None:
