@@ -7,11 +7,12 @@ from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.machine import Placement
 from jaxalign.models.model import Source
+from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.cached import Cached
 from jaxalign.rollouts.sample import Enumerate, Sample
 from jaxalign.rollouts.samplers import Greedy
 from jaxalign.training.step import Fit
-from jaxalign.types import Loss, Optimizer, Oracle, Pairing, Reference
+from jaxalign.types import Combiner, Loss, Optimizer, Oracle, Pairing, Reference
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Experiment:
     """iterations between anchor swaps; None keeps the base policy as the anchor"""
     evaluation: Evaluation
     """what is measured along the way"""
+    combiner: Combiner = Mixed()
+    """whether the oracle's annotators are one objective or each one of its own, and how these become one direction"""
     fit: Fit = Fit()
     """how the groups become optimizer steps"""
     reference: Reference = Cached()

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
+from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.data.order import GroupOrder
 from jaxalign.errors import DataError, Interrupted
 from jaxalign.mesh.rows import on_mesh, rows_here
@@ -51,6 +52,7 @@ def fit(
                 batch = make_batch(rollouts, groups, references, order[index], shape, accumulate, here)
                 state, metrics = training.step(state, base, others, on_mesh(batch, row_sharding(mesh, leading=1)))
                 seen = {name: float(value) for name, value in metrics.items()}
+                check_coefficients(session.experiment.combiner, index, seen)
                 check_finite(index, seen)
                 session.recorder.log(iteration, "fit", index, seen)
                 tokens = row_tokens(rollouts, groups, order[index])

@@ -61,7 +61,7 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         lambda leaf, place: on(leaf, place.with_memory_kind(placement.reference_memory)), shape, shardings
     )
     place = partial(_state, state, replicated(mesh), shardings)
-    step = make_step(model, experiment.loss, optimizer, schedule)
+    step = make_step(model, experiment.loss, optimizer, schedule, experiment.combiner)
     if placement.optimizer_memory != "device" or (live and placement.reference_memory != "device"):
         step = _fetching(step, place(moments), dict.fromkeys(live, shardings), place(kept))
     return Training(

@@ -67,7 +67,7 @@ class Session:
         self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
-        check_loss(experiment.loss)
+        check_loss(experiment.loss, experiment.combiner)
         datasets = _datasets(run)
         self._stream = PromptStream(experiment.prompts.open(datasets), experiment.seed)
         heldout = experiment.evaluation.prompts.open(datasets)
@@ -101,7 +101,7 @@ class Session:
 
     def oracle(self, iteration: Iteration, phase: str) -> Oracle:
         """The experiment's oracle for a phase's `make`: several processes share the judging."""
-        oracle = CheckedOracle(self.experiment.oracle)
+        oracle = CheckedOracle(self.experiment.oracle, self.experiment.combiner.objectives)
         return oracle if self.hosts.count == 1 else SharedOracle(oracle, self.run.parts(iteration, phase))
 
     def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:

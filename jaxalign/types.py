@@ -156,6 +156,11 @@ class Labels:
         votes = prefer[:, None]
         return cls(prefer=prefer, win=win, score=score, votes=votes, decided=(votes != 0.5).astype(prefer.dtype))
 
+    def of_annotator(self, index: int) -> "Labels":
+        """What annotator `index` says alone. Win rates and scores are not among it: they are of all together."""
+        votes, decided = (table[:, index : index + 1] for table in (self.votes, self.decided))
+        return Labels(prefer=votes[:, 0], win=None, score=None, votes=votes, decided=decided)
+
     @classmethod
     def unsaid(cls, groups: int, responses: int, objectives: int = 1) -> "Labels":
         """Of groups that nobody has compared, every field filled in: all even, nothing decided."""
@@ -283,6 +288,20 @@ class Reference(Protocol):
     def live(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Which of the roles in `needs` have their parameters passed to the step."""
         ...
+
+
+@runtime_checkable
+class Combiner(Protocol):
+    """Gram matrix H_ij = ⟨g_i, g_j⟩ of the objectives' gradients → a; the step follows Σ a_i g_i. Traced, in fp32.
+
+    `objectives` is how many there are: the oracle's annotators, in their order. None: what the oracle says of all
+    together is the only one, and its gradient is followed as it is.
+    """
+
+    @property
+    def objectives(self) -> int | None: ...
+
+    def __call__(self, gram: Float[Array, "o o"]) -> Float[Array, " o"]: ...
 
 
 @runtime_checkable

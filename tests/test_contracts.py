@@ -15,12 +15,16 @@ from made_rollouts import preferences, random_prefer, rollouts
 from jaxalign.align import align
 from jaxalign.config.load import load, override
 from jaxalign.config.resolved import dump
+from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.contracts.evals import merged
 from jaxalign.contracts.oracle import CheckedOracle
 from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.contracts.traced import built, check_loss, check_sampler
-from jaxalign.errors import BrokenContract
+from jaxalign.errors import BrokenContract, ConfigError, DataError
 from jaxalign.losses.dpo import DPO
+from jaxalign.losses.sppo import SPPO
+from jaxalign.objectives.mixed import Mixed
+from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.pairs import AllPairs
 from jaxalign.rollouts.samplers import Temperature
 from jaxalign.session import Session
@@ -190,7 +194,7 @@ class Loss:
 )
 def test_a_loss_of_another_shape_is_refused_before_it_is_compiled(change, got):
     with pytest.raises(BrokenContract) as refused:
-        check_loss(Loss(change))
+        check_loss(Loss(change), Mixed())
     assert str(refused.value) == f"loss Loss: must return one value a group, float32 [2], got {got}"
 
 
@@ -234,9 +238,52 @@ def test_an_optimizer_without_its_schedule_is_refused(returned, got):
         built(Optimizer(returned), 10)
 
 
+@dataclasses.dataclass(frozen=True)
+class Combiner:
+    change: Callable[[jax.Array], Any]
+    objectives: int = 2
+
+    def __call__(self, gram):
+        return self.change(jnp.diagonal(gram))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (jnp.sum, "must return one coefficient an objective, float32 [2], got float32 []"),
+        (lambda a: a[:1], "got float32 [1]"),
+        (lambda a: a.astype(jnp.int32), "got int32 [2]"),
+        (lambda a: [0.5, 0.5], "got a list"),
+    ],
+)
+def test_a_combiner_of_another_shape_is_refused_before_it_is_compiled(change, sentence):
+    with pytest.raises(BrokenContract) as refused:
+        check_loss(DPO(), Combiner(change))
+    assert str(refused.value).startswith("combiner Combiner: ")
+    assert sentence in str(refused.value)
+
+
+def test_objectives_are_counted_and_losses_read_what_one_annotator_says():
+    with pytest.raises(BrokenContract, match="objectives must be at least 1 or None, got 0"):
+        check_loss(DPO(), Combiner(jnp.abs, objectives=0))
+    with pytest.raises(DataError, match=r"the loss reads win rates and there are none: .* one annotator alone"):
+        check_loss(SPPO(), Combiner(jnp.abs))
+    with pytest.raises(ConfigError, match="has 2 objectives, and oracle Mine 1 annotators: one"):
+        CheckedOracle(Mine(judged()), objectives=2)(GIVEN, KEY)
+
+
+def test_coefficients_that_are_not_finite_are_the_combiners_doing_if_its_gradients_are():
+    seen = {"loss": 0.5, "grad_norm/objective_0": 1.0, "coefficients/objective_0": float("nan")}
+    with pytest.raises(BrokenContract, match="combiner Combiner: coefficients/objective_0 is nan at step 7"):
+        check_coefficients(Combiner(jnp.abs), 7, seen)
+    check_coefficients(Combiner(jnp.abs), 7, seen | {"grad_norm/objective_0": float("inf")})
+    check_coefficients(Mixed(), 7, {"loss": float("nan")})
+
+
 def test_what_keeps_the_contract_is_not_refused():
     assert built(Optimizer((optax.sgd(0.1), optax.constant_schedule(0.1))), 10)
-    check_loss(DPO())
+    check_loss(DPO(), Mixed())
+    check_loss(DPO(), WeightedSum((1.0, 2.0)))
     check_sampler(Temperature(), 5)
 
 

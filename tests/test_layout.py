@@ -17,6 +17,7 @@ FLOORS = (
     {"formats", "judging"},
     {"text"},
     {"models"},
+    {"objectives"},
     {"rollouts", "training", "games", "references", "losses", "pairs"},
     {"oracles"},
     {"evals"},
@@ -86,5 +87,5 @@ def test_the_top_is_the_algorithm() -> None:
 
 
 def test_the_registries_of_components_are_empty_folders() -> None:
-    for folder in ("losses", "references", "oracles", "evals", "models/families", "doctor/checks"):
+    for folder in ("losses", "references", "objectives", "oracles", "evals", "models/families", "doctor/checks"):
         assert (ROOT / folder / "__init__.py").read_text() == "", folder

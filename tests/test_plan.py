@@ -16,6 +16,7 @@ from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
 from jaxalign.models import releases
 from jaxalign.models.lora import LoRA
 from jaxalign.models.pretrained import Pretrained
+from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.pairs import AllPairs, RandomPair, SoftLabel
 from jaxalign.plan import collectives, cost
 from jaxalign.plan.alternatives import alternatives
@@ -134,6 +135,15 @@ def test_model_flops_are_those_of_every_product():
     body = shape.layers * (2 * (matrices + norms) + attention)
     expected = 3 * (tokens * body + scored * 2 * shape.vocab * shape.width)
     assert model_flops(train, model) == pytest.approx(expected, rel=1e-9)
+
+
+def test_objectives_kept_apart_have_a_backward_pass_each():
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)), reference=Cached())
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
+    together = programs(experiment, machine, Sizes(32, 24))[0]
+    apart = programs(dataclasses.replace(experiment, combiner=WeightedSum((0.5, 0.3, 0.2))), machine, Sizes(32, 24))[0]
+    assert apart.arguments[-1].labels.votes.shape[-1] == 3
+    assert model_flops(apart, machine.model) == pytest.approx(7 / 3 * model_flops(together, machine.model))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -7,20 +7,27 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.contracts.arrays import TOLERANCE, array_problems, described
-from jaxalign.errors import BrokenContract
+from jaxalign.errors import BrokenContract, ConfigError
 from jaxalign.types import Oracle, Preferences, Rollouts
 
 
 @dataclass(frozen=True)
 class CheckedOracle:
-    """`oracle`; raises BrokenContract for an answer that is no Preferences of the rollouts."""
+    """`oracle`; raises BrokenContract for an answer that is no Preferences of the rollouts, ConfigError for one whose
+    annotators are not as many as the combiner's `objectives` (None: it combines none)."""
 
     oracle: Oracle
+    objectives: int | None = None
 
     def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
-        found = self.oracle(rollouts, key)
+        found, name = self.oracle(rollouts, key), type(self.oracle).__name__
         for problem in problems(found, rollouts):
-            raise BrokenContract(f"oracle {type(self.oracle).__name__}: {problem}")
+            raise BrokenContract(f"oracle {name}: {problem}")
+        if self.objectives not in (None, len(found.annotators)):
+            raise ConfigError(
+                f"combiner: has {self.objectives} objectives, and oracle {name} {len(found.annotators)} annotators: "
+                + ", ".join(found.annotators)
+            )
         return found
 
 

@@ -1,4 +1,4 @@
-"""What losses, samplers and optimizers return, looked at while programs are traced: compiled ones do not look again."""
+"""What losses, samplers, combiners and optimizers return, looked at while a program is traced, never while it runs."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
 from jaxalign.errors import BrokenContract
-from jaxalign.types import GroupLogps, Labels, Loss, Optimizer, Sampler
+from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
 
 
 def losses(loss: Loss, logps: GroupLogps) -> Float[Array, " b"]:
@@ -34,6 +34,17 @@ def drawn(sampler: Sampler, logits: Float[Array, "b v"], keys: Key[Array, " b"])
     return found.astype(jnp.int32)
 
 
+def coefficients(combiner: Combiner, gram: Float[Array, "o o"]) -> Float[Array, " o"]:
+    """What `combiner` makes of the Gram matrix. Raises BrokenContract unless it is one number an objective."""
+    found, count = combiner(gram), gram.shape[0]
+    if not (isinstance(found, jax.Array) and found.shape == (count,) and jnp.issubdtype(found.dtype, jnp.floating)):
+        raise BrokenContract(
+            f"combiner {type(combiner).__name__}: must return one coefficient an objective, float32 [{count}], got "
+            f"{described(found)}"
+        )
+    return found.astype(jnp.float32)
+
+
 def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """`optimizer` for a fit of `steps` steps. Raises BrokenContract unless it is a transformation and its schedule."""
     found: Any = optimizer.build(steps)
@@ -46,11 +57,19 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
     return found
 
 
-def check_loss(loss: Loss) -> None:
-    """Raises what `losses` raises, from the shapes of two pairs: before there are any, and before any compute."""
+def check_loss(loss: Loss, combiner: Combiner) -> None:
+    """Raises what `losses` and `coefficients` raise, from the shapes of two pairs: before there are any.
+
+    Raises DataError for a loss that reads what no single annotator says where the combiner keeps them apart.
+    """
+    count = combiner.objectives
+    if count is not None and count < 1:
+        raise BrokenContract(f"combiner {type(combiner).__name__}: objectives must be at least 1 or None, got {count}")
+    labels = Labels.unsaid(2, 2) if count is None else Labels.unsaid(2, 2, count).of_annotator(0)
     last, anchor = (jnp.zeros((2, 2)) if role in loss.needs else None for role in ("last", "anchor"))
-    pairs = GroupLogps(jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3), bool), last, anchor, Labels.unsaid(2, 2))
+    pairs = GroupLogps(jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3), bool), last, anchor, labels)
     jax.eval_shape(partial(losses, loss), pairs)
+    jax.eval_shape(partial(coefficients, combiner), jnp.zeros((count or 1, count or 1)))
 
 
 def check_sampler(sampler: Sampler, vocab: int) -> None:

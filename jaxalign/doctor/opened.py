@@ -95,7 +95,9 @@ class Opened:
 
     @cached_property
     def preferences(self) -> Preferences:
-        return CheckedOracle(self.experiment.oracle)(self.rollouts, self.machine.key("preferences"))
+        return CheckedOracle(self.experiment.oracle, self.experiment.combiner.objectives)(
+            self.rollouts, self.machine.key("preferences")
+        )
 
     @cached_property
     def groups(self) -> Groups:

@@ -33,7 +33,7 @@ class Work:
     row: int
     """tokens that one attends to at most"""
     passes: tuple[str, ...]
-    """"train" for forward and backward, "forward" for a forward pass alone"""
+    """"train" for forward and backward, "forward" or "backward" for one of them alone"""
     microbatches: int = 1
     """parts that the rows go through one after the other"""
 
@@ -69,7 +69,8 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     fit, accumulate, params = experiment.fit, machine.placement.accumulate, machine.abstract
     made = training(experiment, machine, steps=1000)
     stored = experiment.reference.stored(experiment.loss.needs)
-    rows = abstract_batch(sizes.rows, groups_a_microbatch(experiment), stored)
+    objectives = experiment.combiner.objectives or 1
+    rows = abstract_batch(sizes.rows, groups_a_microbatch(experiment), stored, objectives)
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             (accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(machine.mesh, leading=1)
@@ -77,7 +78,8 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
         rows,
     )
     tokens, scored = fit.batch_size * sizes.rows.row, fit.batch_size * sizes.rows.scored
-    work = Work(tokens, tokens, scored, sizes.rows.row, ("train", *["forward"] * len(made.references)), accumulate)
+    passes = ("train", *["backward"] * (objectives - 1), *["forward"] * len(made.references))
+    work = Work(tokens, tokens, scored, sizes.rows.row, passes, accumulate)
     held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
     return Program("train", made.step, (made.abstract, frozen(params), dict(made.references), batches), work, held)
 

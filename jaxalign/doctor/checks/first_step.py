@@ -84,7 +84,7 @@ class FirstStep:
             yield "the gradient is exactly 0: nothing will be learnt; look at the labels and at the loss's parameters"
 
     def step(self, opened: Opened) -> Seen:
-        check_loss(opened.experiment.loss)
+        check_loss(opened.experiment.loss, opened.experiment.combiner)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
         batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
         count = min(MICROBATCH, len(opened.groups.prompt), opened.experiment.fit.batch_size)
