@@ -261,3 +261,15 @@ def pairing_metrics(rollouts: Rollouts, preferences: Preferences, groups: Groups
 def _mean(values: Float[np.ndarray, " g"] | Bool[np.ndarray, " g"]) -> float:
     """Mean in fp64, 0 for none."""
     return float(values.mean(dtype=np.float64)) if values.size else 0.0
+
+
+EXAMPLES = (
+    SoftLabel(),
+    BernoulliLabel(),
+    MajorityLabel(),
+    RankLabel(),
+    RandomPair(pairs_per_prompt=3),
+    AllPairs(),
+    BestSecond(),
+    BestWorst(),
+)

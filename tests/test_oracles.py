@@ -1,45 +1,21 @@
 """Oracles: the properties that each one obeys, discovered per file."""
 
 import dataclasses
-import importlib
-import inspect
-import pkgutil
 
 import jax
 import numpy as np
 import pytest
-from made_oracles import ANNOTATORS, ANSWER, ORACLES, OTHERS, QUESTION
+from made_examples import examples, named
+from made_oracles import ANSWER, OTHERS, QUESTION
 from made_rollouts import permuted, rollouts
 
 import jaxalign.oracles
-from jaxalign.oracles.learned import PreferenceModel, RewardModel
-from jaxalign.types import Preferences
+from jaxalign.types import Oracle, Preferences
 
-LEARNED = {PreferenceModel, RewardModel}
-"""Judges read from files have tests of their own (test_heads)."""
+ORACLES = examples(jaxalign.oracles, Oracle, least=3)
 
 
-def discovered(argument: str) -> set[type]:
-    """Classes of the oracles' modules whose call takes `argument`; contracts are left out."""
-    found = set()
-    for module in pkgutil.iter_modules(jaxalign.oracles.__path__, "jaxalign.oracles."):
-        for _, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            own = cls.__module__ == module.name and dataclasses.is_dataclass(cls) and "__call__" in vars(cls)
-            if own and argument in inspect.signature(cls.__call__).parameters:
-                found.add(cls)
-    return found
-
-
-def test_discovery_finds_the_oracles_and_annotators_and_each_has_an_example():
-    oracles, scorers = discovered("rollouts"), discovered("texts")
-    print("oracles:", sorted(cls.__name__ for cls in oracles), "annotators:", sorted(cls.__name__ for cls in scorers))
-    assert len(oracles) >= 3
-    assert len(scorers) >= 6
-    assert oracles - LEARNED == set(ORACLES)
-    assert scorers - LEARNED == set(ANNOTATORS)
-
-
-@pytest.fixture(params=ORACLES.values(), ids=lambda oracle: type(oracle).__name__)
+@pytest.fixture(params=ORACLES.values(), ids=named)
 def oracle(request):
     return request.param
 

@@ -1,13 +1,13 @@
 """Pairings and labels: the properties each one obeys, discovered, then the theorem's expectation and cases by hand."""
 
 import dataclasses
-import inspect
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_examples import examples, named
 from made_rollouts import permuted, preferences, random_prefer, rollouts
 
 from jaxalign import pairs
@@ -17,6 +17,7 @@ from jaxalign.pairs import (
     BernoulliLabel,
     BestSecond,
     BestWorst,
+    Label,
     MajorityLabel,
     RandomPair,
     RankLabel,
@@ -24,42 +25,18 @@ from jaxalign.pairs import (
     pairing_metrics,
     ranking,
 )
-from jaxalign.types import Groups, Preferences
+from jaxalign.types import Groups, Pairing, Preferences
 
-RULES = {
-    RandomPair: RandomPair(pairs_per_prompt=3),
-    AllPairs: AllPairs(),
-    BestWorst: BestWorst(),
-    BestSecond: BestSecond(),
-}
-LABELS = {cls: cls() for cls in (SoftLabel, BernoulliLabel, MajorityLabel, RankLabel)}
+RULES = examples(pairs, Pairing, least=4)
+LABELS = examples(pairs, Label, least=4)
 
 
-def discovered(argument: str) -> set[type]:
-    return {
-        cls
-        for _, cls in inspect.getmembers(pairs, inspect.isclass)
-        if dataclasses.is_dataclass(cls)
-        and cls.__module__ == pairs.__name__
-        and argument in inspect.signature(cls.__call__).parameters
-    }
-
-
-def test_discovery_finds_the_rules_and_labels_and_each_has_an_example():
-    rules, labels = discovered("rollouts"), discovered("prefer")
-    print("rules:", sorted(cls.__name__ for cls in rules), "labels:", sorted(cls.__name__ for cls in labels))
-    assert len(rules) >= 4
-    assert len(labels) >= 4
-    assert rules == set(RULES)
-    assert labels == set(LABELS)
-
-
-@pytest.fixture(params=RULES.values(), ids=lambda rule: type(rule).__name__)
+@pytest.fixture(params=RULES.values(), ids=named)
 def rule(request):
     return request.param
 
 
-@pytest.fixture(params=LABELS.values(), ids=lambda label: type(label).__name__)
+@pytest.fixture(params=LABELS.values(), ids=named)
 def label(request):
     return request.param
 

@@ -8,20 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from made_examples import examples
 from made_models import ONE, nudged, tiny
 from test_packing import groups, rollouts
 
-from jaxalign.losses.dpo import DPO
-from jaxalign.losses.inpo import INPO
-from jaxalign.losses.ipo import IPO
-from jaxalign.losses.sppo import SPPO
+import jaxalign.losses
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.training.logps import Scorer
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import NotFinite, check_finite, group_logps, init_state, make_step
+from jaxalign.types import Loss
 
-LOSSES = {"DPO": DPO(beta=0.1), "INPO": INPO(eta=0.5, tau=0.2), "IPO": IPO(tau=0.5), "SPPO": SPPO(eta=10.0)}
+LOSSES = examples(jaxalign.losses, Loss, least=4)
 
 RATE = 0.003
 CLIPPED = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(RATE))

@@ -121,3 +121,6 @@ def format_matrix(names: Sequence[str], matrix: Float[np.ndarray, "k k"]) -> str
         for name, row in zip(names, matrix, strict=True)
     ]
     return "\n".join([head, *body])
+
+
+EXAMPLE = WinRate()

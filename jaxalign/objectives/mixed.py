@@ -15,3 +15,6 @@ class Mixed:
 
     def __call__(self, gram: Float[Array, "o o"]) -> Float[Array, " o"]:
         return jnp.ones(gram.shape[0], jnp.float32)
+
+
+EXAMPLE = Mixed()

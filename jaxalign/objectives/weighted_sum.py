@@ -31,3 +31,6 @@ class WeightedSum:
     def __call__(self, gram: Float[Array, "o o"]) -> Float[Array, " o"]:
         del gram  # the weights are the same whatever the gradients are
         return jnp.asarray(self.weights, jnp.float32)
+
+
+EXAMPLE = WeightedSum((0.8, 0.2))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.errors import ConfigError, DataError
-from jaxalign.oracles.annotators import Annotator
+from jaxalign.oracles.annotators import Annotator, Brevity, Coverage
 from jaxalign.types import Preferences, Prompt, Rollouts
 
 
@@ -107,3 +107,6 @@ def _checked(annotator: Annotator, prompt: Prompt, texts: tuple[str, ...]) -> Fl
     for index in np.flatnonzero(~np.isfinite(scores)):
         raise DataError(f"annotator {annotator.name!r} scored response {index} of prompt {prompt.id!r} {scores[index]}")
     return scores
+
+
+EXAMPLE = Panel((Weighted(Brevity(), temperature=0.1), Weighted(Coverage(), temperature=0.05)))

@@ -78,3 +78,6 @@ class RankingPopulation:
         """u_k of each response for each user."""
         policy = np.bincount(actions, weights, len(self.rankings[0])) / weights.sum()
         return np.asarray(self.game().gain_by_user(jnp.asarray(policy, jnp.float32)), np.float64)[:, actions]
+
+
+EXAMPLE = RankingPopulation(rankings=((2, 1, 0), (0, 2, 1), (1, 0, 2)), weights=(0.5, 0.3, 0.2), k=2)

@@ -71,3 +71,6 @@ def actions_of(rollouts: Rollouts, count: int) -> Int[np.ndarray, "b m"]:
             f"not one of the game's {count} actions"
         )
     return actions
+
+
+EXAMPLE = TabularGame()

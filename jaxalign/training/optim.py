@@ -137,3 +137,11 @@ def _matrices(params: optax.Params) -> optax.Params:
         return leaf.ndim - stacked >= 2
 
     return jax.tree_util.tree_map_with_path(decays, params)
+
+
+EXAMPLES = (
+    WarmupLinear(peak=1e-3),
+    WarmupCosine(peak=1e-3),
+    AdamW(WarmupLinear(peak=1e-3), weight_decay=0.1),
+    GradientDescent(0.1),
+)
