@@ -8,6 +8,7 @@ command continues from wherever the last one stopped and ends with the same bits
 from functools import partial
 
 from jaxalign.certify import certify
+from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.diagnosis import diagnose
 from jaxalign.evaluate import evaluate, summarise
 from jaxalign.fit import fit
@@ -38,7 +39,8 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     rollouts = phase("rollouts", Rollouts, lambda: session.roll(policy, prompts, iteration))
     judge = session.oracle(iteration, "preferences")
     preferences = phase("preferences", Preferences, lambda: judge(rollouts, key("preferences", iteration)))
-    groups = phase("groups", Groups, lambda: experiment.pairing(rollouts, preferences, key("groups", iteration)))
+    pairing = CheckedPairing(experiment.pairing)
+    groups = phase("groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration)))
     session.recorder.log(iteration, "align", 0, diagnose(rollouts, preferences, groups))
 
     # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.

@@ -37,6 +37,12 @@ class DoesNotFit(JaxalignError):
     exit_code = 8
 
 
+class BrokenContract(JaxalignError):
+    """A component that returned what its contract does not allow; nothing was made of it."""
+
+    exit_code = 10
+
+
 class Interrupted(JaxalignError):
     """A stop was asked for and everything up to it is committed; the same command continues."""
 

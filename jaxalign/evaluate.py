@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.contracts.evals import merged
+from jaxalign.contracts.oracle import CheckedOracle
 from jaxalign.evals.context import Eval, HeldOut
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
@@ -43,10 +45,7 @@ def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
 
 def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
     """All metrics of `evals` for the last policy of `context`."""
-    metrics: Metrics = {}
-    for measurement in evals:
-        metrics |= measurement(context)
-    return metrics
+    return merged((measurement, measurement(context)) for measurement in evals)
 
 
 def held_out(session: Session, iterate: int) -> HeldOut:
@@ -94,7 +93,8 @@ def summarise(session: Session) -> dict[str, Any]:
 def _summarise(session: Session) -> None:
     last = session.experiment.iterations
     answers = Answers(session.run, range(last + 1))
-    context = context_of(session.machine, session.run, session.experiment.oracle, session.heldout, answers)
+    oracle = CheckedOracle(session.experiment.oracle)
+    context = context_of(session.machine, session.run, oracle, session.heldout, answers)
     names, matrix = win_rate_matrix(dataclasses.replace(context, responses=_shown(context)))
     metrics = session.run.load(home(last), "evals", dict[str, float])
     preferences = session.run.load(last - 1, "preferences", Preferences)

@@ -9,12 +9,12 @@ from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.machine import Placement
 from jaxalign.models.model import Source
+from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.cached import Cached
 from jaxalign.rollouts.sample import Enumerate, Sample
 from jaxalign.rollouts.samplers import Greedy
-from jaxalign.training.optim import AdamW, GradientDescent
 from jaxalign.training.step import Fit
-from jaxalign.types import Dated, Loss, Oracle, Pairing, Reference, Tracker
+from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Pairing, Reference, Tracker
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Experiment:
     """which answers are compared in training"""
     loss: Loss
     """the objective of one iteration's fit"""
-    optimizer: AdamW | GradientDescent
+    optimizer: Optimizer
     """how the objective is descended; restarts every iteration"""
     iterations: int
     """outer iterations"""
@@ -60,6 +60,8 @@ class Experiment:
     """iterations between anchor swaps; None keeps the base policy as the anchor"""
     evaluation: Evaluation
     """what is measured along the way"""
+    combiner: Combiner = Mixed()
+    """whether the oracle's annotators are one objective or each one of its own, and how these become one direction"""
     fit: Fit = Fit()
     """how the groups become optimizer steps"""
     reference: Reference = Cached()

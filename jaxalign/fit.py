@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
+from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.data.ahead import ahead
 from jaxalign.data.order import GroupOrder
 from jaxalign.errors import DataError, Interrupted
@@ -22,7 +23,7 @@ from jaxalign.session import ReferenceLogps, Session
 from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.training.outcomes import Outcomes, Work
 from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
-from jaxalign.training.step import TrainState
+from jaxalign.training.step import TrainState, check_finite
 from jaxalign.types import Batch, Groups, Metrics, Params, Rollouts
 
 
@@ -59,7 +60,7 @@ def fit(
         first, state = _start(checkpoints, order, training, policy)
         todo = range(first, len(order))
         with session.progress(iteration, "fit", len(order), "steps", start=first) as progress:
-            outcomes = Outcomes(partial(_tell, session, iteration, progress))
+            outcomes = Outcomes(partial(_tell, session, iteration, progress), partial(_check, session))
             with (
                 ahead(make, todo) as batches,
                 session.profiler.fit(outcomes.settle) as traced,
@@ -125,6 +126,11 @@ def _start(
         return 0, training.begin(policy)
     order.check(found.data)
     return found.step, found.state
+
+
+def _check(session: Session, step: int, metrics: Metrics) -> None:
+    check_coefficients(session.experiment.combiner, step, metrics)
+    check_finite(step, metrics)
 
 
 def _tell(

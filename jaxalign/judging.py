@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
@@ -27,10 +28,11 @@ class SharedOracle:
 
         def judge() -> Preferences:
             if own.start == own.stop:  # more processes than prompts: oracles want at least one
-                return rows(self.oracle(rollouts_of(rollouts, slice(0, 1)), key), slice(0, 0))
+                return jax.tree.map(lambda rows: rows[:0], self.oracle(rollouts_of(rollouts, slice(0, 1)), key))
             return self.oracle(rollouts_of(rollouts, own), key)
 
-        return joined(self.parts.get(next(self._numbers), judge, Preferences))
+        parts = self.parts.get(next(self._numbers), judge, Preferences)
+        return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 
 def rollouts_of(rollouts: Rollouts, some: slice) -> Rollouts:
@@ -45,24 +47,4 @@ def rollouts_of(rollouts: Rollouts, some: slice) -> Rollouts:
         finished=rollouts.finished[some],
         logps=rollouts.logps[some],
         weights=rollouts.weights[some],
-    )
-
-
-def rows(preferences: Preferences, some: slice) -> Preferences:
-    """Those of some of the prompts."""
-    return Preferences(
-        annotators=preferences.annotators,
-        prefer=preferences.prefer[some],
-        by_annotator=preferences.by_annotator[:, some],
-        scores=preferences.scores[:, some],
-    )
-
-
-def joined(parts: tuple[Preferences, ...]) -> Preferences:
-    """Preferences of all parts' prompts, part after part."""
-    return Preferences(
-        annotators=parts[0].annotators,
-        prefer=np.concatenate([part.prefer for part in parts]),
-        by_annotator=np.concatenate([part.by_annotator for part in parts], axis=1),
-        scores=np.concatenate([part.scores for part in parts], axis=1),
     )

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from jaxalign.types import Groups, Metrics, Preferences, Rollouts
+from jaxalign.types import Groups, Labels, Metrics, Preferences, Rollouts
 
 
 @runtime_checkable
@@ -196,15 +196,36 @@ def labelled(
     """Groups of the given pairs, oriented by their labels, without pairs of identical texts or of weight 0."""
     first, second = pairs.T
     chosen, prefer = label(preferences.prefer[prompt, first, second], key)
-    responses = np.where(chosen[:, None], pairs, pairs[:, ::-1])
     keep = (weight > 0) & ~duplicates(rollouts)[prompt, first, second]
-    win = np.einsum("bij,bj->bi", preferences.prefer, rollouts.weights)
+    responses = np.where(chosen[:, None], pairs, pairs[:, ::-1])[keep]
     return Groups(
         prompt=prompt[keep].astype(np.int32),
-        responses=responses[keep].astype(np.int32),
-        prefer=prefer[keep].astype(np.float32),
+        responses=responses.astype(np.int32),
         weight=weight[keep].astype(np.float32),
-        win=win[prompt[:, None], responses][keep].astype(np.float32),
+        labels=labels_of(rollouts, preferences, prompt[keep], responses, prefer[keep]),
+    )
+
+
+def labels_of(
+    rollouts: Rollouts,
+    preferences: Preferences,
+    prompt: Int[np.ndarray, " g"],
+    responses: Int[np.ndarray, "g r"],
+    prefer: Float[np.ndarray, " g"],
+) -> Labels:
+    """What the preferences say of groups whose label is `prefer`. Rules of one's own call it for groups of any size."""
+    win = np.einsum("bij,bj->bi", preferences.prefer, rollouts.weights)
+    votes = preferences.by_annotator[prompt, :, responses[:, 0], responses[:, 1]]
+    score = None
+    if preferences.scores is not None:
+        mean = np.einsum("o,bom->bm", np.asarray(preferences.weights), preferences.scores)
+        score = mean[prompt[:, None], responses].astype(np.float32)
+    return Labels(
+        prefer=prefer.astype(np.float32),
+        win=win[prompt[:, None], responses].astype(np.float32),
+        score=score,
+        votes=votes.astype(np.float32),
+        decided=(votes != 0.5).astype(np.float32),
     )
 
 
@@ -225,12 +246,12 @@ def pairing_metrics(rollouts: Rollouts, preferences: Preferences, groups: Groups
     """
     chosen, rejected = groups.responses.T
     oracle = preferences.prefer[groups.prompt, chosen, rejected]
-    each = preferences.by_annotator[:, groups.prompt, chosen, rejected]
+    each = preferences.by_annotator[groups.prompt, :, chosen, rejected].T
     distinct = sum(len(set(texts)) for texts in rollouts.texts)
     return {
         "pairs/groups": float(len(groups.prompt)),
         "pairs/dropped_prompts": float(len(rollouts.prompts) - len(np.unique(groups.prompt))),
-        "pairs/mean_prefer": _mean(groups.prefer),
+        "pairs/mean_prefer": _mean(groups.labels.prefer),
         "pairs/ties": _mean(oracle == 0.5),
         "pairs/duplicates": 1 - distinct / max(rollouts.weights.size, 1),
         "pairs/agreement": _mean(oracle),
@@ -240,3 +261,15 @@ def pairing_metrics(rollouts: Rollouts, preferences: Preferences, groups: Groups
 def _mean(values: Float[np.ndarray, " g"] | Bool[np.ndarray, " g"]) -> float:
     """Mean in fp64, 0 for none."""
     return float(values.mean(dtype=np.float64)) if values.size else 0.0
+
+
+EXAMPLES = (
+    SoftLabel(),
+    BernoulliLabel(),
+    MajorityLabel(),
+    RankLabel(),
+    RandomPair(pairs_per_prompt=3),
+    AllPairs(),
+    BestSecond(),
+    BestWorst(),
+)

@@ -10,6 +10,7 @@ import jax
 import optax
 from jaxtyping import Array
 
+from jaxalign.contracts.traced import built
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
@@ -39,7 +40,7 @@ class Training:
 def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     """The programs of a fit of `steps` steps. Optimizer state lies as the parameters it belongs to."""
     model, mesh, placement = machine.model, machine.mesh, machine.placement
-    optimizer, schedule = experiment.optimizer.build(steps)
+    optimizer, schedule = built(experiment.optimizer, steps)
     begin = partial(init_state, optimizer=optimizer)
     shardings = trained(machine.shardings)
     state = jax.eval_shape(begin, model.abstract())
@@ -60,7 +61,7 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         lambda leaf, place: on(leaf, place.with_memory_kind(placement.reference_memory)), shape, shardings
     )
     place = partial(_state, state, replicated(mesh), shardings)
-    step = make_step(model, experiment.loss, optimizer, schedule)
+    step = make_step(model, experiment.loss, optimizer, schedule, experiment.combiner)
     if placement.optimizer_memory != "device" or (live and placement.reference_memory != "device"):
         step = _fetching(step, place(moments), dict.fromkeys(live, shardings), place(kept))
     return Training(

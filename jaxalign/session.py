@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from jaxalign.config.load import components
+from jaxalign.contracts.oracle import CheckedOracle
+from jaxalign.contracts.traced import check_loss
 from jaxalign.data.order import PromptStream
 from jaxalign.data.prompts import PromptSet
 from jaxalign.errors import ConfigError, Interrupted
@@ -75,6 +77,7 @@ class Session:
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
+        check_loss(experiment.loss, experiment.combiner)
         datasets = _datasets(run)
         prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
         read = inputs_of(experiment, self.machine.model, {"prompts": prompts, "evaluation.prompts": heldout}, before)
@@ -110,7 +113,7 @@ class Session:
 
     def oracle(self, iteration: Iteration, phase: str) -> Oracle:
         """The experiment's oracle for a phase's `make`: several processes share the judging."""
-        oracle = self.experiment.oracle
+        oracle = CheckedOracle(self.experiment.oracle, self.experiment.combiner.objectives)
         return oracle if self.hosts.count == 1 else SharedOracle(oracle, self.run.parts(iteration, phase))
 
     def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:

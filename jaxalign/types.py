@@ -7,8 +7,10 @@ Dimension letters (every public array is annotated with them):
     t response tokens                   q scored tokens of a row    c cache length
     d model width                       v vocabulary                o objectives or annotators
 
-Host data (prompts, rollouts, preferences, groups) are frozen dataclasses of NumPy arrays; what enters `jit`
-(rows, log-probs, states) are frozen dataclasses registered as PyTrees by `pytree`.
+Prompts and rollouts are frozen dataclasses of host data. What is said of them (preferences, groups, labels) and what
+enters `jit` (rows, log-probs, states) are PyTrees, made by `pytree`: the arrays of one lie along the same first axis,
+so `jax.tree.map` cuts, picks, stacks and joins them, and none of their fields is named anywhere but where it is made
+and where it is read.
 """
 
 import dataclasses
@@ -20,7 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, dat
 
 import jax
 import numpy as np
+import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+
+from jaxalign.errors import DataError
 
 Params = dict[str, Any]
 """Nested dict of arrays: the parameters of one policy."""
@@ -39,7 +44,7 @@ else:
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def pytree(cls: type[T]) -> type[T]:
     """Frozen dataclass that is a PyTree of its fields, in the order of declaration, but for those declared with
     metadata={"static": True}: they are hashable constants of the structure.
@@ -112,34 +117,70 @@ class Rollouts:
     weights: Float[np.ndarray, "b m"]
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Preferences:
     """P(i beats j) for every ordered pair of a prompt's responses; `prefer` + its transpose = 1, diagonal 1/2.
 
-    `by_annotator` keeps the annotators (or objectives) apart, in the order of `annotators`; `prefer` is their
-    weighted mean. `scores` are the annotators' scalar scores where they have any, zeros otherwise.
+    `by_annotator` keeps the annotators (or objectives) apart, in the order of `annotators`; `prefer` is what they say
+    together, each with its share of `weights` (which sum to 1). `scores` are the annotators' scalar scores, in units of
+    their own; None unless every annotator scores.
     """
 
-    annotators: tuple[str, ...]
+    annotators: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    weights: tuple[float, ...] = dataclasses.field(metadata={"static": True})
     prefer: Float[np.ndarray, "b m m"]
-    by_annotator: Float[np.ndarray, "o b m m"]
-    scores: Float[np.ndarray, "o b m"]
+    by_annotator: Float[np.ndarray, "b o m m"]
+    scores: Float[np.ndarray, "b o m"] | None
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree
+class Labels:
+    """What is said of b groups of r responses: by the oracle, and by each of its o annotators (objectives) alone.
+
+    `prefer` is the probability that response 0 is preferred to response 1 (1.0 when the label is certain). `win` is
+    each response's probability to beat the policy that sampled it, the weighted mean of its row of `Preferences.prefer`
+    (itself included at 1/2); None where nobody knows what that policy says. `score` is the weighted mean of the
+    annotators' scores; None where they give none. `votes` are P_o(0 ≻ 1) of each annotator; `decided` is 0 where that
+    is exactly 1/2 or unknown, else 1.
+    """
+
+    prefer: Float[Anywhere, " b"]
+    win: Float[Anywhere, "b r"] | None
+    score: Float[Anywhere, "b r"] | None
+    votes: Float[Anywhere, "b o"]
+    decided: Float[Anywhere, "b o"]
+
+    @classmethod
+    def of_one(
+        cls, prefer: Float[Anywhere, " b"], win: Float[Anywhere, "b r"], score: Float[Anywhere, "b r"] | None = None
+    ) -> "Labels":
+        """One annotator's, whose vote is the label."""
+        votes = prefer[:, None]
+        return cls(prefer=prefer, win=win, score=score, votes=votes, decided=(votes != 0.5).astype(prefer.dtype))
+
+    def of_annotator(self, index: int) -> "Labels":
+        """What annotator `index` says alone. Win rates and scores are not among it: they are of all together."""
+        votes, decided = (table[:, index : index + 1] for table in (self.votes, self.decided))
+        return Labels(prefer=votes[:, 0], win=None, score=None, votes=votes, decided=decided)
+
+    @classmethod
+    def unsaid(cls, groups: int, responses: int, objectives: int = 1) -> "Labels":
+        """Of groups that nobody has compared, every field filled in: all even, nothing decided."""
+        each, votes = np.full((groups, responses), 0.5, np.float32), np.full((groups, objectives), 0.5, np.float32)
+        return cls(prefer=each[:, 0], win=each, score=np.zeros_like(each), votes=votes, decided=np.zeros_like(votes))
+
+
+@pytree
 class Groups:
     """Training groups: `responses[g]` are indices among the m responses of prompt `prompt[g]`, chosen first.
 
-    `prefer[g]` is the label: the probability that response 0 is preferred to response 1 (1.0 when the label is
-    certain). `weight` is the group's share in the loss before normalisation. `win` is each response's estimated
-    probability to beat the policy that sampled it, the weighted mean of its row of `prefer` (itself included at 1/2).
+    `weight` is the group's share in the loss before normalisation.
     """
 
     prompt: Int[np.ndarray, " g"]
     responses: Int[np.ndarray, "g r"]
-    prefer: Float[np.ndarray, " g"]
     weight: Float[np.ndarray, " g"]
-    win: Float[np.ndarray, "g r"]
+    labels: Labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +228,8 @@ class Batch:
 
     rows: Rows
     mask: Bool[Anywhere, "b r t"]
-    prefer: Float[Anywhere, " b"]
     weight: Float[Anywhere, " b"]
-    win: Float[Anywhere, "b r"]
+    labels: Labels
     references: dict[str, Float[Anywhere, "b r"]]
 
 
@@ -198,17 +238,32 @@ class GroupLogps:
     """What a loss sees: log-probs (nats) of r responses in each of b groups; index 0 chosen, 1 rejected.
 
     `tokens` are the policy's per-token log-probs where `mask`; `last` and `anchor` are sums over tokens under the
-    policy that sampled this iteration and under the anchor, `None` where the loss does not need them. `prefer` is the
-    probability that response 0 is preferred to response 1, `win` each response's probability to beat the policy that
-    sampled it.
+    policy that sampled this iteration and under the anchor, `None` where the loss does not need them. `labels` are what
+    is said of the groups.
     """
 
     tokens: Float[Array, "b r t"]
     mask: Bool[Array, "b r t"]
     last: Float[Array, "b r"] | None
     anchor: Float[Array, "b r"] | None
-    prefer: Float[Array, " b"]
-    win: Float[Array, "b r"]
+    labels: Labels
+
+    @property
+    def prefer(self) -> Float[Array, " b"]:
+        """Probability that response 0 is preferred to response 1."""
+        return self.labels.prefer
+
+    @property
+    def win(self) -> Float[Array, "b r"]:
+        """Each response's probability to beat the policy that sampled it. Raises DataError where nothing says it."""
+        return _given(
+            self.labels.win, "win rates", "these labels are of one annotator alone, or of responses not sampled"
+        )
+
+    @property
+    def score(self) -> Float[Array, "b r"]:
+        """Each response's scalar score. Raises DataError where the oracle gives none."""
+        return _given(self.labels.score, "scores", "the oracle compares and scores nothing, or one annotator is alone")
 
     @property
     def sums(self) -> Float[Array, "b r"]:
@@ -219,6 +274,12 @@ class GroupLogps:
     def lengths(self) -> Int[Array, "b r"]:
         """Scored tokens of each response."""
         return self.mask.sum(-1)
+
+
+def _given(values: Float[Array, "b r"] | None, what: str, why: str) -> Float[Array, "b r"]:
+    if values is None:
+        raise DataError(f"the loss reads {what} and there are none: {why}")
+    return values
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -244,6 +305,38 @@ class Reference(Protocol):
 
     def live(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Which of the roles in `needs` have their parameters passed to the step."""
+        ...
+
+
+@runtime_checkable
+class Combiner(Protocol):
+    """Gram matrix H_ij = ⟨g_i, g_j⟩ of the objectives' gradients → a; the step follows Σ a_i g_i. Traced, in fp32.
+
+    `objectives` is how many there are: the oracle's annotators, in their order. None: what the oracle says of all
+    together is the only one, and its gradient is followed as it is.
+    """
+
+    @property
+    def objectives(self) -> int | None: ...
+
+    def __call__(self, gram: Float[Array, "o o"]) -> Float[Array, " o"]: ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Learning rate over one iteration's fit."""
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """Step (from 0) → learning rate, for a fit of `steps` steps."""
+        ...
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """How one iteration's objective is descended."""
+
+    def build(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """What makes updates of gradients in a fit of `steps` steps, and its learning rate for the log."""
         ...
 
 
@@ -289,6 +382,7 @@ class Dated(Protocol):
     def dated(self, date: datetime.date) -> Any: ...
 
 
+@runtime_checkable
 class Tracking(Protocol):
     """An open tracker: told of each place of the run once, by the launch that first comes to it."""
 

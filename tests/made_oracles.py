@@ -1,9 +1,7 @@
-"""A question and its answers, and one oracle and annotator of each kind to judge them."""
+"""A question and its answers, and a panel to judge them."""
 
-from jaxalign.oracles.annotators import Brevity, Completeness, Coverage, Detail, NonRepetition, Plainness
-from jaxalign.oracles.panel import Panel, Weighted
-from jaxalign.oracles.population import RankingPopulation
-from jaxalign.oracles.tabular import TabularGame
+from jaxalign.oracles.annotators import Brevity, Completeness, Coverage
+from jaxalign.oracles.panel import Weighted
 
 QUESTION = "Why does bread rise in the oven, and what does the yeast do while the dough is warm?"
 ANSWER = (
@@ -24,6 +22,3 @@ MEMBERS = (
     Weighted(Completeness(), 1.0, 0.1),
 )
 """Short, to the point and finished: each can be had without the others, all three only by answering."""
-POPULATION = RankingPopulation(((2, 1, 0), (0, 2, 1), (1, 0, 2)), (0.5, 0.3, 0.2), k=2)
-ORACLES = {Panel: Panel(MEMBERS), RankingPopulation: POPULATION, TabularGame: TabularGame()}
-ANNOTATORS = {cls: cls() for cls in (Brevity, Completeness, Coverage, Detail, NonRepetition, Plainness)}

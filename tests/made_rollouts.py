@@ -48,7 +48,7 @@ def permuted(given: Rollouts, order) -> Rollouts:
 def preferences(prefer) -> Preferences:
     """One annotator's, from P(i beats j) [b m m]."""
     prefer = np.asarray(prefer, np.float32)
-    return Preferences(("one",), prefer, prefer[None], np.zeros((1, *prefer.shape[:2]), np.float32))
+    return Preferences(("one",), (1.0,), prefer, prefer[:, None], scores=None)
 
 
 def random_prefer(rng: np.random.Generator, count: int, samples: int, ties: float = 0.0) -> np.ndarray:

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_oracles import ANNOTATORS, ANSWER, MEMBERS, OTHERS, QUESTION
+from made_examples import examples, named
+from made_oracles import ANSWER, MEMBERS, OTHERS, QUESTION
 from made_rollouts import prompt, rollouts
 
+import jaxalign.oracles
 from jaxalign.oracles import annotators
 from jaxalign.oracles.annotators import (
+    Annotator,
     Brevity,
     Completeness,
     Coverage,
@@ -21,6 +24,8 @@ from jaxalign.oracles.annotators import (
 )
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.oracles.words import words
+
+ANNOTATORS = examples(jaxalign.oracles, Annotator, least=6)
 
 DEGENERATE = {
     "empty": "",
@@ -42,7 +47,7 @@ SET_PHRASES = {
 }
 
 
-@pytest.fixture(params=ANNOTATORS.values(), ids=lambda annotator: type(annotator).__name__)
+@pytest.fixture(params=ANNOTATORS.values(), ids=named)
 def annotator(request):
     return request.param
 

@@ -9,6 +9,7 @@ from jaxalign.doctor.checks.memory import activations, training
 from jaxalign.doctor.examine import examine
 from jaxalign.doctor.opened import Opened
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.references.live import Live
 
 
@@ -19,6 +20,8 @@ def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
     assert (parts["policy"], parts["trained copy"], parts["gradients"]) == (size, size, size)
     assert parts["live references"] == size  # the anchor; `last` is the policy that the fit began with
     assert 2 * size <= parts["optimizer"] < 2 * size + 100
+    apart = training(opened(tmp_path, combiner=WeightedSum((1.0, 1.0, 1.0))))
+    assert apart["gradients"] == 4 * size  # each annotator's, and the one made of them
     split_up = training(opened(tmp_path, "--placement.mesh.fsdp", "8", "--model.layers", "2"))
     assert split_up["policy"] < size / 6
 

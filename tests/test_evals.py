@@ -1,23 +1,21 @@
 """Evals: relations, then values by hand, the golden numbers of the three-action game, and coverage of the intervals."""
 
 import dataclasses
-import importlib
-import inspect
 import itertools
 import json
-import pkgutil
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_examples import examples, named
 from made_rollouts import random_prefer, rollouts
 
 import jaxalign.evals
 from jaxalign.errors import DataError
 from jaxalign.evals.context import Eval, HeldOut
-from jaxalign.evals.cycles import Cycles, cycle_metrics
+from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.drift import Drift
 from jaxalign.evals.nash_gap import NashGap, action_probabilities, duality_gap
 from jaxalign.evals.text import Text
@@ -34,7 +32,7 @@ from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.oracles.tabular import TabularGame
 
 NASH = (4 / 11, 3 / 11, 4 / 11)
-EVALS = {WinRate: WinRate(), Drift: Drift(), Text: Text(), Cycles: Cycles(), NashGap: NashGap(nash=NASH)}
+EVALS = examples(jaxalign.evals, Eval, least=5)
 
 ASKED = ["Why does bread rise?", "Name a good book about the sea and say why.", "How do birds find their way?"]
 ANSWERS = [
@@ -73,27 +71,14 @@ def held_out(policies: int = 3, oracle=None, key=None) -> HeldOut:
     )
 
 
-def test_discovery_finds_the_evals_and_each_has_an_example():
-    found = {
-        cls
-        for module in pkgutil.iter_modules(jaxalign.evals.__path__, "jaxalign.evals.")
-        for _, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
-        if cls.__module__ == module.name and dataclasses.is_dataclass(cls) and "__call__" in vars(cls)
-    }
-    print("evals:", sorted(cls.__name__ for cls in found))
-    assert len(found) >= 5
-    assert found == set(EVALS)
-
-
-@pytest.fixture(params=EVALS.values(), ids=lambda measurement: type(measurement).__name__)
+@pytest.fixture(params=EVALS.values(), ids=named)
 def measurement(request):
     return request.param
 
 
 @pytest.mark.parametrize("policies", [1, 2, 3])
 def test_metrics_are_finite_numbers_and_the_same_each_time(measurement, policies):
-    oracle = TabularGame(((0.5, 0.3), (0.7, 0.5))) if isinstance(measurement, NashGap) else None
-    first, second = (measurement(held_out(policies, oracle)) for _ in range(2))
+    first, second = (measurement(held_out(policies)) for _ in range(2))
     assert first == second
     assert json.loads(json.dumps(first, allow_nan=False)) == first
     assert all(type(value) is float for value in first.values())

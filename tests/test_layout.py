@@ -10,12 +10,14 @@ import jaxalign
 ROOT = Path(jaxalign.__file__).parent
 
 FLOORS = (
-    {"errors", "types", "progress"},
-    {"config", "hosts", "mesh"},
+    {"errors", "progress"},
+    {"types"},
+    {"config", "contracts", "hosts", "mesh"},
     {"storage", "data", "ops"},
     {"formats", "judging", "trackers"},
     {"text"},
     {"models"},
+    {"objectives"},
     {"rollouts", "training", "games", "references", "losses", "pairs"},
     {"oracles"},
     {"evals"},
@@ -85,5 +87,14 @@ def test_the_top_is_the_algorithm() -> None:
 
 
 def test_the_registries_of_components_are_empty_folders() -> None:
-    for folder in ("losses", "references", "oracles", "evals", "trackers", "models/families", "doctor/checks"):
+    for folder in (
+        "losses",
+        "references",
+        "objectives",
+        "oracles",
+        "evals",
+        "trackers",
+        "models/families",
+        "doctor/checks",
+    ):
         assert (ROOT / folder / "__init__.py").read_text() == "", folder

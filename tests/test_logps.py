@@ -185,7 +185,7 @@ def test_a_policy_that_is_its_reference_has_log_ratio_zero_exactly(model, params
     @jax.jit
     def ratio(policy, reference, batch):
         tokens = token_logps(model, policy, batch.rows, batch.mask)
-        sums = GroupLogps(tokens, batch.mask, None, None, batch.prefer, batch.win).sums
+        sums = GroupLogps(tokens, batch.mask, None, None, batch.labels).sums
         return sums - logp_sums(model, reference, batch)
 
     np.testing.assert_array_equal(ratio(params, params, packed), np.zeros((5, 2)))  # one path
@@ -217,8 +217,8 @@ def test_scorer_says_what_is_done_after_each_batch_the_short_last_one_too(scorer
 
 
 def test_scorer_of_no_groups_is_an_empty_table(scorer, params, data):
-    none = jax.tree.map(lambda values: values[:0], dataclasses.asdict(PAIRS))
-    assert scorer.groups(params, data, Groups(**none)).shape == (0, 2)
+    none = jax.tree.map(lambda values: values[:0], PAIRS)
+    assert scorer.groups(params, data, none).shape == (0, 2)
 
 
 def test_scorer_of_rollouts_scores_each_prompt_with_all_its_responses(scorer, params, data, direct):

@@ -1,38 +1,24 @@
 """Losses: the properties every one obeys, discovered per file, then hand-computed values."""
 
 import dataclasses
-import importlib
-import inspect
-import pkgutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_examples import examples, named
 
 import jaxalign.losses
+from jaxalign.errors import DataError
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
 from jaxalign.losses.sppo import SPPO
-from jaxalign.types import GroupLogps
+from jaxalign.types import GroupLogps, Labels, Loss
 
-EXAMPLES = {DPO: DPO(beta=0.1), INPO: INPO(eta=0.1, tau=0.03), IPO: IPO(tau=0.1), SPPO: SPPO(eta=10.0)}
-
-
-def discovered() -> list[type]:
-    found = []
-    for module in pkgutil.iter_modules(jaxalign.losses.__path__, "jaxalign.losses."):
-        members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
-        found += [cls for _, cls in members if cls.__module__ == module.name and hasattr(cls, "needs")]
-    return found
-
-
-def test_discovery_finds_the_losses_and_each_has_an_example():
-    found = discovered()
-    print("losses:", ", ".join(cls.__name__ for cls in found))
-    assert len(found) >= 4
-    assert set(found) == set(EXAMPLES)
+LOSSES = examples(jaxalign.losses, Loss, least=4)
+PAIR_LOSSES = [DPO(beta=0.1), INPO(eta=0.1, tau=0.03), IPO(tau=0.1)]
+"""Of the label alone, in expectation over it."""
 
 
 def logps(groups: int = 5, tokens: int = 7, prefer: float = 1.0, seed: int = 0, shift: float = 0.0) -> GroupLogps:
@@ -44,12 +30,13 @@ def logps(groups: int = 5, tokens: int = 7, prefer: float = 1.0, seed: int = 0, 
         mask=jnp.asarray(mask),
         last=jnp.asarray(values.sum(-1) + rng.normal(0, 0.5, (groups, 2)).astype(np.float32)),
         anchor=jnp.asarray(values.sum(-1) + rng.normal(0, 0.5, (groups, 2)).astype(np.float32)),
-        prefer=jnp.full(groups, prefer, jnp.float32),
-        win=jnp.asarray(np.tile(np.float32([0.8, 0.3]), (groups, 1))),
+        labels=Labels.of_one(
+            jnp.full(groups, prefer, jnp.float32), jnp.asarray(np.tile(np.float32([0.8, 0.3]), (groups, 1)))
+        ),
     )
 
 
-@pytest.fixture(params=EXAMPLES.values(), ids=lambda loss: type(loss).__name__)
+@pytest.fixture(params=LOSSES.values(), ids=named)
 def loss(request):
     return request.param
 
@@ -67,10 +54,11 @@ def test_groups_do_not_see_each_other(loss):
     np.testing.assert_array_equal(loss(permuted), loss(x)[order])
 
 
-def test_equal_instances_hash_equal(loss):
+def test_equal_instances_hash_equal_and_nothing_is_wrong_with_the_example(loss):
     twin = dataclasses.replace(loss)
     assert twin == loss
     assert hash(twin) == hash(loss)
+    assert list(getattr(loss, "problems", list)()) == []
 
 
 @pytest.mark.parametrize("nats", [-1e4, 1e4])
@@ -101,14 +89,15 @@ def test_masked_tokens_do_not_count(loss):
     np.testing.assert_array_equal(loss(noisy), loss(x))
 
 
-@pytest.mark.parametrize("pair_loss", [EXAMPLES[DPO], EXAMPLES[INPO], EXAMPLES[IPO]], ids=["DPO", "INPO", "IPO"])
+@pytest.mark.parametrize("pair_loss", PAIR_LOSSES, ids=named)
 def test_a_certain_loss_for_the_other_order_is_the_swapped_pair(pair_loss):
     x = logps(prefer=0.0)
-    swapped = jax.tree.map(lambda leaf: leaf[:, ::-1] if leaf.ndim > 1 else 1 - leaf, x)
+    tokens, mask, last, anchor, win = (leaf[:, ::-1] for leaf in (x.tokens, x.mask, x.last, x.anchor, x.win))
+    swapped = GroupLogps(tokens, mask, last, anchor, Labels.of_one(1 - x.prefer, win))
     np.testing.assert_allclose(pair_loss(x), pair_loss(swapped), rtol=1e-6)
 
 
-@pytest.mark.parametrize("pair_loss", [EXAMPLES[DPO], EXAMPLES[INPO], EXAMPLES[IPO]], ids=["DPO", "INPO", "IPO"])
+@pytest.mark.parametrize("pair_loss", PAIR_LOSSES, ids=named)
 def test_a_soft_label_is_the_expectation_of_hard_ones(pair_loss):
     hard, flipped, soft = (pair_loss(logps(prefer=p)) for p in (1.0, 0.0, 0.7))
     np.testing.assert_allclose(soft, 0.7 * hard + 0.3 * flipped, rtol=1e-5)
@@ -129,8 +118,7 @@ def one_pair(
         mask=jnp.ones((1, 2, 1), bool),
         last=jnp.array([last], jnp.float32),
         anchor=jnp.array([anchor], jnp.float32),
-        prefer=jnp.array([prefer], jnp.float32),
-        win=jnp.array([win], jnp.float32),
+        labels=Labels.of_one(jnp.array([prefer], jnp.float32), jnp.array([win], jnp.float32)),
     )
 
 
@@ -143,9 +131,16 @@ def test_values_by_hand():
     # DPO: −log σ(0.1 · 6) = log(1 + e^−0.6)
     np.testing.assert_allclose(DPO(beta=0.1)(x), [np.log1p(np.exp(-0.6))], rtol=1e-6)
     # SPPO: (2 − 10·0.25)² + (−4 + 10·0.25)² = 0.25 + 2.25
-    np.testing.assert_allclose(
-        SPPO(eta=10.0)(dataclasses.replace(x, win=jnp.array([[0.75, 0.25]], jnp.float32))), [2.5], rtol=1e-6
-    )
+    x = one_pair(-1.0, -4.0, last=(-3.0, 0.0), anchor=(-3.0, 0.0), win=(0.75, 0.25))
+    np.testing.assert_allclose(SPPO(eta=10.0)(x), [2.5], rtol=1e-6)
+
+
+def test_a_loss_that_reads_what_nobody_said_is_told_so():
+    x = logps()
+    with pytest.raises(DataError, match="the loss reads win rates and there are none"):
+        SPPO()(dataclasses.replace(x, labels=dataclasses.replace(x.labels, win=None)))
+    with pytest.raises(DataError, match="the loss reads scores and there are none"):
+        _ = x.score
 
 
 def test_dpo_starts_at_ln_2():

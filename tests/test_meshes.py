@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_families import config_of
@@ -23,6 +24,7 @@ from jaxalign.mesh.sharding import MESH_AXES, RULES, MeshShape, param_shardings,
 from jaxalign.models.experts import Mixture
 from jaxalign.models.model import Model
 from jaxalign.models.random_model import RandomModel
+from jaxalign.objectives.mixed import Mixed
 from jaxalign.ops.attention import dispatch
 from jaxalign.ops.linear_logp import sharded
 from jaxalign.ops.linear_logp.tuning import tuning
@@ -33,13 +35,26 @@ from jaxalign.rollouts.samplers import Temperature
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import Fit, TrainState
-from jaxalign.types import Params, Rollouts
+from jaxalign.types import Combiner, Params, Rollouts
 
 FIELDS = {"slice": "slices"}
 ALONE = [{axis: 8} for axis in MESH_AXES]
 PAIRS = [{one: 2, other: 4} for one, other in itertools.combinations(MESH_AXES, 2)]
 
 ROWS, LENGTH, SCORED, RESPONSE = 16, 64, 32, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Equalised:
+    """Every objective's gradient at length 1."""
+
+    objectives: int
+
+    def __call__(self, gram: jax.Array) -> jax.Array:
+        return 1 / jnp.sqrt(jnp.diagonal(gram))
+
+
+APART = Equalised(2)
 
 
 def shape_of(sizes: dict[str, int]) -> MeshShape:
@@ -69,7 +84,7 @@ def opened(kind: str) -> Model:
     return RandomModel(shape).open()
 
 
-def experiment_of(placement: Placement) -> Experiment:
+def experiment_of(placement: Placement, combiner: Combiner) -> Experiment:
     made = load(Path(__file__).parents[1] / "configs" / "tiny_lm.py")
     return dataclasses.replace(
         made,
@@ -78,6 +93,7 @@ def experiment_of(placement: Placement) -> Experiment:
         optimizer=AdamW(WarmupLinear(0.01, warmup=0.0), eps=1e-3),
         fit=Fit(batch_size=ROWS),
         reference=Live(),
+        combiner=combiner,
         placement=placement,
     )
 
@@ -86,6 +102,9 @@ def experiment_of(placement: Placement) -> Experiment:
 def batch(accumulate: int):
     data: Rollouts = some_rollouts()
     pairs = groups([0, 1, 2, 0] * 4, [[0, 1], [3, 1], [2, 0], [0, 2]] * 4)
+    votes = np.stack([pairs.labels.prefer, np.tile(np.float32([0.1, 0.5, 1.0, 0.3]), 4)], axis=1)
+    decided = (votes != 0.5).astype(np.float32)
+    pairs = dataclasses.replace(pairs, labels=dataclasses.replace(pairs.labels, votes=votes, decided=decided))
     shape = RowShape(LENGTH, SCORED, RESPONSE)
     return stack_microbatches(
         [pack(data, pairs, chosen, shape, {}) for chosen in np.arange(ROWS).reshape(accumulate, -1)]
@@ -93,11 +112,14 @@ def batch(accumulate: int):
 
 
 def two_steps(
-    model: Model, placement: Placement, devices: Sequence[jax.Device] | None = None
+    model: Model,
+    placement: Placement,
+    devices: Sequence[jax.Device] | None = None,
+    combiner: Combiner = Mixed(),  # noqa: B008
 ) -> tuple[TrainState, dict]:
     """State, moments included, and metrics after two steps from the same policy and references, wherever they lie."""
     machine = Machine(model, placement, 0, devices)
-    made = training(experiment_of(placement), machine, 2)
+    made = training(experiment_of(placement, combiner), machine, 2)
     params: Params = model.load()
     live = {"anchor": nudged(params, 0.05, 1), "last": nudged(params, 0.02, 2)}
     there = machine.shardings
@@ -151,6 +173,25 @@ def test_memory_is_saved_without_changing_the_step(saving: dict[str, Any]) -> No
     assert kinds == {placement.optimizer_memory}
     assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.params)} == {"device"}
     assert_same((state, metrics), on_one("dense"))
+
+
+@cache
+def apart_on_one() -> tuple[TrainState, dict]:
+    found = two_steps(opened("dense"), Placement(MeshShape(fsdp=1)), combiner=APART)
+    return jax.tree.map(np.asarray, found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "accumulate"),
+    [({"data": 2, "fsdp": 2, "tensor": 2}, 1), ({"fsdp": 8}, 2), ({"fsdp": 2, "context": 4}, 1)],
+    ids=["data2xfsdp2xtensor2", "fsdp8 in microbatches", "fsdp2xcontext4"],
+)
+def test_objectives_apart_are_combined_alike_on_any_mesh(sizes: dict[str, int], accumulate: int) -> None:
+    """Coefficients come of inner products of whole gradients: those of a device's own piece would be others."""
+    placement = Placement(shape_of(sizes), accumulate=accumulate)
+    state, metrics = two_steps(opened("dense"), placement, combiner=APART)
+    assert metrics["coefficients/objective_0"] != metrics["coefficients/objective_1"]
+    assert_same((state, metrics), apart_on_one())
 
 
 def sampled(kind: str, mesh: jax.sharding.Mesh):

@@ -1,12 +1,54 @@
 """Optimiser chains and schedules."""
 
+import dataclasses
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from made_examples import examples, named
 
+import jaxalign.training
+from jaxalign.config.load import load, validate
+from jaxalign.contracts.traced import built
+from jaxalign.errors import ConfigError
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupCosine, WarmupLinear
+from jaxalign.types import Optimizer, Schedule
+
+SCHEDULES = examples(jaxalign.training, Schedule, least=2)
+OPTIMIZERS = examples(jaxalign.training, Optimizer, least=2)
+TINY = Path(__file__).parents[1] / "configs" / "tiny_lm.py"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=named)
+def test_a_rate_is_finite_and_positive_at_every_step_but_the_end(schedule, steps):
+    rates = np.array([float(schedule.schedule(steps)(step)) for step in {0, steps // 2, steps - 1}])
+    assert np.isfinite(rates).all()
+    assert (rates > 0).all()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=named)
+def test_an_optimizer_descends_and_keeps_shapes_and_dtypes(optimizer):
+    params = {"blocks": {"w": jnp.ones((2, 3, 4))}, "scale": jnp.ones(3)}
+    transformation, schedule = built(optimizer, 10)
+    state = transformation.init(params)
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, after = jax.jit(transformation.update)(grads, state, params)
+    jax.tree.map(lambda update, leaf: np.testing.assert_array_less(update, 0 * leaf), updates, params)
+    shapes = lambda tree: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]  # noqa: E731
+    assert shapes(updates) == shapes(params)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert shapes(after) == shapes(state)
+    assert np.isfinite(float(schedule(0)))
+
+
+@pytest.mark.parametrize("example", [*SCHEDULES.values(), *OPTIMIZERS.values()], ids=named)
+def test_equal_settings_are_equal_values(example):
+    assert (dataclasses.replace(example), hash(dataclasses.replace(example))) == (example, hash(example))
+    assert list(getattr(example, "problems", list)()) == []
 
 
 @pytest.mark.parametrize("make", [WarmupLinear, WarmupCosine])
@@ -75,3 +117,44 @@ def test_gradient_descent_is_the_gradient_times_the_rate():
 )
 def test_impossible_settings_are_named(bad, word):
     assert any(word in problem for problem in bad.problems())
+
+
+@dataclasses.dataclass(frozen=True)
+class Halved:
+    """A schedule of one's own: half the rate after every step."""
+
+    start: float = 1.0
+
+    def schedule(self, steps):
+        return lambda step: self.start * 0.5**step
+
+
+@dataclasses.dataclass(frozen=True)
+class Signs:
+    """An optimizer of one's own, with a schedule of one's own: sign descent."""
+
+    learning_rate: Schedule = Halved()
+
+    def build(self, steps):
+        schedule = self.learning_rate.schedule(steps)
+        return optax.chain(optax.scale_by_sign(), optax.scale_by_learning_rate(schedule)), schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Fields of both contracts, as an experiment and an optimizer have them."""
+
+    optimizer: Optimizer = Signs()
+    schedule: Schedule = Halved()
+
+
+def test_optimizers_and_schedules_of_ones_own_are_components_like_any():
+    validate(dataclasses.replace(load(TINY), optimizer=AdamW(Halved(0.1))))
+    for own in (Settings(), Settings(AdamW(Halved()), WarmupLinear(1.0)), Settings(GradientDescent(0.1))):
+        validate(own)
+    for wrong, sentence in (
+        (Settings(optimizer=Halved()), r"optimizer: expected an Optimizer, got Halved\(…\), which lacks build"),
+        (Settings(schedule=Signs()), r"schedule: expected a Schedule, got Signs\(…\), which lacks schedule"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            validate(wrong)

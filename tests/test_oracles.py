@@ -1,45 +1,21 @@
 """Oracles: the properties that each one obeys, discovered per file."""
 
 import dataclasses
-import importlib
-import inspect
-import pkgutil
 
 import jax
 import numpy as np
 import pytest
-from made_oracles import ANNOTATORS, ANSWER, ORACLES, OTHERS, QUESTION
+from made_examples import examples, named
+from made_oracles import ANSWER, OTHERS, QUESTION
 from made_rollouts import permuted, rollouts
 
 import jaxalign.oracles
-from jaxalign.oracles.learned import PreferenceModel, RewardModel
-from jaxalign.types import Preferences
+from jaxalign.types import Oracle, Preferences
 
-LEARNED = {PreferenceModel, RewardModel}
-"""Judges read from files have tests of their own (test_heads)."""
+ORACLES = examples(jaxalign.oracles, Oracle, least=3)
 
 
-def discovered(argument: str) -> set[type]:
-    """Classes of the oracles' modules whose call takes `argument`; contracts are left out."""
-    found = set()
-    for module in pkgutil.iter_modules(jaxalign.oracles.__path__, "jaxalign.oracles."):
-        for _, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            own = cls.__module__ == module.name and dataclasses.is_dataclass(cls) and "__call__" in vars(cls)
-            if own and argument in inspect.signature(cls.__call__).parameters:
-                found.add(cls)
-    return found
-
-
-def test_discovery_finds_the_oracles_and_annotators_and_each_has_an_example():
-    oracles, scorers = discovered("rollouts"), discovered("texts")
-    print("oracles:", sorted(cls.__name__ for cls in oracles), "annotators:", sorted(cls.__name__ for cls in scorers))
-    assert len(oracles) >= 3
-    assert len(scorers) >= 6
-    assert oracles - LEARNED == set(ORACLES)
-    assert scorers - LEARNED == set(ANNOTATORS)
-
-
-@pytest.fixture(params=ORACLES.values(), ids=lambda oracle: type(oracle).__name__)
+@pytest.fixture(params=ORACLES.values(), ids=named)
 def oracle(request):
     return request.param
 
@@ -56,18 +32,17 @@ def three_answers(count: int = 4, seed: int = 0):
 
 
 def assert_equal(left: Preferences, right: Preferences) -> None:
-    assert left.annotators == right.annotators
-    for name in ("prefer", "by_annotator", "scores"):
-        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 def test_probabilities_complement_each_other_exactly(oracle, key):
     given_rollouts = three_answers()
     answer = oracle(given_rollouts, key)
     assert answer.prefer.shape == (4, 3, 3)
-    assert answer.by_annotator.shape == (len(answer.annotators), 4, 3, 3)
-    assert answer.scores.shape == (len(answer.annotators), 4, 3)
-    for table in (answer.prefer, *answer.by_annotator):
+    assert len(answer.annotators) == len(answer.weights)
+    assert answer.by_annotator.shape == (4, len(answer.annotators), 3, 3)
+    assert answer.scores is None or answer.scores.shape == (4, len(answer.annotators), 3)
+    for table in (answer.prefer, *answer.by_annotator.swapaxes(0, 1)):
         assert table.dtype == np.float32
         assert ((table >= 0) & (table <= 1)).all()
         np.testing.assert_array_equal(table + table.swapaxes(1, 2), np.ones_like(table))
@@ -79,7 +54,9 @@ def test_order_of_responses_only_reorders_the_answer(oracle, key):
     straight, turned = oracle(three_answers(), key), oracle(permuted(three_answers(), order), key)
     np.testing.assert_array_equal(straight.prefer[:, order][:, :, order], turned.prefer)
     np.testing.assert_array_equal(straight.by_annotator[:, :, order][:, :, :, order], turned.by_annotator)
-    np.testing.assert_array_equal(straight.scores[:, :, order], turned.scores)
+    assert (straight.scores is None) == (turned.scores is None)
+    if straight.scores is not None:
+        np.testing.assert_array_equal(straight.scores[:, :, order], turned.scores)
 
 
 def test_same_rollouts_and_key_give_the_same_answer(oracle, key):

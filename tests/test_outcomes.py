@@ -32,7 +32,7 @@ def clock():
 
 @pytest.fixture
 def outcomes(told, clock):
-    return Outcomes(lambda *what: told.append(what), clock)
+    return Outcomes(lambda *what: told.append(what), clock=clock)
 
 
 def work(asked: float = 0.0, waited: float = 0.0) -> Work:

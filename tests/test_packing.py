@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from jaxalign.training import rows as rows_of
 from jaxalign.training.logps import one_group_a_prompt, sight_of
-from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
-from jaxalign.types import Groups, Prompt, Rollouts, Rows
+from jaxalign.training.rows import RowShape, abstract_batch, pack, row_shape, stack_microbatches
+from jaxalign.types import Groups, Labels, Prompt, Rollouts, Rows
 
 
 def rollouts(prompts: int = 3, samples: int = 4, longest: int = 6, seed: int = 0) -> Rollouts:
@@ -39,9 +39,11 @@ def groups(prompt: list[int], responses: list[list[int]]) -> Groups:
     return Groups(
         prompt=np.array(prompt),
         responses=np.array(responses),
-        prefer=np.linspace(0.5, 1, count).astype(np.float32),
         weight=np.arange(1, count + 1).astype(np.float32),
-        win=np.linspace(0, 1, count * len(responses[0])).reshape(count, -1).astype(np.float32),
+        labels=Labels.of_one(
+            prefer=np.linspace(0.5, 1, count).astype(np.float32),
+            win=np.linspace(0, 1, count * len(responses[0])).reshape(count, -1).astype(np.float32),
+        ),
     )
 
 
@@ -110,8 +112,7 @@ def test_columns_follow_their_groups(packed):
     sums = np.arange(6, dtype=np.float32).reshape(3, 2)
     batch = pack(data, pairs, np.array([2, 0]), row_shape(data, pairs, 8), {"anchor": sums})
     np.testing.assert_array_equal(batch.references["anchor"], sums[[2, 0]])
-    np.testing.assert_array_equal(batch.prefer, pairs.prefer[[2, 0]])
-    np.testing.assert_array_equal(batch.win, pairs.win[[2, 0]])
+    jax.tree.map(np.testing.assert_array_equal, batch.labels, jax.tree.map(lambda column: column[[2, 0]], pairs.labels))
 
 
 def test_shapes_are_rounded_up_and_hold_the_longest_group():
@@ -122,6 +123,20 @@ def test_shapes_are_rounded_up_and_hold_the_longest_group():
     assert need <= shape.row < need + 8
     assert data.lengths.sum(-1).max() <= shape.scored
     assert data.lengths.max() <= shape.response
+
+
+def test_an_abstract_batch_is_what_pack_makes(packed):
+    data, pairs, batch = packed
+    labels = dataclasses.replace(pairs.labels, score=np.zeros((3, 2), np.float32))
+    scored = pack(data, dataclasses.replace(pairs, labels=labels), np.arange(3), row_shape(data, pairs, 8), {})
+    made = dataclasses.replace(batch, labels=scored.labels)
+    shape = RowShape(batch.rows.tokens.shape[1], batch.rows.slot.shape[1], batch.mask.shape[2])
+    abstract = abstract_batch(shape, 3, ("last",))
+    assert jax.tree.structure(abstract) == jax.tree.structure(made)
+    assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(abstract)] == [
+        (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(made)
+    ]
+    assert abstract_batch(shape, 3, (), objectives=4).labels.votes.shape == (3, 4)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,13 +1,13 @@
 """Pairings and labels: the properties each one obeys, discovered, then the theorem's expectation and cases by hand."""
 
 import dataclasses
-import inspect
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_examples import examples, named
 from made_rollouts import permuted, preferences, random_prefer, rollouts
 
 from jaxalign import pairs
@@ -17,6 +17,7 @@ from jaxalign.pairs import (
     BernoulliLabel,
     BestSecond,
     BestWorst,
+    Label,
     MajorityLabel,
     RandomPair,
     RankLabel,
@@ -24,42 +25,18 @@ from jaxalign.pairs import (
     pairing_metrics,
     ranking,
 )
-from jaxalign.types import Groups, Preferences
+from jaxalign.types import Groups, Pairing, Preferences
 
-RULES = {
-    RandomPair: RandomPair(pairs_per_prompt=3),
-    AllPairs: AllPairs(),
-    BestWorst: BestWorst(),
-    BestSecond: BestSecond(),
-}
-LABELS = {cls: cls() for cls in (SoftLabel, BernoulliLabel, MajorityLabel, RankLabel)}
+RULES = examples(pairs, Pairing, least=4)
+LABELS = examples(pairs, Label, least=4)
 
 
-def discovered(argument: str) -> set[type]:
-    return {
-        cls
-        for _, cls in inspect.getmembers(pairs, inspect.isclass)
-        if dataclasses.is_dataclass(cls)
-        and cls.__module__ == pairs.__name__
-        and argument in inspect.signature(cls.__call__).parameters
-    }
-
-
-def test_discovery_finds_the_rules_and_labels_and_each_has_an_example():
-    rules, labels = discovered("rollouts"), discovered("prefer")
-    print("rules:", sorted(cls.__name__ for cls in rules), "labels:", sorted(cls.__name__ for cls in labels))
-    assert len(rules) >= 4
-    assert len(labels) >= 4
-    assert rules == set(RULES)
-    assert labels == set(LABELS)
-
-
-@pytest.fixture(params=RULES.values(), ids=lambda rule: type(rule).__name__)
+@pytest.fixture(params=RULES.values(), ids=named)
 def rule(request):
     return request.param
 
 
-@pytest.fixture(params=LABELS.values(), ids=lambda label: type(label).__name__)
+@pytest.fixture(params=LABELS.values(), ids=named)
 def label(request):
     return request.param
 
@@ -92,11 +69,11 @@ def test_groups_are_pairs_of_different_texts_of_one_prompt(seed):
         groups = rule(given_rollouts, oracle, jax.random.key(seed))
         count = len(groups.prompt)
         assert groups.responses.shape == (count, 2)
-        assert groups.win.shape == (count, 2)
-        assert groups.prefer.shape == groups.weight.shape == (count,)
+        assert groups.labels.win.shape == (count, 2)
+        assert groups.labels.prefer.shape == groups.weight.shape == (count,)
         assert groups.prompt.dtype == groups.responses.dtype == np.int32
-        assert {groups.prefer.dtype, groups.weight.dtype, groups.win.dtype} == {np.dtype(np.float32)}
-        assert ((groups.prefer >= 0.5) & (groups.prefer <= 1)).all()
+        assert {groups.labels.prefer.dtype, groups.weight.dtype, groups.labels.win.dtype} == {np.dtype(np.float32)}
+        assert ((groups.labels.prefer >= 0.5) & (groups.labels.prefer <= 1)).all()
         assert (groups.weight > 0).all()
         for prompt, (chosen, rejected) in zip(groups.prompt, groups.responses, strict=True):
             assert given_rollouts.texts[prompt][chosen] != given_rollouts.texts[prompt][rejected]
@@ -110,7 +87,7 @@ def test_win_is_the_mean_probability_to_beat_the_sampling_policy(seed):
     given_rollouts, oracle = case(seed)
     for rule in RULES.values():
         groups = rule(given_rollouts, oracle, jax.random.key(seed))
-        for prompt, responses, win in zip(groups.prompt, groups.responses, groups.win, strict=True):
+        for prompt, responses, win in zip(groups.prompt, groups.responses, groups.labels.win, strict=True):
             expected = oracle.prefer[prompt][responses] @ given_rollouts.weights[prompt]
             np.testing.assert_allclose(win, expected, atol=1e-6)  # fp32 sums
 
@@ -119,8 +96,7 @@ def test_same_key_same_groups_and_equal_rules_are_equal_values(rule, key):
     rng = np.random.default_rng(0)
     given_rollouts, oracle = rollouts([list("abcd")] * 5), preferences(random_prefer(rng, 5, 4))
     first, second = (rule(given_rollouts, oracle, key) for _ in range(2))
-    for field in dataclasses.fields(Groups):
-        np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
     assert rule == dataclasses.replace(rule)
     assert hash(rule) == hash(dataclasses.replace(rule))
     assert list(getattr(rule, "problems", list)()) == []
@@ -132,7 +108,7 @@ def told(groups: Groups, texts) -> set:
         tuple(texts[prompt][index] for index in pair)
         for prompt, pair in zip(groups.prompt, groups.responses, strict=True)
     ]
-    numbers = np.column_stack([groups.prefer, groups.weight, groups.win]).round(5).tolist()
+    numbers = np.column_stack([groups.labels.prefer, groups.weight, groups.labels.win]).round(5).tolist()
     return {(prompt, *name, *row) for prompt, name, row in zip(groups.prompt.tolist(), names, numbers, strict=True)}
 
 
@@ -215,7 +191,7 @@ def test_all_pairs_of_an_enumerated_policy_are_its_expectation(key):
     h = np.random.default_rng(0).normal(size=3)
     groups = AllPairs()(given_rollouts, TabularGame()(given_rollouts, key), key)
     chosen, rejected = groups.responses.T
-    summed = (groups.weight * squared_losses(groups.prefer, h[chosen] - h[rejected], target)).sum()
+    summed = (groups.weight * squared_losses(groups.labels.prefer, h[chosen] - h[rejected], target)).sum()
     everything = squared_losses(np.array(THREE_ACTION), h[:, None] - h[None, :], target)
     expected = POLICY @ everything @ POLICY - (POLICY**2).sum() * target**2
     np.testing.assert_allclose(summed, expected, rtol=1e-6)  # fp32 weights
@@ -227,7 +203,7 @@ def test_the_regression_on_all_pairs_is_one_mirror_step(key):
     groups = AllPairs()(given_rollouts, TabularGame()(given_rollouts, key), key)
     chosen, rejected = np.eye(3)[groups.responses].swapaxes(0, 1)
     root = np.sqrt(groups.weight)[:, None]
-    goal = target * (2 * groups.prefer - 1)
+    goal = target * (2 * groups.labels.prefer - 1)
     h = np.linalg.lstsq(root * (chosen - rejected), root[:, 0] * goal, rcond=None)[0]
     step = 2 * target * (np.array(THREE_ACTION) @ POLICY)
     np.testing.assert_allclose(h - POLICY @ h, step - POLICY @ step, atol=1e-6)  # fp32 labels and weights
@@ -279,10 +255,10 @@ def test_best_second_trusts_the_rank_not_the_pair(key):
     given_rollouts = rollouts([list("abc")])
     by_rank = BestSecond()(given_rollouts, preferences(CYCLE[None]), key)
     assert by_rank.responses.tolist() == [[0, 2]]
-    assert by_rank.prefer.tolist() == [1.0]
+    assert by_rank.labels.prefer.tolist() == [1.0]
     by_oracle = BestSecond(label=SoftLabel())(given_rollouts, preferences(CYCLE[None]), key)
     assert by_oracle.responses.tolist() == [[2, 0]]
-    np.testing.assert_allclose(by_oracle.prefer, 0.55, rtol=1e-6)
+    np.testing.assert_allclose(by_oracle.labels.prefer, 0.55, rtol=1e-6)
 
 
 def test_best_worst_takes_the_ends(key):
@@ -298,13 +274,54 @@ def test_duplicates_count_once_and_ties_go_by_text():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# What is said of the groups
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_labels_say_what_the_annotators_say_of_the_same_responses(seed):
+    given_rollouts, mixed = case(seed)
+    other = np.where(mixed.prefer == 0.5, np.float32(0.75), np.float32(0.5)) * (1 - np.eye(mixed.prefer.shape[1]))
+    other = (np.triu(other, 1) + np.tril(1 - other, -1) + 0.5 * np.eye(other.shape[1])).astype(np.float32)
+    scores = np.random.default_rng(seed).normal(size=(*mixed.prefer.shape[:1], 2, mixed.prefer.shape[1]))
+    two = Preferences(
+        annotators=("one", "two"),
+        weights=(0.25, 0.75),
+        prefer=mixed.prefer,
+        by_annotator=np.stack([mixed.prefer, other], axis=1),
+        scores=scores.astype(np.float32),
+    )
+    for rule in labelled_rules():
+        groups = rule(given_rollouts, two, jax.random.key(seed))
+        labels = groups.labels
+        alike = rule(given_rollouts, dataclasses.replace(two, scores=None), jax.random.key(seed))
+        assert alike.labels.score is None
+        np.testing.assert_array_equal(alike.labels.votes, labels.votes)
+        assert {leaf.dtype for leaf in jax.tree.leaves(labels)} == {np.dtype(np.float32)}
+        for index, (prompt, (chosen, rejected)) in enumerate(zip(groups.prompt, groups.responses, strict=True)):
+            votes = two.by_annotator[prompt, :, chosen, rejected]
+            np.testing.assert_array_equal(labels.votes[index], votes)
+            np.testing.assert_array_equal(labels.decided[index], votes != 0.5)
+            mean = 0.25 * two.scores[prompt, 0] + 0.75 * two.scores[prompt, 1]
+            np.testing.assert_allclose(labels.score[index], mean[[chosen, rejected]], rtol=1e-6, atol=1e-6)  # fp32
+
+
+def test_a_group_of_any_size_has_labels():
+    """Rules of one's own may make groups of more than two."""
+    given_rollouts, oracle = rollouts([list("abc")]), preferences(CYCLE[None])
+    labels = pairs.labels_of(given_rollouts, oracle, np.array([0]), np.array([[2, 0, 1]]), np.array([1.0]))
+    np.testing.assert_allclose(labels.win, [[1.45 / 3, 1.85 / 3, 1.2 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(labels.votes, [[0.55]], rtol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Metrics
 
 
 def test_pairing_metrics_by_hand(key):
     given_rollouts = rollouts([["a", "b"], ["a", "a"], ["a", "b"]])
     prefer = np.float32([[[0.5, 0.2], [0.8, 0.5]], [[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]])
-    oracle = Preferences(("one", "two"), prefer, np.stack([prefer, 1 - prefer]), np.zeros((2, 3, 2), np.float32))
+    oracle = Preferences(("one", "two"), (1.0, 0.0), prefer, np.stack([prefer, 1 - prefer], axis=1), scores=None)
     groups = AllPairs(label=MajorityLabel())(given_rollouts, oracle, key)
     metrics = pairing_metrics(given_rollouts, oracle, groups)
     expected = {

@@ -48,9 +48,11 @@ def test_preference_is_the_sigmoid_of_the_score_difference_over_the_temperature(
 def test_the_panel_is_the_weighted_mean_of_its_annotators_and_weights_are_normalised():
     members = (((0.0, 1.0), 2.0, 1.0), ((1.0, 0.0), 6.0, 0.5))
     answer = judged(vote(*members), 2)
-    expected = (2 * answer.by_annotator[0] + 6 * answer.by_annotator[1]) / 8
+    expected = (2 * answer.by_annotator[:, 0] + 6 * answer.by_annotator[:, 1]) / 8
     np.testing.assert_allclose(answer.prefer, expected, atol=1e-7)  # one rounding to fp32
+    assert answer.weights == (0.25, 0.75)
     scaled = judged(vote(*((row, w * 64, t) for row, w, t in members)), 2)
+    assert scaled.weights == answer.weights
     np.testing.assert_array_equal(answer.prefer, scaled.prefer)
 
 
@@ -67,14 +69,14 @@ def test_scores_as_far_apart_as_floats_go_are_certain():
 def test_three_hard_votes_cycle():
     answer = judged(vote(((3.0, 2.0, 1.0), 1.0, 0.0), ((1.0, 3.0, 2.0), 1.0, 0.0), ((2.0, 1.0, 3.0), 1.0, 0.0)), 3)
     assert cycle_metrics(answer.prefer)["cycles/cyclic_triples"] == 1.0
-    for table in answer.by_annotator:
+    for table in answer.by_annotator.swapaxes(0, 1):
         assert cycle_metrics(table)["cycles/cyclic_triples"] == 0.0
 
 
 def cyclic_panels(first: float, second: float, panels: int = 1000) -> int:
     """How many random panels of two annotators with six responses have a cycle in their majority."""
     rng = np.random.default_rng(0)
-    scores = rng.normal(0, 2, (2, panels, 6))
+    scores = rng.normal(0, 2, (2, panels, 6)).swapaxes(0, 1)
     answer = vote(((), first, 1.0), ((), second, 1.0)).preferences(scores)
     return sum(cycle_metrics(table[None])["cycles/cyclic_triples"] > 0 for table in answer.prefer)
 
@@ -91,7 +93,7 @@ def test_two_annotators_of_equal_weight_never_cycle_and_of_unequal_weight_do():
 )
 def test_complements_and_order_are_exact_for_any_scores(rows, temperature):
     panel = vote(*((tuple(row), 1.0 + index / 3, temperature) for index, row in enumerate(rows)))
-    table = np.array(rows)[:, None]
+    table = np.array(rows)[None]
     answer, order = panel.preferences(table), [3, 1, 0, 2]
     np.testing.assert_array_equal(answer.prefer + answer.prefer.swapaxes(1, 2), np.ones((1, 4, 4), np.float32))
     turned = panel.preferences(table[:, :, order])

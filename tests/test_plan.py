@@ -16,6 +16,7 @@ from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
 from jaxalign.models import releases
 from jaxalign.models.lora import LoRA
 from jaxalign.models.pretrained import Pretrained
+from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.pairs import AllPairs, RandomPair, SoftLabel
 from jaxalign.plan import collectives, cost
 from jaxalign.plan.alternatives import alternatives
@@ -29,6 +30,7 @@ from jaxalign.plan.target import Sizes, model_of, sizes_of
 from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
+from jaxalign.training.rows import RowShape
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PAPER_SCALE = sorted(CONFIGS.glob("*_v[0-9]*_*.py"))
@@ -99,7 +101,7 @@ def test_rows_are_as_long_as_the_experiment_allows():
     assert sizes_of(experiment, model) == Sizes(room, 24)
     limited = dataclasses.replace(experiment, rollout=dataclasses.replace(experiment.rollout, max_prompt_tokens=40))
     found = sizes_of(limited, model)
-    assert (found.row, found.scored) == (96, 64)  # 40 + 2 · 24 and 2 · 24, in multiples of 32
+    assert found.rows == RowShape(row=96, scored=64, response=32)  # 40 + 2 · 24, 2 · 24 and 24, in multiples of 32
 
 
 def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them():
@@ -133,6 +135,15 @@ def test_model_flops_are_those_of_every_product():
     body = shape.layers * (2 * (matrices + norms) + attention)
     expected = 3 * (tokens * body + scored * 2 * shape.vocab * shape.width)
     assert model_flops(train, model) == pytest.approx(expected, rel=1e-9)
+
+
+def test_objectives_kept_apart_have_a_backward_pass_each():
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)), reference=Cached())
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
+    together = programs(experiment, machine, Sizes(32, 24))[0]
+    apart = programs(dataclasses.replace(experiment, combiner=WeightedSum((0.5, 0.3, 0.2))), machine, Sizes(32, 24))[0]
+    assert apart.arguments[-1].labels.votes.shape[-1] == 3
+    assert model_flops(apart, machine.model) == pytest.approx(7 / 3 * model_flops(together, machine.model))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from made_artifacts import CONFIG, Small, same, small
 
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.storage import artifact, rundir
-from jaxalign.types import Prompt
+from jaxalign.types import Labels, Prompt
 
 DTYPES = list(artifact._DTYPES.values())
 
@@ -31,6 +31,7 @@ class Everything:
     prompts: tuple[Prompt, ...]
     texts: tuple[tuple[str, ...], ...]
     inners: tuple[Inner, ...]
+    nested: Inner | None
     array: Shaped[np.ndarray, "..."]
     maybe: Shaped[np.ndarray, "..."] | None
     number: float
@@ -60,6 +61,7 @@ values = st.builds(
     prompts=st.just(()),
     texts=st.lists(st.lists(texts, max_size=2).map(tuple), max_size=2).map(tuple),
     inners=st.lists(st.builds(Inner, texts, arrays()), max_size=2).map(tuple),
+    nested=st.none() | st.builds(Inner, texts, arrays()),
     array=arrays(),
     maybe=st.none() | arrays(),
     number=numbers,
@@ -94,6 +96,13 @@ def test_equal_values_give_equal_bytes(value: Everything) -> None:
     again = artifact.decode(artifact.encode(value), Everything)
     turned = dataclasses.replace(again, by_name=dict(reversed(again.by_name.items())))
     assert artifact.encode(turned) == artifact.encode(value)
+
+
+@pytest.mark.parametrize("score", [None, np.float32([[1, 2], [3, 4]])])
+def test_arrays_of_a_device_or_the_host_come_back_on_the_host(score: np.ndarray | None) -> None:
+    half = np.full((2, 2), 0.5, np.float32)
+    value = Labels(half[:, 0], win=None, score=score, votes=half, decided=half)
+    assert same(artifact.decode(artifact.encode(value), Labels), value)
 
 
 def test_strided_arrays_keep_their_order() -> None:

@@ -1,11 +1,19 @@
 """Samplers: distributions, truncation, independence of rows."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_examples import examples, named
 
+import jaxalign.rollouts
+from jaxalign.contracts.traced import drawn
 from jaxalign.rollouts.samplers import Greedy, Temperature, TopK, TopP
+from jaxalign.types import Sampler
+
+SAMPLERS = examples(jaxalign.rollouts, Sampler, least=4)
 
 LOGITS = jnp.array([2.0, 1.0, 0.0, -1.0, -3.0], jnp.float32)
 
@@ -56,7 +64,20 @@ def test_top_1_and_tiny_temperature_are_greedy(key):
     np.testing.assert_array_equal(Temperature(1e-6)(logits, keys), Greedy()(logits, keys))
 
 
-@pytest.mark.parametrize("sampler", [Temperature(0.8), TopK(k=3), TopP(p=0.7)])
+@pytest.fixture(params=SAMPLERS.values(), ids=named)
+def sampler(request):
+    return request.param
+
+
+def test_a_token_a_row_and_equal_samplers_are_equal_values(sampler, key):
+    logits, keys = jax.random.normal(key, (8, 33)), jax.random.split(key, 8)
+    tokens = drawn(sampler, logits, keys)
+    assert ((tokens >= 0) & (tokens < 33)).all()
+    np.testing.assert_array_equal(jax.jit(sampler)(logits, keys), tokens)
+    assert (sampler, hash(sampler)) == (dataclasses.replace(sampler), hash(dataclasses.replace(sampler)))
+    assert list(getattr(sampler, "problems", list)()) == []
+
+
 def test_a_row_draws_the_same_in_any_company(sampler, key):
     logits, keys = jax.random.normal(key, (8, 33)), jax.random.split(key, 8)
     together = sampler(logits, keys)

@@ -6,13 +6,13 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from made_oracles import POPULATION
 from made_rollouts import rollouts
 
 from jaxalign.errors import DataError
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.nash_gap import duality_gap
 from jaxalign.games.universal import majority, robust_win_rate
+from jaxalign.oracles.population import EXAMPLE as POPULATION
 from jaxalign.oracles.tabular import THREE_ACTION, TabularGame
 
 

@@ -8,20 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from made_examples import examples
 from made_models import ONE, nudged, tiny
 from test_packing import groups, rollouts
 
-from jaxalign.losses.dpo import DPO
-from jaxalign.losses.inpo import INPO
-from jaxalign.losses.ipo import IPO
-from jaxalign.losses.sppo import SPPO
+import jaxalign.losses
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.training.logps import Scorer
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import NotFinite, check_finite, group_logps, init_state, make_step
+from jaxalign.types import Loss
 
-LOSSES = {"DPO": DPO(beta=0.1), "INPO": INPO(eta=0.5, tau=0.2), "IPO": IPO(tau=0.5), "SPPO": SPPO(eta=10.0)}
+LOSSES = examples(jaxalign.losses, Loss, least=4)
 
 RATE = 0.003
 CLIPPED = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(RATE))
@@ -227,17 +226,17 @@ def test_metrics_have_the_names_that_users_of_trl_know_and_add_up(whole, step, p
 def test_metrics_by_hand(model, whole, params, columns):
     """From the scorer's sums: weighted means of log-probs, rewards against the anchor, and the loss itself."""
     sums, share = Scorer(model, ONE, 8).groups(params, DATA, PAIRS), PAIRS.weight / PAIRS.weight.sum()
-    reward = sums - columns["anchor"]
+    reward, prefer = sums - columns["anchor"], PAIRS.labels.prefer
     margins = reward[:, 0] - reward[:, 1]
     h = (sums - 0.4 * columns["anchor"] - 0.6 * columns["last"]) @ np.float32([1, -1])  # INPO with tau / eta = 0.4
     expected = {
-        "loss": share @ (PAIRS.prefer * (h - 1) ** 2 + (1 - PAIRS.prefer) * (h + 1) ** 2),
+        "loss": share @ (prefer * (h - 1) ** 2 + (1 - prefer) * (h + 1) ** 2),
         "logps/chosen": share @ sums[:, 0],
         "logps/rejected": share @ sums[:, 1],
         "rewards/chosen": share @ reward[:, 0],
         "rewards/rejected": share @ reward[:, 1],
         "rewards/margins": share @ margins,
-        "rewards/accuracies": share @ np.where(margins > 0, PAIRS.prefer, 1 - PAIRS.prefer),
+        "rewards/accuracies": share @ np.where(margins > 0, prefer, 1 - prefer),
     }
     for name, value in expected.items():
         np.testing.assert_allclose(whole[1][name], value, rtol=1e-4, atol=1e-5, err_msg=name)

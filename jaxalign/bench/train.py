@@ -19,7 +19,7 @@ from jaxalign.models.pretrained import SmolLM2
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.rows import pack, row_shape, stack_microbatches
 from jaxalign.training.step import init_state, make_step
-from jaxalign.types import Batch, Groups, Params, Prompt, Rollouts
+from jaxalign.types import Batch, Groups, Labels, Params, Prompt, Rollouts
 
 HELP = "a training step against torch + transformers"
 
@@ -84,7 +84,8 @@ def random_pairs(count: int, prompt: int, response: int, vocab: int) -> tuple[Ro
         weights=np.full((count, 2), 0.5, np.float32),
     )
     ones = np.ones(count, np.float32)
-    groups = Groups(np.arange(count), np.tile([[0, 1]], (count, 1)), ones, ones, np.tile(ones[:, None], (1, 2)))
+    labels = Labels.of_one(prefer=ones, win=np.tile(ones[:, None], (1, 2)))
+    groups = Groups(np.arange(count), np.tile([[0, 1]], (count, 1)), weight=ones, labels=labels)
     return rollouts, groups
 
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates and every policy's evals."""
+    from jaxalign.contracts.oracle import CheckedOracle
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
     from jaxalign.evaluate import context_of, measure
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
 
     def context(names: "Sequence[str]") -> "HeldOut":
         some = {who: responses[who] for who in names}
-        return context_of(machine, run, experiment.oracle, responses[names[0]].prompts, some)
+        return context_of(machine, run, CheckedOracle(experiment.oracle), responses[names[0]].prompts, some)
 
     names, matrix = win_rate_matrix(context(list(responses)))
     evals = {who: measure(experiment.evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.contracts.oracle import CheckedOracle
+from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.data.order import PromptStream
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
@@ -93,11 +95,13 @@ class Opened:
 
     @cached_property
     def preferences(self) -> Preferences:
-        return self.experiment.oracle(self.rollouts, self.machine.key("preferences"))
+        return CheckedOracle(self.experiment.oracle, self.experiment.combiner.objectives)(
+            self.rollouts, self.machine.key("preferences")
+        )
 
     @cached_property
     def groups(self) -> Groups:
-        return self.experiment.pairing(self.rollouts, self.preferences, self.machine.key("groups"))
+        return CheckedPairing(self.experiment.pairing)(self.rollouts, self.preferences, self.machine.key("groups"))
 
     def batch(self, references: dict[str, np.ndarray], largest: int | None = None) -> Batch:
         """A microbatch of the run's size on the mesh, or of all groups there are if they are fewer.

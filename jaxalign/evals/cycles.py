@@ -48,3 +48,6 @@ def cycle_metrics(prefer: Float[np.ndarray, "b m m"]) -> Metrics:
 def closed_walks(adjacency: Float[np.ndarray, "b m m"]) -> float:
     """Closed walks of three steps in all graphs: 3 a directed triangle, 6 an undirected one."""
     return float(np.einsum("bij,bji->", adjacency @ adjacency, adjacency))
+
+
+EXAMPLE = Cycles()

@@ -49,3 +49,6 @@ class Drift:
                 f"drift/kl_from_{role}_nats_per_token": float(nats.mean() / max(tokens, 1.0)),
             }
         return metrics
+
+
+EXAMPLE = Drift()

@@ -61,3 +61,6 @@ def kl_from(target: Float[np.ndarray, " a"], policy: Float[np.ndarray, "b a"]) -
     """
     floored = np.maximum(policy, np.finfo(np.float32).tiny)
     return (target * (np.log(np.where(target > 0, target, 1)) - np.log(floored))).sum(-1)
+
+
+EXAMPLE = NashGap(nash=(4 / 11, 3 / 11, 4 / 11))

@@ -36,3 +36,6 @@ class Text:
             grams = [gram for sequence in spoken for gram in ngrams(sequence, n)]
             metrics[f"text/distinct_{n}"] = len(set(grams)) / max(len(grams), 1)
         return metrics
+
+
+EXAMPLE = Text()

@@ -52,8 +52,9 @@ class WinRate:
                 f"win_rate/vs_{role}_ci95_low": low,
                 f"win_rate/vs_{role}_ci95_high": high,
             }
-            for annotator, prefer in zip(preferences.annotators, preferences.by_annotator, strict=True):
-                metrics[f"win_rate/vs_{role}/{annotator}"] = float(between(prefer, pair)[:, 0, 1].mean())
+            for index, annotator in enumerate(preferences.annotators):
+                alone = between(preferences.by_annotator[:, index], pair)[:, 0, 1]
+                metrics[f"win_rate/vs_{role}/{annotator}"] = float(alone.mean())
         return metrics
 
 
@@ -144,3 +145,6 @@ def format_matrix(names: Sequence[str], matrix: Float[np.ndarray, "k k"]) -> str
         for name, row in zip(names, matrix, strict=True)
     ]
     return "\n".join([head, *body])
+
+
+EXAMPLE = WinRate()

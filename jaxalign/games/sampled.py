@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxalign.games.game import MatrixGame
 from jaxalign.games.pairs import RandomPair, Rule
-from jaxalign.types import GroupLogps, Loss, pytree
+from jaxalign.types import GroupLogps, Labels, Loss, pytree
 
 RIDGE = 1e-4
 """Share of the mean curvature added to it: actions that were not drawn, about which the data say nothing, stay put."""
@@ -137,6 +137,5 @@ def pair_logps(logp: Float[Array, " v"], state: Sampling, data: Drawn) -> GroupL
         mask=jnp.ones((*data.actions.shape, 1), bool),
         last=state.logp[data.actions].astype(jnp.float32),
         anchor=state.anchor[data.actions].astype(jnp.float32),
-        prefer=data.prefer.astype(jnp.float32),
-        win=data.win.astype(jnp.float32),
+        labels=Labels.of_one(data.prefer.astype(jnp.float32), data.win.astype(jnp.float32)),
     )

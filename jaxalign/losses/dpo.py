@@ -34,3 +34,6 @@ class DPO:
         assert logps.anchor is not None
         scaled = self.beta * margin(logps.sums - logps.anchor)
         return expected_over_labels(logps.prefer, -jax.nn.log_sigmoid(scaled), -jax.nn.log_sigmoid(-scaled))
+
+
+EXAMPLE = DPO(beta=0.1)

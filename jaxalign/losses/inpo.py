@@ -45,3 +45,6 @@ class INPO:
         h = margin(logps.sums - ratio * logps.anchor - (1 - ratio) * logps.last)
         target = 1 / (2 * self.eta)
         return expected_over_labels(logps.prefer, (h - target) ** 2, (h + target) ** 2)
+
+
+EXAMPLE = INPO(eta=0.5, tau=0.2)

@@ -35,3 +35,6 @@ class IPO:
         h = margin(logps.sums - logps.anchor)
         target = 1 / (2 * self.tau)
         return expected_over_labels(logps.prefer, (h - target) ** 2, (h + target) ** 2)
+
+
+EXAMPLE = IPO(tau=0.5)

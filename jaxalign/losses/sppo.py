@@ -31,3 +31,6 @@ class SPPO:
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         assert logps.anchor is not None
         return ((logps.sums - logps.anchor - self.eta * (logps.win - 0.5)) ** 2).sum(-1)
+
+
+EXAMPLE = SPPO(eta=10.0)

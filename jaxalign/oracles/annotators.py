@@ -237,3 +237,6 @@ def repeated_share(sequence: tuple[str, ...]) -> float:
     """Mean over n = 2, 3, 4 of 1 − distinct n-grams / n-grams; 0 where there are fewer than n words."""
     grams = [ngrams(sequence, n) for n in (2, 3, 4)]
     return sum(1 - len(set(gram)) / len(gram) for gram in grams if gram) / len(grams)
+
+
+EXAMPLES = (Brevity(), Coverage(), Detail(), NonRepetition(), Completeness(), Plainness())

@@ -97,7 +97,7 @@ class PreferenceModel:
         first, second = jnp.broadcast_arrays(found[:, :, None], found[:, None])
         margin = np.asarray(preference_margin(first, second), np.float64)
         prefer = probabilities(np.tanh(margin / (2 * self.temperature)) / 2)
-        return Preferences(("preference_model",), prefer, prefer[None], np.zeros((1, *found.shape[:2]), np.float32))
+        return Preferences(("preference_model",), (1.0,), prefer, prefer[:, None], scores=None)
 
 
 def judge_problems(path: str, date: str) -> Iterable[str]:

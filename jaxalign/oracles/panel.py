@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.errors import ConfigError, DataError
-from jaxalign.oracles.annotators import Annotator
+from jaxalign.oracles.annotators import Annotator, Brevity, Coverage
 from jaxalign.types import Preferences, Prompt, Rollouts
 
 
@@ -61,25 +61,27 @@ class Panel:
         Raises:
             DataError: an annotator gave a score that is not finite; names annotator, prompt and response.
         """
-        table = np.stack(
-            [self.scores(prompt, texts) for prompt, texts in zip(rollouts.prompts, rollouts.texts, strict=True)], axis=1
-        )
-        return self.preferences(table)
+        pairs = zip(rollouts.prompts, rollouts.texts, strict=True)
+        return self.preferences(np.stack([self.scores(prompt, texts) for prompt, texts in pairs]))
 
     def scores(self, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, "o m"]:
         """Each annotator's scores of one prompt's texts, in its own unit."""
         return np.stack([_checked(member.annotator, prompt, texts) for member in self.annotators])
 
-    def preferences(self, scores: Float[np.ndarray, "o b m"]) -> Preferences:
+    def preferences(self, scores: Float[np.ndarray, "b o m"]) -> Preferences:
         """The module's formulas for b prompts' scores."""
-        each = np.stack(
-            [advantages(table, member.temperature) for member, table in zip(self.annotators, scores, strict=True)]
-        )
+        tables = zip(self.annotators, scores.swapaxes(0, 1), strict=True)
+        each = np.stack([advantages(table, member.temperature) for member, table in tables], axis=1)
         weights = np.array([member.weight for member in self.annotators], np.float64)
-        mixed = ((weights / weights.sum())[:, None, None, None] * each).sum(0)
+        weights /= weights.sum()
         largest = np.finfo(np.float32).max
-        shown = scores.clip(-largest, largest).astype(np.float32)
-        return Preferences(self.names, probabilities(mixed), probabilities(each), shown)
+        return Preferences(
+            annotators=self.names,
+            weights=tuple(weights.tolist()),
+            prefer=probabilities((weights[None, :, None, None] * each).sum(1)),
+            by_annotator=probabilities(each),
+            scores=scores.clip(-largest, largest).astype(np.float32),
+        )
 
 
 def advantages(scores: Float[np.ndarray, "b m"], temperature: float) -> Float[np.ndarray, "b m m"]:
@@ -105,3 +107,6 @@ def _checked(annotator: Annotator, prompt: Prompt, texts: tuple[str, ...]) -> Fl
     for index in np.flatnonzero(~np.isfinite(scores)):
         raise DataError(f"annotator {annotator.name!r} scored response {index} of prompt {prompt.id!r} {scores[index]}")
     return scores
+
+
+EXAMPLE = Panel((Weighted(Brevity(), temperature=0.1), Weighted(Coverage(), temperature=0.05)))

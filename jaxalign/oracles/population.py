@@ -64,14 +64,20 @@ class RankingPopulation:
             DataError: a response whose first token is no action; names prompt and response.
         """
         actions = actions_of(rollouts, len(self.rankings[0]))
-        gains = np.stack([self._gains(*prompt) for prompt in zip(actions, rollouts.weights, strict=True)], axis=1)
+        gains = np.stack([self._gains(*prompt) for prompt in zip(actions, rollouts.weights, strict=True)])
         by_user = 0.5 + 0.5 * (gains[..., :, None] - gains[..., None, :])
-        prefer = np.einsum("o,obij->bij", np.asarray(self.weights), by_user)
-        names = tuple(f"user {user}" for user in range(len(self.rankings)))
-        scores = gains.astype(np.float32)
-        return Preferences(names, prefer.astype(np.float32), by_user.astype(np.float32), scores)
+        return Preferences(
+            annotators=tuple(f"user {user}" for user in range(len(self.rankings))),
+            weights=self.weights,
+            prefer=np.einsum("o,boij->bij", np.asarray(self.weights), by_user).astype(np.float32),
+            by_annotator=by_user.astype(np.float32),
+            scores=gains.astype(np.float32),
+        )
 
     def _gains(self, actions: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "o m"]:
         """u_k of each response for each user."""
         policy = np.bincount(actions, weights, len(self.rankings[0])) / weights.sum()
         return np.asarray(self.game().gain_by_user(jnp.asarray(policy, jnp.float32)), np.float64)[:, actions]
+
+
+EXAMPLE = RankingPopulation(rankings=((2, 1, 0), (0, 2, 1), (1, 0, 2)), weights=(0.5, 0.3, 0.2), k=2)

@@ -55,7 +55,7 @@ class TabularGame:
         """
         actions = actions_of(rollouts, len(self.matrix))
         prefer = probabilities(np.asarray(self.matrix, np.float64)[actions[:, :, None], actions[:, None, :]] - 0.5)
-        return Preferences(("game",), prefer, prefer[None], np.zeros((1, *actions.shape), np.float32))
+        return Preferences(("game",), (1.0,), prefer, prefer[:, None], scores=None)
 
 
 def actions_of(rollouts: Rollouts, count: int) -> Int[np.ndarray, "b m"]:
@@ -71,3 +71,6 @@ def actions_of(rollouts: Rollouts, count: int) -> Int[np.ndarray, "b m"]:
             f"not one of the game's {count} actions"
         )
     return actions
+
+
+EXAMPLE = TabularGame()

@@ -160,4 +160,4 @@ def model_flops(program: Program, model: Model) -> float:
         )
         return through + passes * 2.0 * head * work.scored
 
-    return sum(flops(3.0 if kind == "train" else 1.0) for kind in work.passes)
+    return sum(flops({"train": 3.0, "backward": 2.0, "forward": 1.0}[kind]) for kind in work.passes)

@@ -13,12 +13,11 @@ from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
 from jaxalign.models.low_rank import frozen, trained
-from jaxalign.plan.target import RESPONSES, Sizes
+from jaxalign.plan.target import Sizes
 from jaxalign.programs import groups_a_microbatch, training
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
 from jaxalign.training.logps import scoring
-from jaxalign.training.rows import rounded
-from jaxalign.types import Batch, Rows
+from jaxalign.training.rows import abstract_batch, rounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Work:
     row: int
     """tokens that one attends to at most"""
     passes: tuple[str, ...]
-    """"train" for forward and backward, "forward" for a forward pass alone"""
+    """"train" for forward and backward, "forward" or "backward" for one of them alone"""
     microbatches: int = 1
     """parts that the rows go through one after the other"""
 
@@ -70,24 +69,26 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     fit, accumulate, params = experiment.fit, machine.placement.accumulate, machine.abstract
     made = training(experiment, machine, steps=1000)
     stored = experiment.reference.stored(experiment.loss.needs)
-    rows = _batch(groups_a_microbatch(experiment), sizes, stored)
+    objectives = experiment.combiner.objectives or 1
+    rows = abstract_batch(sizes.rows, groups_a_microbatch(experiment), stored, objectives)
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             (accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(machine.mesh, leading=1)
         ),
         rows,
     )
-    tokens, scored = fit.batch_size * sizes.row, fit.batch_size * sizes.scored
-    work = Work(tokens, tokens, scored, sizes.row, ("train", *["forward"] * len(made.references)), accumulate)
+    tokens, scored = fit.batch_size * sizes.rows.row, fit.batch_size * sizes.rows.scored
+    passes = ("train", *["backward"] * (objectives - 1), *["forward"] * len(made.references))
+    work = Work(tokens, tokens, scored, sizes.rows.row, passes, accumulate)
     held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
     return Program("train", made.step, (made.abstract, frozen(params), dict(made.references), batches), work, held)
 
 
 def _logp(machine: Machine, sizes: Sizes) -> Program:
     count = machine.scorer.batch_size
-    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), _batch(count, sizes, ()))
-    tokens = count * sizes.row
-    work = Work(tokens, tokens, count * sizes.scored, sizes.row, ("forward",))
+    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), abstract_batch(sizes.rows, count, ()))
+    tokens = count * sizes.rows.row
+    work = Work(tokens, tokens, count * sizes.rows.scored, sizes.rows.row, ("forward",))
     return Program("logp", scoring(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)
 
 
@@ -106,21 +107,3 @@ def _rollout(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     drawn = count * spec.samples * spec.max_tokens
     work = Work(drawn, drawn + count * width, drawn, width + spec.max_tokens, ("forward",))
     return Program("rollout", draw, (machine.abstract, *inputs), work)
-
-
-def _batch(count: int, sizes: Sizes, stored: tuple[str, ...]) -> Batch:
-    """Shapes of `count` groups, one a row."""
-
-    def zeros() -> Batch:
-        ids, scored = (jnp.zeros((count, width), jnp.int32) for width in (sizes.row, sizes.scored))
-        one, each = jnp.zeros(count), jnp.zeros((count, RESPONSES))
-        return Batch(
-            rows=Rows(ids, ids, ids, ids, scored, scored, scored),
-            mask=jnp.zeros((count, RESPONSES, sizes.response), bool),
-            prefer=one,
-            weight=one,
-            win=each,
-            references=dict.fromkeys(stored, each),
-        )
-
-    return jax.eval_shape(zeros)

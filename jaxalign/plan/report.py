@@ -36,7 +36,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "compile_seconds": sum(program.compile_seconds for program in plan.programs),
         "hours_estimate": hours,
         "chip_hours_estimate": None if hours is None else hours * plan.topology.chips,
-        "tokens": {"prompt": plan.sizes.prompt, "response": plan.sizes.response, "row": plan.sizes.row},
+        "tokens": {"prompt": plan.sizes.prompt, "response": plan.sizes.response, "row": plan.sizes.rows.row},
         "calls": vars(plan.calls),
         "programs": {program.name: _program(program) for program in plan.programs},
         "attempts": [_attempt(plan, attempt) for attempt in plan.attempts],
@@ -103,7 +103,7 @@ def as_text(plan: Plan) -> str:
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
     lines = [
         f"{top.name}{slices}: {top.chips} chips, mesh {mesh}; {chip.device_hbm_usable / GIB:.2f} GiB of memory a chip",
-        f"rows of {plan.sizes.row} tokens (prompt {plan.sizes.prompt}, two responses of {plan.sizes.response})",
+        f"rows of {plan.sizes.rows.row} tokens (prompt {plan.sizes.prompt}, two responses of {plan.sizes.response})",
         "",
         "GiB a chip    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
     ]

@@ -60,5 +60,5 @@ def pairs_of_a_prompt(experiment: Experiment) -> int:
         logps=np.zeros((1, m, 1), np.float32),
         weights=np.full((1, m), 1 / m, np.float32),
     )
-    preferences = Preferences(("one",), prefer, prefer[None], np.zeros((1, 1, m), np.float32))
+    preferences = Preferences(("one",), (1.0,), prefer, prefer[:, None], scores=None)
     return len(experiment.pairing(rollouts, preferences, jax.random.key(0)).prompt)

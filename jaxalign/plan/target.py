@@ -21,11 +21,8 @@ from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
 from jaxalign.plan.environment import environment
 from jaxalign.rollouts.sample import Sample
-from jaxalign.training.rows import rounded
+from jaxalign.training.rows import RowShape
 from jaxalign.types import Params
-
-RESPONSES = 2
-"""Responses of a training group: all pairings make pairs."""
 
 QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -38,20 +35,15 @@ QUIET = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The longest rows an experiment allows, tokens: prompts, responses, whole rows."""
+    """The longest that an experiment allows, tokens: prompts, responses, and the rows made of them."""
 
     prompt: int
     response: int
 
     @property
-    def row(self) -> int:
-        """A prompt and its responses, rounded up as rows are."""
-        return rounded(self.prompt + RESPONSES * self.response)
-
-    @property
-    def scored(self) -> int:
-        """Tokens of the responses, rounded up as they are."""
-        return rounded(RESPONSES * self.response)
+    def rows(self) -> RowShape:
+        """The shape that holds them all."""
+        return RowShape.longest(self.prompt, self.response)
 
 
 def sizes_of(experiment: Experiment, model: Model) -> Sizes:

@@ -19,3 +19,6 @@ class Cached:
         """Roles whose parameters enter the step: none."""
         del needs
         return ()
+
+
+EXAMPLE = Cached()

@@ -20,3 +20,6 @@ class Live:
     def live(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Roles whose parameters enter the step: all that the loss needs."""
         return tuple(needs)
+
+
+EXAMPLE = Live()

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from jaxalign.contracts.traced import check_sampler, drawn
 from jaxalign.errors import DataError
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.rows import on_mesh, own_rows
@@ -100,7 +101,7 @@ def generate(
     def draw(state: Decoding, hidden: Float[Array, "n d"]) -> Decoding:
         logits = model.logits(weights, hidden)
         step_keys = jax.vmap(lambda key: jax.random.fold_in(key, state.step))(row_keys)
-        token = jnp.where(state.done, 0, sampler(logits, step_keys))
+        token = jnp.where(state.done, 0, drawn(sampler, logits, step_keys))
         chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
         logp = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, axis=-1))
         return replace(
@@ -211,6 +212,7 @@ class Roller:
     def __init__(self, spec: Sample, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
         self.spec, self._model, self._mesh = spec, model, mesh
         self._most = spec.prompts_a_batch(rows, mesh)
+        check_sampler(spec.sampler, model.config.vocab)
         self._generate = spec.program(model, mesh, options)
 
     def check(self, prompts: Iterable[Prompt]) -> None:

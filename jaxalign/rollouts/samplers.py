@@ -83,3 +83,6 @@ def _draw(logits: Float[Array, "b v"], keys: Key[Array, " b"]) -> Int[Array, " b
 def _positive_temperature(temperature: float) -> Iterable[str]:
     if not temperature > 0:
         yield f"temperature must be positive, got {temperature}; for the most likely token use Greedy()"
+
+
+EXAMPLES = (Greedy(), Temperature(0.8), TopK(k=3), TopP(p=0.7))

@@ -180,11 +180,13 @@ def _build(kind: Any, plain: Any, at: str, arrays: dict[str, np.ndarray]) -> Any
     """The inverse of `_flatten`, guided by the annotation `kind`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if plain is None and at not in arrays:
+        if at in arrays and any(map(_is_array, args)):  # of a device's array or the host's, it is the host's
+            return arrays[at]
+        if plain is None and type(None) in args:
             return None
         (kind,) = (arg for arg in args if arg is not type(None))
         return _build(kind, plain, at, arrays)
-    if kind is np.ndarray or (isinstance(kind, type) and issubclass(kind, AbstractArray)):
+    if _is_array(kind):
         return arrays[at]
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
@@ -206,6 +208,10 @@ def _build(kind: Any, plain: Any, at: str, arrays: dict[str, np.ndarray]) -> Any
     if kind in (bool, int, str) and type(plain) is kind:
         return plain
     raise TypeError(f"{at or 'value'}: {plain!r} is no {kind}")
+
+
+def _is_array(kind: Any) -> bool:
+    return kind is np.ndarray or (isinstance(kind, type) and issubclass(kind, AbstractArray))
 
 
 def _join(at: str, name: object) -> str:

@@ -23,7 +23,7 @@ from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
 from jaxalign.ops.linear_logp import OnMesh, linear_logp
 from jaxalign.training.rows import pack, row_shape
-from jaxalign.types import Batch, Groups, Params, Rollouts, Rows
+from jaxalign.types import Batch, Groups, Labels, Params, Rollouts, Rows
 
 
 def sight_of(rows: Rows) -> Tree:
@@ -142,7 +142,6 @@ def one_group_a_prompt(rollouts: Rollouts) -> Groups:
     return Groups(
         prompt=np.arange(count),
         responses=np.tile(np.arange(samples), (count, 1)),
-        prefer=np.full(count, 0.5, np.float32),
         weight=np.ones(count, np.float32),
-        win=np.full((count, samples), 0.5, np.float32),
+        labels=Labels.unsaid(count, samples),
     )

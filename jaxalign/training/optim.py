@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxalign.types import Schedule
+
 # Adam's second moment stays in fp32 whatever the policy computes in: with b2 = 0.999 bf16 loses every update.
 
 
 @dataclass(frozen=True)
-class WarmupLinear:
-    """Linear warm-up to `peak`, then linear decay to `floor · peak` at the last step of the fit."""
+class Warmup:
+    """What schedules with a linear warm-up state; how they fall is theirs to say."""
 
     peak: float
     """learning rate at the end of the warm-up"""
@@ -22,33 +24,38 @@ class WarmupLinear:
     """learning rate at the last step as a share of the peak, in [0, 1]; 1 keeps it constant"""
 
     def problems(self) -> Iterable[str]:
-        yield from _schedule_problems(self.peak, self.warmup, self.floor)
+        if not self.peak > 0:
+            yield f"peak must be positive, got {self.peak}"
+        for name, value in (("warmup", self.warmup), ("floor", self.floor)):
+            if not 0 <= value <= 1:
+                yield f"{name} must lie in [0, 1], got {value}"
+
+    def rise(self, steps: int) -> int:
+        """Steps of a fit of `steps` steps that are spent warming up."""
+        return round(self.warmup * steps)
+
+
+@dataclass(frozen=True)
+class WarmupLinear(Warmup):
+    """Linear warm-up to `peak`, then linear decay to `floor · peak` at the last step of the fit."""
 
     def schedule(self, steps: int) -> optax.Schedule:
         """Step → learning rate for a fit of `steps` steps."""
-        warmup = round(self.warmup * steps)
+        warmup = self.rise(steps)
         rise = optax.linear_schedule(self.peak / max(warmup, 1), self.peak, max(warmup - 1, 1))
         fall = optax.linear_schedule(self.peak, self.floor * self.peak, max(steps - warmup, 1))
         return optax.join_schedules([rise, fall], [warmup]) if warmup else fall
 
 
 @dataclass(frozen=True)
-class WarmupCosine:
+class WarmupCosine(Warmup):
     """Linear warm-up to `peak`, then half a cosine down to `floor · peak` at the last step of the fit."""
 
-    peak: float
-    """learning rate at the end of the warm-up"""
-    warmup: float = 0.1
-    """share of the fit's steps spent warming up, in [0, 1]"""
     floor: float = 0.1
-    """learning rate at the last step as a share of the peak, in [0, 1]"""
-
-    def problems(self) -> Iterable[str]:
-        yield from _schedule_problems(self.peak, self.warmup, self.floor)
 
     def schedule(self, steps: int) -> optax.Schedule:
         """Step → learning rate for a fit of `steps` steps."""
-        warmup = round(self.warmup * steps)
+        warmup = self.rise(steps)
         start = self.peak / max(warmup, 1)
         return optax.warmup_cosine_decay_schedule(
             start, self.peak, warmup, max(steps, warmup + 1), self.floor * self.peak
@@ -59,7 +66,7 @@ class WarmupCosine:
 class AdamW:
     """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) after clipping the global gradient norm."""
 
-    learning_rate: WarmupLinear | WarmupCosine
+    learning_rate: Schedule
     """schedule over one iteration's fit; it restarts, with fresh moments, every iteration"""
     b1: float = 0.9
     """decay of the first moment"""
@@ -132,9 +139,9 @@ def _matrices(params: optax.Params) -> optax.Params:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def _schedule_problems(peak: float, warmup: float, floor: float) -> Iterable[str]:
-    if not peak > 0:
-        yield f"peak must be positive, got {peak}"
-    for name, value in (("warmup", warmup), ("floor", floor)):
-        if not 0 <= value <= 1:
-            yield f"{name} must lie in [0, 1], got {value}"
+EXAMPLES = (
+    WarmupLinear(peak=1e-3),
+    WarmupCosine(peak=1e-3),
+    AdamW(WarmupLinear(peak=1e-3), weight_decay=0.1),
+    GradientDescent(0.1),
+)

@@ -29,7 +29,7 @@ class Work:
 
 
 class Outcomes:
-    """Steps in order, each told of once: `tell(step, metrics, perf)`, in floats, after its metrics were found finite.
+    """Steps in order, each told of once: `tell(step, metrics, perf)`, in floats, after `check(step, metrics)` passed.
 
     perf/step_seconds            from the end of the step before, or from asking for the batch if that was later (the
                                  first step, and the one behind a checkpoint), until its own metrics were read
@@ -38,18 +38,23 @@ class Outcomes:
     perf/padding_fraction        of the cells of the rows
     """
 
-    def __init__(self, tell: Callable[[int, Metrics, Metrics], None], clock: Callable[[], float] = time.perf_counter):
-        self._tell, self.clock = tell, clock
+    def __init__(
+        self,
+        tell: Callable[[int, Metrics, Metrics], None],
+        check: Callable[[int, Metrics], None] = check_finite,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._tell, self._check, self.clock = tell, check, clock
         self._ended = float("-inf")
         self._open: tuple[int, Mapping[str, Array], Work] | None = None
 
     def follow(self, step: int, metrics: Mapping[str, Array], work: Work) -> None:
-        """`step` has been dispatched: reads the one before it. Raises NotFinite for that one."""
+        """`step` has been dispatched: reads the one before it. Raises what `check` does for that one."""
         self.settle()
         self._open = (step, metrics, work)
 
     def settle(self) -> None:
-        """Waits for the step that has not been read yet, if there is one. Raises NotFinite.
+        """Waits for the step that has not been read yet, if there is one. Raises what `check` does.
 
         Whatever keeps a state must come after it: until then nobody knows whether the state is finite.
         """
@@ -58,7 +63,7 @@ class Outcomes:
         (step, metrics, work), self._open = self._open, None
         with jax.profiler.TraceAnnotation("read metrics"):
             seen = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        check_finite(step, seen)
+        self._check(step, seen)
         began, self._ended = max(self._ended, work.asked), self.clock()
         seconds = self._ended - began
         self._tell(

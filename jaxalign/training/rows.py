@@ -5,14 +5,17 @@ Shapes are chosen once for a whole fit, so the step compiles once.
 """
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxalign.types import Batch, Groups, Rollouts, Rows
+from jaxalign.types import Batch, Groups, Labels, Rollouts, Rows
+
+T = TypeVar("T")
 
 COLUMNS = 32
 """Rows, and the tables of what is scored, are made in multiples of so many tokens."""
@@ -22,6 +25,10 @@ BLOCK = 64
 processor's cache, a third of the time of all rows together at 512 rows of 3,072 tokens."""
 
 
+RESPONSES = 2
+"""Responses of a training group, for what is planned before there are groups: all pairings make pairs."""
+
+
 @dataclass(frozen=True)
 class RowShape:
     """Static sizes of the rows of a fit, tokens: s, q and t of the dimension letters."""
@@ -29,6 +36,16 @@ class RowShape:
     row: int
     scored: int
     response: int
+
+    @classmethod
+    def holding(cls, row: int, scored: int, response: int, multiple: int = COLUMNS) -> "RowShape":
+        """The smallest shape that holds so many tokens of each, few shapes being ever compiled."""
+        return cls(*(rounded(size, multiple) for size in (row, scored, response)))
+
+    @classmethod
+    def longest(cls, prompt: int, response: int) -> "RowShape":
+        """The shape that holds any group of responses of up to `response` tokens to a prompt of up to `prompt`."""
+        return cls.holding(prompt + RESPONSES * response, RESPONSES * response, response)
 
 
 def rounded(size: int, multiple: int = COLUMNS) -> int:
@@ -40,8 +57,8 @@ def row_shape(rollouts: Rollouts, groups: Groups, multiple: int = COLUMNS) -> Ro
     """The smallest shape that holds every group, rounded up to `multiple` so that few shapes are ever compiled."""
     lengths = rollouts.lengths[groups.prompt[:, None], groups.responses]
     rows = rollouts.prompt_lengths[groups.prompt] + lengths.sum(-1)
-    longest = (rows.max(initial=1), lengths.sum(-1).max(initial=1), lengths.max(initial=1))
-    return RowShape(*(rounded(int(size), multiple) for size in longest))
+    row, scored, response = (int(each.max(initial=1)) for each in (rows, lengths.sum(-1), lengths))
+    return RowShape.holding(row, scored, response, multiple)
 
 
 def pack(
@@ -56,19 +73,20 @@ def pack(
     `references` are log-prob sums by role for all groups; the batch carries those of its own.
     """
     count, responses = len(chosen), groups.responses.shape[1]
-    mask = np.empty((count, responses, shape.response), bool)
-    rows = _blank_rows(count, shape)
+    rows, mask = _blank(count, responses, shape)
     for first in range(0, count, BLOCK):
         block = slice(first, first + BLOCK)
         _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, rollouts, groups, chosen[block])
-    return Batch(
-        rows=rows,
-        mask=mask,
-        prefer=_pick(groups.prefer, chosen),
-        weight=_pick(groups.weight, chosen),
-        win=_pick(groups.win, chosen),
-        references={role: _pick(sums, chosen) for role, sums in references.items()},
-    )
+    columns = _picked((groups.weight, groups.labels, dict(references)), chosen)
+    return Batch(rows, mask, *columns)
+
+
+def abstract_batch(shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1) -> Batch:
+    """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`."""
+    labels = Labels.unsaid(1, RESPONSES, objectives)
+    references = {role: np.zeros((1, RESPONSES), np.float32) for role in stored}
+    one = Batch(*_blank(1, RESPONSES, shape), np.zeros(1, np.float32), labels, references)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((groups, *leaf.shape[1:]), leaf.dtype), one)
 
 
 def stack_microbatches(batches: list[Batch]) -> Batch:
@@ -76,14 +94,14 @@ def stack_microbatches(batches: list[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves) if len(leaves) > 1 else leaves[0][None], *batches)
 
 
-def _blank_rows(count: int, shape: RowShape) -> Rows:
+def _blank(count: int, responses: int, shape: RowShape) -> tuple[Rows, Bool[np.ndarray, "b r t"]]:
     """Arrays for `_fill`, blank where it writes the real tokens only; all else it writes everywhere."""
 
     def unwritten(width: int) -> np.ndarray:
         return np.empty((count, width), np.int32)
 
     row, scored = shape.row, shape.scored
-    return Rows(
+    rows = Rows(
         tokens=np.zeros((count, row), np.int32),
         group=unwritten(row),
         branch=unwritten(row),
@@ -92,6 +110,7 @@ def _blank_rows(count: int, shape: RowShape) -> Rows:
         target=np.zeros((count, scored), np.int32),
         slot=np.full((count, scored), -1, np.int32),
     )
+    return rows, np.empty((count, responses, shape.response), bool)
 
 
 def _fill(
@@ -145,7 +164,12 @@ def _upto(counts: Int[np.ndarray, "*n"], width: int) -> Bool[np.ndarray, "*n wid
     return np.arange(width, dtype=np.int32) < counts[..., None]
 
 
-def _pick(values: np.ndarray, chosen: Int[np.ndarray, " b"]) -> np.ndarray:
-    """Rows of `values`, zeros where chosen is -1."""
-    real = (chosen >= 0).reshape(-1, *(1,) * (values.ndim - 1))
-    return np.where(real, values[np.maximum(chosen, 0)], 0).astype(np.float32)
+def _picked(tree: T, chosen: Int[np.ndarray, " b"]) -> T:
+    """Rows of all arrays of `tree`, zeros where chosen is -1."""
+
+    def pick(values: np.ndarray) -> np.ndarray:
+        found = values[np.maximum(chosen, 0)]
+        found[chosen < 0] = 0
+        return found
+
+    return jax.tree.map(pick, tree)

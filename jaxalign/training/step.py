@@ -14,11 +14,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxalign.contracts.traced import losses
 from jaxalign.errors import JaxalignError
 from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.models.model import Model
+from jaxalign.objectives.mixed import Mixed
 from jaxalign.training.logps import logp_sums, token_logps
-from jaxalign.types import Batch, GroupLogps, Loss, Params, pytree
+from jaxalign.training.pullbacks import combined, each_objective
+from jaxalign.types import Batch, Combiner, GroupLogps, Loss, Params, pytree
 
 Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
 """(state, frozen, references, batches) → (state, metrics); `frozen` is {} where every parameter is trained."""
@@ -95,25 +98,23 @@ def group_logps(
         mask=batch.mask,
         last=reference("last"),
         anchor=reference("anchor"),
-        prefer=batch.prefer,
-        win=batch.win,
+        labels=batch.labels,
     )
 
 
-def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation, schedule: optax.Schedule) -> Step:
+def make_step(
+    model: Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    combiner: Combiner = Mixed(),  # noqa: B008
+) -> Step:
     """One optimizer step. Batches carry a leading axis of microbatches; groups count by their weight. References are
     given as what is trained of them; policy and references share what is frozen.
 
-    The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding.
+    The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding. A
+    combiner of several objectives has one of them for each annotator (see `pullbacks`).
     """
-
-    def objective(
-        params: Params, references: Mapping[str, Params], batch: Batch, total: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        logps = group_logps(model, loss, params, references, batch)
-        share = batch.weight / total
-        value = jnp.where(batch.weight > 0, loss(logps) * share, 0.0).sum()
-        return value, {"loss": value, **_watch(logps, share)}
 
     def step(
         state: TrainState, frozen: Params, references: Mapping[str, Params], batches: Batch
@@ -121,17 +122,32 @@ def make_step(model: Model, loss: Loss, optimizer: optax.GradientTransformation,
         total = jnp.maximum(batches.weight.sum(), 1e-30)
         references = {role: join(params, frozen) for role, params in references.items()}
 
-        def of_trained(params: Params, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+        def logps_of(params: Params, batch: Batch) -> GroupLogps:
             policy = join(params, frozen)
             if model.dropout:
                 # One mask a step, so that splitting a batch into microbatches changes nothing.
                 policy = dropped(policy, model.dropout, jax.random.fold_in(jax.random.key(0), state.step))
-            return objective(policy, references, batch, total)
+            return group_logps(model, loss, policy, references, batch)
 
-        def of_batch(batch: Batch) -> tuple[Params, dict[str, Array]]:
-            return jax.grad(of_trained, has_aux=True)(state.params, batch)
+        def mixture(params: Params, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+            logps, share = logps_of(params, batch), batch.weight / total
+            value = jnp.where(batch.weight > 0, losses(loss, logps) * share, 0.0).sum()
+            return value, {"loss": value, **_watch(logps, share)}
 
-        grads, metrics = _summed(of_batch, batches)
+        def together(batch: Batch) -> tuple[Params, dict[str, Array]]:
+            return jax.grad(mixture, has_aux=True)(state.params, batch)
+
+        def apart(batch: Batch) -> tuple[Params, Float[Array, " o"], dict[str, Array]]:
+            share, count = batch.weight / total, batch.labels.votes.shape[-1]
+            gradients, values, logps = each_objective(lambda p: logps_of(p, batch), state.params, loss, share, count)
+            return gradients, values, _watch(logps, share)
+
+        if combiner.objectives is None:
+            grads, metrics = _summed(together, batches)
+        else:
+            gradients, values, watched = _summed(apart, batches)
+            grads, metrics = combined(combiner, gradients, values)
+            metrics |= watched
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)

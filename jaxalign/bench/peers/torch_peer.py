@@ -59,7 +59,7 @@ class TorchPeer:
         """Loss of one step on full-length pairs, chosen and rejected as rows of their own; references are 0."""
         torch = self._torch
         if self._optimizer is None:
-            rate = optimizer.learning_rate.peak
+            rate = float(optimizer.learning_rate.schedule(1)(0))
             self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=rate, weight_decay=0.0)
         prompt, response = rollouts.prompt_tokens.shape[1], rollouts.tokens.shape[2]
         rows = np.concatenate([np.repeat(rollouts.prompt_tokens, 2, 0), rollouts.tokens.reshape(-1, response)], 1)

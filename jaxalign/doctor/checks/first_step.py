@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from jaxalign.contracts.traced import check_loss
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
@@ -19,7 +20,7 @@ from jaxalign.losses.dpo import DPO
 from jaxalign.models.low_rank import frozen, join, trained
 from jaxalign.training.logps import Scorer
 from jaxalign.training.step import group_logps
-from jaxalign.types import Batch, GroupLogps, Groups, Loss, Params
+from jaxalign.types import Batch, GroupLogps, Loss, Params
 
 MICROBATCH = 4
 """Groups in the step at most: more of the same shape tell nothing more."""
@@ -83,10 +84,11 @@ class FirstStep:
             yield "the gradient is exactly 0: nothing will be learnt; look at the labels and at the loss's parameters"
 
     def step(self, opened: Opened) -> Seen:
+        check_loss(opened.experiment.loss, opened.experiment.combiner)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
         batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
         count = min(MICROBATCH, len(opened.groups.prompt), opened.experiment.fit.batch_size)
-        chosen = first(opened.groups, count)
+        chosen = jax.tree.map(lambda column: column[:count], opened.groups)
         cached, again = (scorer.groups(params, opened.rollouts, chosen) for _ in range(2))
         base = frozen(params)
 
@@ -101,7 +103,8 @@ class FirstStep:
         with_cache = dataclasses.replace(seen, last=padded(cached, seen.sums), anchor=padded(cached, seen.sums))
         used = with_cache if opened.experiment.reference.stored(loss.needs) else seen
         equal = dataclasses.replace(seen, last=seen.sums, anchor=seen.sums)
-        certain = dataclasses.replace(used, prefer=jnp.ones_like(used.prefer))
+        labels = dataclasses.replace(used.labels, prefer=jnp.ones_like(used.prefer))
+        certain = dataclasses.replace(used, labels=labels)
         return Seen(
             exact=float(np.abs(cached - again).max()),
             live=float(np.abs(policy - np.asarray(seen.anchor)[:count]).max()),
@@ -122,13 +125,6 @@ class Both:
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         return logps.sums[:, 0]
-
-
-def first(groups: Groups, count: int) -> Groups:
-    """The first `count` of them."""
-    return dataclasses.replace(
-        groups, **{field.name: getattr(groups, field.name)[:count] for field in dataclasses.fields(groups)}
-    )
 
 
 def mean(values: Float[Array, " b"], batch: Batch) -> Float[Array, ""]:

@@ -22,7 +22,8 @@ from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.tuning import tuning
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
-from jaxalign.training.rows import rounded
+from jaxalign.training.rows import RowShape, rounded
+from jaxalign.types import Combiner
 
 GIB = 2**30
 
@@ -64,7 +65,7 @@ def training(opened: Opened) -> dict[str, int]:
     return {
         "policy": bytes_per_device(opened.machine.abstract),
         "trained copy": changed,
-        "gradients": changed,
+        "gradients": changed * gradient_trees(experiment.combiner),
         "optimizer": bytes_per_device(made.abstract.opt_state),
         "live references": sum(copies),
         "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
@@ -146,7 +147,13 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
     experiment = opened.experiment
     answer = experiment.rollout.max_tokens if isinstance(experiment.rollout, Sample) else 1
     rows = math.ceil(groups_a_microbatch(experiment) / row_shards(opened.mesh))
-    return rows, rounded(longest(opened) + 2 * answer), rows * rounded(2 * answer)
+    shape = RowShape.longest(longest(opened), answer)
+    return rows, shape.row, rows * shape.scored
+
+
+def gradient_trees(combiner: Combiner) -> int:
+    """One, or each objective's and the direction made of them."""
+    return 1 if combiner.objectives is None else combiner.objectives + 1
 
 
 def longest(opened: Opened) -> int:

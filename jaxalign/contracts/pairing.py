@@ -1,0 +1,57 @@
+"""What a pairing makes of rollouts and preferences, before it is trained on: responses that exist, real labels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from jaxalign.contracts.arrays import array_problems, described, range_problems
+from jaxalign.errors import BrokenContract
+from jaxalign.types import Groups, Labels, Pairing, Preferences, Rollouts
+
+
+@dataclass(frozen=True)
+class CheckedPairing:
+    """`pairing`; raises BrokenContract for what are no Groups of the rollouts."""
+
+    pairing: Pairing
+
+    def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups:
+        found = self.pairing(rollouts, preferences, key)
+        for problem in problems(found, rollouts, len(preferences.annotators)):
+            raise BrokenContract(f"pairing {type(self.pairing).__name__}: {problem}")
+        return found
+
+
+def problems(found: object, rollouts: Rollouts, annotators: int) -> Iterator[str]:
+    """What is wrong with groups, the first thing first: later ones may be of its making. Groups may be none."""
+    if not isinstance(found, Groups):
+        yield f"must make Groups, got {described(found)}"
+        return
+    (prompts, samples), count = rollouts.lengths.shape, len(found.prompt)
+    if np.ndim(found.responses) != 2 or np.shape(found.responses)[1] < 2:
+        yield f"responses must be [groups, 2 or more], got {described(found.responses)}"
+    table = (count, found.responses.shape[1])
+    yield from array_problems("prompt", found.prompt, (count,), np.integer)
+    yield from array_problems("responses", found.responses, table, np.integer)
+    yield from array_problems("weight", found.weight, (count,), np.float32)
+    yield from range_problems("prompt", found.prompt, 0, prompts - 1)
+    yield from range_problems("responses", found.responses, 0, samples - 1)
+    yield from range_problems("weight", found.weight, 0, np.inf)
+    yield from label_problems(found.labels, table, annotators)
+
+
+def label_problems(labels: Labels, table: tuple[int, int], annotators: int) -> Iterator[str]:
+    """`table` is the shape [g r] of the groups."""
+    votes = (table[0], annotators)
+    yield from array_problems("labels.prefer", labels.prefer, table[:1], np.float32)
+    yield from array_problems("labels.votes", labels.votes, votes, np.float32)
+    yield from array_problems("labels.decided", labels.decided, votes, np.float32)
+    if labels.score is not None:
+        yield from array_problems("labels.score", labels.score, table, np.float32)
+    if labels.win is not None:
+        yield from array_problems("labels.win", labels.win, table, np.float32)
+        yield from range_problems("labels.win", labels.win, 0, 1)
+    for name in ("prefer", "votes", "decided"):
+        yield from range_problems(f"labels.{name}", getattr(labels, name), 0, 1)

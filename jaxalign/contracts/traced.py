@@ -1,0 +1,77 @@
+"""What losses, samplers, combiners and optimizers return, looked at while a program is traced, never while it runs."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from jaxalign.contracts.arrays import described
+from jaxalign.errors import BrokenContract
+from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
+
+
+def losses(loss: Loss, logps: GroupLogps) -> Float[Array, " b"]:
+    """`loss` of each group. Raises BrokenContract unless it returns one fp32 number a group: a mean hides weights."""
+    found = loss(logps)
+    groups = logps.mask.shape[0]
+    if not (isinstance(found, jax.Array) and found.shape == (groups,) and found.dtype == jnp.float32):
+        raise BrokenContract(
+            f"loss {type(loss).__name__}: must return one value a group, float32 [{groups}], got {described(found)}"
+        )
+    return found
+
+
+def drawn(sampler: Sampler, logits: Float[Array, "b v"], keys: Key[Array, " b"]) -> Int[Array, " b"]:
+    """Tokens that `sampler` draws. Raises BrokenContract unless they are one integer a row."""
+    found, rows = sampler(logits, keys), logits.shape[0]
+    if not (isinstance(found, jax.Array) and found.shape == (rows,) and jnp.issubdtype(found.dtype, jnp.integer)):
+        raise BrokenContract(
+            f"sampler {type(sampler).__name__}: must return a token a row, int32 [{rows}], got {described(found)}"
+        )
+    return found.astype(jnp.int32)
+
+
+def coefficients(combiner: Combiner, gram: Float[Array, "o o"]) -> Float[Array, " o"]:
+    """What `combiner` makes of the Gram matrix. Raises BrokenContract unless it is one number an objective."""
+    found, count = combiner(gram), gram.shape[0]
+    if not (isinstance(found, jax.Array) and found.shape == (count,) and jnp.issubdtype(found.dtype, jnp.floating)):
+        raise BrokenContract(
+            f"combiner {type(combiner).__name__}: must return one coefficient an objective, float32 [{count}], got "
+            f"{described(found)}"
+        )
+    return found.astype(jnp.float32)
+
+
+def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """`optimizer` for a fit of `steps` steps. Raises BrokenContract unless it is a transformation and its schedule."""
+    found: Any = optimizer.build(steps)
+    # A transformation is a tuple of two functions itself: alone, it would unpack without a word.
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], optax.GradientTransformation)):
+        raise BrokenContract(
+            f"optimizer {type(optimizer).__name__}: build must return (GradientTransformation, schedule), got "
+            f"{described(found)}"
+        )
+    return found
+
+
+def check_loss(loss: Loss, combiner: Combiner) -> None:
+    """Raises what `losses` and `coefficients` raise, from the shapes of two pairs: before there are any.
+
+    Raises DataError for a loss that reads what no single annotator says where the combiner keeps them apart.
+    """
+    count = combiner.objectives
+    if count is not None and count < 1:
+        raise BrokenContract(f"combiner {type(combiner).__name__}: objectives must be at least 1 or None, got {count}")
+    labels = Labels.unsaid(2, 2) if count is None else Labels.unsaid(2, 2, count).of_annotator(0)
+    last, anchor = (jnp.zeros((2, 2)) if role in loss.needs else None for role in ("last", "anchor"))
+    pairs = GroupLogps(jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3), bool), last, anchor, labels)
+    jax.eval_shape(partial(losses, loss), pairs)
+    jax.eval_shape(partial(coefficients, combiner), jnp.zeros((count or 1, count or 1)))
+
+
+def check_sampler(sampler: Sampler, vocab: int) -> None:
+    """Raises what `drawn` raises, from the shapes of two rows: before there are any, and before any compute."""
+    jax.eval_shape(partial(drawn, sampler), jnp.zeros((2, vocab)), jax.random.split(jax.random.key(0)))

@@ -1,0 +1,71 @@
+"""Gradients of several objectives from one forward pass: a pull-back each, then one direction for all.
+
+    L_i = Σ weight · decided_i · loss(votes_i) / Σ weight            annotator i gives the labels; its ties say nothing
+    g_i = ∇ L_i,    H_ij = ⟨g_i, g_j⟩,    a = combiner(H),    direction = Σ a_i g_i
+
+Objectives see the same log-probs and differ in their labels alone, so the policy is run once and its linearisation is
+transposed once an objective: 1 + 2o passes through the layers in place of 3o, and o trees of gradients in memory. All
+sums run over arrays as a whole, wherever their pieces lie, so H is that of the gradients of the global batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxalign.contracts.traced import coefficients, losses
+from jaxalign.types import Combiner, GroupLogps, Loss, Params
+
+
+def each_objective(
+    logps_of: Callable[[Params], GroupLogps], params: Params, loss: Loss, share: Float[Array, " b"], objectives: int
+) -> tuple[Params, Float[Array, " o"], GroupLogps]:
+    """The gradients g_i, one behind the other along a first axis of every array, the values L_i, and what losses see.
+
+    `share` is each group's weight over that of the whole batch: values and gradients of microbatches add up.
+    """
+
+    def tokens_of(params: Params) -> tuple[Float[Array, "b r t"], GroupLogps]:
+        logps = logps_of(params)
+        return logps.tokens, logps
+
+    tokens, pull_back, logps = jax.vjp(tokens_of, params, has_aux=True)
+
+    def value(tokens: Float[Array, "b r t"], index: int) -> Float[Array, ""]:
+        labels = logps.labels.of_annotator(index)
+        counts = share * labels.decided[:, 0]
+        alone = dataclasses.replace(logps, tokens=tokens, labels=labels)
+        return jnp.where(counts > 0, losses(loss, alone) * counts, 0.0).sum()
+
+    values, slopes = zip(*(jax.value_and_grad(value)(tokens, index) for index in range(objectives)), strict=True)
+    # A loop, so that the program holds one backward pass and memory the temporaries of one.
+    gradients = jax.lax.map(lambda slope: pull_back(slope)[0], jnp.stack(slopes))
+    return gradients, jnp.stack(values), logps
+
+
+def gram(gradients: Params) -> Float[Array, "o o"]:
+    """Inner products of the objectives' gradients over all parameters, in fp32."""
+
+    def of(leaf: Float[Array, "o ..."]) -> Float[Array, "o o"]:
+        # Products and a sum: as a product of matrices TPUs would round its operands to bf16.
+        return (leaf[:, None] * leaf[None]).sum(tuple(range(2, leaf.ndim + 1)), dtype=jnp.float32)
+
+    return jnp.stack([of(leaf) for leaf in jax.tree.leaves(gradients)]).sum(0)
+
+
+def combined(combiner: Combiner, gradients: Params, values: Float[Array, " o"]) -> tuple[Params, dict[str, Array]]:
+    """The direction Σ a_i g_i, and metrics: the objective Σ a_i L_i that it descends, and what there is of each."""
+    products = gram(gradients)
+    shares = coefficients(combiner, products)
+
+    def direction(leaf: Float[Array, "o ..."]) -> Float[Array, "..."]:
+        return (shares.reshape(-1, *(1,) * (leaf.ndim - 1)) * leaf).sum(0)
+
+    norms = jnp.sqrt(jnp.diagonal(products))
+    columns = {"loss": values, "grad_norm": norms, "coefficients": shares}
+    each = {
+        f"{name}/objective_{index}": column[index] for name, column in columns.items() for index in range(len(values))
+    }
+    return jax.tree.map(direction, gradients), {"loss": (shares * values).sum(), **each}
