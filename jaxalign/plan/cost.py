@@ -18,7 +18,7 @@ Collectives, custom calls, asynchronous copies and scalar work have none.
 Time of a step, seconds:
 
     operation   max(cycles / clock, FLOPs / peak, HBM bytes / HBM bandwidth)
-    kernel      max(FLOPs given by the caller / (peak · share), HBM bytes / HBM bandwidth)
+    kernel      max(FLOPs given by its op / (peak · share), HBM bytes / HBM bandwidth)
     compute     max(Σ operations + Σ kernels, all HBM bytes / HBM bandwidth)
     step        max(compute, asynchronous ICI, asynchronous DCN) + synchronous ICI + synchronous DCN
 
@@ -38,6 +38,7 @@ from math import fsum, prod
 
 import numpy as np
 
+from jaxalign.ops.costs import KernelCost
 from jaxalign.plan.chips import Chip, Topology
 from jaxalign.plan.collectives import Collective
 from jaxalign.plan.hlo import HBM, Computation, Instruction, Module, Shape, TextError, Walk
@@ -326,7 +327,15 @@ class Estimate:
     hfu: float
     """FLOPs as compiled, kernels' included, / (chips · peak · step)"""
     unpriced_kernels: tuple[str, ...]
-    """kernels whose FLOPs the caller did not give: counted by their bytes"""
+    """kernels of which no op says anything: counted by their bytes"""
+
+
+UNKNOWN = KernelCost(flops=0.0, share=1.0)
+
+
+def compiled_flops(done: Work, costs: Mapping[str, KernelCost]) -> float:
+    """FLOPs of one device as compiled, with those of kernels that `costs` knows by name."""
+    return float(done.flops + sum(k.times * costs.get(k.name, UNKNOWN).flops for k in done.kernels))
 
 
 def estimate(
@@ -336,20 +345,19 @@ def estimate(
     chip: Chip,
     tokens: int,
     model_flops: float,
-    kernel_flops: Mapping[str, float],
-    kernel_share: float,
+    costs: Mapping[str, KernelCost],
 ) -> Estimate:
-    """The step time of the module's formula. Raises ValueError where shares or counts are not positive.
+    """The step time of the module's formula. Raises ValueError where `tokens` is not positive.
 
-    tokens, model_flops: of all devices together in one run. kernel_flops: kernel's name → FLOPs of one execution on one
-    device. kernel_share: what the caller trusts kernels to reach of the peak, in (0, 1].
+    tokens, model_flops: of all devices together in one run. costs: kernel's name → what its op says of it.
     """
-    if not 0 < kernel_share <= 1 or tokens <= 0:
-        raise ValueError(f"kernel_share in (0, 1] and tokens > 0, got {kernel_share} and {tokens}")
+    if tokens <= 0:
+        raise ValueError(f"tokens must be positive, got {tokens}")
     peak, bandwidth = chip.device_flops, chip.device_hbm_bandwidth
     kernels = fsum(
-        k.times * max(kernel_flops.get(k.name, 0.0) / (peak * kernel_share), k.hbm_bytes / bandwidth)
+        k.times * max(known.flops / (peak * known.share), k.hbm_bytes / bandwidth)
         for k in done.kernels
+        for known in (costs.get(k.name, UNKNOWN),)
     )
     operations = fsum(
         o.times * max(o.cycles / chip.clock, o.flops / peak, o.hbm_bytes / bandwidth)
@@ -369,7 +377,6 @@ def estimate(
         seconds[collective.across_slices, collective.asynchronous] += collective.total_bytes / over
     hidden = max(compute, seconds[False, True], seconds[True, True])
     step = hidden + seconds[False, False] + seconds[True, False]
-    compiled = done.flops + sum(k.times * kernel_flops.get(k.name, 0.0) for k in done.kernels)
     return Estimate(
         step,
         compute,
@@ -381,8 +388,8 @@ def estimate(
         seconds[True, True],
         tokens / step / topology.chips,
         model_flops / (topology.chips * chip.bf16_flops * step),
-        compiled / (peak * step),
-        tuple(dict.fromkeys(k.name for k in done.kernels if k.name not in kernel_flops)),
+        compiled_flops(done, costs) / (peak * step),
+        tuple(dict.fromkeys(k.name for k in done.kernels if k.name not in costs)),
     )
 
 

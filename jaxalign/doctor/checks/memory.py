@@ -16,10 +16,11 @@ import jax
 from jaxalign import programs
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
+from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.ops.attention.dispatch import BLOCK
-from jaxalign.ops.linear_logp.tuning import tuning
+from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
 from jaxalign.training.rows import rounded
@@ -131,14 +132,9 @@ def activations(config: object, rows: int, length: int, tensor: int) -> int:
 
 
 def training_logits(opened: Opened, scored: int) -> int:
-    """Scores and their gradient where they are held whole, else a chunk of them and what is kept (`linear_logp`)."""
-    table, platform = tuning(), opened.mesh.devices.flat[0].platform
-    config, alone = opened.model.config, opened.mesh.size == 1
-    whole = 4 * scored * config.vocab // opened.mesh.shape["tensor"]
-    if alone and whole <= table["full_logits_bytes"].get(platform, 0):
-        return 2 * whole
-    kept = table["kept_logits_bytes"].get(platform, 0) if alone else 0
-    return 2 * min(whole, 4 * scored * table["chunk"].get(platform, 0)) + min(whole, kept)
+    """Of the log-prob pass, as the op says, with the vocabulary split over tensor."""
+    rows = opened.model.config.vocab // opened.mesh.shape["tensor"]
+    return logits_bytes(platform_of(opened.mesh.devices.flat[0]), scored, rows, alone=opened.mesh.size == 1)
 
 
 def row_sizes(opened: Opened) -> tuple[int, int, int]:

@@ -192,7 +192,6 @@ def _sums(plan: Plan, logits: Logits, want: Want) -> Partial:
     shape = jax.ShapeDtypeStruct((1, plan.tokens), jnp.float32)
     made = plan.call(
         lambda refs: _forward(refs, logits, plan.blocks.sub),
-        products=1,
         outer="tokens",
         operands=plan.operands(_first, _second, transposed=True),
         results={name: (shape, pl.BlockSpec((1, plan.blocks.n), lambda i, j: (0, i))) for name in names},
@@ -213,7 +212,6 @@ def _sums_and_row(plan: Plan, logits: Logits) -> Partial:
     row = jax.ShapeDtypeStruct((plan.tokens, d), plan.shard.hidden.dtype)
     made = plan.call(
         lambda refs: _forward_row(refs, logits, blocks, plan.steps[1]),
-        products=2,
         outer="tokens",
         operands=plan.operands(_first, _second, transposed=False),
         results={"m": lanes, "mass": lanes, "row": (row, pl.BlockSpec((blocks.n, d), lambda i, j: (i, 0)))},
@@ -235,7 +233,6 @@ def _head_gradients(plan: Plan, logits: Logits, pull: Pull, wants: Wants) -> tup
         results["of_bias"] = (partial_sums, pl.BlockSpec((blocks.v, LANES), lambda i, j: (i, 0)))
     made = plan.call(
         lambda refs: _head(refs, logits, blocks, plan.steps[0]),
-        products=2,
         outer="vocabulary",
         operands=operands,
         results=results,
