@@ -13,6 +13,7 @@ from jaxalign.experiment import Experiment
 from jaxalign.formats.huggingface import folder
 from jaxalign.formats.weights import Place
 from jaxalign.machine import Machine
+from jaxalign.mesh.rounding import rounded
 from jaxalign.models.lora import LoRA
 from jaxalign.models.model import Model, Source, split
 from jaxalign.models.pretrained import Pretrained
@@ -20,7 +21,7 @@ from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
 from jaxalign.plan.environment import environment
 from jaxalign.rollouts.sample import Sample
-from jaxalign.training.rows import rounded
+from jaxalign.training.rows import COLUMNS
 from jaxalign.types import Params
 
 RESPONSES = 2
@@ -45,12 +46,12 @@ class Sizes:
     @property
     def row(self) -> int:
         """A prompt and its responses, rounded up as rows are."""
-        return rounded(self.prompt + RESPONSES * self.response)
+        return rounded(self.prompt + RESPONSES * self.response, COLUMNS)
 
     @property
     def scored(self) -> int:
         """Tokens of the responses, rounded up as they are."""
-        return rounded(RESPONSES * self.response)
+        return rounded(RESPONSES * self.response, COLUMNS)
 
 
 def sizes_of(experiment: Experiment, model: Model) -> Sizes:

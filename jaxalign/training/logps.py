@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.layout import Layout, entry
 from jaxalign.mesh.rows import on_mesh, rows_here
-from jaxalign.mesh.sharding import replicated, row_sharding, row_shards
+from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
 from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_logp, on_layout
@@ -102,8 +102,7 @@ class Scorer:
     """Log-prob sums of whole sets of responses, `batch_size` groups at a time; compiled once a row shape."""
 
     def __init__(self, model: Model, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
-        shards = row_shards(mesh)
-        self.batch_size = -(-batch_size // shards) * shards
+        self.batch_size = full_rows(mesh, batch_size)
         self._here = rows_here(row_sharding(mesh), self.batch_size)
         self._mesh = mesh
         self._sums = scoring(model, mesh, options)

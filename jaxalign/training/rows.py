@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxalign.mesh.rounding import rounded
 from jaxalign.types import Batch, Groups, Rollouts, Rows
 
 COLUMNS = 32
@@ -24,11 +25,6 @@ class RowShape:
     row: int
     scored: int
     response: int
-
-
-def rounded(size: int, multiple: int = COLUMNS) -> int:
-    """`size`, rounded up."""
-    return -(-size // multiple) * multiple
 
 
 def row_shape(rollouts: Rollouts, groups: Groups, multiple: int = COLUMNS) -> RowShape:

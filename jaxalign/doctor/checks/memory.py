@@ -17,13 +17,14 @@ from jaxalign import programs
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.mesh.flags import platform_of
+from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
-from jaxalign.training.rows import rounded
+from jaxalign.training.rows import COLUMNS
 
 GIB = 2**30
 
@@ -142,7 +143,7 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
     experiment = opened.experiment
     answer = experiment.rollout.max_tokens if isinstance(experiment.rollout, Sample) else 1
     rows = math.ceil(groups_a_microbatch(experiment) / row_shards(opened.mesh))
-    return rows, rounded(longest(opened) + 2 * answer), rows * rounded(2 * answer)
+    return rows, rounded(longest(opened) + 2 * answer, COLUMNS), rows * rounded(2 * answer, COLUMNS)
 
 
 def longest(opened: Opened) -> int:
