@@ -20,6 +20,7 @@ from jaxalign.games.sampled import Bernoulli, Drawn, Sampled, Sampling, Soft
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
+from jaxalign.losses.mirror import MirrorStep
 from jaxalign.losses.sppo import SPPO
 
 STEP, TAU = 0.3, 0.1
@@ -50,6 +51,8 @@ def test_the_language_model_losses_on_policy_pairs_take_a_mirror_step(loss):
     policy = np.array([0.2, 0.5, 0.3])
     anchor = start() if isinstance(loss, IPO) else jnp.log(jnp.asarray([0.4, 0.4, 0.2]))
     tau = 0.0 if isinstance(loss, IPO) else loss.tau
+    if not isinstance(loss, IPO):
+        assert loss.mirror == MirrorStep(STEP, tau)
     fitted = Sampled(loss).fit(Sampling(start(), anchor, jax.random.key(0)), everything(policy))
     exact = mirror_step(three(), Anchored(start(), anchor), STEP, tau)
     # The losses sum log-probs in fp32, and the ridge of 1e-4 holds the fit back by that share of a step of 0.1 nats.
