@@ -13,7 +13,7 @@ without positions: Yang et al. 2025 (2501.18795).
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +35,21 @@ from jaxalign.ops.attention import Shown, Sight
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "attention", "full"]
 
-REMAT: Mapping[Remat, Callable[..., bool]] = {
+REMAT: Mapping[Remat, Callable[..., bool] | None] = {
+    "none": None,
     "dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
     "attention": jax.checkpoint_policies.save_only_these_names("attention"),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass keeps of a layer besides its input, from most to least: the results of its matrix products and
-of attention, those of attention alone, nothing. "none" keeps all."""
+"""What the backward pass keeps of a layer besides its input, from most to least: everything, nothing is made again;
+the results of its matrix products and of attention; those of attention alone; nothing."""
+
+
+def tighter(remat: Remat) -> tuple[Remat, ...]:
+    """The policies that keep less than this one, from most to least."""
+    policies = tuple(REMAT)
+    return policies[policies.index(remat) + 1 :]
+
 
 Cache = tuple[KeyValue, ...]
 Column = tuple[Float[Array, "n k h 1"], Float[Array, "n k 1 h"]]
@@ -169,11 +177,11 @@ class DecoderConfig:
         return Decoder(self, layout)
 
     def keeping(self, remat: str) -> "DecoderConfig":
-        """The same decoder under another policy of `REMAT`, or under "none". Raises ModelError for others."""
-        for policy in get_args(Remat):
+        """The same decoder under another policy of `REMAT`. Raises ModelError for others."""
+        for policy in REMAT:
             if policy == remat:
                 return dataclasses.replace(self, remat=policy)
-        raise ModelError(f"remat {remat!r} is none of {', '.join(get_args(Remat))}")
+        raise ModelError(f"remat {remat!r} is none of {', '.join(REMAT)}")
 
     def norm(self, width: int) -> RMSNorm:
         return RMSNorm(width, self.norm_eps, self.norm_offset)
@@ -274,8 +282,9 @@ class Decoder(nnx.Module):
             x, memory = block(x, turn, sight, window if windowed else None, lambda new: new)
             return x, memory if keep else None
 
-        if self.config.remat != "none":
-            apply = jax.checkpoint(apply, policy=REMAT[self.config.remat], prevent_cse=False)
+        policy = REMAT[self.config.remat]
+        if policy is not None:
+            apply = jax.checkpoint(apply, policy=policy, prevent_cse=False)
         x = embedded(self.embed, tokens, self.config, self.layout)
         with jax.named_scope("blocks"):
             return jax.lax.scan(apply, x, (stacked, *by_layer(self.config)))

@@ -19,7 +19,7 @@ from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
-from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.decoder import DecoderConfig, tighter
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import groups_a_microbatch
@@ -164,11 +164,8 @@ def advice(config: object, phase: str) -> str:
             "lower placement.rollout_rows or rollout.samples, or split over more devices (placement.mesh.fsdp, "
             "placement.mesh.tensor)"
         )
-    remat = (
-        " placement.remat (dots, attention, then full),"
-        if isinstance(config, DecoderConfig) and config.remat != "full"
-        else ""
-    )
+    less = tighter(config.remat) if isinstance(config, DecoderConfig) else ()
+    remat = f" set placement.remat to {' or '.join(less)}," if less else ""
     return (
         f"raise placement.accumulate,{remat} use Cached references, or split over more devices (placement.mesh.fsdp, "
         "placement.mesh.tensor)"
