@@ -1,7 +1,6 @@
 """Evaluation inside a run: each iterate answers the held-out prompts once; evals and final tables share the answers."""
 
 import dataclasses
-import json
 import resource
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
 from jaxalign.machine import Machine
 from jaxalign.session import Session
+from jaxalign.storage.record import read_perf
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.types import Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
@@ -132,8 +132,7 @@ def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
 
 def _seconds(session: Session) -> float:
     """Compute of all launches together, from the committed phases and steps."""
-    lines = (session.run.path / "perf.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    records = read_perf(session.run.path)
     return sum(record.get("perf/seconds", 0.0) + record.get("perf/step_seconds", 0.0) for record in records)
 
 

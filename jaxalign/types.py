@@ -250,11 +250,4 @@ class Pairing(Protocol):
     def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups: ...
 
 
-@runtime_checkable
-class Reporter(Protocol):
-    """Progress of something long: called with the work done so far; None when nobody watches."""
-
-    def __call__(self, done: int) -> None: ...
-
-
 StopRequested = Callable[[], bool]

@@ -160,11 +160,6 @@ def chip(generation: str) -> Chip:
     return Chip(generation, **{field: entry["value"] for field, entry in _table()[generation].items()})
 
 
-def chip_of(name: str) -> Chip:
-    """The chip of a topology's name. Raises ConfigError for names that `topology` refuses."""
-    return chip(topology(name).generation)
-
-
 def sources(generation: str) -> dict[str, tuple[str, str]]:
     """Field of a chip → (source, note)."""
     return {field: (entry["source"], entry["note"]) for field, entry in _table()[generation].items()}

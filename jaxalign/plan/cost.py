@@ -98,11 +98,6 @@ class Work:
         kernels = sum(k.times * k.hbm_bytes for k in self.kernels)
         return kernels + sum(o.times * o.hbm_bytes for o in self.operations)
 
-    @property
-    def kernel_times(self) -> dict[str, int]:
-        """Name of a kernel → executions."""
-        return {k.name: sum(o.times for o in self.kernels if o.name == k.name) for k in self.kernels}
-
 
 def work(module: Module, walk: Walk) -> Work:
     """The work of a walked program."""

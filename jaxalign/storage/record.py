@@ -55,14 +55,6 @@ class Recorder:
         self._perf.append(key, _line(key, metrics))
         self._draw(phase, metrics, self._perf)
 
-    def rewind(self, iteration: int | str, phase: str, step: int) -> None:
-        """Drops the lines of this phase from `step` on, and all after them: the run continues with that step."""
-        for index, (other_iteration, other_phase, other_step) in enumerate(self._metrics.keys):
-            if (other_iteration, other_phase) == (iteration, phase) and other_step >= step:
-                self._logged.difference_update(self._metrics.keys[index:])
-                self._metrics.cut(index)
-                return
-
     def close(self) -> None:
         """Closes the TensorBoard writer; the JSON files are complete at every moment."""
         if self._board is not None:
@@ -95,8 +87,13 @@ def open_recorder(run_dir: str | os.PathLike[str], tensorboard: bool, hosts: Hos
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a torn last line is left out."""
+    """The lines of metrics.jsonl; a torn last line is left out. CheckpointError names one that is damaged."""
     return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "metrics.jsonl").lines]
+
+
+def read_perf(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of perf.jsonl of all launches, as `read_metrics`."""
+    return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "perf.jsonl").lines]
 
 
 class _Lines:

@@ -75,9 +75,7 @@ def _logits(refs: Refs, tokens: Any, logits: Logits, transposed: bool) -> tuple[
     scores = _dot(head[...], hidden[tokens, :], NT) if transposed else _dot(hidden[tokens, :], head[...], NT)
     if "bias" in refs:
         bias = refs["bias"][...]
-        if transposed:
-            bias = _across(jnp.broadcast_to(bias, (LANES, rows)).T, scores.shape[1])
-        scores = scores + jnp.broadcast_to(bias, scores.shape)
+        scores = scores + (_column(bias, scores.shape[1]) if transposed else jnp.broadcast_to(bias, scores.shape))
     z = logits(scores)
     row = jax.lax.broadcasted_iota(jnp.int32, z.shape, 0 if transposed else 1)
     if "limit" in refs:
