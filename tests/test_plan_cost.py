@@ -16,8 +16,10 @@ from jaxalign.errors import ConfigError
 from jaxalign.ops.costs import KernelCost
 from jaxalign.plan.chips import CUBES, SQUARES, chip, generations, sources, topology
 from jaxalign.plan.collectives import Collective
-from jaxalign.plan.cost import Kernel, Operation, Work, buffers, estimate, model_flops, work
-from jaxalign.plan.hlo import parse, walk
+from jaxalign.plan.cost import estimate, model_flops
+from jaxalign.plan.hlo import parse
+from jaxalign.plan.walk import walk
+from jaxalign.plan.work import Kernel, Operation, Work, buffers, work
 
 
 def operation(flops=0, cycles=0, moved=0, times=1, asynchronous=False):

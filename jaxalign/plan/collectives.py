@@ -30,7 +30,8 @@ from math import prod
 
 import numpy as np
 
-from jaxalign.plan.hlo import Executed, Instruction, Module, TextError, Walk
+from jaxalign.plan.hlo import Instruction, Module, TextError
+from jaxalign.plan.walk import Executed, Walk
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 MEGASCALE = {

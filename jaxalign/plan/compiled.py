@@ -17,6 +17,8 @@ from jaxalign.plan import collectives, cost, hlo
 from jaxalign.plan.chips import Chip, Topology
 from jaxalign.plan.lowered import Program
 from jaxalign.plan.target import quiet
+from jaxalign.plan.walk import walk
+from jaxalign.plan.work import Work, buffers, work
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def compile_program(program: Program, model: Model, topology: Topology, chip: Ch
         return TooLarge(program.name, None if size is None else int(size), reason.strip()[:300], seconds)
     seconds = time.perf_counter() - began
     module = hlo.parse(compiled.as_text())
-    walk = hlo.walk(module)
-    sent, done = collectives.collectives(module, walk), cost.work(module, walk)
+    walked = walk(module)
+    sent, done = collectives.collectives(module, walked), work(module, walked)
     kernels = kernel_costs(done, program, model)
     asked = model_flops(program, model)
     found = cost.estimate(done, sent, topology, chip, program.work.tokens, asked, kernels)
@@ -101,8 +103,8 @@ def compile_program(program: Program, model: Model, topology: Topology, chip: Ch
         tokens=program.work.tokens,
         estimate=found,
         compile_seconds=seconds,
-        shapes=cost.buffers(walk),
-        bounded=walk.bounded,
+        shapes=buffers(walked),
+        bounded=walked.bounded,
     )
 
 
@@ -118,7 +120,7 @@ def memory_of(analysis: Any, program: Program) -> Memory:
     )
 
 
-def kernel_costs(done: cost.Work, program: Program, model: Model) -> dict[str, KernelCost]:
+def kernel_costs(done: Work, program: Program, model: Model) -> dict[str, KernelCost]:
     """What the ops say of their kernels in the program, by the kernels' names."""
     shape, itemsize = model.abstract()[model.config.output].shape, jnp.dtype(model.config.compute_dtype).itemsize
     place = None if model.layout is None else on_layout(model.layout, shape)
