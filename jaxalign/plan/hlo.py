@@ -48,11 +48,12 @@ class Shape:
 
     @property
     def elements(self) -> int:
+        """Product of the dimensions, 1 for a scalar."""
         return math.prod(self.dims)
 
     @property
     def bytes(self) -> int:
-        """Bytes without padding; sub-byte types are rounded up over the whole array."""
+        """Bytes without padding; sub-byte types are rounded up over the whole array. TextError for unknown types."""
         return -(-self.elements * _bits(self.dtype) // 8)
 
 
@@ -100,6 +101,7 @@ class Instruction:
 
     @property
     def branches(self) -> tuple[str, ...]:
+        """Names of the computations that a conditional chooses among."""
         listed = _BRANCHES.search(self.attributes)
         if listed:
             return tuple(_OPERAND.findall(listed[1]))
@@ -121,6 +123,7 @@ class Computation:
 
     @cached_property
     def parameters(self) -> dict[int, str]:
+        """Number of a parameter → name of its instruction."""
         return {int(i.literal): i.name for i in self.instructions.values() if i.opcode == "parameter"}
 
     @cached_property
@@ -133,6 +136,7 @@ class Computation:
         return {name: tuple(users) for name, users in found.items()}
 
     def operand_shapes(self, instruction: Instruction) -> tuple[tuple[Shape, ...], ...]:
+        """The arrays of each operand; an operand that is no tuple has one."""
         return tuple(self.instructions[name].shapes for name in instruction.operands if name in self.instructions)
 
 

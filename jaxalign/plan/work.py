@@ -77,16 +77,18 @@ class Work:
 
     @property
     def cycles(self) -> int:
+        """The compiler's, of matrix products."""
         return sum(o.times * o.cycles for o in self.operations)
 
     @property
     def hbm_bytes(self) -> int:
+        """Bytes read and written, kernels included."""
         kernels = sum(k.times * k.hbm_bytes for k in self.kernels)
         return kernels + sum(o.times * o.hbm_bytes for o in self.operations)
 
 
 def work(module: Module, walk: Walk) -> Work:
-    """The work of a walked program."""
+    """The work of a walked program. Raises TextError for a product that cannot be read."""
     reader = _Reader(module)
     operations, kernels = [], []
     for executed in walk.executed:

@@ -67,6 +67,7 @@ class Plan:
 
     @property
     def tokens(self) -> int:
+        """With the padding that fills the last block."""
         return self.steps[0] * self.blocks.n
 
     @property

@@ -299,7 +299,10 @@ def backward(shard: Shard, logits: Logits, pull: Pull, wants: Wants, device: Chi
 
 @lru_cache
 def engine(generation: str | None = None, interpret: Any = False) -> Engine:
-    """The kernels for a TPU generation, that of the first device where none is named."""
+    """The kernels for a TPU generation, that of the first device where none is named.
+
+    Raises ValueError for a generation that `tuning.json` has no blocks for.
+    """
     device = chip(generation or generation_of(jax.devices()[0]))
     return Engine(
         "pallas_tpu",
