@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxalign.games.certificates import run_metrics
-from jaxalign.losses.inpo import INPO
+from jaxalign.losses.mirror import mirror_step
 from jaxalign.session import Session
 from jaxalign.types import Metrics, Params, Preferences, Rollouts
 
@@ -24,13 +24,13 @@ def certify(
     rollouts: Rollouts,
     preferences: Preferences,
 ) -> Metrics:
-    """`align/inner_gap` and `align/contraction` of an INPO iteration; nothing for losses without a regularised game.
+    """`align/inner_gap` and `align/contraction`; nothing for losses that solve no regularised game.
 
     Every sampled response is scored under the anchor, one forward pass; none right after a swap, when the anchor is
     the policy itself. Says on stderr when the schedule expands cycles (contraction at 1 or above).
     """
-    loss = session.experiment.loss
-    if not isinstance(loss, INPO) or loss.tau == 0:
+    game = mirror_step(session.experiment.loss)
+    if game is None or not game.regularised:
         return {}
     own = rollouts.logps.sum(-1, dtype=np.float64)
     anchor = (
@@ -40,8 +40,8 @@ def certify(
         preferences.prefer,
         own - anchor,
         rollouts.weights,
-        eta=1 / loss.eta,
-        tau=loss.tau,
+        eta=game.step,
+        tau=game.tau,
         inner=session.experiment.swap_every or math.inf,
     )
     if metrics["align/contraction"] >= 1 and session.hosts.leader:

@@ -1,7 +1,6 @@
 """Evaluation inside a run: each iterate answers the held-out prompts once; evals and final tables share the answers."""
 
 import dataclasses
-import json
 import resource
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,11 +10,12 @@ from jaxtyping import Float
 
 from jaxalign.contracts.evals import merged
 from jaxalign.contracts.oracle import CheckedOracle
-from jaxalign.evals.context import Eval, HeldOut
+from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
 from jaxalign.machine import Machine
 from jaxalign.session import Session
+from jaxalign.storage.record import read_perf
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.types import Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
@@ -26,11 +26,6 @@ POLICIES_SHOWN = 8
 def home(iterate: int) -> Iteration:
     """Where the artifacts of a policy lie: with the iteration that made it."""
     return iterate - 1 if iterate else "initial"
-
-
-def name(iterate: int) -> str:
-    """How evals and tables call policy `iterate`."""
-    return f"iterate-{iterate}" if iterate else "base"
 
 
 def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
@@ -60,7 +55,8 @@ def context_of(
     """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`."""
 
     def logps(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
-        number = int(who.removeprefix("iterate-")) if who != name(0) else 0
+        number = iterate_number(who)
+        assert number is not None, f"{who} names no iterate"
         return machine.scorer.rollouts(machine.params(run.policy(number)), rollouts)
 
     return HeldOut(prompts, responses, oracle, logps, machine.key("evals", 0))
@@ -70,7 +66,7 @@ class Answers(Mapping[str, Rollouts]):
     """Held-out answers by policy name, read from the run when they are asked for."""
 
     def __init__(self, run: RunDir, numbers: Iterable[int]):
-        self._run, self._numbers = run, {name(number): number for number in numbers}
+        self._run, self._numbers = run, {iterate_name(number): number for number in numbers}
 
     def __getitem__(self, who: str) -> Rollouts:
         return self._run.load(home(self._numbers[who]), "heldout", Rollouts)
@@ -125,7 +121,7 @@ def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
         [
             "What changed (held-out prompts):\n" + "\n".join(samples),
             f"Win rates (row against column):\n{matrix}",
-            f"Last policy ({name(session.experiment.iterations)}):\n{evals}",
+            f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
             f"Everything lies in {path}\n"
             f"  jaxalign eval {path}          win rates again, on other prompts if you like\n"
             f"  jaxalign sample {path}        talk to any iterate\n"
@@ -136,8 +132,7 @@ def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
 
 def _seconds(session: Session) -> float:
     """Compute of all launches together, from the committed phases and steps."""
-    lines = (session.run.path / "perf.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    records = read_perf(session.run.path)
     return sum(record.get("perf/seconds", 0.0) + record.get("perf/step_seconds", 0.0) for record in records)
 
 

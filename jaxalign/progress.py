@@ -11,13 +11,8 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def heading(iteration: int, iterations: int, phase: str) -> None:
-    """Announces a phase on stderr: `[iteration 2/4] rollouts`; `iteration` counts from 0."""
-    print(f"[iteration {iteration + 1}/{iterations}] {phase}", file=sys.stderr, flush=True)
-
-
 class Progress:
-    """Progress of a loop over `total` units, a Reporter: call it with the number done so far.
+    """Progress of a loop over `total` units: call it with the number done so far.
 
     `start` units were done before (by a run that this one resumes) and do not count in the rate. Shows something
     at once; a terminal gets a bar, anything else (`out` is no tty) a line at most every ten seconds and at the end.

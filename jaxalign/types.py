@@ -399,11 +399,4 @@ class Tracker(Protocol):
     def open(self, run_dir: os.PathLike[str], config: Mapping[str, Any]) -> Tracking: ...
 
 
-@runtime_checkable
-class Reporter(Protocol):
-    """Progress of something long: called with the work done so far; None when nobody watches."""
-
-    def __call__(self, done: int) -> None: ...
-
-
 StopRequested = Callable[[], bool]

@@ -8,6 +8,7 @@ from made_openings import by_name, opened
 from jaxalign.doctor.checks.memory import activations, training
 from jaxalign.doctor.examine import examine
 from jaxalign.doctor.opened import Opened
+from jaxalign.models.decoder import REMAT
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.references.live import Live
@@ -28,10 +29,7 @@ def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
 
 def test_activations_by_hand_and_by_remat():
     model = RandomLlama(layers=3, width=8, mlp=16, heads=2, kv_heads=1, head_dim=4)
-    kept = {
-        remat: activations(model.config(259).keeping(remat), 2, 10, 1)
-        for remat in ("none", "dots", "attention", "full")
-    }
+    kept = {remat: activations(model.config(259).keeping(remat), 2, 10, 1) for remat in REMAT}
     # d 8, q 8, k 4, f 16, n 2, s 10, c 4: a layer keeps 4 (32 + 16 + 8 + 64) + 64 + 160 = 704 bytes a token
     layer = 704
     assert kept["none"] == 2 * 10 * 3 * layer

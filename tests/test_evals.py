@@ -14,8 +14,8 @@ from made_rollouts import random_prefer, rollouts
 
 import jaxalign.evals
 from jaxalign.errors import DataError
-from jaxalign.evals.context import Eval, HeldOut
-from jaxalign.evals.cycles import cycle_metrics
+from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
+from jaxalign.evals.cycles import Cycles, cycle_metrics
 from jaxalign.evals.drift import Drift
 from jaxalign.evals.nash_gap import NashGap, action_probabilities, duality_gap
 from jaxalign.evals.text import Text
@@ -106,6 +106,14 @@ def test_opponents_by_role():
     ]
     alone = held_out(1)
     assert [alone.opponent(role) for role in ("base", "previous")] == ["base", None]
+
+
+def test_names_of_iterates_there_and_back():
+    assert [iterate_name(number) for number in (0, 1, 12)] == ["base", "iterate-1", "iterate-12"]
+    assert [iterate_number(iterate_name(number)) for number in range(12)] == list(range(12))
+    assert {iterate_number(name) for name in ("iterate-0", "iterate-01", "iterate-", "iterate-²", "previous", "7")} == {
+        None
+    }
 
 
 @pytest.mark.parametrize("measured", [WinRate, Drift])

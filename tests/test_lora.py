@@ -17,11 +17,12 @@ from jaxalign.errors import Interrupted, ModelError
 from jaxalign.exchange.export import export
 from jaxalign.exchange.peft import factors
 from jaxalign.models.lora import LoRA
-from jaxalign.models.low_rank import dense, dropped, frozen, is_low_rank, join, switched_off, trained
+from jaxalign.models.low_rank import dense, dropped, frozen, is_low_rank, join, trained
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.quantised import NF4, quantise
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.references.live import Live
+from jaxalign.types import Params
 
 BASE = RandomLlama(tied=False, context=64)
 TINY_LM = pathlib.Path(__file__).parents[1] / "configs" / "tiny_lm.py"
@@ -58,6 +59,15 @@ def test_at_first_the_policy_is_the_base_bit_for_bit(model, base, rows):
     policy = model.load()
     np.testing.assert_array_equal(jax.jit(model.hidden)(policy, *rows), jax.jit(base.hidden)(base.load(), *rows))
     np.testing.assert_array_equal(model.head(policy), base.head(base.load()))
+
+
+def switched_off(params: Params) -> Params:
+    """The same structure with B zero."""
+
+    def off(leaf):
+        return dataclasses.replace(leaf, b=jnp.zeros_like(leaf.b)) if is_low_rank(leaf) else leaf
+
+    return jax.tree.map(off, params, is_leaf=is_low_rank)
 
 
 def test_switched_off_is_the_base_whatever_was_trained(model, base, params, rows):

@@ -13,6 +13,7 @@ from jaxalign.errors import DataError
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
+from jaxalign.losses.mirror import MirrorStep, mirror_step
 from jaxalign.losses.sppo import SPPO
 from jaxalign.types import GroupLogps, Labels, Loss
 
@@ -39,6 +40,14 @@ def logps(groups: int = 5, tokens: int = 7, prefer: float = 1.0, seed: int = 0, 
 @pytest.fixture(params=LOSSES.values(), ids=named)
 def loss(request):
     return request.param
+
+
+def test_what_game_a_loss_solves():
+    """INPO's eta multiplies the KL: it is the inverse of the step."""
+    assert mirror_step(INPO(eta=0.25, tau=0.1)) == MirrorStep(step=4.0, tau=0.1)
+    assert mirror_step(INPO(eta=0.25, tau=0.1)).regularised
+    assert not mirror_step(INPO(eta=0.25, tau=0.0)).regularised
+    assert [mirror_step(EXAMPLES[kind]) for kind in (DPO, IPO, SPPO)] == [None] * 3
 
 
 def test_one_value_a_group_and_jit_equals_eager(loss):

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxalign.errors import ConfigError
-from jaxalign.plan.chips import CUBES, SQUARES, chip, chip_of, generations, sources, topology
+from jaxalign.ops.costs import KernelCost
+from jaxalign.plan.chips import CUBES, SQUARES, chip, generations, sources, topology
 from jaxalign.plan.collectives import Collective
-from jaxalign.plan.cost import Kernel, Operation, Work, buffers, estimate, model_flops, work
-from jaxalign.plan.hlo import parse, walk
-
-SHARE = 0.5
+from jaxalign.plan.cost import estimate, model_flops
+from jaxalign.plan.hlo import parse
+from jaxalign.plan.walk import walk
+from jaxalign.plan.work import Kernel, Operation, Work, buffers, work
 
 
 def operation(flops=0, cycles=0, moved=0, times=1, asynchronous=False):
@@ -29,9 +30,9 @@ def collective(sent, asynchronous=False, across=False, kind="all-gather", group=
     return Collective("c", kind, "bf16", sent, group, sent, times, asynchronous, across)
 
 
-def priced(operations=(), sent=(), kernels=(), name="v5e:4x4", kernel_flops=None, tokens=16, model=1.0, slices=1):
-    done = Work(tuple(operations), tuple(kernels))
-    return estimate(done, sent, topology(name, slices), chip_of(name), tokens, model, kernel_flops or {}, SHARE)
+def priced(operations=(), sent=(), kernels=(), name="v5e:4x4", costs=None, tokens=16, model=1.0, slices=1):
+    done, target = Work(tuple(operations), tuple(kernels)), topology(name, slices)
+    return estimate(done, sent, target, chip(target.generation), tokens, model, costs or {})
 
 
 def flops_of(f, *arrays):
@@ -168,10 +169,12 @@ def test_synchronous_collectives_add_and_asynchronous_ones_hide():
     assert (both.dcn_hidden_seconds, both.step_seconds) == (pytest.approx(2.0), pytest.approx(2.5))
 
 
-def test_kernels_are_priced_by_the_caller():
+def test_kernels_are_priced_by_their_ops():
     kernel = Kernel("logp_fwd", 2, 819 * 10**8)
-    named = priced(kernels=[kernel], kernel_flops={"logp_fwd": 197e12})
-    assert named.kernel_seconds == pytest.approx(2 / SHARE)
+    named = priced(kernels=[kernel], costs={"logp_fwd": KernelCost(flops=197e12, share=0.5)})
+    assert named.kernel_seconds == pytest.approx(2 / 0.5)
+    # v5e has 197 TFLOP/s: at half of it the step is the two kernels, and all of their FLOPs are counted
+    assert named.hfu == pytest.approx(0.5)
     assert named.unpriced_kernels == ()
     bare = priced(kernels=[kernel])
     assert bare.kernel_seconds == pytest.approx(0.2)
@@ -185,10 +188,12 @@ def test_shares_of_the_peak():
     assert found.tokens_per_s_per_chip == pytest.approx(64 / 2 / 16)
 
 
-@pytest.mark.parametrize(("share", "tokens"), [(0.0, 1), (1.1, 1), (0.5, 0)])
-def test_senseless_inputs_are_refused(share, tokens):
-    with pytest.raises(ValueError, match="kernel_share"):
-        estimate(Work((), ()), (), topology("v5e:4x4"), chip("v5e"), tokens, 1.0, {}, share)
+def test_senseless_inputs_are_refused():
+    with pytest.raises(ValueError, match="tokens"):
+        estimate(Work((), ()), (), topology("v5e:4x4"), chip("v5e"), 0, 1.0, {})
+    for share in (0.0, 1.1):
+        with pytest.raises(ValueError, match="share"):
+            KernelCost(1.0, share)
 
 
 @given(st.integers(0, 10**15), st.integers(0, 10**13), st.integers(0, 10**12), st.integers(0, 10**12))

@@ -17,7 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxalign.errors import ConfigError
-from jaxalign.plan import collectives, cost, gpu, hlo
+from jaxalign.plan import collectives, gpu, hlo
 from jaxalign.plan.chips import chip, generations, topology
 from jaxalign.plan.compiled import TooLarge
 from jaxalign.plan.lowered import Program, Work
@@ -25,6 +25,8 @@ from jaxalign.plan.plan import Plan
 from jaxalign.plan.report import as_json, as_text
 from jaxalign.plan.schedule import Calls
 from jaxalign.plan.target import Sizes, devices_of
+from jaxalign.plan.walk import walk
+from jaxalign.plan.work import work
 
 plugin = pytest.mark.skipif(
     not gpu.plugins(),
@@ -121,7 +123,7 @@ ENTRY %main (p: bf16[32,256]) -> bf16[256,256] {
 def test_only_collectives_that_do_not_wait_are_hidden(sync, hidden):
     """Printed as a start and a done they are either way."""
     module = hlo.parse(GATHER.replace("SYNC", sync))
-    sent = collectives.summary(collectives.collectives(module, hlo.walk(module)))
+    sent = collectives.summary(collectives.collectives(module, walk(module)))
     assert sent.ici_bytes == 7 * 2 * 32 * 256
     assert sent.ici_asynchronous_bytes == hidden
 
@@ -164,17 +166,17 @@ def test_memory_is_of_one_device(compiled):
 @plugin
 def test_a_loop_over_layers_is_counted_as_often_as_it_runs(compiled):
     module = hlo.parse(compiled.as_text())
-    walk = hlo.walk(module)
+    walked = walk(module)
     assert module.partitions == 8
-    assert not walk.unknown
-    done = cost.work(module, walk)
+    assert not walked.unknown
+    done = work(module, walked)
     assert done.flops == 3 * 2 * (512 // 8) * 256 * 256
 
 
 @plugin
 def test_parameters_travel_once_a_layer(compiled):
     module = hlo.parse(compiled.as_text())
-    sent = collectives.summary(collectives.collectives(module, hlo.walk(module)))
+    sent = collectives.summary(collectives.collectives(module, walk(module)))
     assert set(sent.by_kind) == {"all-gather"}
     assert sent.ici_bytes == 3 * 7 * 2 * 256 * 256 // 8  # a device sends its eighth to seven others
     assert sent.dcn_bytes == 0

@@ -15,8 +15,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxalign.plan.collectives import Traffic, collectives, groups_of, link_bytes, summary
-from jaxalign.plan.cost import buffers, work
-from jaxalign.plan.hlo import Shape, TextError, parse, shapes_of, walk
+from jaxalign.plan.hlo import Shape, TextError, parse, shapes_of
+from jaxalign.plan.walk import walk
+from jaxalign.plan.work import buffers, work
 
 # v5e:2x2, `lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)`, w bf16[3,256,256] and x bf16[1024,256] split by rows
 SCAN = """HloModule jit_scan, is_scheduled=true, num_partitions=4

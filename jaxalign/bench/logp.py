@@ -136,9 +136,10 @@ def _jax_memory() -> Memory | None:
 
 def _ours(implementation: str) -> Callable[[Arrays, str], Prepared]:
     def prepare(arrays: Arrays, dtype: str) -> Prepared:
-        from jaxalign.ops.linear_logp import linear_logp
+        from jaxalign.ops.linear_logp import LogpOptions, linear_logp
 
-        return _jax_side(lambda h, w, y: linear_logp(h, w, y, implementation=implementation), arrays, dtype)
+        options = LogpOptions(implementation=implementation)
+        return _jax_side(lambda h, w, y: linear_logp(h, w, y, options), arrays, dtype)
 
     return prepare
 

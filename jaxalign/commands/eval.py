@@ -73,11 +73,12 @@ def answered(
     prompts: "tuple[Prompt, ...] | None",
 ) -> "Mapping[str, Rollouts]":
     """Answers by policy name: new ones to `prompts`, or those to the held-out prompts that the run holds."""
-    from jaxalign.evaluate import Answers, name
+    from jaxalign.evals.context import iterate_name
+    from jaxalign.evaluate import Answers
 
     if prompts is None:
         return Answers(run, numbers)
     roller = machine.roller(evaluation.rollout)
     roller.check(prompts)
     key = machine.key("eval", 0)
-    return {name(number): roller(machine.params(run.policy(number)), prompts, key) for number in numbers}
+    return {iterate_name(number): roller(machine.params(run.policy(number)), prompts, key) for number in numbers}

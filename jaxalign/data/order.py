@@ -51,31 +51,6 @@ class Order(Generic[T]):
             raise DataError(f"saved data position: next_index: {index!r} is none of 0 … {len(self)}")
         return index
 
-    def iterator(self, state: Mapping[str, Any] | None = None) -> "ExactIterator[T]":
-        """From the beginning, or from the position that `state` holds."""
-        return ExactIterator(self, self._dataset, 0 if state is None else self.check(state))
-
-
-class ExactIterator(Generic[T]):
-    """Grain's iterator over an order; `get_state` gives the position of the element that comes next."""
-
-    def __init__(self, order: Order[T], dataset: Any, start: int):
-        import grain
-
-        self._order = order
-        self._elements = iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
-        self._elements.set_state({"next_index": start})
-
-    def __iter__(self) -> "ExactIterator[T]":
-        return self
-
-    def __next__(self) -> T:
-        return next(self._elements)
-
-    def get_state(self) -> dict[str, Any]:
-        """What `Order.iterator` continues from."""
-        return self._order.state(self._elements.get_state()["next_index"])
-
 
 class PromptStream(Order[Prompt]):
     """An endless shuffled stream of prompts: epoch after epoch, each in an order of its own.

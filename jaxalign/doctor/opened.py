@@ -19,7 +19,7 @@ from jaxalign.doctor.score import logps
 from jaxalign.errors import DataError
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine
-from jaxalign.mesh.sharding import bytes_per_device, row_sharding, row_shards
+from jaxalign.mesh.sharding import bytes_per_device, full_rows, row_sharding, row_shards
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.progress import Progress
 from jaxalign.rollouts.sample import Sample
@@ -108,11 +108,11 @@ class Opened:
 
         Raises NotHere when no prompt has two different answers.
         """
-        count, shards = len(self.groups.prompt), row_shards(self.mesh)
+        count = len(self.groups.prompt)
         if not count:
             raise NotHere("no prompt has two different answers: there is nothing to train on")
         size = min(groups_a_microbatch(self.experiment), count, largest or count)
-        chosen = np.full(-(-size // shards) * shards, -1)
+        chosen = np.full(full_rows(self.mesh, size), -1)
         chosen[:size] = np.arange(size)
         shape = row_shape(self.rollouts, self.groups)
         return jax.device_put(pack(self.rollouts, self.groups, chosen, shape, references), row_sharding(self.mesh))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.mesh.sharding import row_sharding, row_shards
+from jaxalign.mesh.sharding import full_rows, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.training.logps import one_group_a_prompt, token_logps
 from jaxalign.training.rows import pack, row_shape
@@ -28,8 +28,8 @@ def continuations(
 def logps(model: Model, params: Params, mesh: jax.sharding.Mesh, rollouts: Rollouts) -> Float[np.ndarray, "b m t"]:
     """log π of every response token under `params`, all responses of a prompt in one row; 0 beyond their lengths."""
     groups = one_group_a_prompt(rollouts)
-    count, shards = len(groups.prompt), row_shards(mesh)
-    chosen = np.full(-(-count // shards) * shards, -1)
+    count = len(groups.prompt)
+    chosen = np.full(full_rows(mesh, count), -1)
     chosen[:count] = np.arange(count)
     batch = jax.device_put(pack(rollouts, groups, chosen, row_shape(rollouts, groups), {}), row_sharding(mesh))
     score = jax.jit(lambda params, batch: token_logps(model, params, batch.rows, batch.mask))

@@ -12,7 +12,7 @@ from jaxalign.types import Metrics, Oracle, Prompt, Rollouts
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`responses` by policy name in the order of the iterates: "base", "iterate-1", …; the last one is evaluated.
+    """`responses` by `iterate_name` in the order of the iterates; the last one is evaluated.
 
     Names and responses of the same b prompts. `logps(policy, rollouts)` are that policy's log-prob sums [b m] in
     nats.
@@ -53,11 +53,22 @@ class Eval(Protocol):
     def __call__(self, context: HeldOut) -> Metrics: ...
 
 
+def iterate_name(iterate: int) -> str:
+    """How evals and tables call policy `iterate`: "base", "iterate-1", …"""
+    return f"iterate-{iterate}" if iterate else "base"
+
+
+def iterate_number(name: str) -> int | None:
+    """The iterate that `iterate_name` calls so; None for what is no such name."""
+    digits = name.removeprefix("iterate-")
+    number = int(digits) if digits.isdecimal() else 0
+    return number if iterate_name(number) == name else None
+
+
 def role_problems(roles: tuple[str, ...]) -> Iterable[str]:
     """What is wrong with a list of opponents."""
     if not roles:
         yield "against must name at least one policy: base, previous or iterate-N"
     for role in roles:
-        number = role.removeprefix("iterate-")
-        if role not in ("base", "previous") and not (number != role and number.isdecimal()):
+        if role != "previous" and iterate_number(role) is None:
             yield f"against must name base, previous or iterate-N, got {role!r}"

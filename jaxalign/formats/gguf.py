@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxalign.errors import ModelError
 from jaxalign.formats.weights import Folder, Tensor
+from jaxalign.mesh.rounding import rounded
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """GGUF's number types as struct formats."""
@@ -172,7 +173,7 @@ def parse(cursor: Cursor) -> tuple[dict[str, Any], dict[str, Stored]]:
         if tensor.start < at:
             raise ValueError(f"tensor {name!r} overlaps another one")
         at = tensor.start + tensor.size
-    start = -(-cursor.at // alignment) * alignment
+    start = rounded(cursor.at, alignment)
     return fields, {n: dataclasses.replace(tensor, start=start + tensor.start) for n, tensor in found.items()}
 
 

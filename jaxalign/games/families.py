@@ -18,7 +18,7 @@ def cyclic(actions: int, strength: float = 0.4) -> Matrix:
     """Rock-paper-scissors generalised: each action beats the (v - 1) // 2 before it with probability 1/2 + strength.
 
     For odd v the uniform policy is an interior Nash equilibrium. For even v the opposite action is a tie and the
-    uniform policy is one of a continuum of equilibria.
+    uniform policy is one of a continuum of equilibria. Raises ValueError unless strength is within [0, 0.5].
     """
     if not 0.0 <= strength <= 0.5:
         raise ValueError(f"strength is {strength}; a probability 1/2 + strength needs it within [0, 0.5]")
@@ -48,7 +48,8 @@ def planted(rng: np.random.Generator, actions: int, support: int) -> tuple[Matri
 
     From skew B and the wanted payoffs c (zero on the support, negative off it), A = B - w 1ᵀ + 1 wᵀ with
     w = B π - c is skew and A π = c. An odd `support` makes the equilibrium unique for almost every draw: a skew
-    matrix of odd order has a kernel of one dimension, one of even order has none or two.
+    matrix of odd order has a kernel of one dimension, one of even order has none or two. Raises ValueError unless
+    1 <= support <= actions.
     """
     if not 1 <= support <= actions:
         raise ValueError(f"support is {support}; it must lie within 1 ... actions = {actions}")

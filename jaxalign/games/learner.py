@@ -20,19 +20,25 @@ from jaxalign.types import pytree
 
 @runtime_checkable
 class State(Protocol):
-    """Whatever a learner carries from step to step; `logp` is its current policy."""
+    """Whatever a learner carries from step to step."""
 
     @property
-    def logp(self) -> Float[Array, " v"]: ...
+    def logp(self) -> Float[Array, " v"]:
+        """Log-probabilities of the current policy."""
+        ...
 
 
 @runtime_checkable
 class Learner(Protocol):
     """start → state; (game, state, t) → state, with t = 0, 1, … the number of steps taken before."""
 
-    def init(self, game: Any, start: Float[Array, " v"]) -> Any: ...
+    def init(self, game: Any, start: Float[Array, " v"]) -> State:
+        """The state before the first step, from the log-policy to start with."""
+        ...
 
-    def step(self, game: Any, state: Any, t: Int[Array, ""]) -> Any: ...
+    def step(self, game: Any, state: Any, t: Int[Array, ""]) -> State:
+        """The state after step t."""
+        ...
 
 
 @runtime_checkable
@@ -78,7 +84,8 @@ def run(
     """Runs `steps` steps from log-policy `start` and records after the (ascending) step counts `at`, the last
     at most `steps`. With `feedback`, step t sees feedback(game, key folded with t) instead of the game.
 
-    `average[i]` is the mean over the policies of steps 0 … at[i] - 1: what no-regret theorems speak about.
+    `average[i]` is the mean over the policies of steps 0 … at[i] - 1: what no-regret theorems speak about. Raises
+    ValueError for feedback without a key, or a key without feedback.
     """
 
     if (feedback is None) != (key is None):

@@ -1,7 +1,6 @@
 """How far a policy is from equilibrium."""
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.games.game import Game
@@ -26,16 +25,3 @@ def exploitabilities(
     against_row = row_policy @ prefer
     value = row_policy @ against_column
     return jnp.stack([against_column.max() - value, value - against_row.min()])
-
-
-def cyclic_triples(prefer: Float[np.ndarray, "v v"]) -> float:
-    """Share of the triples {i, j, l} whose majorities cycle (i beats j beats l beats i); 0 below three actions.
-
-    Counted as trace(B³) / 3 with B the strict majority; a triple with a tie is no cycle.
-    """
-    size = len(prefer)
-    if size < 3:
-        return 0.0
-    beats = (prefer > 0.5).astype(np.float64)
-    cycles = np.einsum("ij,ji->", beats @ beats, beats) / 3.0
-    return float(cycles / (size * (size - 1) * (size - 2) / 6.0))

@@ -9,7 +9,10 @@ Population = tuple[Int[np.ndarray, "o v"], Float[np.ndarray, " o"]]
 
 
 def two_types(share: float) -> Population:
-    """Actions a, b: `share` of the users prefer a. Its equilibrium at k = 1 is the majority's action alone."""
+    """Actions a, b: `share` of the users prefer a. Its equilibrium at k = 1 is the majority's action alone.
+
+    Raises ValueError unless share is within [0, 1].
+    """
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"share is {share}; it is a fraction of users, within [0, 1]")
     return np.array([[1, 0], [0, 1]]), np.array([share, 1.0 - share])
@@ -28,7 +31,10 @@ def random_rankings(rng: np.random.Generator, users: int, actions: int) -> Popul
 
 
 def random_utility(rng: np.random.Generator, scores: Float[np.ndarray, " v"], users: int, noise: float) -> Population:
-    """Users who add Gumbel(`noise`) utility to common scores: their choices tend to a Plackett-Luce model's."""
+    """Users who add Gumbel(`noise`) utility to common scores: their choices tend to a Plackett-Luce model's.
+
+    Raises ValueError unless noise is positive.
+    """
     if noise <= 0.0:
         raise ValueError(f"noise is {noise}; it must be positive")
     utility = scores[None, :] + noise * rng.gumbel(size=(users, len(scores)))
@@ -36,7 +42,10 @@ def random_utility(rng: np.random.Generator, scores: Float[np.ndarray, " v"], us
 
 
 def all_rankings(actions: int) -> Population:
-    """Every ranking with equal weight: no policy beats k / (k + 1) by more than k / v here."""
+    """Every ranking with equal weight: no policy beats k / (k + 1) by more than k / v here.
+
+    Raises ValueError for more than 7 actions, which have too many.
+    """
     if actions > 7:
         raise ValueError(f"{actions} actions have too many rankings to list; at most 7")
     order = np.array(list(itertools.permutations(range(actions))))

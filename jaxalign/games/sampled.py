@@ -104,7 +104,7 @@ class Sampled:
         action_key, vote_key, pair_key = jax.random.split(key, 3)
         actions = jax.random.categorical(action_key, logp, shape=(self.prompts, self.samples))
         votes = self.votes(vote_key, game.prefer[actions[:, :, None], actions[:, None, :]])
-        first, second = self.rule(pair_key, votes)
+        first, second = self.rule(pair_key, actions, votes)
         row = jnp.arange(self.prompts)
         label = votes[row, first, second]
         # A certain vote decides who was chosen; then the label is 1, as in a language-model run.

@@ -18,6 +18,7 @@ from typing import ClassVar
 from jaxtyping import Array, Float
 
 from jaxalign.losses.margins import expected_over_labels, margin
+from jaxalign.losses.mirror import MirrorStep
 from jaxalign.types import GroupLogps
 
 
@@ -31,6 +32,11 @@ class INPO:
     """multiplier of the KL to the anchor, in [0, eta]"""
 
     needs: ClassVar[tuple[str, ...]] = ("last", "anchor")
+
+    @property
+    def mirror(self) -> MirrorStep:
+        """What its minimiser on i.i.d. pairs is."""
+        return MirrorStep(1 / self.eta, self.tau)
 
     def problems(self) -> Iterable[str]:
         if not self.eta > 0:

@@ -22,9 +22,14 @@ def table() -> dict[str, dict[str, dict[str, bool | int | str]]]:
     return json.loads(resources.files(__package__).joinpath("xla_flags.json").read_text())
 
 
+def platform_of(device: jax.Device) -> str:
+    """The kind of a device, "cpu", "gpu" or "tpu", whatever the vendor calls its platform."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+
+
 def options(flags: FlagSet, mesh: jax.sharding.Mesh) -> Options | None:
     """What to compile with for the devices of `mesh`; None: nothing particular."""
     if flags == "plain":
         return None
-    platform = {"cuda": "gpu", "rocm": "gpu"}.get(mesh.devices.flat[0].platform, mesh.devices.flat[0].platform)
-    return {flag: entry["value"] for flag, entry in table()[platform].items()} or None
+    flagged = table()[platform_of(mesh.devices.flat[0])]
+    return {flag: entry["value"] for flag, entry in flagged.items()} or None

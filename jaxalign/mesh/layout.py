@@ -81,6 +81,8 @@ def _forward(weight: Array, stored: NamedSharding, whole: NamedSharding) -> tupl
 
 
 def _backward(stored: NamedSharding, whole: NamedSharding, residual: None, gradient: Array) -> tuple[Array]:
+    # JAX's own derivative of a constraint is the same constraint: the gradient would first be made `whole`, summed on
+    # every device, and then cut. Asked for split, the sum over tokens becomes a reduce-scatter.
     return (jax.lax.with_sharding_constraint(gradient, stored),)
 
 
@@ -106,9 +108,11 @@ def _contracted(
 def _pulled_back(
     layout: Layout, subscripts: str, names: tuple[str | None, ...], residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
+    # "nsd,df->nsf" of x, weight gives "nsf,df->nsd" for the gradient of x and "nsd,nsf->df" for that of the weight
     x, weight = residuals
     inputs, made = subscripts.split("->")
     of_input, of_weight = inputs.split(",")
+    # gathered once more: keeping it from the forward pass would keep every layer of the model whole
     back = jnp.einsum(f"{made},{of_weight}->{of_input}", gradient, layout.gather(weight, *names))
     product = f"{of_input},{made}->{of_weight}"
     stored = layout.spec(weight.shape, *names)
@@ -117,18 +121,22 @@ def _pulled_back(
 
     def place(array: Array, letters: str) -> PartitionSpec:
         """Tokens as they are split, and what the weight's axes are split over, but for its columns."""
+        # what tensor parallelism splits (f, heads) is split alike in the activation: each device makes its own part of
+        # that axis, from all of the width
         of_axis = dict(zip(of_weight, (*stored[:at], None, *stored[at + 1 :]), strict=True))
         first = layout.spec(array.shape[:2], "rows", "sequence")
         return PartitionSpec(*first, *(of_axis[letter] for letter in letters[2:]))
 
     here, there = place(x, of_input), place(gradient, made)
     tokens = (*entry(here, 0), *entry(here, 1))
+    # rows that do not divide over an axis are repeated along it (`spec`): a sum over devices would count them again
     if not {*columns} <= {*tokens}:
         whole = jnp.einsum(product, x, gradient)
         return back, jax.lax.with_sharding_constraint(whole, NamedSharding(layout.mesh, stored))
 
     def local(x: Array, gradient: Array) -> Array:
         found = jnp.einsum(product, x, gradient)
+        # the sum over tokens, as far as the columns are stored split, leaves each device only what it keeps of it
         if columns:
             found = jax.lax.psum_scatter(found, columns, scatter_dimension=at, tiled=True)
         others = tuple(axis for axis in tokens if axis not in columns and layout.devices(axis) > 1)

@@ -23,6 +23,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxalign.errors import ConfigError
+from jaxalign.mesh.rounding import rounded
 
 MESH_AXES = ("slice", "data", "fsdp", "expert", "context", "tensor")
 """From the slowest links to the fastest: neighbours along the last axis are neighbours in the torus."""
@@ -185,6 +186,11 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 def row_shards(mesh: jax.sharding.Mesh) -> int:
     """Number of pieces rows are split into: batch sizes must be multiples of it."""
     return devices_along(mesh, ROWS)
+
+
+def full_rows(mesh: jax.sharding.Mesh, count: int) -> int:
+    """How many rows a batch of `count` is filled up to, so that every piece has as many."""
+    return rounded(count, row_shards(mesh))
 
 
 def devices_along(mesh: jax.sharding.Mesh, axes: Iterable[str]) -> int:

@@ -13,7 +13,7 @@ without positions: Yang et al. 2025 (2501.18795).
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +35,21 @@ from jaxalign.ops.attention import Shown, Sight
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "attention", "full"]
 
-REMAT: Mapping[Remat, Callable[..., bool]] = {
+REMAT: Mapping[Remat, Callable[..., bool] | None] = {
+    "none": None,
     "dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
     "attention": jax.checkpoint_policies.save_only_these_names("attention"),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass keeps of a layer besides its input, from most to least: the results of its matrix products and
-of attention, those of attention alone, nothing. "none" keeps all."""
+"""What the backward pass keeps of a layer besides its input, from most to least: everything, nothing is made again;
+the results of its matrix products and of attention; those of attention alone; nothing."""
+
+
+def tighter(remat: Remat) -> tuple[Remat, ...]:
+    """The policies that keep less than this one, from most to least."""
+    policies = tuple(REMAT)
+    return policies[policies.index(remat) + 1 :]
+
 
 Cache = tuple[KeyValue, ...]
 Column = tuple[Float[Array, "n k h 1"], Float[Array, "n k 1 h"]]
@@ -169,11 +177,11 @@ class DecoderConfig:
         return Decoder(self, layout)
 
     def keeping(self, remat: str) -> "DecoderConfig":
-        """The same decoder under another policy of `REMAT`, or under "none". Raises ModelError for others."""
-        for policy in get_args(Remat):
+        """The same decoder under another policy of `REMAT`. Raises ModelError for others."""
+        for policy in REMAT:
             if policy == remat:
                 return dataclasses.replace(self, remat=policy)
-        raise ModelError(f"remat {remat!r} is none of {', '.join(get_args(Remat))}")
+        raise ModelError(f"remat {remat!r} is none of {', '.join(REMAT)}")
 
     def norm(self, width: int) -> RMSNorm:
         return RMSNorm(width, self.norm_eps, self.norm_offset)
@@ -233,6 +241,7 @@ class Block(nnx.Module):
 
     def add(self, x: Float[Array, "n s d"], found: Float[Array, "n s d"]) -> Float[Array, "n s d"]:
         """The residual stream, split by rows and sequence."""
+        # where heads or f are split each device has a part of the sum; not split along that axis, it is summed here
         return x + found if self.layout is None else self.layout.place(x + found, "rows", "sequence", None)
 
 
@@ -242,6 +251,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, layout: Layout | None):
         self.config, self.layout = config, layout
         self.embed = parameter((config.vocab, config.width), ("vocab", "embed"))
+        # one block, traced once for all layers: building a deep model takes no longer
         self.blocks = nnx.vmap(lambda: Block(config, layout), axis_size=config.layers)()
         self.norm = config.norm(config.width)
         if not config.tied:
@@ -256,6 +266,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "b d"], Cache]:
         """Hidden state of the last column, and a cache of `capacity` columns of which the first p are filled."""
         x, stacked = self.scan(tokens, position, sight, keep=True)
+        # prompts are padded on the left, so that all of them end, and their answers begin, in the same column
         cache = tuple(room(layer, capacity - tokens.shape[1]) for layer in zip(*stacked, strict=True))
         return self.norm(x[:, -1:])[:, 0], cache
 
@@ -264,7 +275,9 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "n s d"], Any]:
         """Hidden states before the final norm and, when asked, the keys and values of every layer."""
         definition, stacked = nnx.split(self.blocks)
+        # cos and sin of all rotations, made once; a layer takes those of its own by index
         turns = rotations(self.config, position)
+        # the layers of a scan are one program: where one has a window the others get FAR, and else the mask needs none
         windowed = any(kind.window for kind in self.config.kinds)
 
         def apply(x: Array, layer: Any) -> tuple[Array, KeyValue | None]:
@@ -274,8 +287,10 @@ class Decoder(nnx.Module):
             x, memory = block(x, turn, sight, window if windowed else None, lambda new: new)
             return x, memory if keep else None
 
-        if self.config.remat != "none":
-            apply = jax.checkpoint(apply, policy=REMAT[self.config.remat], prevent_cse=False)
+        policy = REMAT[self.config.remat]
+        if policy is not None:
+            # barriers against merging both computations cost time, and a scan needs none: it is two loops
+            apply = jax.checkpoint(apply, policy=policy, prevent_cse=False)
         x = embedded(self.embed, tokens, self.config, self.layout)
         with jax.named_scope("blocks"):
             return jax.lax.scan(apply, x, (stacked, *by_layer(self.config)))
@@ -291,6 +306,7 @@ class Unrolled(nnx.Module):
     def __init__(self, model: Decoder):
         config = self.config = model.config
         self.layout = None if model.layout is None else model.layout.resident
+        # one block's definition serves all: what differs, window and rotation, is looked up at each step
         layer = nnx.eval_shape(lambda: Block(config, self.layout))
         stacked = nnx.split(model.blocks)[1]
         self.embed = self.kept(model.embed)
@@ -337,6 +353,7 @@ class Unrolled(nnx.Module):
             shown = visible if kind.window is None else visible & (distance < kind.window)[None]
             turn = None if kind.rope is None else turns[kind.rope]
             sight = Shown(shown[:, None], position[:, None])
+            # the window is in the mask already
             x, memory = block(x, turn, sight, None, lambda new, old=old: insert(old, new, index))
             written.append(memory)
         return self.norm(x)[:, 0], tuple(written)
@@ -353,6 +370,7 @@ def rotations(config: DecoderConfig, position: Int[Array, "n s"]) -> tuple[Array
 
 def by_layer(config: DecoderConfig) -> tuple[Int[np.ndarray, " l"], Int[np.ndarray, " l"]]:
     """Window and index of the rotation of each layer, without windows and rotations written as numbers."""
+    # numbers, for a scan has no None: a window beyond any row, and the table of `rotations` that turns nothing
     windows = [kind.window or FAR for kind in config.kinds]
     ropes = [len(config.ropes) if kind.rope is None else kind.rope for kind in config.kinds]
     return np.array(windows, np.int32), np.array(ropes, np.int32)
@@ -376,4 +394,5 @@ def embedded(
     """Embeddings in the compute dtype, scaled."""
     with jax.named_scope("embed"):
         found = lookup(table, tokens, config.compute_dtype, layout)
+        # Gemma's sqrt(width) is rounded to the compute dtype first: in bf16 it is another number
         return found if config.embed_scale == 1 else found * jnp.asarray(config.embed_scale, found.dtype)

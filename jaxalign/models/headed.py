@@ -19,6 +19,7 @@ from jaxalign.errors import DataError, ModelError
 from jaxalign.formats import native, weights
 from jaxalign.formats.huggingface import read_json
 from jaxalign.formats.weights import Tensor
+from jaxalign.mesh.rounding import rounded
 from jaxalign.models.decoder import Dtype
 from jaxalign.models.family import config_of_hf
 from jaxalign.models.heads import last_tokens, outputs
@@ -64,7 +65,7 @@ class Classifier:
         for index, row in enumerate(rows):
             if not 0 < len(row) <= self.model.config.context:
                 raise DataError(f"row {index} has {len(row)} tokens; the model reads 1 to {self.model.config.context}")
-        width = -(-max(map(len, rows)) // BUCKET) * BUCKET
+        width = rounded(max(map(len, rows)), BUCKET)
         tokens = np.zeros((len(rows), width), np.int32)
         for index, row in enumerate(rows):
             tokens[index, : len(row)] = row

@@ -7,10 +7,9 @@
                                               (arXiv 2410.02197), the general preference model
     classes      z = W h                      softmax(z)
 
-Losses are negative log-likelihoods in nats, one a pair or row. The weight [o d] has no bias.
+The weight [o d] has no bias.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -33,21 +32,6 @@ def outputs(weight: Float[Array, "o d"], pooled: Float[Array, "*rows d"]) -> Flo
     return jnp.einsum("...d,od->...o", pooled, weight.astype(pooled.dtype), preferred_element_type=jnp.float32)
 
 
-def reward_margin(first: Float[Array, "*rows o"], second: Float[Array, "*rows o"]) -> Float[Array, "*rows"]:
-    """Log-odds of first ≻ second under a scalar head (o = 1)."""
-    return first[..., 0] - second[..., 0]
-
-
 def preference_margin(first: Float[Array, "*rows o"], second: Float[Array, "*rows o"]) -> Float[Array, "*rows"]:
     """Log-odds of first ≻ second under a preference head (o = 2k): changes sign when the two are swapped."""
     return (first[..., 0::2] * second[..., 1::2] - first[..., 1::2] * second[..., 0::2]).sum(-1)
-
-
-def pair_loss(margin: Float[Array, "*rows"]) -> Float[Array, "*rows"]:
-    """−log σ(margin) of the pairs (chosen, rejected)."""
-    return -jax.nn.log_sigmoid(margin)
-
-
-def class_loss(scores: Float[Array, "*rows o"], label: Int[Array, "*rows"]) -> Float[Array, "*rows"]:
-    """−log softmax(scores)[label]."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(scores), label[..., None], axis=-1)[..., 0]

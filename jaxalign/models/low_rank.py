@@ -67,15 +67,6 @@ def dense(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.dense() if is_low_rank(leaf) else leaf, params, is_leaf=is_low_rank)
 
 
-def switched_off(params: Params) -> Params:
-    """The base alone, in the same structure: B is zero."""
-
-    def off(leaf: Any) -> Any:
-        return dataclasses.replace(leaf, b=jnp.zeros_like(leaf.b)) if is_low_rank(leaf) else leaf
-
-    return jax.tree.map(off, params, is_leaf=is_low_rank)
-
-
 def trained(params: Params) -> Params:
     """What an optimizer changes: {"a", "b"} at the adapted paths alone, or all of `params` when nothing is adapted."""
     return _differences(params) if is_adapted(params) else params

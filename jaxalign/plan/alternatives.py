@@ -12,8 +12,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from jaxalign.experiment import Experiment
-from jaxalign.machine import Placement
-from jaxalign.models.decoder import REMAT, Remat
+from jaxalign.models.decoder import tighter
 from jaxalign.types import Memory
 
 HOST: Memory = "pinned_host"
@@ -27,7 +26,7 @@ def alternatives(experiment: Experiment, shards: int) -> Iterator[tuple[str, Exp
     def changed() -> tuple[str, Experiment]:
         return kept, dataclasses.replace(experiment, placement=placement)
 
-    for remat in remats(placement):
+    for remat in tighter(placement.remat):
         kept, placement = f"--placement.remat {remat}", dataclasses.replace(placement, remat=remat)
         yield changed()
     before = kept
@@ -43,12 +42,6 @@ def alternatives(experiment: Experiment, shards: int) -> Iterator[tuple[str, Exp
         kept = f"{kept} --placement.optimizer_memory {HOST}".strip()
         placement = dataclasses.replace(placement, optimizer_memory=HOST)
         yield changed()
-
-
-def remats(placement: Placement) -> tuple[Remat, ...]:
-    """The policies that keep less than the placement's own."""
-    policies: tuple[Remat, ...] = ("none", *REMAT)
-    return policies[policies.index(placement.remat) + 1 :]
 
 
 def microbatches(experiment: Experiment, shards: int) -> Iterator[int]:

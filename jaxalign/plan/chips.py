@@ -67,10 +67,12 @@ class Chip:
 
     @property
     def device_flops(self) -> float:
+        """Peak FLOP/s of one JAX device, bf16."""
         return self.bf16_flops / self.devices
 
     @property
     def device_hbm_bandwidth(self) -> float:
+        """Bytes/s."""
         return self.hbm_bandwidth / self.devices
 
     @property
@@ -80,10 +82,12 @@ class Chip:
 
     @property
     def device_hbm_usable(self) -> int:
+        """Bytes that a program may use on one JAX device."""
         return self.hbm_usable // self.devices
 
     @property
     def device_dcn_bandwidth(self) -> float:
+        """Bytes/s between slices in one direction."""
         return self.dcn_bandwidth / self.devices
 
 
@@ -108,6 +112,7 @@ class Topology:
 
     @property
     def hosts(self) -> int:
+        """Machines of all slices."""
         return self.slices * -(-prod(self.dims) // chip(self.generation).chips_per_host)
 
     @property
@@ -150,6 +155,7 @@ def _table() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def generations() -> tuple[str, ...]:
+    """Names of the chips of `chips.json`."""
     return tuple(_table())
 
 
@@ -158,11 +164,6 @@ def chip(generation: str) -> Chip:
     if generation not in _table():
         raise ConfigError(f"no chip {generation!r} in jaxalign/plan/chips.json: it has {', '.join(generations())}")
     return Chip(generation, **{field: entry["value"] for field, entry in _table()[generation].items()})
-
-
-def chip_of(name: str) -> Chip:
-    """The chip of a topology's name. Raises ConfigError for names that `topology` refuses."""
-    return chip(topology(name).generation)
 
 
 def sources(generation: str) -> dict[str, tuple[str, str]]:

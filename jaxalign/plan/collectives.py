@@ -30,7 +30,8 @@ from math import prod
 
 import numpy as np
 
-from jaxalign.plan.hlo import Executed, Instruction, Module, TextError, Walk
+from jaxalign.plan.hlo import Instruction, Module, TextError
+from jaxalign.plan.walk import Executed, Walk
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 MEGASCALE = {
@@ -69,6 +70,7 @@ class Collective:
 
     @property
     def total_bytes(self) -> int:
+        """Bytes that a device sends in one run of the program."""
         return self.times * self.link_bytes
 
 
@@ -172,6 +174,7 @@ def collectives(module: Module, walk: Walk, slices: Sequence[int] = ()) -> tuple
     """Every collective that a run of the program executes, in the order of the text.
 
     `slices[p]` is the slice of partition p; empty where one slice holds all, or where the compiler separated them.
+    Raises TextError for groups and transfers that cannot be read.
     """
     begun = {_channel(e.instruction) for e in walk.executed if _starts_chain(e)}
     found = []

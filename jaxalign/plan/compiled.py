@@ -6,21 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxalign.mesh.layout import TOKENS
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.model import Model
-from jaxalign.ops.linear_logp import sharded
+from jaxalign.ops.costs import KernelCost
+from jaxalign.ops.linear_logp import on_layout
+from jaxalign.ops.linear_logp.costs import kernel_cost
 from jaxalign.plan import collectives, cost, hlo
 from jaxalign.plan.chips import Chip, Topology
 from jaxalign.plan.lowered import Program
 from jaxalign.plan.target import quiet
-
-KERNEL_SHARE = 0.9
-"""What the log-prob kernels are trusted to reach of the peak; the compiler's schedules have more (BENCHMARKS.md)."""
-
-PRODUCTS = {"forward": 2, "forward_row": 4, "head": 4}
-"""FLOPs of each log-prob kernel, over n · d · v."""
+from jaxalign.plan.walk import walk
+from jaxalign.plan.work import Work, buffers, work
 
 
 @dataclass(frozen=True)
@@ -91,22 +89,22 @@ def compile_program(program: Program, model: Model, topology: Topology, chip: Ch
         return TooLarge(program.name, None if size is None else int(size), reason.strip()[:300], seconds)
     seconds = time.perf_counter() - began
     module = hlo.parse(compiled.as_text())
-    walk = hlo.walk(module)
-    sent, done = collectives.collectives(module, walk), cost.work(module, walk)
-    kernels = kernel_flops(done, program, model)
+    walked = walk(module)
+    sent, done = collectives.collectives(module, walked), work(module, walked)
+    kernels = kernel_costs(done, program, model)
     asked = model_flops(program, model)
-    found = cost.estimate(done, sent, topology, chip, program.work.tokens, asked, kernels, KERNEL_SHARE)
+    found = cost.estimate(done, sent, topology, chip, program.work.tokens, asked, kernels)
     return Compiled(
         name=program.name,
         memory=memory_of(compiled.memory_analysis(), program),
         traffic=collectives.summary(sent),
-        flops=float(done.flops + sum(k.times * kernels.get(k.name, 0.0) for k in done.kernels)),
+        flops=cost.compiled_flops(done, kernels),
         model_flops=asked,
         tokens=program.work.tokens,
         estimate=found,
         compile_seconds=seconds,
-        shapes=cost.buffers(walk),
-        bounded=walk.bounded,
+        shapes=buffers(walked),
+        bounded=walked.bounded,
     )
 
 
@@ -122,23 +120,13 @@ def memory_of(analysis: Any, program: Program) -> Memory:
     )
 
 
-def kernel_flops(done: cost.Work, program: Program, model: Model) -> dict[str, float]:
-    """FLOPs of one execution of each log-prob kernel on one device, by the kernel's name in the program."""
-    layout = model.layout
-    if layout is None:
-        return {}
-    vocab, width = model.abstract()[model.config.output].shape
-    rows = -(-vocab // layout.devices("tensor"))
-    pieces = 1
-    if layout.spec((vocab, width), "vocab", "embed")[1] is not None:
-        pieces = max(1, -(-rows * width * 2 // sharded.PIECE_BYTES))
-    each = program.work.scored / program.work.microbatches / layout.devices(*TOKENS)
-    product = each * width * -(-rows // pieces)
-    found = {}
-    for kernel in done.kernels:
-        if named := re.search(r"logp_(forward_row|forward|head)", kernel.name):
-            found[kernel.name] = PRODUCTS[named[1]] * product
-    return found
+def kernel_costs(done: Work, program: Program, model: Model) -> dict[str, KernelCost]:
+    """What the ops say of their kernels in the program, by the kernels' names."""
+    shape, itemsize = model.abstract()[model.config.output].shape, jnp.dtype(model.config.compute_dtype).itemsize
+    place = None if model.layout is None else on_layout(model.layout, shape)
+    scored = program.work.scored / program.work.microbatches
+    found = {kernel.name: kernel_cost(kernel.name, scored, shape, itemsize, place) for kernel in done.kernels}
+    return {name: priced for name, priced in found.items() if priced is not None}
 
 
 def model_flops(program: Program, model: Model) -> float:

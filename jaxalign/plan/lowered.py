@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
+from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
 from jaxalign.models.low_rank import frozen, trained
 from jaxalign.plan.target import Sizes
 from jaxalign.programs import groups_a_microbatch, training
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
 from jaxalign.training.logps import scoring
-from jaxalign.training.rows import abstract_batch, rounded
+from jaxalign.training.rows import abstract_batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxalign.experiment import Experiment
-from jaxalign.mesh.sharding import row_shards
+from jaxalign.mesh.sharding import full_rows
 from jaxalign.rollouts.sample import Sample
 from jaxalign.types import Preferences, Prompt, Rollouts
 
@@ -26,13 +26,13 @@ class Calls:
 
 def calls(experiment: Experiment, mesh: jax.sharding.Mesh) -> Calls:
     """Of all iterations."""
-    spec, shards, placement = experiment.rollout, row_shards(mesh), experiment.placement
+    spec, placement = experiment.rollout, experiment.placement
     assert isinstance(spec, Sample)
     groups = experiment.prompts_per_iteration * pairs_of_a_prompt(experiment)
     stored = len(experiment.reference.stored(experiment.loss.needs))
 
     def batches(count: int, size: int) -> int:
-        return -(-count // (-(-size // shards) * shards))
+        return -(-count // full_rows(mesh, size))
 
     return Calls(
         train=experiment.iterations * experiment.fit.epochs * -(-groups // experiment.fit.batch_size),

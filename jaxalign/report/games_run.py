@@ -18,7 +18,7 @@ from jaxalign.games.metrics import duality_gap
 from jaxalign.games.populations import two_types
 from jaxalign.games.solve import nash
 from jaxalign.games.universal import PopulationGame, guarantee
-from jaxalign.losses.inpo import INPO
+from jaxalign.losses.mirror import mirror_step
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
@@ -71,9 +71,9 @@ def read(path: str) -> GameRun:
         game, users, scale = oracle.game(), oracle.game(), 0.5
     else:
         game, users, scale = MatrixGame(jnp.asarray(np.asarray(oracle.matrix))), two_kinds(), 1.0
-    if isinstance(loss, INPO):
+    if own := mirror_step(loss):
         # A population's preferences halve the step of the loss, which doubles what tau weighs against it.
-        settings |= {"eta": scale / loss.eta, "tau": loss.tau / scale}
+        settings |= {"eta": scale * own.step, "tau": own.tau / scale}
     return GameRun(game, users, np.stack([*policies, last]), settings)
 
 

@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from jaxalign.contracts.traced import check_sampler, drawn
 from jaxalign.errors import DataError
 from jaxalign.mesh.flags import Options
+from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
-from jaxalign.mesh.sharding import replicated, row_sharding, row_shards
+from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
 from jaxalign.rollouts.samplers import Temperature
@@ -167,8 +168,7 @@ class Sample:
     def prompts_a_batch(self, rows: int, mesh: jax.sharding.Mesh) -> int:
         """Prompts decoded together when `rows` responses are: one at least, and a multiple of what rows are split
         over."""
-        shards = row_shards(mesh)
-        return -(-max(rows // self.samples, 1) // shards) * shards
+        return full_rows(mesh, max(rows // self.samples, 1))
 
     def program(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
         """`generate`, jitted: (params, prompts, lengths, keys) → tokens, lengths, finished, log-probs."""
@@ -263,7 +263,7 @@ class Roller:
         size: int,
         key: PRNGKeyArray,
     ) -> Share:
-        width = -(-max(len(encoded[index]) for index in chosen) // PROMPT_BUCKET) * PROMPT_BUCKET
+        width = rounded(max(len(encoded[index]) for index in chosen), PROMPT_BUCKET)
         padded = np.resize(chosen, size)  # a short last batch is filled up with copies, dropped below
         left = np.zeros((size, width), np.int32)
         right = np.zeros((size, width), np.int32)

@@ -66,10 +66,12 @@ def commit(directory: epath.Path, name: str, value: object) -> None:
         try:
             for file, content in files.items():
                 durable.write_file(directory / file, content)
+            # a machine that loses its power may keep later writes and lose earlier ones: the files are safe first
             durable.sync_directory(directory)
             durable.write_file(directory / MARKER, to_json({**marker, "seal": sha256(to_json(marker))}))
             durable.sync_directory(directory)
         except OSError:
+            # of a full disk mostly; what was written holds room that the run needs to end in order
             with contextlib.suppress(OSError):
                 clear(directory)
             raise
@@ -123,6 +125,7 @@ def _marker(directory: epath.Path) -> dict[str, Any] | None:
 
 
 def _kind_name(kind: Any) -> str:
+    # without its module, where the class may not stay
     return str((typing.get_origin(kind) or kind).__name__)
 
 
@@ -142,6 +145,7 @@ def encode(value: object) -> dict[str, bytes]:
 def decode(files: dict[str, bytes], kind: type[T] | types.GenericAlias) -> T:
     """The value of `encode`'s files, rebuilt by the annotations of `kind`; its arrays are read-only."""
     stored = safetensors.deserialize(files[ARRAYS]) if ARRAYS in files else []
+    # bytes cannot be written to, and so the arrays over them cannot either: a committed value stays what it is
     arrays = {
         name: np.frombuffer(bytes(array["data"]), _DTYPES[array["dtype"]]).reshape(array["shape"])
         for name, array in stored
@@ -151,14 +155,15 @@ def decode(files: dict[str, bytes], kind: type[T] | types.GenericAlias) -> T:
 
 def _flatten(value: Any, at: str, arrays: dict[str, np.ndarray]) -> Any:
     """JSON for `value` at the dotted field `at`; arrays go into `arrays` and leave None behind."""
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool | str):  # before int: a bool is one
         return value
     if isinstance(value, np.ndarray):
-        if at in arrays:
+        if at in arrays:  # {"a.b": x} beside {"a": {"b": y}}
             raise TypeError(f"{at}: two arrays of one name")
         if value.dtype not in _DTYPES.values():
             raise TypeError(f"{at}: arrays of {value.dtype} cannot be stored")
-        arrays[at] = np.ascontiguousarray(value).reshape(value.shape)  # safetensors ignores strides
+        # safetensors ignores strides; what makes it contiguous makes a scalar one-dimensional
+        arrays[at] = np.ascontiguousarray(value).reshape(value.shape)
         return None
     if isinstance(value, np.generic):
         return _flatten(value.item(), at, arrays)

@@ -44,6 +44,7 @@ def save_policy(path: str | os.PathLike[str], params: Params, meta: dict[str, An
     pytree.check_documents({"meta": meta})
     attempts = 2 if hosts.count == 1 else 1
     for attempt in range(1, attempts + 1):
+        # what a killed run left half-written: it holds room, and Orbax refuses a place that is taken
         if hosts.leader:
             pytree.delete(place)
             _delete_drafts(place)
@@ -125,6 +126,7 @@ class FitCheckpoints:
         """
         documents = {"data": data, "meta": meta}
         pytree.check_documents(documents)
+        # one save at a time: two would hold two copies of the state on the host
         failure = self._settle()
         if step in self.steps():
             return
@@ -134,6 +136,7 @@ class FitCheckpoints:
         place = self._place(step)
         if failure is None:
             try:
+                # `start` returns when the arrays are on the host: the next step gives their memory away
                 self._pending = (step, _bytes(state), pytree.start(place, state, documents, step))
                 return
             except Exception as error:
@@ -163,6 +166,7 @@ class FitCheckpoints:
                 if self._hosts.leader:
                     aside = self._set_aside(step)
                     print(f"{error}; moved to {aside.name}, trying an older one", file=sys.stderr, flush=True)
+                # nobody looks for the next one while the leader still moves this one
                 self._hosts.barrier("aside")
         if self._hosts.told(self._has_damaged()):
             raise CheckpointError(
@@ -190,6 +194,7 @@ class FitCheckpoints:
                 pytree.sync(self._place(step))
         except Exception as error:
             return self._tell(step, size, error)
+        # not before: had this one failed, an older one would be the newest
         self._thin()
         return None
 
@@ -212,6 +217,7 @@ class FitCheckpoints:
         if not self._hosts.leader or not self._root.is_dir():
             return
         for entry in self._root.iterdir():
+            # a damaged one stays for a person to look at
             if not entry.name.startswith("damaged-") and not (entry.name.isdecimal() and pytree.exists(entry)):
                 with contextlib.suppress(OSError):
                     entry.rmtree() if entry.is_dir() else entry.unlink()

@@ -65,14 +65,6 @@ class Recorder:
         self._perf.append(key, _line(key, metrics))
         self._show(self._perf, key, metrics)
 
-    def rewind(self, iteration: int | str, phase: str, step: int) -> None:
-        """Drops the lines of this phase from `step` on, and all after them: the run continues with that step."""
-        for index, (other_iteration, other_phase, other_step) in enumerate(self._metrics.keys):
-            if (other_iteration, other_phase) == (iteration, phase) and other_step >= step:
-                self._logged.difference_update(self._metrics.keys[index:])
-                self._metrics.cut(index)
-                return
-
     def close(self) -> None:
         """Closes the trackers; the JSON files are complete at every moment."""
         for name, tracking in list(self._tracking.items()):
@@ -150,8 +142,13 @@ def _switched_off(name: str, error: Exception) -> None:
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a torn last line is left out."""
+    """The lines of metrics.jsonl; a torn last line is left out. CheckpointError names one that is damaged."""
     return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "metrics.jsonl").lines]
+
+
+def read_perf(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of perf.jsonl of all launches, as `read_metrics`."""
+    return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "perf.jsonl").lines]
 
 
 class _Lines:

@@ -84,11 +84,13 @@ class Chat:
         The characters U+10FFF0 and U+10FFF1 are left out. Raises DataError when the template refuses the messages,
         ModelError when the template itself fails.
         """
+        # the sandbox puts these marks around what {% generation %} encloses; a model never sees them
         text = self.marked(messages, tools, answering)
         return text.replace(sandbox.BEGIN, "").replace(sandbox.END, "")
 
     def marked(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, answering: bool) -> str:
         """As `render`, with the marks of {% generation %} left in."""
+        # as transformers calls templates: what there is none of is None and not missing, and they test for that
         values: dict[str, Any] = {
             "messages": list(messages),
             "tools": tools,
@@ -110,6 +112,7 @@ class Chat:
     @functools.cached_property
     def untrimmed(self) -> tokenizers.Tokenizer:
         """The tokenizer without its post-processor, which may cut spaces off the tokens' places."""
+        # byte-level post-processors have `trim_offsets`: the space before a word would belong to no token
         parts = json.loads(self.tokenizer.to_str())
         return tokenizers.Tokenizer.from_str(json.dumps({**parts, "post_processor": None}))
 
@@ -159,6 +162,7 @@ def from_gguf(file: GgufFile) -> Chat:
 def from_directory(path: Folder) -> Chat:
     """Tokenizer, template and ids of a Hugging Face directory. Raises ModelError naming the file and field."""
     file, config_file = path / "tokenizer.json", path / "tokenizer_config.json"
+    # files carry the truncation that somebody last used, which would cut long prompts without a word
     content = json.dumps({**read_json(file), "truncation": None, "padding": None})
     try:
         tokenizer = tokenizers.Tokenizer.from_str(content)
@@ -170,6 +174,7 @@ def from_directory(path: Folder) -> Chat:
     roles = ("bos_token", "eos_token", "pad_token", "unk_token")
     specials = {role: text for role in roles if (text := token_text(config.get(role))) is not None}
     stop = stops(path, tokenizer, specials.get("eos_token"))
+    # padding is told by position and never by id, so any id will do for it
     pad = tokenizer.token_to_id(specials["pad_token"]) if "pad_token" in specials else stop[0]
     if pad is None:
         raise ModelError(f"{config_file}: pad_token {specials['pad_token']!r} is not in {file.name}")
@@ -195,6 +200,7 @@ def templates(path: Folder, config: Mapping[str, Any]) -> tuple[str, str | None]
     From chat_template.jinja, else from tokenizer_config.json: one text, or a list of which "default" and "tool_use" are
     read.
     """
+    # as in transformers, the file of its own counts where tokenizer_config.json holds a template too
     file = path / "chat_template.jinja"
     try:
         if file.is_file():
@@ -212,6 +218,7 @@ def templates(path: Folder, config: Mapping[str, Any]) -> tuple[str, str | None]
 
 def stops(path: Folder, tokenizer: tokenizers.Tokenizer, eos: str | None) -> tuple[int, ...]:
     """Ids that end a turn: those of generation_config.json, and the tokenizer's EOS."""
+    # chat models end turns with another token than texts (Llama 3: <|eot_id|>), and say so only in this file
     file = path / "generation_config.json"
     listed = read_json(file).get("eos_token_id") if file.is_file() else None
     ids = listed if isinstance(listed, list) else [] if listed is None else [listed]

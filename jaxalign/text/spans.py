@@ -53,6 +53,7 @@ def spans(chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, 
         if any(mark in repr_text(message) for mark in MARKS):
             raise DataError(f"message {index} holds one of the private-use characters U+10FFF0 to U+10FFF3")
     text = chat.render(messages, tools, answering=False)
+    # of the whole text: pieces tokenized apart would not give the tokens that the model sees, which merge across them
     encoding = chat.offsets(text)
     count = len(encoding.ids)
     owner, generated = np.full(count, -1, np.int32), np.zeros(count, bool)
@@ -77,10 +78,12 @@ def locate(
 ) -> list[Range]:
     """Where each message lies in `text`."""
     texts = [index for index, message in enumerate(messages) if isinstance(message.get("content"), str)]
+    # marks around all of a content stop a template from trimming it, which shows; then they go inside its spaces
     for tight in (False, True):
         places = marked_places(chat, messages, tools, text, texts, tight)
         if places is not None:
             return [places[i] if i in places else calls(chat, messages, tools, text, i) for i in range(len(messages))]
+    # all together do not fit: which message is it?
     for index in texts:
         if marked_places(chat, messages, tools, text, [index], True) is None:
             raise DataError(
@@ -102,9 +105,11 @@ def marked_places(
     marked = [with_marks(message, tight) if index in which else message for index, message in enumerate(messages)]
     rendered = chat.render(marked, tools, answering=False)
     found = ranges(rendered, OPEN, CLOSE)
+    # a template may test a content (does it begin with "<think>"?), leave it out, or write it twice
     if unmarked(rendered) != text or len(found) != len(which):
         return None
     places = dict(zip(which, found, strict=True))
+    # or write them in another order
     same = (text[begin:end].strip() == messages[i]["content"].strip() for i, (begin, end) in places.items())
     return places if all(same) else None
 
@@ -126,6 +131,7 @@ def calls(
     if messages[index].get("role") != "assistant" or not (text.startswith(before) and text.startswith(after)):
         raise DataError(f"message {index} ({messages[index].get('role')}) has no text as content; it cannot be located")
     encoding = chat.offsets(after)
+    # up to the stop token that ends the turn; those of earlier turns stand before it
     ends = (place[0] for i, place in zip(encoding.ids, encoding.offsets, strict=True) if i in chat.stop)
     return len(before), next((end for end in ends if end >= len(before)), len(after))
 
@@ -139,7 +145,7 @@ def ranges(marked: str, first: str, last: str) -> list[Range]:
         elif character == last and begin is not None:
             found.append((begin, at))
             begin = None
-        elif character not in MARKS:
+        elif character not in MARKS:  # the other kind of marks may stand between: no place in the text either
             at += 1
     return found
 
@@ -155,6 +161,7 @@ def written(
     own = ranges(chat.marked(messages, tools, answering=False), sandbox.BEGIN, sandbox.END)
     if not own:
         return [(index, places[index]) for index, message in enumerate(messages) if message.get("role") == "assistant"]
+    # by where a range ends: templates may open it before the content, with a line break or the name of the role
     starts = [begin for begin, _ in places]
     return [(max(0, bisect.bisect_right(starts, end) - 1), (begin, end)) for begin, end in own]
 
@@ -169,6 +176,7 @@ def covered(offsets: Sequence[Range], begin: int, end: int) -> slice:
 def turn_ends(encoding: tokenizers.Encoding, inside: slice, text: str, stop: Sequence[int]) -> list[int]:
     """The tokens that end a turn inside a range, and the one behind it if there are only spaces between."""
     found = [index for index in range(inside.start, inside.stop) if encoding.ids[index] in stop]
+    # the model writes the end of its turn, so it is trained on; what the template writes behind it is not
     for index in range(inside.stop, len(encoding.ids)):
         if encoding.ids[index] in stop:
             return [*found, index]

@@ -18,10 +18,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.layout import Layout, entry
 from jaxalign.mesh.rows import on_mesh, rows_here
-from jaxalign.mesh.sharding import replicated, row_sharding, row_shards
+from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
-from jaxalign.ops.linear_logp import OnMesh, linear_logp
+from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_logp, on_layout
 from jaxalign.training.rows import pack, row_shape
 from jaxalign.types import Batch, Groups, Labels, Params, Rollouts, Rows
 
@@ -41,7 +41,8 @@ def token_logps(model: Model, params: Params, rows: Rows, mask: Bool[Array, "b r
     if model.layout is not None:
         return _on_mesh(model, params, hidden, rows, mask, model.layout)
     sources, targets = _scored(hidden, rows.source, rows.target)
-    logps = linear_logp(sources, model.head(params), targets, softcap=model.config.softcap)
+    options = LogpOptions(Logits(softcap=model.config.softcap))
+    logps = linear_logp(sources, model.head(params), targets, options)
     return _cells(logps, rows.slot, mask)
 
 
@@ -80,17 +81,10 @@ def _on_mesh(
         return jax.lax.psum(found, sequence) if sequence else found
 
     head = model.head(params)
-    columns = tuple(axis for axis in entry(layout.spec(head.shape, "vocab", "embed"), 1) if axis in tokens)
-    vocabulary = "tensor" if layout.devices("tensor") > 1 else None
     find = layout.mapped(scored, (here, at, at), (P(tokens, None), P(tokens)))
     sources, targets = find(hidden, rows.source, rows.target)
-    logps = linear_logp(
-        sources,
-        head,
-        targets,
-        softcap=model.config.softcap,
-        layout=OnMesh(layout.mesh, tokens, vocabulary, columns),
-    )
+    options = LogpOptions(Logits(softcap=model.config.softcap), layout=on_layout(layout, head.shape, tokens))
+    logps = linear_logp(sources, head, targets, options)
     return layout.mapped(cells, (P(tokens), at, table), table)(logps, rows.slot, mask)
 
 
@@ -108,8 +102,7 @@ class Scorer:
     """Log-prob sums of whole sets of responses, `batch_size` groups at a time; compiled once a row shape."""
 
     def __init__(self, model: Model, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
-        shards = row_shards(mesh)
-        self.batch_size = -(-batch_size // shards) * shards
+        self.batch_size = full_rows(mesh, batch_size)
         self._here = rows_here(row_sharding(mesh), self.batch_size)
         self._mesh = mesh
         self._sums = scoring(model, mesh, options)

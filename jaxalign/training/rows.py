@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxalign.mesh.rounding import rounded
 from jaxalign.types import Batch, Groups, Labels, Rollouts, Rows
 
 T = TypeVar("T")
@@ -46,11 +47,6 @@ class RowShape:
     def longest(cls, prompt: int, response: int) -> "RowShape":
         """The shape that holds any group of responses of up to `response` tokens to a prompt of up to `prompt`."""
         return cls.holding(prompt + RESPONSES * response, RESPONSES * response, response)
-
-
-def rounded(size: int, multiple: int = COLUMNS) -> int:
-    """`size`, rounded up."""
-    return -(-size // multiple) * multiple
 
 
 def row_shape(rollouts: Rollouts, groups: Groups, multiple: int = COLUMNS) -> RowShape:

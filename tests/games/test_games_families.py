@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxalign.errors import DataError
+from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.games.compare import log_policy
 from jaxalign.games.families import (
     bradley_terry,
@@ -21,7 +22,7 @@ from jaxalign.games.families import (
 )
 from jaxalign.games.files import read_matrix
 from jaxalign.games.game import MatrixGame
-from jaxalign.games.metrics import cyclic_triples, duality_gap, exploitabilities, exploitability
+from jaxalign.games.metrics import duality_gap, exploitabilities, exploitability
 from jaxalign.games.populations import condorcet, random_utility, two_types
 from jaxalign.games.solve import nash
 from jaxalign.games.universal import majority
@@ -62,6 +63,11 @@ def test_planted_equilibria_are_equilibria(actions, support):
         np.testing.assert_allclose(nash(prefer), policy, atol=1e-6)
 
 
+def cyclic_triples(prefer) -> float:
+    """Share of the strict triples of actions that cycle."""
+    return cycle_metrics(prefer[None])["cycles/cyclic_triples"]
+
+
 def test_equal_mixtures_of_two_annotators_never_cycle_and_others_do():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(300, 2, 6)) * 2
@@ -74,6 +80,8 @@ def test_cyclic_triples_of_known_games():
     assert cyclic_triples(bradley_terry(np.arange(5.0))) == 0.0
     # A regular tournament of n actions has n (n² - 1) / 24 cycles, the most there can be.
     assert cyclic_triples(cyclic(7)) == pytest.approx(7 * 48 / 24 / 35)
+    # Of six actions the opposite ones tie: of the triples without such a pair two cycle and six do not.
+    assert cyclic_triples(cyclic(6)) == pytest.approx(2 / 8)
     assert cyclic_triples(np.full((2, 2), 0.5)) == 0.0
 
 

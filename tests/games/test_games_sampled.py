@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from made_rollouts import preferences, rollouts
 
+from jaxalign import pairs
+from jaxalign.games import pairs as games_pairs
 from jaxalign.games.divergence import kl
 from jaxalign.games.families import three_action
 from jaxalign.games.game import MatrixGame
@@ -17,6 +20,7 @@ from jaxalign.games.sampled import Bernoulli, Drawn, Sampled, Sampling, Soft
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
+from jaxalign.losses.mirror import MirrorStep
 from jaxalign.losses.sppo import SPPO
 
 STEP, TAU = 0.3, 0.1
@@ -47,6 +51,8 @@ def test_the_language_model_losses_on_policy_pairs_take_a_mirror_step(loss):
     policy = np.array([0.2, 0.5, 0.3])
     anchor = start() if isinstance(loss, IPO) else jnp.log(jnp.asarray([0.4, 0.4, 0.2]))
     tau = 0.0 if isinstance(loss, IPO) else loss.tau
+    if not isinstance(loss, IPO):
+        assert loss.mirror == MirrorStep(STEP, tau)
     fitted = Sampled(loss).fit(Sampling(start(), anchor, jax.random.key(0)), everything(policy))
     exact = mirror_step(three(), Anchored(start(), anchor), STEP, tau)
     # The losses sum log-probs in fp32, and the ridge of 1e-4 holds the fit back by that share of a step of 0.1 nats.
@@ -105,15 +111,36 @@ def test_votes_are_complementary_and_certain(key):
 @pytest.mark.parametrize("rule", [RandomPair(), BestWorst(), BestSecond()], ids=lambda rule: type(rule).__name__)
 def test_pairs_are_two_different_samples(rule, key):
     votes = Bernoulli()(key, jnp.full((200, 4, 4), 0.5))
-    first, second = rule(key, votes)
+    first, second = rule(key, jnp.tile(jnp.arange(4), (200, 1)), votes)
     assert (first != second).all()
     if not isinstance(rule, RandomPair):
         row = jnp.arange(200)
         assert (votes.mean(-1)[row, first] >= votes.mean(-1)[row, second]).all()
 
 
+@pytest.mark.parametrize("name", ["BestWorst", "BestSecond"])
+def test_rules_of_one_name_are_one_rule(name, key):
+    """On the same samples, with duplicates and ties, games and language models compare the same two answers."""
+    rng = np.random.default_rng(3)
+    # eighths add up without rounding, whatever their order
+    upper = np.triu(rng.integers(0, 9, (5, 5)) / 8, 1)
+    game = upper + np.tril(1 - upper.T, -1) + np.eye(5) / 2
+    actions = rng.integers(0, 5, (300, 4))
+    votes = game[actions[:, :, None], actions[:, None, :]]
+    first, second = getattr(games_pairs, name)()(key, jnp.asarray(actions), jnp.asarray(votes))
+    row = np.arange(300)
+    here = np.stack([actions[row, first], actions[row, second]], -1)
+    given = rollouts([["abcde"[action] for action in each] for each in actions])
+    groups = getattr(pairs, name)()(given, preferences(votes), key)
+    there = np.take_along_axis(actions[groups.prompt], groups.responses, -1)
+    differ = np.flatnonzero(here[:, 0] != here[:, 1])
+    np.testing.assert_array_equal(groups.prompt, differ)
+    np.testing.assert_array_equal(here[differ], there)
+    assert 200 < len(differ) < 300
+
+
 def test_random_pairs_are_uniform_over_ordered_pairs(key):
-    first, second = RandomPair()(key, jnp.full((30_000, 3, 3), 0.5))
+    first, second = RandomPair()(key, jnp.zeros((30_000, 3), int), jnp.full((30_000, 3, 3), 0.5))
     counts = np.bincount(np.asarray(first) * 3 + np.asarray(second), minlength=9).reshape(3, 3)
     np.testing.assert_allclose(counts / 30_000, (1 - np.eye(3)) / 6, atol=0.01)
 

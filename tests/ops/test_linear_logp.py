@@ -15,6 +15,8 @@ from linear_logp_checks import Case, assert_true, outcome
 
 from jaxalign.ops.linear_logp import (
     OUTPUTS,
+    Logits,
+    LogpOptions,
     OnMesh,
     linear_logp,
     linear_stats,
@@ -24,7 +26,7 @@ from jaxalign.ops.linear_logp import (
     sharded,
 )
 from jaxalign.ops.linear_logp.blocks import Blocks, Chip, chip, fit, vmem_bytes
-from jaxalign.ops.linear_logp.logits import Logits
+from jaxalign.ops.linear_logp.costs import kernel_cost
 from jaxalign.ops.linear_logp.pallas_gpu import Tiles
 from jaxalign.ops.linear_logp.problem import Engine, Shard
 from jaxalign.ops.linear_logp.stats import Want
@@ -42,6 +44,10 @@ def kernels(interpret: object) -> Engine:
         partial(pallas_tpu.forward, device=device, interpret=interpret),
         partial(pallas_tpu.backward, device=device, interpret=interpret),
     )
+
+
+def in_chunks(rows: int) -> LogpOptions:
+    return LogpOptions(implementation="chunked", chunk=rows)
 
 
 CHUNKED = portable.engine(32)
@@ -126,7 +132,7 @@ def test_the_tiles_for_hopper_fit_its_shared_memory() -> None:
 def test_the_kernel_for_hopper_is_lowered_by_name() -> None:
     """For an H100 that is not here, as far as the call of the compiled kernel; no logits [256 600] anywhere."""
     h100 = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
-    op = jax.jit(partial(linear_logp, softcap=30.0, implementation="pallas_gpu"))
+    op = jax.jit(partial(linear_logp, options=LogpOptions(Logits(softcap=30.0), implementation="pallas_gpu")))
     shapes = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((256, 128), (600, 128))]
     with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=h100)):
         traced = op.trace(*shapes, jax.ShapeDtypeStruct((256,), jnp.int32))
@@ -178,16 +184,17 @@ def test_head_that_does_not_divide_over_the_mesh_is_padded() -> None:
     mesh = jax.make_mesh((2, 4), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     hidden, head, bias, targets = Case(8, 16, 101, bias=True).arrays()
     layout = OnMesh(mesh, tokens=("data",))
-    here = jax.jit(partial(linear_logp, implementation="full"))(hidden, head, targets, bias=bias)
-    there = jax.jit(lambda *a: linear_logp(a[0], a[1], targets, bias=a[2], layout=layout))(hidden, head, bias)
+    here = jax.jit(partial(linear_logp, options=LogpOptions(implementation="full")))(hidden, head, targets, bias=bias)
+    options = LogpOptions(layout=layout)
+    there = jax.jit(lambda *a: linear_logp(a[0], a[1], targets, options, bias=a[2]))(hidden, head, bias)
     np.testing.assert_allclose(np.asarray(there), np.asarray(here), atol=VALUE, rtol=0)
 
 
 def test_the_full_path_agrees() -> None:
     case = Case(40, 16, 100, bias=True, softcap=5.0, vocabulary=90)
     hidden, head, bias, targets = case.arrays()
-    full = jax.jit(partial(linear_stats, softcap=5.0, vocabulary=90, implementation="full"))
-    got = full(hidden, head, targets, bias=bias)
+    options = LogpOptions(Logits(softcap=5.0), vocabulary=90, implementation="full")
+    got = jax.jit(partial(linear_stats, options=options))(hidden, head, targets, bias=bias)
     wanted, _ = outcome(CHUNKED, case)
     for name in OUTPUTS:
         np.testing.assert_allclose(
@@ -199,7 +206,8 @@ def test_entropy_and_square_sum_have_gradients() -> None:
     hidden, head, bias, targets = Case(20, 8, 50, bias=True).arrays()
 
     def loss(implementation: str, hidden: jax.Array, head: jax.Array, bias: jax.Array) -> jax.Array:
-        made = linear_stats(hidden, head, targets, bias=bias, implementation=implementation, chunk=16)
+        options = LogpOptions(implementation=implementation, chunk=16)
+        made = linear_stats(hidden, head, targets, options, bias=bias)
         weights = jnp.arange(20, dtype=jnp.float32)
         return (weights * (made.logp - 2.0 * made.entropy + 0.5 * made.log_sum_p2 * made.lse)).sum()
 
@@ -210,7 +218,7 @@ def test_entropy_and_square_sum_have_gradients() -> None:
 
 def test_composes_with_vmap_scan_and_remat() -> None:
     hidden, head, _, targets = Case(12, 8, 50).arrays()
-    op = partial(linear_logp, targets=targets, implementation="chunked", chunk=16)
+    op = partial(linear_logp, targets=targets, options=in_chunks(16))
     heads = jnp.stack([head, 2.0 * head])
 
     def scanned(head: jax.Array) -> jax.Array:
@@ -229,7 +237,7 @@ def test_composes_with_vmap_scan_and_remat() -> None:
 def test_same_bits_with_and_without_gradient() -> None:
     """A reference scored without gradients and the policy it equals have log-ratio 0."""
     hidden, head, _, targets = Case(40, 16, 100).arrays()
-    op = partial(linear_logp, targets=targets, implementation="chunked", chunk=32)
+    op = partial(linear_logp, targets=targets, options=in_chunks(32))
     plain = jax.jit(op)(hidden, head)
     kept = jax.jit(lambda h, w: jax.vjp(op, h, w)[0])(hidden, head)
     np.testing.assert_array_equal(np.asarray(plain), np.asarray(kept))
@@ -239,7 +247,9 @@ def test_ignored_and_impossible_targets() -> None:
     hidden, head, _, _ = Case(4, 8, 50).arrays()
     targets = jnp.asarray([-1, -100, 3, 50], jnp.int32)
     for implementation in ("full", "chunked"):
-        got = np.asarray(jax.jit(partial(linear_logp, implementation=implementation))(hidden, head, targets))
+        got = np.asarray(
+            jax.jit(partial(linear_logp, options=LogpOptions(implementation=implementation)))(hidden, head, targets)
+        )
         assert got[0] == got[1] == 0
         assert np.isfinite(got[2])
         assert np.isnan(got[3])
@@ -250,7 +260,7 @@ def test_a_frozen_head_costs_two_products() -> None:
     hidden, head, _, targets = Case(64, 64, 1024).arrays()
 
     def logp(hidden: jax.Array, head: jax.Array) -> jax.Array:
-        return linear_logp(hidden, head, targets, implementation="chunked", chunk=256).sum()
+        return linear_logp(hidden, head, targets, in_chunks(256)).sum()
 
     def operations(function: Callable) -> float:
         return jax.jit(function).lower(hidden, head).compile().cost_analysis()["flops"]
@@ -267,7 +277,7 @@ def test_no_buffer_of_all_logits() -> None:
     targets = jnp.zeros(n, jnp.int32)
 
     def loss(hidden: jax.Array, head: jax.Array) -> jax.Array:
-        return linear_logp(hidden, head, targets, implementation="chunked", chunk=128).sum()
+        return linear_logp(hidden, head, targets, in_chunks(128)).sum()
 
     chunked = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*shapes).compile()
     assert f"[{n},{v}]" not in chunked.as_text()
@@ -292,10 +302,7 @@ def test_blocks_fit_their_vmem(generation: str) -> None:
         ({"head": jnp.zeros((9, 4), jnp.bfloat16)}, "cast one of them"),
         ({"head": jnp.zeros((9, 5))}, "last dimension"),
         ({"bias": jnp.zeros(8)}, "one entry for each"),
-        ({"vocabulary": 10}, "vocabulary 10"),
-        ({"implementation": "fast"}, "unknown implementation 'fast'"),
-        ({"softcap": 0.0}, "softcap must be positive"),
-        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"options": LogpOptions(vocabulary=10)}, "vocabulary 10"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict, said: str) -> None:
@@ -304,3 +311,36 @@ def test_what_does_not_fit_is_refused(change: dict, said: str) -> None:
     with pytest.raises((ValueError, TypeError)) as refused:
         linear_logp(**given)
     assert isinstance(refused.value, TypeError) or said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: LogpOptions(implementation="fast"), "unknown implementation 'fast'"),
+        (lambda: LogpOptions(chunk=0), "chunk must be at least 1"),
+        (lambda: Logits(softcap=0.0), "softcap must be positive"),
+        (lambda: Logits(temperature=0.0), "temperature must be positive"),
+    ],
+)
+def test_senseless_options_are_refused(made: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        made()
+
+
+def test_the_cost_of_a_kernel_is_that_of_its_products_on_one_device() -> None:
+    """128 tokens over 4 devices, and 100 rows over 2, of width 16: those of a device at once, or in pieces."""
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    cost = partial(kernel_cost, tokens=128, head=(100, 16), itemsize=2)
+    assert cost("jvp_logp_forward_row_", layout=OnMesh(mesh)).flops == 4 * 32 * 16 * 50
+    assert cost("logp_forward", layout=None).flops == 2 * 128 * 16 * 100
+    assert cost("transpose_jvp_logp_head__", layout=None).flops == 4 * 128 * 16 * 100
+    assert cost("another_kernel", layout=None) is None
+
+
+def test_the_cost_of_a_kernel_is_that_of_a_piece_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "PIECE_BYTES", 401)
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    # a device's 50 rows of 32 bytes in 4 pieces of 13 rows
+    found = kernel_cost("logp_head", 128, (100, 16), 2, OnMesh(mesh, columns=("fsdp",)))
+    assert found is not None
+    assert found.flops == 4 * 32 * 16 * 13

@@ -26,7 +26,7 @@ from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
 from jaxalign.models.random_llama import byte_chat
 from jaxalign.models.random_model import RandomModel
-from jaxalign.ops.linear_logp import linear_logp
+from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_logp
 from jaxalign.types import Params
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -54,7 +54,8 @@ def ours(model: Model, params: Params, ids: list[list[int]]) -> np.ndarray:
     def logps(params):
         hidden = model.hidden(params, tokens, position, causal)[:, :-1]
         rows, head = hidden.reshape(-1, hidden.shape[-1]), model.head(params)
-        return linear_logp(rows, head, tokens[:, 1:].reshape(-1), softcap=model.config.softcap).reshape(n, s - 1)
+        options = LogpOptions(Logits(softcap=model.config.softcap))
+        return linear_logp(rows, head, tokens[:, 1:].reshape(-1), options).reshape(n, s - 1)
 
     return np.asarray(logps(params))
 

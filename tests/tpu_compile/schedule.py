@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from jaxalign.ops.linear_logp.blocks import Blocks
+from jaxalign.ops.linear_logp.costs import PRODUCTS
 
 SCHEDULES = Path(tempfile.mkdtemp(prefix="schedules-"))
 """where libtpu writes them, for this process"""
@@ -21,9 +22,6 @@ atexit.register(shutil.rmtree, SCHEDULES, ignore_errors=True)
 
 MULTIPLY_ADDS = {"v5e": 4 * 128 * 128, "v5p": 4 * 128 * 128, "v6e": 4 * 256 * 256}
 """of the matrix units of one core in a cycle, bf16"""
-
-PRODUCTS = {"forward": 1, "forward_row": 2, "head": 2}
-"""matrix products of n·d·v that a kernel makes"""
 
 
 def ask_for_schedules() -> None:

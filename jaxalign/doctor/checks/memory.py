@@ -16,13 +16,15 @@ import jax
 from jaxalign import programs
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
+from jaxalign.mesh.flags import platform_of
+from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
-from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.decoder import DecoderConfig, tighter
 from jaxalign.ops.attention.dispatch import BLOCK
-from jaxalign.ops.linear_logp.tuning import tuning
+from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
-from jaxalign.training.rows import RowShape, rounded
+from jaxalign.training.rows import RowShape
 from jaxalign.types import Combiner
 
 GIB = 2**30
@@ -132,14 +134,9 @@ def activations(config: object, rows: int, length: int, tensor: int) -> int:
 
 
 def training_logits(opened: Opened, scored: int) -> int:
-    """Scores and their gradient where they are held whole, else a chunk of them and what is kept (`linear_logp`)."""
-    table, platform = tuning(), opened.mesh.devices.flat[0].platform
-    config, alone = opened.model.config, opened.mesh.size == 1
-    whole = 4 * scored * config.vocab // opened.mesh.shape["tensor"]
-    if alone and whole <= table["full_logits_bytes"].get(platform, 0):
-        return 2 * whole
-    kept = table["kept_logits_bytes"].get(platform, 0) if alone else 0
-    return 2 * min(whole, 4 * scored * table["chunk"].get(platform, 0)) + min(whole, kept)
+    """Of the log-prob pass, as the op says, with the vocabulary split over tensor."""
+    rows = opened.model.config.vocab // opened.mesh.shape["tensor"]
+    return logits_bytes(platform_of(opened.mesh.devices.flat[0]), scored, rows, alone=opened.mesh.size == 1)
 
 
 def row_sizes(opened: Opened) -> tuple[int, int, int]:
@@ -174,11 +171,8 @@ def advice(config: object, phase: str) -> str:
             "lower placement.rollout_rows or rollout.samples, or split over more devices (placement.mesh.fsdp, "
             "placement.mesh.tensor)"
         )
-    remat = (
-        " placement.remat (dots, attention, then full),"
-        if isinstance(config, DecoderConfig) and config.remat != "full"
-        else ""
-    )
+    less = tighter(config.remat) if isinstance(config, DecoderConfig) else ()
+    remat = f" set placement.remat to {' or '.join(less)}," if less else ""
     return (
         f"raise placement.accumulate,{remat} use Cached references, or split over more devices (placement.mesh.fsdp, "
         "placement.mesh.tensor)"

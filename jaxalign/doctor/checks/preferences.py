@@ -10,7 +10,7 @@ from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.games.certificates import FAINT, contraction, skew_spectrum, smallest_inner
-from jaxalign.losses.inpo import INPO
+from jaxalign.losses.mirror import mirror_step
 from jaxalign.pairs import pairing_metrics
 
 
@@ -45,12 +45,11 @@ class SampledPreferences:
 
     def schedule(self, opened: Opened) -> Outcome:
         """A round of COMAL on the sampled matrices, linearised at the policy (`games.certificates`)."""
-        loss, inner = opened.experiment.loss, opened.experiment.swap_every or math.inf
-        if not isinstance(loss, INPO) or loss.tau == 0:
+        game, inner = mirror_step(opened.experiment.loss), opened.experiment.swap_every or math.inf
+        if game is None or not game.regularised:
             return Outcome("schedule contracts", "skipped", {}, "certificates are for INPO with tau above 0")
         prefer, weights = opened.preferences.prefer, opened.rollouts.weights
-        eta = 1 / loss.eta
-        factors = contraction(prefer, weights, eta, loss.tau, inner)
+        factors = contraction(prefer, weights, game.step, game.tau, inner)
         measured: Measured = {
             "factor_mean": float(factors.mean()),
             "factor_max": float(factors.max()),
@@ -59,7 +58,7 @@ class SampledPreferences:
         if factors.mean() <= 1:  # exactly 1 where nothing cycles
             return Outcome("schedule contracts", "ok", measured)
         omega = np.unique(skew_spectrum(prefer, weights))
-        needed = smallest_inner(omega[omega > FAINT * omega.max()], eta, loss.tau)
+        needed = smallest_inner(omega[omega > FAINT * omega.max()], game.step, game.tau)
         more = f"swap_every of at least {needed}" if needed else "no swap_every at this step size"
         advice = f"a round multiplies the distance to the Nash policy by {factors.mean():.4g}; {more} would contract"
         return Outcome("schedule contracts", "warning", measured, f"{advice}, or a larger loss.eta or loss.tau")

@@ -40,6 +40,8 @@ def blockwise(
 
 def _spans(block: int, causal: bool, queries: int, keys: int) -> list[tuple[slice, slice]]:
     """Columns of each block of queries, and of the keys that it may see."""
+    # a row is written trunk first and branches after it, so nothing that a token sees stands right of it; where the
+    # queries are a piece of a row, their columns are not the keys' and all keys are looked at
     starts = range(0, queries, block)
     ends = [min(start + block, queries) for start in starts]
     return [(slice(start, end), slice(0, end if causal else keys)) for start, end in zip(starts, ends, strict=True)]
@@ -64,10 +66,12 @@ def _forward(
 ) -> tuple[Array, Any]:
     query, key, value = operands
     made, sums = [], []
+    # unrolled and no scan: each block looks at another number of keys
     for rows, columns in _spans(block, causal, query.shape[1], key.shape[3]):
         seen = _seen(ids, rows, columns, window)
         scores = _scores(query[:, rows], key[..., columns], seen, scalar, cap)
         lse = jax.nn.logsumexp(scores, axis=-1)
+        # MASKED is finite, so a query that sees nothing has equal shares of everything: they are made 0
         share = jnp.where(seen[:, None, None], jnp.exp(scores - lse[..., None]), 0.0).astype(value.dtype)
         made.append(wide("nkgsc,nkch->nskgh", share, value[:, :, columns]).astype(query.dtype))
         sums.append(lse)
@@ -79,7 +83,7 @@ def _backward(
     block: int, causal: bool, scalar: float, cap: float | None, residuals: Any, of_out: Array
 ) -> tuple[Any, None, None]:
     (query, key, value), ids, window, out, lse = residuals
-    # Σ_h o · do, once for each query
+    # Σ_c p_c (do · v_c) = o · do: what the softmax subtracts from every score's gradient, without another [q c]
     shared = jnp.einsum("nskgh,nskgh->nkgs", out.astype(jnp.float32), of_out.astype(jnp.float32))
     of_key, of_value = jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32)
     of_query = []
@@ -88,10 +92,13 @@ def _backward(
         q, k, v, do = query[:, rows], key[..., columns], value[:, :, columns], of_out[:, rows]
         scores = _scores(q, k, seen, scalar, cap)
         p = jnp.where(seen[:, None, None], jnp.exp(scores - lse[..., rows][..., None]), 0.0)
+        # queries of a group (g) share their key and value: the products below sum over them
         of_value = of_value.at[:, :, columns].add(wide("nkgsc,nskgh->nkch", p.astype(do.dtype), do))
         of_scores = p * (wide("nskgh,nkch->nkgsc", do, v) - shared[..., rows][..., None])
-        if cap is not None:  # d softcap(x) / dx = 1 − (softcap(x) / cap)²
+        if cap is not None:
+            # d softcap(x) / dx = 1 − (softcap(x) / cap)², which of MASKED overflows: p is 0 there, and 0 · ∞ is NaN
             of_scores *= jnp.where(seen[:, None, None], 1.0 - jnp.square(scores / cap), 0.0)
+        # rounded to the dtype of the products, as the shares are forward; the sums stay fp32
         of_scores = (of_scores / math.sqrt(scalar)).astype(q.dtype)
         of_query.append(wide("nkgsc,nkhc->nskgh", of_scores, k).astype(q.dtype))
         of_key = of_key.at[..., columns].add(wide("nkgsc,nskgh->nkhc", of_scores, q))

@@ -30,6 +30,8 @@ def attend(
 ) -> Float[Array, "n q k g h"]:
     """softmax(softcap(q·kᵀ / sqrt(scalar))) · v over what each query sees.
 
+    Letters besides those of `jaxalign.types`: q queries of a row, c its keys, k KV heads, g queries a KV head, h head
+    size. `window`: how many positions back a query sees, itself included; None: all. `cap`: of the scores; None: none.
     Rows of padding hold something finite that nothing reads. With a mask for a `sight`, all scores are held.
     """
     if not isinstance(sight, Tree):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
+from jaxalign.mesh.rounding import rounded
 from jaxalign.ops.linear_logp.tuning import tuning
 
 LANES = 128
@@ -62,8 +63,11 @@ def vmem_bytes(kernel: str, blocks: Blocks, d: int, size: int) -> int:
 
 
 def fit(kernel: str, blocks: Blocks, limit: int, n: int, d: int, size: int) -> Blocks:
-    """The table's blocks, no larger than the tokens need, halved along their longer side until they fit."""
-    most = max(LANES, -(-n // LANES) * LANES)
+    """The table's blocks, no larger than the tokens need, halved along their longer side until they fit.
+
+    limit: bytes of VMEM; n: tokens; d: width; size: bytes of an element. Raises ValueError where nothing fits.
+    """
+    most = max(LANES, rounded(n, LANES))
     blocks = replace(blocks, n=min(blocks.n, most))
     while vmem_bytes(kernel, blocks, d, size) > limit:
         if max(blocks.n, blocks.v) <= LANES:

@@ -17,11 +17,13 @@ Primals = tuple[Array, Array, Array | None, Array]
 
 @runtime_checkable
 class Run(Protocol):
-    """Where the passes run."""
+    """Where the passes run. `primals` are hidden [n d], head [v d], bias [v] or None, targets [n]."""
 
-    def forward(self, task: Task, primals: Primals, wants: Wants | None) -> tuple[LinearStats, Kept]: ...
+    def forward(self, task: Task, primals: Primals, wants: Wants | None) -> tuple[LinearStats, Kept]:
+        """Statistics of each token, and what `backward` needs for the gradients wanted; None: none is."""
 
-    def backward(self, task: Task, wants: Wants, primals: Primals, kept: Kept, cotangent: LinearStats) -> Gradients: ...
+    def backward(self, task: Task, wants: Wants, primals: Primals, kept: Kept, cotangent: LinearStats) -> Gradients:
+        """Gradients of hidden, head and bias from those of the statistics; None for statistics nobody uses."""
 
 
 class Here:

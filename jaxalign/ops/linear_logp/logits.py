@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 class Logits:
     """z = softcap · tanh(scale · score / softcap) / temperature, with score = <h, W_v> + bias_v.
 
-    Without a soft-cap z = scale · score / temperature. Static: a new value compiles a new program.
+    Without a soft-cap z = scale · score / temperature. Static: a new value compiles a new program. Raises ValueError
+    for a soft-cap or temperature that is not positive.
     """
 
     scale: float = 1.0

@@ -9,6 +9,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array
 
+from jaxalign.ops.linear_logp import costs
 from jaxalign.ops.linear_logp.blocks import LANES, Blocks
 from jaxalign.ops.linear_logp.problem import Shard
 
@@ -66,6 +67,7 @@ class Plan:
 
     @property
     def tokens(self) -> int:
+        """With the padding that fills the last block."""
         return self.steps[0] * self.blocks.n
 
     @property
@@ -105,23 +107,20 @@ class Plan:
     def call(
         self,
         body: Callable[[Refs], None],
-        products: int,
         outer: str,
         operands: dict[str, Spec],
         results: dict[str, Spec],
         scratch: dict[str, Any],
     ) -> dict[str, Array]:
-        """Runs the kernel; `products` matrix products of n·d·v, `outer` "tokens" or "vocabulary"."""
-        steps = self.steps if outer == "tokens" else self.steps[::-1]
-        flops = 2 * products * self.tokens * self.covered * self.shard.hidden.shape[1]
+        """Runs the kernel; the grid's `outer` loop is over "tokens" or "vocabulary"."""
         kernel = Kernel(
-            f"logp_{self.kernel}",
-            steps,
+            costs.kernel_name(self.kernel),
+            self.steps if outer == "tokens" else self.steps[::-1],
             operands,
             results,
             scratch,
             vmem=self.vmem,
-            flops=flops,
+            flops=int(costs.flops(self.kernel, self.tokens, self.shard.hidden.shape[1], self.covered)),
             interpret=self.interpret,
         )
         return kernel(body)

@@ -34,11 +34,12 @@ ROWS = 64
 TAIL_CHUNK = 256
 """Rows of the head at a time for those that do not fill a block."""
 
-NT = (((1,), (1,)), ((), ()))
-NN = (((1,), (0,)), ((), ()))
+NT = (((1,), (1,)), ((), ()))  # x yᵀ
+NN = (((1,), (0,)), ((), ()))  # x y
 
 
 def _dot(left: Array, right: Array, contract: Any) -> Array:
+    # the matrix units multiply bf16: fp32 takes several passes of them, and gets one unless it asks for more
     precision = jax.lax.Precision.HIGHEST if left.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     return jax.lax.dot_general(left, right, contract, precision=precision, preferred_element_type=jnp.float32)
 
@@ -50,12 +51,14 @@ def _parts(whole: int, part: int) -> Iterator[Any]:
 
 def _across(values: Array, width: int) -> Array:
     """[n 128] with equal lanes, repeated to [n width]."""
+    # a register is 8 sublanes of 128 lanes, so these are whole registers once more and nothing moves
     whole = jnp.concatenate([values] * -(-width // LANES), axis=1)
     return whole if whole.shape[1] == width else whole[:, :width]
 
 
 def _by_rows(count: int, body: Callable[[Any], None]) -> None:
     """body on a few rows at a time, in a loop that is not unrolled."""
+    # a divisor: there is no remainder, whose slice would need another shape
     rows = next(r for r in range(min(ROWS, count), 0, -1) if count % r == 0)
 
     @pl.loop(0, count // rows)
@@ -65,23 +68,24 @@ def _by_rows(count: int, body: Callable[[Any], None]) -> None:
 
 def _column(bias: Array, width: int) -> Array:
     """A row [1 v] as [v width]: the bias of logits that are kept transposed."""
+    # Mosaic transposes whole tiles, so the row is first repeated over 128 sublanes
     return _across(jnp.broadcast_to(bias, (LANES, bias.shape[1])).T, width)
 
 
 def _logits(refs: Refs, tokens: Any, logits: Logits, transposed: bool) -> tuple[Array, Array]:
     """Logits of some tokens of the block and its rows of the head, MASKED beyond the limit; and where the target is."""
     head, hidden = refs["head"], refs["hidden"]
+    # of all kernels only dW keeps `s`, and only its outer loop is over the vocabulary
     rows, block = head.shape[0], pl.program_id(0 if "s" in refs else 1)
     scores = _dot(head[...], hidden[tokens, :], NT) if transposed else _dot(hidden[tokens, :], head[...], NT)
     if "bias" in refs:
         bias = refs["bias"][...]
-        if transposed:
-            bias = _across(jnp.broadcast_to(bias, (LANES, rows)).T, scores.shape[1])
-        scores = scores + jnp.broadcast_to(bias, scores.shape)
+        scores = scores + (_column(bias, scores.shape[1]) if transposed else jnp.broadcast_to(bias, scores.shape))
     z = logits(scores)
     row = jax.lax.broadcasted_iota(jnp.int32, z.shape, 0 if transposed else 1)
     if "limit" in refs:
         z = jnp.where(row < refs["limit"][0] - block * rows, z, MASKED)
+    # ignored targets and padded tokens are -1, which is the row of no block
     own = refs["target"][:, tokens] if transposed else _across(refs["target"][tokens, :], rows)
     return z, row == own - block * rows
 
@@ -90,6 +94,7 @@ def _forward(refs: Refs, logits: Logits, sub: int) -> None:
     """Sums over v ≠ y, online over the blocks of the vocabulary."""
     names = [name for name in ("m", "mass", "first", "second") if name in refs]
 
+    # the results' blocks do not move with the inner loop, so they stay in VMEM and are what is summed into
     @pl.when(pl.program_id(1) == 0)
     def _() -> None:
         for name in names:
@@ -99,10 +104,12 @@ def _forward(refs: Refs, logits: Logits, sub: int) -> None:
         z, hit = _logits(refs, s, logits, transposed=True)
         z = jnp.where(hit, MASKED, z)
         old = refs["m"][:, s]
+        # while all entries so far are masked m stays NEGATIVE, above MASKED: p is 0 then, not exp(0)
         m = jnp.maximum(old, jnp.max(z, 0, keepdims=True))
         gap, p, f = z - m, jnp.exp(z - m), jnp.exp(old - m)
         mass = refs["mass"][:, s]
         if "first" in refs:
+            # a new maximum scales each e^(z−m) and moves each (z − m): Σ e^(z−m)(z−m) takes the old mass with it
             refs["first"][:, s] = f * (refs["first"][:, s] + (old - m) * mass) + jnp.sum(p * gap, 0, keepdims=True)
         if "second" in refs:
             refs["second"][:, s] = f * f * refs["second"][:, s] + jnp.sum(p * p, 0, keepdims=True)
@@ -131,15 +138,18 @@ def _forward_row(refs: Refs, logits: Logits, blocks: Blocks, steps: int) -> None
         old = refs["m"][s, :]
         m = jnp.maximum(old, jnp.max(others, 1, keepdims=True))
         p, f = jnp.exp(others - _across(m, rows)), jnp.exp(old - m)
+        # registers are added lane by lane here; the sum over lanes, a shuffle, is taken once, at the end
         refs["mass"][s, :] = f * refs["mass"][s, :] + sum(p[:, c : c + LANES] for c in range(0, rows, LANES))
         refs["m"][s, :] = m
         pull = logits.times_slope(z, p).astype(head.dtype)
+        # a few columns at a time: the product with all of d, [sub d] in fp32, would take VMEM of its own
         for c in _parts(d, blocks.columns):
             row[s, c] = row[s, c] * _across(f, c.size) + _dot(pull, head[:, c], NN)
 
     @pl.when(pl.program_id(1) == steps - 1)
     def _() -> None:
         def finish(r: Any) -> None:
+            # 0 where the shard has no other token than the target: then the row is 0 too
             mass = jnp.maximum(jnp.sum(refs["mass"][r, :], 1, keepdims=True), jnp.finfo(jnp.float32).tiny)
             refs["row"][r, :] = (row[r, :] / mass).astype(refs["row"].dtype)
 
@@ -162,8 +172,10 @@ def _head(refs: Refs, logits: Logits, blocks: Blocks, steps: int) -> None:
 
     for t in _parts(n, blocks.sub):
         z, hit = _logits(refs, t, logits, transposed=True)
+        # padded tokens have `others` and `own` 0, and entries beyond the limit p 0: neither adds anything
         s = jnp.exp(z - refs["lse"][:, t]) * refs["others"][:, t]
         s = logits.times_slope(z, jnp.where(hit, refs["own"][:, t], s))
+        # kept for all tokens of the block, so that the product below adds to [v d] once a step and not once a part
         s_ref[:, t] = s.astype(s_ref.dtype)
         if "of_bias" in refs:
             refs["of_bias"][...] += sum(s[:, c : c + LANES] for c in range(0, t.size, LANES))
@@ -192,7 +204,6 @@ def _sums(plan: Plan, logits: Logits, want: Want) -> Partial:
     shape = jax.ShapeDtypeStruct((1, plan.tokens), jnp.float32)
     made = plan.call(
         lambda refs: _forward(refs, logits, plan.blocks.sub),
-        products=1,
         outer="tokens",
         operands=plan.operands(_first, _second, transposed=True),
         results={name: (shape, pl.BlockSpec((1, plan.blocks.n), lambda i, j: (0, i))) for name in names},
@@ -211,9 +222,9 @@ def _sums_and_row(plan: Plan, logits: Logits) -> Partial:
         pl.BlockSpec((blocks.n, LANES), lambda i, j: (i, 0)),
     )
     row = jax.ShapeDtypeStruct((plan.tokens, d), plan.shard.hidden.dtype)
+    # a number a token is a column here; VMEM holds none narrower than 128 lanes, so it takes as many
     made = plan.call(
         lambda refs: _forward_row(refs, logits, blocks, plan.steps[1]),
-        products=2,
         outer="tokens",
         operands=plan.operands(_first, _second, transposed=False),
         results={"m": lanes, "mass": lanes, "row": (row, pl.BlockSpec((blocks.n, d), lambda i, j: (i, 0)))},
@@ -229,13 +240,13 @@ def _head_gradients(plan: Plan, logits: Logits, pull: Pull, wants: Wants) -> tup
     for name, values in {"lse": pull.lse, "own": pull.target, "others": pull.others}.items():
         operands[name] = plan.lanes(values, _second)
     block = pl.BlockSpec((blocks.v, d), lambda i, j: (i, 0))
+    # of all rows, for the gradient is one array; those that fill no block are left unwritten for the caller to fill
     results: dict[str, Spec] = {"of_head": (jax.ShapeDtypeStruct((v, d), plan.shard.head.dtype), block)}
     if wants.bias:
         partial_sums = jax.ShapeDtypeStruct((plan.covered, LANES), jnp.float32)
         results["of_bias"] = (partial_sums, pl.BlockSpec((blocks.v, LANES), lambda i, j: (i, 0)))
     made = plan.call(
         lambda refs: _head(refs, logits, blocks, plan.steps[0]),
-        products=2,
         outer="vocabulary",
         operands=operands,
         results=results,
@@ -269,6 +280,7 @@ def forward(shard: Shard, logits: Logits, want: Want, device: Chip, interpret: A
 def backward(shard: Shard, logits: Logits, pull: Pull, wants: Wants, device: Chip, interpret: Any = False) -> Gradients:
     """Gradients of head and bias. With those of hidden, which the mean row did not give, the portable pass."""
     plan = _plan("head", shard, device, interpret)
+    # the kernel is of the log-prob's gradient alone: it has no terms in log p and p², and no use without dW
     whole = pull.log_p is not None or pull.p is not None or wants.hidden or not wants.head
     if whole or not plan.covered:
         return portable.backward(shard, logits, pull, wants, TAIL_CHUNK)
@@ -276,6 +288,7 @@ def backward(shard: Shard, logits: Logits, pull: Pull, wants: Wants, device: Chi
     if plan.covered < shard.head.shape[0]:
         _, rows, entries = portable.backward(shard.rest(plan.covered), logits, pull, wants, TAIL_CHUNK)
         assert rows is not None
+        # over rows that the kernel has not written: they hold whatever was in that memory
         of_head = jax.lax.dynamic_update_slice_in_dim(of_head, rows, plan.covered, axis=0)
         if of_bias is not None and entries is not None:
             of_bias = jnp.concatenate([of_bias, entries.astype(jnp.float32)])
@@ -286,7 +299,10 @@ def backward(shard: Shard, logits: Logits, pull: Pull, wants: Wants, device: Chi
 
 @lru_cache
 def engine(generation: str | None = None, interpret: Any = False) -> Engine:
-    """The kernels for a TPU generation, that of the first device where none is named."""
+    """The kernels for a TPU generation, that of the first device where none is named.
+
+    Raises ValueError for a generation that `tuning.json` has no blocks for.
+    """
     device = chip(generation or generation_of(jax.devices()[0]))
     return Engine(
         "pallas_tpu",

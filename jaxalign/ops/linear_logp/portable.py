@@ -176,6 +176,4 @@ def target_logits(shard: Shard, logits: Logits, tokens: int = 1024) -> Float[Arr
 @lru_cache
 def engine(chunk: int, keep: int = 0) -> Engine:
     """The pass over `chunk` rows of the head at a time, which keeps `keep` bytes of logits where they are wanted."""
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1 row, got {chunk}")
     return Engine("chunked", partial(forward, chunk=chunk, keep=keep), partial(backward, chunk=chunk))

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
+from jaxalign.mesh.layout import TOKENS, Layout, entry
 from jaxalign.ops.linear_logp import fused
 from jaxalign.ops.linear_logp.fused import Kept, Task
 from jaxalign.ops.linear_logp.problem import Gradients, Wants
@@ -66,9 +67,23 @@ class OnMesh:
             size *= self.mesh.shape[axis]
         return size
 
+    @property
+    def shards(self) -> int:
+        """Pieces that the rows of the head are split into."""
+        return 1 if self.vocabulary is None else self.devices((self.vocabulary,))
+
     def missing_rows(self, rows: int) -> int:
         """Rows to add to the head so that each device has as many."""
-        return -rows % (1 if self.vocabulary is None else self.devices((self.vocabulary,)))
+        return -rows % self.shards
+
+    def pieces(self, head: tuple[int, ...], itemsize: int) -> int:
+        """How many pieces a device's rows of a head [v d] are gathered in, one after the other."""
+        size = -(-head[0] // self.shards) * head[1] * itemsize
+        return -(-size // PIECE_BYTES) if self.columns else 1
+
+    def rows_of_a_piece(self, head: tuple[int, ...], itemsize: int) -> int:
+        """Rows that a device passes over at a time."""
+        return -(-head[0] // (self.shards * self.pieces(head, itemsize)))
 
     @property
     def _specs(self) -> tuple[P, P, P, P]:
@@ -76,9 +91,8 @@ class OnMesh:
 
     def _local(self, task: Task, head: Array) -> Task:
         """The task of one device."""
-        rows = head.shape[0] // (1 if self.vocabulary is None else self.devices((self.vocabulary,)))
-        size = rows * head.shape[1] * head.dtype.itemsize if self.columns else 0
-        return replace(task, axis=self.vocabulary, columns=self.columns, pieces=max(1, -(-size // PIECE_BYTES)))
+        pieces = self.pieces(head.shape, head.dtype.itemsize)
+        return replace(task, axis=self.vocabulary, columns=self.columns, pieces=pieces)
 
     def forward(self, task: Task, primals: Primals, wants: Wants | None) -> tuple[LinearStats, Kept]:
         """Statistics [n] along the tokens; the mean row's parts stay on the device that made them."""
@@ -117,3 +131,9 @@ class OnMesh:
         """Over the tokens of all devices; along the axes that it was scattered over it is summed already."""
         over = tuple(axis for axis in self.tokens if axis not in scattered)
         return gradient if gradient is None or not over else jax.lax.psum(gradient, over)
+
+
+def on_layout(layout: Layout, head: tuple[int, ...], tokens: tuple[str, ...] = TOKENS) -> OnMesh:
+    """The op where a model lies: `head` is the shape [v d] of its parameter, `tokens` the axes that split tokens."""
+    columns = tuple(axis for axis in entry(layout.spec(head, "vocab", "embed"), 1) if axis in tokens)
+    return OnMesh(layout.mesh, tokens, "tensor" if layout.devices("tensor") > 1 else None, columns)
