@@ -230,11 +230,11 @@ def test_another_config_is_refused_with_what_differs(tmp_path: Path) -> None:
     rundir.open_run(tmp_path, CONFIG).close()  # the refusal let go of the lock
 
 
-def test_another_mesh_is_no_other_run(tmp_path: Path) -> None:
-    rundir.open_run(tmp_path, {"seed": 0, "mesh": {"data": 8}}).close()
-    rundir.open_run(tmp_path, {"seed": 0, "mesh": {"data": 2}}).close()
+def test_another_placement_is_no_other_run(tmp_path: Path) -> None:
+    rundir.open_run(tmp_path, {"seed": 0, "placement": {"remat": "none"}}).close()
+    rundir.open_run(tmp_path, {"seed": 0, "placement": {"remat": "full"}}).close()
     with pytest.raises(ConfigError, match=r"seed: 0 in the run, 1 now"):
-        rundir.open_run(tmp_path, {"seed": 1, "mesh": {"data": 2}})
+        rundir.open_run(tmp_path, {"seed": 1, "placement": {"remat": "full"}})
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
