@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_groups import groups
 from safetensors.numpy import load_file
-from test_packing import groups
 
 from jaxalign.formats.huggingface import Directory, read_json
 from jaxalign.formats.weights import Stored, check

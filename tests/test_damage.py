@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_gguf import vocabulary_fields, write_vocabulary
 from safetensors.numpy import load, save
-from test_gguf_tokenizer import fields_of
-from test_gguf_tokenizer import write as write_vocabulary
 
 from jaxalign.errors import JaxalignError, ModelError
 from jaxalign.exchange.export import export
@@ -47,7 +46,7 @@ def gguf_file(tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("gguf") / "model.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     kinds = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}
-    for name, value in fields_of("llama2").items():
+    for name, value in vocabulary_fields("llama2").items():
         kinds.get(type(value), writer.add_array)(name, value)
     for name, kind in (("a", gguf.GGMLQuantizationType.Q8_0), ("b", gguf.GGMLQuantizationType.F32)):
         rows = np.random.default_rng(0).standard_normal((4, 64), np.float32)

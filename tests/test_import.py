@@ -17,9 +17,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
+from made_gguf import write_gguf
 from made_models import mesh, shardings
 from safetensors.numpy import save_file
-from test_weights import write_gguf
 
 from jaxalign.__main__ import main
 from jaxalign.errors import ModelError

@@ -98,3 +98,14 @@ def test_the_registries_of_components_are_empty_folders() -> None:
         "doctor/checks",
     ):
         assert (ROOT / folder / "__init__.py").read_text() == "", folder
+
+
+def test_no_test_imports_another() -> None:
+    """What tests share is made in `made_*.py`."""
+    found = [
+        (file.name, line)
+        for file in Path(__file__).parent.rglob("*.py")
+        for line in file.read_text().splitlines()
+        if line.startswith(("from test_", "import test_"))
+    ]
+    assert found == []

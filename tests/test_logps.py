@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_groups import groups, rollouts
 from made_models import MESHES, ONE, mesh, place, tiny
-from test_packing import groups, rollouts
 
 from jaxalign.mesh.sharding import RULES
 from jaxalign.training.logps import Scorer, logp_sums, one_group_a_prompt, token_logps

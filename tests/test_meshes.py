@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_families import config_of
+from made_groups import groups
+from made_groups import rollouts as some_rollouts
 from made_models import ONE, nudged
-from test_packing import groups
-from test_packing import rollouts as some_rollouts
 
 from jaxalign.config.load import load
 from jaxalign.experiment import Experiment

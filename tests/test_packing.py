@@ -8,43 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_groups import groups, rollouts
 
 from jaxalign.training import rows as rows_of
 from jaxalign.training.logps import one_group_a_prompt, sight_of
 from jaxalign.training.rows import RowShape, abstract_batch, pack, row_shape, stack_microbatches
-from jaxalign.types import Groups, Labels, Prompt, Rollouts, Rows
-
-
-def rollouts(prompts: int = 3, samples: int = 4, longest: int = 6, seed: int = 0) -> Rollouts:
-    rng = np.random.default_rng(seed)
-    prompt_lengths = rng.integers(1, 8, prompts).astype(np.int32)
-    lengths = rng.integers(1, longest + 1, (prompts, samples)).astype(np.int32)
-    prompt_tokens = np.where(np.arange(8) < prompt_lengths[:, None], rng.integers(1, 99, (prompts, 8)), 0)
-    tokens = np.where(np.arange(longest) < lengths[..., None], rng.integers(100, 199, (prompts, samples, longest)), 0)
-    return Rollouts(
-        prompts=tuple(Prompt(str(i), ({"role": "user", "content": "?"},)) for i in range(prompts)),
-        texts=(("",) * samples,) * prompts,
-        prompt_tokens=prompt_tokens.astype(np.int32),
-        prompt_lengths=prompt_lengths,
-        tokens=tokens.astype(np.int32),
-        lengths=lengths,
-        finished=np.ones((prompts, samples), bool),
-        logps=np.zeros((prompts, samples, longest), np.float32),
-        weights=np.full((prompts, samples), 1 / samples, np.float32),
-    )
-
-
-def groups(prompt: list[int], responses: list[list[int]]) -> Groups:
-    count = len(prompt)
-    return Groups(
-        prompt=np.array(prompt),
-        responses=np.array(responses),
-        weight=np.arange(1, count + 1).astype(np.float32),
-        labels=Labels.of_one(
-            prefer=np.linspace(0.5, 1, count).astype(np.float32),
-            win=np.linspace(0, 1, count * len(responses[0])).reshape(count, -1).astype(np.float32),
-        ),
-    )
+from jaxalign.types import Groups, Rollouts, Rows
 
 
 @pytest.fixture

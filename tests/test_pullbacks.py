@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from made_groups import groups, rollouts
 from made_models import ONE, nudged
-from test_packing import groups, rollouts
 
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 from made_examples import examples
+from made_groups import groups, rollouts
 from made_models import ONE, nudged, tiny
-from test_packing import groups, rollouts
 
 import jaxalign.losses
 from jaxalign.models.tabular import TabularPolicy

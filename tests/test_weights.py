@@ -5,23 +5,20 @@ import json
 import pathlib
 import struct
 
-import gguf
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from made_gguf import MODELS, PARAMS, write_gguf
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import ModelError
 from jaxalign.exchange.export import export
 from jaxalign.models.pretrained import Pretrained, SmolLM2
-from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.tabular import TabularPolicy
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "goldens" / "smollm2.json").read_text(encoding="utf-8"))
-MODELS = {tied: RandomLlama(tied=tied).open() for tied in (False, True)}
-PARAMS = {tied: jax.tree.map(np.asarray, model.load()) for tied, model in MODELS.items()}
 
 
 def assert_identical(first, second):
@@ -232,72 +229,6 @@ def test_an_index_is_held_to_its_word(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------------
 # GGUF
-
-KINDS = {
-    "token_embd.weight": gguf.GGMLQuantizationType.Q8_0,
-    "blk.0.ffn_up.weight": gguf.GGMLQuantizationType.Q4_1,
-    "blk.1.ffn_up.weight": gguf.GGMLQuantizationType.F16,
-    "blk.1.ffn_down.weight": gguf.GGMLQuantizationType.BF16,
-}
-
-
-def fields_of(model) -> dict:
-    config, chat = model.config, model.chat
-    vocab = chat.tokenizer.get_vocab()
-    tokens = [*sorted(vocab, key=lambda token: vocab[token])[:-1], "qq"]
-    return {
-        "llama.block_count": config.layers,
-        "llama.context_length": config.context,
-        "llama.embedding_length": config.width,
-        "llama.feed_forward_length": config.mlp,
-        "llama.attention.head_count": config.heads,
-        "llama.attention.head_count_kv": config.kv_heads,
-        "llama.attention.layer_norm_rms_epsilon": config.norm_eps,
-        "llama.rope.freq_base": config.rope_base,
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "smollm",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.merges": ["q q"],
-        "tokenizer.ggml.token_type": [3 if i < 3 else 1 for i in range(chat.vocab)],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.padding_token_id": 0,
-        "tokenizer.ggml.unknown_token_id": 0,
-        "tokenizer.chat_template": chat.template,
-    }
-
-
-def interleaved(rows: np.ndarray, head_dim: int) -> np.ndarray:
-    """What llama.cpp's converter does to query and key rows: halves to neighbouring pairs."""
-    return rows.reshape(-1, 2, head_dim // 2, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)
-
-
-def write_gguf(path: pathlib.Path, arch: str = "llama", drop: str = "none", **changes) -> dict[str, np.ndarray]:
-    """The untied model as a GGUF file with metadata changed and a tensor dropped; returns what the file holds."""
-    model, params = MODELS[False], PARAMS[False]
-    writer = gguf.GGUFWriter(path, arch)
-    kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-    for name, value in {**fields_of(model), **changes}.items():
-        if value is not None:
-            kinds.get(type(value), writer.add_array)(name, value)
-    held = {}
-    for tensor in model.config.tensors():
-        array = params
-        for step in tensor.path:
-            array = array[step]
-        for layer, part in enumerate(array if tensor.stacked else [array]):
-            name = tensor.gguf.format(layer)
-            kind = KINDS.get(name, gguf.GGMLQuantizationType.F32)
-            rows = tensor.to_file(part)
-            stored = gguf.quantize(interleaved(rows, 8) if tensor.pairs else rows, kind)
-            held[tensor.hf.format(layer)] = gguf.dequantize(gguf.quantize(rows, kind), kind)
-            if name != drop:
-                writer.add_tensor(name, stored, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return held
 
 
 def test_gguf_holds_the_same_model(tmp_path):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_groups import groups, rollouts
 from made_models import ONE, mesh, place, shardings
-from test_packing import groups, rollouts
 
 from jaxalign.mesh.sharding import RULES, row_sharding
 from jaxalign.models.model import Model, split

@@ -31,7 +31,7 @@ from jaxalign.types import Params
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-from test_transformers import theirs  # noqa: E402
+from made_theirs import theirs  # noqa: E402
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 

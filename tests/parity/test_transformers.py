@@ -21,6 +21,7 @@ from jaxalign.types import Params
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+from made_theirs import theirs  # noqa: E402
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 
@@ -50,13 +51,6 @@ def ours(model: Model, params: Params, ids: list[list[int]]) -> np.ndarray:
         return jnp.take_along_axis(scores, tokens[:, 1:, None], -1)[..., 0]
 
     return np.asarray(logps(params))
-
-
-def theirs(model: Any, ids: list[list[int]], **inputs: Any) -> np.ndarray:
-    tokens = torch.tensor(ids)
-    with torch.no_grad():
-        scores = torch.log_softmax(model(tokens, **inputs).logits[:, :-1].float(), -1)
-    return scores.gather(-1, tokens[:, 1:, None])[..., 0].numpy()
 
 
 def greedy(model: Model, params: Params, prompt: list[int], count: int, pad: int) -> list[int]:
