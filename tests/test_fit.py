@@ -1,6 +1,5 @@
 """The fit: batches made behind its back, outcomes read late, and nothing kept before it is known to be finite."""
 
-import dataclasses
 import json
 import pathlib
 import threading
@@ -8,20 +7,10 @@ import threading
 import jax
 import jax.numpy as jnp
 import pytest
+from made_fits import STEPS, changed_step, train
 
 from jaxalign import fit
-from jaxalign.__main__ import main
-from jaxalign.session import Session
 from jaxalign.storage.record import read_metrics
-
-GAME = str(pathlib.Path(__file__).parents[1] / "configs" / "games" / "three_action.py")
-STEPS = 6
-
-
-def train(workdir: pathlib.Path, *options: str, iterations: int = 1, every: int = 2) -> int:
-    """The three-action game with fits of six steps, `every` so many a checkpoint."""
-    small = ("--iterations", str(iterations), "--swap_every", "none", "--fit.epochs", str(STEPS))
-    return main(["train", GAME, "--workdir", str(workdir), *small, "--fit.checkpoint_every", str(every), *options])
 
 
 def steps_of(workdir: pathlib.Path) -> list[int]:
@@ -30,17 +19,6 @@ def steps_of(workdir: pathlib.Path) -> list[int]:
 
 def checkpoints(workdir: pathlib.Path) -> list[str]:
     return sorted(path.name for path in (workdir / "0000" / "fit").iterdir())
-
-
-def changed_step(monkeypatch: pytest.MonkeyPatch, wrap) -> None:
-    """Every fit takes `wrap(step)` in place of its step."""
-    whole = Session.training
-
-    def training(session, steps):
-        made = whole(session, steps)
-        return dataclasses.replace(made, step=wrap(made.step))
-
-    monkeypatch.setattr(Session, "training", training)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import types
 import jax
 import numpy as np
 import pytest
+from made_fits import STEPS, changed_step, train
 from made_runs import policy
-from test_fit import STEPS, changed_step, train
 
 from jaxalign.errors import ConfigError
 from jaxalign.training import profile

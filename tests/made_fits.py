@@ -1,0 +1,31 @@
+"""Fits of six steps of the three-action game, by the command line."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import pytest
+
+from jaxalign.__main__ import main
+from jaxalign.session import Session
+from jaxalign.training.step import Step
+
+GAME = str(pathlib.Path(__file__).parents[1] / "configs" / "games" / "three_action.py")
+STEPS = 6
+
+
+def train(workdir: pathlib.Path, *options: str, iterations: int = 1, every: int = 2) -> int:
+    """The three-action game with fits of six steps, `every` so many a checkpoint."""
+    small = ("--iterations", str(iterations), "--swap_every", "none", "--fit.epochs", str(STEPS))
+    return main(["train", GAME, "--workdir", str(workdir), *small, "--fit.checkpoint_every", str(every), *options])
+
+
+def changed_step(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Step], Step]) -> None:
+    """Every fit takes `wrap(step)` in place of its step."""
+    whole = Session.training
+
+    def training(session, steps):
+        made = whole(session, steps)
+        return dataclasses.replace(made, step=wrap(made.step))
+
+    monkeypatch.setattr(Session, "training", training)
