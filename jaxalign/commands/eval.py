@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
     session = reopen(args.run)
     wanted = args.policies.split(",") if args.policies else map(str, session.run.policies())
-    numbers = sorted({policy_number(session, text) for text in wanted})
+    numbers = sorted({policy_number(session.run, text) for text in wanted})
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else session.heldout
     held: Mapping[str, Rollouts] = Answers(session, {name(number): number for number in numbers})
     responses = _answer(session, numbers, prompts) if args.prompts else held

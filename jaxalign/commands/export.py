@@ -1,6 +1,8 @@
 """Writes a policy of a run as a Hugging Face directory, which transformers loads with the same log-probs.
 
-Instead of a run, RUN may be a model: a native directory that `jaxalign import` made, or a .gguf file.
+The run may have been trained anywhere, by any number of processes: neither its devices nor its prompts are needed, and
+one tensor at a time is in memory. Instead of a run, RUN may be a model: a native directory that `jaxalign import` made,
+or a .gguf file.
 """
 
 import argparse
@@ -22,13 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Exports and says what it wrote."""
+    import jax
+
     from jaxalign.errors import ConfigError
-    from jaxalign.exchange import export, peft
+    from jaxalign.exchange import committed, export
     from jaxalign.formats import native
     from jaxalign.models.pretrained import Pretrained
-    from jaxalign.reopen import policy_number, reopen
+    from jaxalign.reopen import model_of, policy_number
     from jaxalign.storage import durable
+    from jaxalign.storage.rundir import read_run
 
+    # Before anything asks for a device: the run may be training on those of this machine.
+    jax.config.update("jax_platforms", "cpu")
     if args.base_name and not args.adapter:
         raise ConfigError("--base-name says what an adapter calls its base: give --adapter too, or neither")
     if args.run.endswith(".gguf") or native.is_native(durable.absolute(args.run)):
@@ -39,12 +46,12 @@ def run(args: argparse.Namespace) -> None:
         export.convert(Pretrained(args.run).open(), args.directory, args.dtype)
         print(f"{args.run} is in {args.directory} ({args.dtype})")
         return
-    session = reopen(args.run)
-    number = policy_number(session, args.policy)
+    directory = read_run(args.run)
+    number = policy_number(directory, args.policy)
+    model, slot = model_of(directory), directory.policy(number)
     if args.adapter:
-        base = args.base_name or session.model.source
-        peft.export_policy(session.model, session.policy(number), args.directory, base, args.dtype)
-        print(f"the adapter of policy {number} of {session.run.path} is in {args.directory} ({args.dtype})")
-        return
-    export.export(session.model, session.policy(number), args.directory, args.dtype)
-    print(f"policy {number} of {session.run.path} is in {args.directory} ({args.dtype})")
+        committed.export_adapter(model, slot, args.directory, args.base_name or model.source, args.dtype)
+    else:
+        committed.export_policy(model, slot, args.directory, args.dtype)
+    what = f"{'the adapter of ' if args.adapter else ''}policy {number}"
+    print(f"{what} of {directory.path} is in {args.directory} ({args.dtype})")

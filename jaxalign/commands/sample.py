@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     spec = _spec(args)
     session = reopen(args.run)
-    policy = session.policy(policy_number(session, args.policy))
+    policy = session.policy(policy_number(session.run, args.policy))
     roller = spec.on(session.model, session.mesh)
     key = jax.random.key(args.seed)
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]

@@ -161,12 +161,13 @@ def _told(value: Any) -> str:
 # And back
 
 
-def restore(resolved: Mapping[str, Any]) -> Any:
-    """The experiment that `dump` wrote. Only components of jaxalign itself are made: a dump names code, and runs none.
+def restore(resolved: Mapping[str, Any], where: str = "experiment") -> Any:
+    """The experiment that `dump` wrote, or the part of it at the dotted path `where`.
 
-    Raises ConfigError for a component defined in a config file, for one that no longer exists or has other fields.
+    Only components of jaxalign itself are made: a dump names code, and runs none. Raises ConfigError for a component
+    defined in a config file, for one that no longer exists or has other fields.
     """
-    return _restored(resolved, "experiment")
+    return _restored(resolved, where)
 
 
 def _restored(value: Any, where: str) -> Any:
