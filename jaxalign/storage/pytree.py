@@ -31,7 +31,7 @@ from jaxalign.storage import artifact, durable
 from jaxalign.storage.checksum import checksum
 
 _COMMITTED = "commit_success.txt"  # Orbax writes it last, inside every checkpoint
-CHUNK_BYTES = 8 * 2**20
+CHUNK_BYTES = 4 * 2**20
 """Largest piece in which an array is stored: small beside a layer, so that reading a slice reads few bytes more."""
 _LARGE = 2**20
 """Bytes; leading axes of an array whose indices hold at least so much each are stored index by index."""

@@ -6,6 +6,7 @@ processes wrote it. An array is read along its leading axes, in order; its check
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -36,14 +37,18 @@ class StreamedArrays:
         """
         array = self._open(name)
         count, size = (math.prod(axes) for axes in (array.shape[:leading], array.shape[leading:]))
+        chunk = (array.chunk_layout.read_chunk.shape or ())[leading:]
         found = 0
         for number, at in enumerate(np.ndindex(*array.shape[:leading])):
-            values = self._done(name, array[at].read())
-            found = (found + int(checksum(values, np.uint32(number * size % 2**32)))) % 2**32
-            if number == count - 1 and found != self.described[name]["checksum"]:
+            values = np.empty(array.shape[leading:], array.dtype.numpy_dtype)
+            for block in blocks(values, chunk):
+                values[block] = self._done(name, array[(*at, *block)].read())
+            found += sum(checksums(values, number * size))
+            if number == count - 1 and found % 2**32 != self.described[name]["checksum"]:
                 raise pytree.DamagedError(pytree.does_not_fit(self.path, name))
-            yield values
-            del values  # or it would be held while the next one is read
+            held = [values]
+            del values
+            yield held.pop()  # so that nothing here holds it while the caller turns it round, or the next one is read
 
     def tree(self, abstract: Any) -> Any:
         """All arrays at once, in the structure of `abstract`."""
@@ -80,5 +85,28 @@ class StreamedArrays:
             raise pytree.DamagedError(f"{self.path}: array {name} cannot be read ({reason})") from error
 
 
+def blocks(values: np.ndarray, chunk: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Slices that cover an array, each of whole chunks: read at once, an array would take its size twice."""
+    sizes = [max(1, min(pair)) for pair in zip(chunk, values.shape, strict=True)]
+    for axis in reversed(range(values.ndim)):
+        sizes[axis] *= max(1, BLOCK // (math.prod(sizes) * values.itemsize))
+    slices = [
+        [slice(at, min(at + size, whole)) for at in range(0, whole, size)]
+        for whole, size in zip(values.shape, sizes, strict=True)
+    ]
+    return itertools.product(*slices)
+
+
+def checksums(values: np.ndarray, first: int) -> Iterator[int]:
+    """Of blocks of `values`, whose first element is the one numbered `first` in its array: together they take as much
+    memory again as what is summed."""
+    flat = values.reshape(-1)
+    step = BLOCK // values.itemsize
+    for start in range(0, flat.size, step):
+        yield int(checksum(flat[start : start + step], np.uint32((first + start) % 2**32)))
+
+
+BLOCK = 4 * 2**20
+"""Bytes that are read, or summed, together."""
 NODES = 64 * 2**20
 """Bytes of the database's own tree that are kept, so that it is read once; values are not."""
