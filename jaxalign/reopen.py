@@ -1,13 +1,16 @@
-"""A finished or running run, reopened to read from: its experiment, a machine for it, the policies a person means.
+"""A finished or running run, reopened to read from: `reopen`.
 
-Neither the devices that trained it nor its training data need to be here.
+Neither the devices that trained it nor its training data need to be here, and nobody is kept from training on.
 """
 
 import dataclasses
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
-from jaxalign.config.load import components, override, validate
+from jaxalign.config.load import components, load, override, own_classes, validate
 from jaxalign.config.resolved import restore
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment, as_of
@@ -16,54 +19,91 @@ from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.low_rank import is_adapted
 from jaxalign.models.model import Model, Source
 from jaxalign.storage import inputs
-from jaxalign.storage.rundir import RunDir
+from jaxalign.storage.inputs import Pinned
+from jaxalign.storage.rundir import RunDir, read_run
 
 
-def experiment_of(run: RunDir) -> Experiment:
-    """What the run computes, as of its first launch. ConfigError naming a component that is not installed here.
+def reopen(path: str | os.PathLike[str], config: str | None = None) -> "Run":
+    """The run at `path`. ConfigError if it holds none.
 
-    Whoever reads a run tracks nothing, so its trackers need not be here.
+    `config` is the config file it was launched with: needed where that defines components of its own, and run.
     """
-    before = inputs.recall(run)
-    experiment: Experiment = restore({**run.config, "trackers": []})
-    return as_of(experiment, before.date) if before else experiment
+    return Run(read_run(path), own_classes(load(config)) if config else {})
 
 
-def model_of(run: RunDir) -> Model:
-    """The run's model, opened from its source as of the run's first launch; nothing else of the experiment is.
+class Run:
+    """A run as it lies there: its config, inputs, policies and answers. What is not asked for is not opened.
 
-    Raises ConfigError when the source cannot be restored, or is not what it was: in shape, tokenizer and template, and
-    where policies are differences from its weights in these too.
+    Raises ConfigError, when it comes to it, for a component that is not installed here and for an input that is not
+    what it was at the run's first launch.
     """
-    source = restore(run.config.get("model", {}), "experiment.model")
-    if not isinstance(source, Source):
-        raise ConfigError(f"{run.path / 'config.json'}: names no model")
-    model, before = source.open(), inputs.recall(run)
-    if before is None:
-        return model
-    fields, found = {"model"}, inputs.of_values("model", model.source, model.fingerprints)
-    if is_adapted(model.abstract()):
-        fields, found = {*fields, "model.weights"}, [*found, *inputs.of_files("model.weights", model.files, before)]
-    before.check(found, run.path, fields)
-    return model.dated(before.date)
 
+    def __init__(self, directory: RunDir, own: Mapping[str, type]):
+        self.directory, self._own = directory, own
 
-def check_judges(run: RunDir, experiment: Experiment) -> None:
-    """Raises ConfigError when a file that the oracle or an eval reads is not what it was at the first launch."""
-    before = inputs.recall(run)
-    if before is not None:
-        judges = inputs.reading(components(experiment))
-        before.check(inputs.of_components(judges, before), run.path, judges)
+    @cached_property
+    def inputs(self) -> Pinned | None:
+        """What the run was made from; None while nothing is computed."""
+        return inputs.recall(self.directory)
 
+    @cached_property
+    def experiment(self) -> Experiment:
+        """What the run computes, as of its first launch. Whoever reads it tracks nothing, so that its trackers need not
+        be here."""
+        config = self.directory.config
+        experiment: Experiment = self._restored({**config, "trackers": []}, "experiment")
+        return as_of(experiment, self.inputs.date) if self.inputs else experiment
 
-def machine_of(run: RunDir, experiment: Experiment, options: Sequence[str] = ()) -> Machine:
-    """The run's model on this machine's devices, placed as the run was but for `options` (--mesh.fsdp 1 …).
+    @cached_property
+    def model(self) -> Model:
+        """The model, opened from its source as of the run's first launch; nothing else of the experiment is.
 
-    A mesh that needs more devices than there are gives way to one of all devices here, which stderr is told.
-    """
-    placement = override(here(experiment.placement), options)
-    validate(placement)
-    return Machine(model_of(run), placement, experiment.seed)
+        It must be what it was in shape, tokenizer and template, and where policies are differences from its weights in
+        these too.
+        """
+        source = self._restored(self.directory.config.get("model", {}), "experiment.model")
+        if not isinstance(source, Source):
+            raise ConfigError(f"{self.directory.path / 'config.json'}: names no model")
+        model, before = source.open(), self.inputs
+        if before is None:
+            return model
+        fields, found = {"model"}, inputs.of_values("model", model.source, model.fingerprints)
+        if is_adapted(model.abstract()):
+            fields = {*fields, "model.weights"}
+            found = [*found, *inputs.of_files("model.weights", model.files, before)]
+        before.check(found, self.directory.path, fields)
+        return model.dated(before.date)
+
+    def machine(self, options: Sequence[str] = ()) -> Machine:
+        """The model on this machine's devices, placed as the run was but for `options` (--mesh.fsdp 1 …).
+
+        A mesh that needs more devices than there are gives way to one of all devices here, which stderr is told.
+        """
+        config = self.directory.config
+        placement = override(here(self._restored(config["placement"], "experiment.placement")), options)
+        validate(placement)
+        return Machine(self.model, placement, config["seed"])
+
+    def check_judges(self) -> None:
+        """Raises ConfigError when a file that the oracle or an eval reads is not what it was at the first launch."""
+        if self.inputs is not None:
+            judges = inputs.reading(components(self.experiment))
+            self.inputs.check(inputs.of_components(judges, self.inputs), self.directory.path, judges)
+
+    def policy_number(self, text: str) -> int:
+        """The policy that a person means by `base`, `last` or a number. ConfigError names those that are on disk."""
+        there = self.directory.policies()
+        words = {"base": 0, "last": max(there, default=0)}
+        number = words.get(text, int(text) if text.isdecimal() else None)
+        if number is None or number not in there:
+            listed = ", ".join(map(str, there)) or "none yet"
+            raise ConfigError(
+                f"policy {text!r}: {self.directory.path} holds {listed} (0 is the base, or say base or last)"
+            )
+        return number
+
+    def _restored(self, part: Any, where: str) -> Any:
+        return restore(part, where, self._own)
 
 
 def here(placement: Placement) -> Placement:
@@ -74,14 +114,3 @@ def here(placement: Placement) -> Placement:
         print(f"{error}; reading with all devices here along fsdp", file=sys.stderr, flush=True)
         return dataclasses.replace(placement, mesh=MeshShape(rules=placement.mesh.rules))
     return placement
-
-
-def policy_number(run: RunDir, text: str) -> int:
-    """The policy that a person means by `base`, `last` or a number. ConfigError names those that are on disk."""
-    there = run.policies()
-    words = {"base": 0, "last": max(there, default=0)}
-    number = words.get(text, int(text) if text.isdecimal() else None)
-    if number is None or number not in there:
-        listed = ", ".join(map(str, there)) or "none yet"
-        raise ConfigError(f"policy {text!r}: {run.path} holds {listed} (0 is the base, or say base or last)")
-    return number

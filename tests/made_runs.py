@@ -8,10 +8,10 @@ from jaxalign.align import align
 from jaxalign.config.load import load, override, validate
 from jaxalign.config.resolved import dump
 from jaxalign.experiment import Experiment
-from jaxalign.reopen import experiment_of, machine_of
+from jaxalign.reopen import reopen
 from jaxalign.session import Session
 from jaxalign.storage.record import Recorder
-from jaxalign.storage.rundir import open_run, read_run
+from jaxalign.storage.rundir import open_run
 from jaxalign.types import Params
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -40,5 +40,5 @@ def run_here(
 
 def policy(workdir: pathlib.Path, number: int) -> Params:
     """A committed policy, frozen parameters included, placed as the run was."""
-    run = read_run(workdir)
-    return machine_of(run, experiment_of(run)).params(run.policy(number))
+    run = reopen(workdir)
+    return run.machine().params(run.directory.policy(number))

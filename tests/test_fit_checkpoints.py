@@ -206,7 +206,7 @@ import os, random, signal, sys, time
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax, jax.numpy as jnp
 from jaxalign.storage import checkpoint
-from jaxalign.checksum import checksum
+from jaxalign.storage.checksum import checksum
 
 root, kills, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 

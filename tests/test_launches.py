@@ -25,11 +25,11 @@ from jaxalign.models.random_llama import RandomLlama
 from jaxalign.oracles.annotators import Brevity
 from jaxalign.oracles.learned import RewardModel
 from jaxalign.oracles.panel import Panel, Weighted
-from jaxalign.reopen import check_judges, experiment_of, model_of
+from jaxalign.reopen import reopen
 from jaxalign.session import Session
 from jaxalign.storage import inputs
 from jaxalign.storage.record import Silent
-from jaxalign.storage.rundir import open_run, read_run
+from jaxalign.storage.rundir import open_run
 
 FIRST, LATER = datetime.date(2024, 2, 29), datetime.date(2024, 3, 1)
 ASKED = [{"role": "user", "content": "Why?"}]
@@ -211,18 +211,17 @@ def test_differences_need_the_base_that_they_are_of(home):
     for name, model in {"full": lambda source: source, "lora": LoRA}.items():
         launch(experiment_in(home, model), home / name)
     other_weights(home / "base" / "model.safetensors")
-    model_of(read_run(home / "full"))
+    _ = reopen(home / "full").model
     with pytest.raises(ConfigError, match=r"model\.weights: .*base/model\.safetensors: "):
-        model_of(read_run(home / "lora"))
+        _ = reopen(home / "lora").model
 
 
 def test_readers_who_judge_need_the_judge_that_judged(home):
     launch(experiment_in(home), home / "run")
-    run = read_run(home / "run")
-    check_judges(run, experiment_of(run))
+    reopen(home / "run").check_judges()
     other_weights(home / "judge" / "model.safetensors")
     with pytest.raises(ConfigError, match=r"oracle\.annotators\.1\.annotator: .*judge/model\.safetensors: "):
-        check_judges(run, experiment_of(run))
+        reopen(home / "run").check_judges()
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -242,9 +241,9 @@ def test_every_launch_has_the_day_of_the_first(home, day):
     later, other = (launch(experiment_in(home), home / name) for name in ("run", "another"))
     asked = [session.machine.model.chat.encode(ASKED) for session in (first, later, other)]
     assert asked[0] == asked[1] != asked[2]
-    run = read_run(home / "run")
-    assert model_of(run).chat.encode(ASKED) == asked[0]
-    judges = [judge_of(each) for each in (first.experiment, later.experiment, experiment_of(run), other.experiment)]
+    run = reopen(home / "run")
+    assert run.model.chat.encode(ASKED) == asked[0]
+    judges = [judge_of(each) for each in (first.experiment, later.experiment, run.experiment, other.experiment)]
     assert [judge.date for judge in judges] == [FIRST.isoformat()] * 3 + [LATER.isoformat()]
 
 

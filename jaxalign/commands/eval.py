@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompts", metavar="FILE", help="JSONL file of prompts to answer instead of the held-out ones"
     )
+    parser.add_argument(
+        "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -38,24 +41,26 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
     from jaxalign.evaluate import context_of, measure
-    from jaxalign.reopen import check_judges, experiment_of, machine_of, policy_number
-    from jaxalign.storage.rundir import read_run
+    from jaxalign.reopen import reopen
 
-    run = read_run(args.run)
-    wanted = args.policies.split(",") if args.policies else map(str, run.policies())
-    numbers = sorted({policy_number(run, text) for text in wanted})
-    experiment = experiment_of(run)
-    check_judges(run, experiment)
-    machine = machine_of(run, experiment, args.rest)
+    run = reopen(args.run, args.config)
+    wanted = args.policies.split(",") if args.policies else map(str, run.directory.policies())
+    numbers = sorted({run.policy_number(text) for text in wanted})
+    run.check_judges()
+    oracle, evaluation, machine = (
+        CheckedOracle(run.experiment.oracle),
+        run.experiment.evaluation,
+        run.machine(args.rest),
+    )
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
-    responses = answered(run, machine, experiment.evaluation, numbers, prompts)
+    responses = answered(run.directory, machine, evaluation, numbers, prompts)
 
     def context(names: "Sequence[str]") -> "HeldOut":
         some = {who: responses[who] for who in names}
-        return context_of(machine, run, CheckedOracle(experiment.oracle), responses[names[0]].prompts, some)
+        return context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
 
     names, matrix = win_rate_matrix(context(list(responses)))
-    evals = {who: measure(experiment.evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}
+    evals = {who: measure(evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}
     if args.json:
         print(json.dumps({"policies": names, "row_beats_column": matrix.tolist(), "evals": evals}, indent=2))
         return

@@ -1,6 +1,8 @@
 """Writes a policy of a run as a Hugging Face directory, which transformers loads with the same log-probs.
 
-Instead of a run, RUN may be a model: a native directory that `jaxalign import` made, or a .gguf file.
+The run may have been trained anywhere, by any number of processes: neither its devices nor its prompts are needed, and
+one tensor at a time is in memory. Instead of a run, RUN may be a model: a native directory that `jaxalign import` made,
+or a .gguf file.
 """
 
 import argparse
@@ -13,6 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run directory, native model directory or .gguf file")
     parser.add_argument("directory", metavar="DIR", help="new directory to write")
     parser.add_argument("--policy", default="last", metavar="N", help="number of a policy, or base, or last (default)")
+    parser.add_argument(
+        "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
     parser.add_argument("--adapter", action="store_true", help="of a LoRA run: the differences alone, as PEFT has them")
     parser.add_argument(
@@ -22,14 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Exports and says what it wrote."""
+    import jax
+
     from jaxalign.errors import ConfigError
-    from jaxalign.exchange import export, peft
+    from jaxalign.exchange import committed, export
     from jaxalign.formats import native
     from jaxalign.models.pretrained import Pretrained
-    from jaxalign.reopen import experiment_of, machine_of, policy_number
+    from jaxalign.reopen import reopen
     from jaxalign.storage import durable
-    from jaxalign.storage.rundir import read_run
 
+    # Before anything asks for a device: the run may be training on those of this machine.
+    jax.config.update("jax_platforms", "cpu")
     if args.base_name and not args.adapter:
         raise ConfigError("--base-name says what an adapter calls its base: give --adapter too, or neither")
     if args.run.endswith(".gguf") or native.is_native(durable.absolute(args.run)):
@@ -40,13 +48,12 @@ def run(args: argparse.Namespace) -> None:
         export.convert(Pretrained(args.run).open(), args.directory, args.dtype)
         print(f"{args.run} is in {args.directory} ({args.dtype})")
         return
-    run = read_run(args.run)
-    number = policy_number(run, args.policy)
-    machine = machine_of(run, experiment_of(run))
-    model, params = machine.model, machine.params(run.policy(number))
+    run = reopen(args.run, args.config)
+    number = run.policy_number(args.policy)
+    model, slot = run.model, run.directory.policy(number)
     if args.adapter:
-        peft.export_policy(model, params, args.directory, args.base_name or model.source, args.dtype)
-        print(f"the adapter of policy {number} of {run.path} is in {args.directory} ({args.dtype})")
-        return
-    export.export(model, params, args.directory, args.dtype)
-    print(f"policy {number} of {run.path} is in {args.directory} ({args.dtype})")
+        committed.export_adapter(model, slot, args.directory, args.base_name or model.source, args.dtype)
+    else:
+        committed.export_policy(model, slot, args.directory, args.dtype)
+    what = f"{'the adapter of ' if args.adapter else ''}policy {number}"
+    print(f"{what} of {run.directory.path} is in {args.directory} ({args.dtype})")

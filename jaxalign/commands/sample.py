@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)")
     parser.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 is greedy (default 0.7)")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus mass (default 1: all)")
+    parser.add_argument(
+        "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default 0)")
 
 
@@ -36,15 +39,13 @@ def run(args: argparse.Namespace) -> None:
     import jax
 
     from jaxalign.data.prompts import JsonlPrompts
-    from jaxalign.reopen import experiment_of, machine_of, policy_number
-    from jaxalign.storage.rundir import read_run
+    from jaxalign.reopen import reopen
     from jaxalign.types import Prompt
 
     spec = _spec(args)
-    run = read_run(args.run)
-    number = policy_number(run, args.policy)
-    machine = machine_of(run, experiment_of(run), args.rest)
-    policy, roller = machine.params(run.policy(number)), machine.roller(spec)
+    run = reopen(args.run, args.config)
+    number, machine = run.policy_number(args.policy), run.machine(args.rest)
+    policy, roller = machine.params(run.directory.policy(number)), machine.roller(spec)
     key = jax.random.key(args.seed)
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]
     prompts += JsonlPrompts(args.prompts).read() if args.prompts else []

@@ -6,7 +6,6 @@ renamed.
 """
 
 import contextlib
-import itertools
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from jaxalign.formats import safetensors_stream, weights
 from jaxalign.formats.huggingface import INDEX, SINGLE
 from jaxalign.formats.native import DTYPES
 from jaxalign.formats.weights import SlicedReader, Stored, Tensor, all_finite, entries, leaf
-from jaxalign.models.low_rank import dense
+from jaxalign.models.low_rank import dense, is_low_rank
 from jaxalign.models.model import Exportable, Model
 from jaxalign.text.chat import Chat
 from jaxalign.types import Params
@@ -33,8 +32,8 @@ from jaxalign.types import Params
 SHARD_BYTES = 4 * 10**9
 """Largest file of weights."""
 
-Values = Callable[[Tensor, tuple[int, ...]], np.ndarray]
-"""The part of a parameter at some leading indices, shaped as in files, in any dtype."""
+Values = Callable[[Tensor], Iterator[np.ndarray]]
+"""The parts of a parameter, one for each index of its leading axes, in order; shaped as in files, of any dtype."""
 
 
 def export(
@@ -59,11 +58,16 @@ def convert(model: Model, directory: str | os.PathLike[str], dtype: str, shard_b
     write(model, partial(from_files, model.read.reader, model.shapes), directory, dtype, shard_bytes)
 
 
-def from_arrays(params: Params, tensor: Tensor, at: tuple[int, ...]) -> np.ndarray:
+def from_arrays(params: Params, tensor: Tensor) -> Iterator[np.ndarray]:
     array = leaf(params, tensor.path)
-    if at:
-        array = array[at] if isinstance(array, np.ndarray) else pick(array, np.asarray(at, np.int32))
-    return tensor.to_file(np.asarray(dense(array)))
+    for at in np.ndindex(*array.shape[: tensor.stacked]):
+        yield tensor.to_file(np.asarray(part_of(array, at)))
+
+
+def part_of(array: Any, at: tuple[int, ...]) -> Any:
+    if isinstance(array, np.ndarray):
+        return array[at]
+    return pick(array, np.asarray(at, np.int32)) if at or is_low_rank(array) else array
 
 
 @jax.jit
@@ -72,11 +76,14 @@ def pick(array: Any, at: jax.Array) -> jax.Array:
     return dense(jax.tree.map(lambda part: part[tuple(at)], array))
 
 
-def from_files(reader: weights.Reader, shapes: Params, tensor: Tensor, at: tuple[int, ...]) -> np.ndarray:
-    if not isinstance(reader, SlicedReader):
-        return reader.read(reader.name(tensor).format(*at), tensor)
-    whole = tuple(slice(0, size) for size in leaf(shapes, tensor.path).shape[tensor.stacked :])
-    return tensor.to_file(reader.slice(tensor, at, whole))
+def from_files(reader: weights.Reader, shapes: Params, tensor: Tensor) -> Iterator[np.ndarray]:
+    shape = leaf(shapes, tensor.path).shape
+    whole = tuple(slice(0, size) for size in shape[tensor.stacked :])
+    for at in np.ndindex(*shape[: tensor.stacked]):
+        if isinstance(reader, SlicedReader):
+            yield tensor.to_file(reader.slice(tensor, at, whole))
+        else:
+            yield reader.read(reader.name(tensor).format(*at), tensor)
 
 
 def write(model: Model, values: Values, directory: str | os.PathLike[str], dtype: str, shard_bytes: int) -> None:
@@ -104,14 +111,17 @@ def write(model: Model, values: Values, directory: str | os.PathLike[str], dtype
 
 
 def cast(tensors: tuple[Tensor, ...], shapes: Params, values: Values, dtype: str) -> Iterator[np.ndarray]:
-    """Every part in `dtype`. Raises ModelError naming one with values that do not fit."""
+    """Every part in `dtype`, holding no other while one is made. Raises ModelError naming one with values that do not
+    fit."""
     for tensor in tensors:
+        parts = values(tensor)
         for at in np.ndindex(*leaf(shapes, tensor.path).shape[: tensor.stacked]):
             with np.errstate(over="ignore"):
-                array = values(tensor, at).astype(DTYPES[dtype], copy=False)
+                array = next(parts).astype(DTYPES[dtype], copy=False)
             if not all_finite(array):
                 raise ModelError(f"tensor {tensor.hf.format(*at)!r} has values that are not finite in {dtype}")
             yield array
+            del array
 
 
 def documents(config: Exportable, chat: Chat, dtype: str) -> dict[str, bytes]:
@@ -158,7 +168,7 @@ def save_shards(
     count = len(shards)
     files = [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     for file, shapes in zip(files, shards, strict=True):
-        safetensors_stream.write(directory / file, dtype, shapes, itertools.islice(arrays, len(shapes)))
+        safetensors_stream.write(directory / file, dtype, shapes, arrays)
     if count > 1:
         total = sum(math.prod(shape) for _, shape in listed) * dtype.itemsize
         where = {name: file for file, shapes in zip(files, shards, strict=True) for name in shapes}

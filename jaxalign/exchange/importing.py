@@ -43,8 +43,10 @@ def import_model(
     if not isinstance(model.read, Stored) or not isinstance(chat, Chat) or not isinstance(config, Exportable):
         raise ModelError(f"{model.source}: only models in files can be imported")
     reader = model.read.reader
-    if not isinstance(reader, Directory | GgufFile):
+    if isinstance(reader, native.Native):
         raise ModelError(f"{model.source}: is a native directory already; copy it instead")
+    if not isinstance(reader, Directory | GgufFile):
+        raise ModelError(f"{model.source}: only models in files can be imported")
     source = {"dtype": dtype, "files": fingerprint(reader)}
     if (path / native.MANIFEST).exists():
         refuse_other(path, source, native.read_manifest(path)[0])

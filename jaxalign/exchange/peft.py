@@ -53,7 +53,7 @@ def export_adapter(
     try:
         with appearing(target) as temporary:
             shapes = {name: array.shape for name, array in arrays.items()}
-            safetensors_stream.write(temporary / TENSORS, DTYPES[dtype], shapes, arrays.values())
+            safetensors_stream.write(temporary / TENSORS, DTYPES[dtype], shapes, iter(arrays.values()))
             content = json.dumps(config(rank, alpha, targets, base_name), indent=2)
             (temporary / CONFIG).write_text(content + "\n", encoding="utf-8")
     except OSError as error:
@@ -111,8 +111,12 @@ def factors(model: Model, params: Params) -> tuple[Adapter, int, float]:
             a, b = np.asarray(each.a[at]), np.asarray(each.b[at])
             found[tensor.hf.format(*at)] = (a.reshape(-1, rank).T, b.reshape(rank, -1).T)
     if not found:
-        raise ModelError(f"{model.source}: nothing is adapted, so there is no adapter; export it without --adapter")
+        raise unadapted(model)
     return found, rank, alpha
+
+
+def unadapted(model: Model) -> ModelError:
+    return ModelError(f"{model.source}: nothing is adapted, so there is no adapter; export it without --adapter")
 
 
 def export_policy(

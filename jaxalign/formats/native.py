@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -188,12 +187,6 @@ def read_manifest(path: epath.Path) -> tuple[dict[str, Any], dict[str, Record]]:
 # Arrays
 
 
-def kvstore(path: epath.Path) -> Any:
-    """Where TensorStore finds a directory: a URL as it is, anything else on the local disk."""
-    text = os.fspath(path)
-    return {"driver": "file", "path": text} if durable.is_local(path) else f"{text}/"
-
-
 def chunk(shape: tuple[int, ...], leading: int, dtype: np.dtype) -> tuple[int, ...]:
     """Shape of a chunk: of one part, its longest axes halved until CHUNK_BYTES hold it."""
     sizes = [1] * leading + list(shape[leading:])
@@ -207,7 +200,7 @@ def create_array(path: epath.Path, name: str, shape: tuple[int, ...], leading: i
     """A new array, over whatever an interrupted import left in its place."""
     spec = {
         "driver": "zarr3",
-        "kvstore": kvstore(path / PARAMETERS / name),
+        "kvstore": durable.kvstore(path / PARAMETERS / name),
         "metadata": {
             "shape": shape,
             "data_type": dtype,
@@ -226,7 +219,7 @@ def create_array(path: epath.Path, name: str, shape: tuple[int, ...], leading: i
 
 def open_array(path: epath.Path, name: str, stored: Record) -> Any:
     """A finished array. Raises ModelError when it is not what its record says."""
-    spec = {"driver": "zarr3", "kvstore": kvstore(path / PARAMETERS / name), "fill_missing_data_reads": False}
+    spec = {"driver": "zarr3", "kvstore": durable.kvstore(path / PARAMETERS / name), "fill_missing_data_reads": False}
     try:
         array = tensorstore.open(spec, open=True).result()
     except (ValueError, OSError) as error:

@@ -9,7 +9,7 @@ import json
 import math
 import pathlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -138,9 +138,9 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write(
-    path: pathlib.Path, dtype: np.dtype, shapes: Mapping[str, tuple[int, ...]], values: Iterable[np.ndarray]
+    path: pathlib.Path, dtype: np.dtype, shapes: Mapping[str, tuple[int, ...]], arrays: Iterator[np.ndarray]
 ) -> None:
-    """Writes a file of tensors of one dtype and the given shapes, taking them from `values` one after another."""
+    """Writes a file of tensors of one dtype and the given shapes, taking one after another from `arrays`."""
     kind = next(name for name, known in READABLE.items() if known == dtype)
     listed: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -152,7 +152,9 @@ def write(
     header += b" " * (-len(header) % LENGTH.size)
     with path.open("wb") as file:
         file.write(LENGTH.pack(len(header)) + header)
-        for (name, shape), array in zip(shapes.items(), values, strict=True):
+        for name, shape in shapes.items():
+            array = next(arrays)
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"tensor {name!r}: promised {dtype}{shape}, got {array.dtype}{array.shape}")
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            del array  # the next one is made before a loop, or zip, would let go of it

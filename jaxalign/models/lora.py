@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.errors import ModelError
 from jaxalign.formats.weights import Place, Stored, Tensor, leaf
@@ -65,7 +66,7 @@ class LoRA:
             model,
             shapes=jax.eval_shape(build.of_shapes),
             axes=build.axes(),
-            read=build.read,
+            read=build,
             dropout=self.dropout,
         )
 
@@ -90,14 +91,14 @@ def fits(tensor: Tensor, pattern: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Adapted:
-    """The parameters of an adapted model: how they look, how they are split, how they are made."""
+    """The parameters of an adapted model: how they look, how they are split, how they are made. `model` is the base."""
 
     settings: LoRA
     chosen: tuple[Tensor, ...]
     model: Model
 
     def of_shapes(self) -> Params:
-        """As `read` makes them, out of zeros: for shapes."""
+        """As a call makes them, out of zeros: for shapes."""
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), self.model.shapes)
         return self._each(zeros, lambda tensor, base: self._low_rank(tensor, base))
 
@@ -111,7 +112,7 @@ class Adapted:
 
         return self._each(self.model.axes, names)
 
-    def read(self, shapes: Params, place: Place) -> Params:
+    def __call__(self, shapes: Params, place: Place) -> Params:
         """The base, matrix after matrix in its dtype, with A drawn and B zero."""
 
         def base_place(path: tuple[str, ...]) -> Any:
@@ -131,6 +132,17 @@ class Adapted:
             one = dataclasses.replace(stored, tensors=(tensor,))(self.model.shapes, base_place)
             put(params, tensor.path, self._placed(tensor, leaf(one, tensor.path), place))
         return params
+
+    def merged(self, base: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """One part (a layer's, an expert's) of a policy: the source's part as the base keeps it, and its difference.
+
+        Two programs, as where the parameters are on a mesh: one would round otherwise here and there.
+        """
+        return np.asarray(_sum(LowRank(self._kept(base), a, b, self._scale)))
+
+    def _kept(self, base: Any) -> Any:
+        """A matrix of the base, or a part of one, in the dtype that it is kept in."""
+        return _quantised(base, self._kind) if self._kind else base.astype(jnp.dtype(self.settings.base_dtype))
 
     @property
     def _kind(self) -> Kind | None:
@@ -153,8 +165,7 @@ class Adapted:
         key = jax.random.fold_in(jax.random.key(self.settings.seed), zlib.crc32(".".join(tensor.path).encode()))
         spread = 1.0 / math.sqrt(math.prod(inputs))
         a = spread * jax.random.normal(key, (*lead, *inputs, rank), jnp.float32)
-        kept: Any = quantise(base, self._kind) if self._kind else base.astype(self.settings.base_dtype)
-        return LowRank(kept, a, jnp.zeros((*lead, rank, *outputs), jnp.float32), self._scale)
+        return LowRank(self._kept(base), a, jnp.zeros((*lead, rank, *outputs), jnp.float32), self._scale)
 
     def _split(self, tensor: Tensor, axes: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
         """Leading axes, those summed over, those produced."""
@@ -168,6 +179,10 @@ class Adapted:
         for tensor in self.chosen:
             put(found, tensor.path, make(tensor, leaf(params, tensor.path)))
         return found
+
+
+_quantised = jax.jit(quantise, static_argnames="kind")
+_sum = jax.jit(LowRank.dense)
 
 
 def put(params: Params, path: tuple[str, ...], value: Any) -> None:

@@ -1,22 +1,21 @@
 """A small random Llama that speaks bytes: the model of tests and of the tiny experiments."""
 
 import dataclasses
-import functools
 import zlib
 from collections.abc import Iterable
 
 import numpy as np
 import tokenizers
+from flax import nnx
 
 from jaxalign.errors import ModelError
 from jaxalign.formats import weights
-from jaxalign.formats.weights import Folder, Place, Tensor
+from jaxalign.formats.weights import Folder, Tensor
 from jaxalign.models.decoder import DecoderConfig, Dtype
 from jaxalign.models.families import llama
 from jaxalign.models.model import Model, split
 from jaxalign.text.chat import Chat
 from jaxalign.text.gguf_tokenizer import SPLITS, byte_level
-from jaxalign.types import Params
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -73,13 +72,14 @@ class RandomLlama:
             raise ModelError(f"RandomLlama: {problem}")
         chat = byte_chat()
         config = self.config(chat.vocab)
-        return split(config, chat, f"random llama, seed {self.seed}", functools.partial(draw, config, self.seed))
+        return split(config, chat, f"random llama, seed {self.seed}", drawn(config, self.seed))
 
 
-def draw(config: DecoderConfig, seed: int, shapes: Params, place: Place) -> Params:
-    """Random parameters, made like those of a file."""
+def drawn(config: DecoderConfig, seed: int) -> weights.Stored:
+    """Random parameters, read like those of a file."""
+    shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(config.module)))
     sizes = {name: size for tensor in config.tensors() for name, size in weights.entries(tensor, tensor.hf, shapes)}
-    return weights.load(RandomWeights(sizes, seed), config.tensors(), shapes, place)
+    return weights.Stored(RandomWeights(sizes, seed), config.tensors())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """A random model of any family that speaks bytes: what is built on models is tested with each of them."""
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 
 from jaxalign.errors import ModelError
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.model import Model, split
-from jaxalign.models.random_llama import byte_chat, draw
+from jaxalign.models.random_llama import byte_chat, drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,4 +30,4 @@ class RandomModel:
         chat = byte_chat()
         config = dataclasses.replace(self.config, vocab=chat.vocab)
         source = f"random {config.family.model_type}, seed {self.seed}"
-        return split(config, chat, source, functools.partial(draw, config, self.seed))
+        return split(config, chat, source, drawn(config, self.seed))

@@ -22,10 +22,9 @@ from jaxalign.losses.mirror import mirror_step
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
-from jaxalign.reopen import experiment_of, machine_of
+from jaxalign.reopen import reopen
 from jaxalign.report.games import Path3, gap_against_steps, robust_win_rate, simplex
 from jaxalign.report.games_curves import robust_curves, trajectories
-from jaxalign.storage.rundir import read_run
 from jaxalign.types import Rollouts
 
 SHOWN = ("MWU", "IterDPO", "INPO", "OMWU", "Comal", "AdaptiveComal")
@@ -54,17 +53,15 @@ def read(path: str) -> GameRun:
     Raises:
         ConfigError: no run directory, or not one of a tabular policy on a tabular game.
     """
-    directory = read_run(path)
-    experiment = experiment_of(directory)
+    reopened = reopen(path)
+    directory, experiment = reopened.directory, reopened.experiment
     oracle, loss, swap = experiment.oracle, experiment.loss, experiment.swap_every
     if not (isinstance(oracle, TabularGame | RankingPopulation) and isinstance(experiment.model, TabularPolicy)):
         raise ConfigError(f"{path}: figures are drawn for tabular games so far; this run's policy or oracle is none")
     size, done = len(experiment.model.init), directory.finished()
     rollouts = [directory.load(iteration, "rollouts", Rollouts) for iteration in range(done)]
     policies = [action_probabilities(each.tokens[:, :, 0], each.weights, size).mean(0) for each in rollouts]
-    last = np.asarray(
-        jax.nn.softmax(machine_of(directory, experiment).params(directory.policy(done))["table"][:, 0]), np.float64
-    )
+    last = np.asarray(jax.nn.softmax(reopened.machine().params(directory.policy(done))["table"][:, 0]), np.float64)
     settings: dict[str, float | int] = {"inner": swap} if swap else {}
     game: Game
     if isinstance(oracle, RankingPopulation):

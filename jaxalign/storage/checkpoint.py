@@ -18,6 +18,7 @@ from etils import epath
 from jaxalign.errors import CheckpointError
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.storage import durable, pytree
+from jaxalign.storage.streamed import StreamedArrays
 from jaxalign.types import Params
 
 _SECONDS = 1200.0  # a save that takes longer than this has failed
@@ -65,11 +66,25 @@ def load_policy(path: str | os.PathLike[str], abstract_params: Params) -> tuple[
 
     Raises CheckpointError naming the array that is absent, of another shape or dtype, or damaged.
     """
+    place = _committed(path)
+    params, documents = pytree.load(place, abstract_params, ("meta",), step=None)
+    return params, documents["meta"]
+
+
+def stream_policy(path: str | os.PathLike[str], abstract_params: Params) -> tuple[StreamedArrays, dict[str, Any]]:
+    """(arrays, meta) of a policy that stays on the disk, to be read part by part. Shapes and dtypes are those of
+    `abstract_params`, or CheckpointError names the array that differs; values are verified as they are read."""
+    place = _committed(path)
+    arrays, documents = pytree.contents(place, ("meta",), step=None)
+    pytree.compare(place, arrays, abstract_params)
+    return StreamedArrays(place, arrays), documents["meta"]
+
+
+def _committed(path: str | os.PathLike[str]) -> epath.Path:
     place = durable.absolute(path)
     if not pytree.exists(place):
         raise CheckpointError(f"{place}: no policy is committed here")
-    params, documents = pytree.load(place, abstract_params, ("meta",), step=None)
-    return params, documents["meta"]
+    return place
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """A checksum of an array that does not depend on how the array is laid over a mesh.
 
 For elements x_i read as unsigned words w_i it is  sum_i mix(w_i XOR mix(i)) mod 2^32,  with `mix` a bijection of
-32-bit words. Sums commute, so every mesh gives the same; any one changed element changes it, and any other damage
-goes unnoticed with probability 2^-32. It is computed where the array lives.
+32-bit words. Sums commute, so every mesh gives the same, and the checksums of the parts of an array add up to its own;
+any one changed element changes it, and any other damage goes unnoticed with probability 2^-32. It is computed where
+the array lives.
 """
 
 import jax
@@ -11,12 +12,16 @@ from jaxtyping import Array, UInt32
 
 
 @jax.jit
-def checksum(x: Array) -> UInt32[Array, ""]:
-    """The module's checksum of one array of any shape, dtype and sharding."""
+def checksum(x: Array, first: UInt32[Array, ""] | int = 0) -> UInt32[Array, ""]:
+    """The module's checksum of one array of any shape, dtype and sharding.
+
+    Where x is a run of consecutive elements of a larger array, `first` is the place of its first one, mod 2^32.
+    """
     words = _words(x)
     index = jnp.zeros(words.shape, jnp.uint32)
     for axis, size in enumerate(words.shape):
         index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    index = index + first * jnp.uint32(words.size // max(1, x.size))
     return jnp.sum(_mix(words ^ _mix(index)), dtype=jnp.uint32)
 
 

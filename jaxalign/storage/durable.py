@@ -26,6 +26,12 @@ def is_local(path: epath.Path) -> bool:
     return "://" not in os.fspath(path)
 
 
+def kvstore(path: epath.Path) -> dict[str, str] | str:
+    """Where TensorStore finds a directory: a URL as it is, anything else on the local disk."""
+    directory = f"{os.fspath(path)}/"
+    return {"driver": "file", "path": directory} if is_local(path) else directory
+
+
 def write_file(path: epath.Path, content: bytes) -> None:
     """Writes and syncs one file, whole or not at all."""
     if not is_local(path):

@@ -2,14 +2,17 @@
 
 A directory holds named items: `state` (the arrays, by path), documents such as `data` and `meta` (JSON), and
 `integrity`: dtype, shape and checksum of every array, a digest of the documents, and a seal over itself. Orbax casts
-dtypes silently and does not notice most flipped bits, so both are compared here after loading.
+dtypes silently and does not notice most flipped bits, so both are compared here after loading. What needs an array part
+by part, on the host alone, reads it as `streamed` does.
 """
 
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -28,6 +31,10 @@ from jaxalign.storage import artifact, durable
 from jaxalign.storage.checksum import checksum
 
 _COMMITTED = "commit_success.txt"  # Orbax writes it last, inside every checkpoint
+CHUNK_BYTES = 4 * 2**20
+"""Largest piece in which an array is stored: small beside a layer, so that reading a slice reads few bytes more."""
+_LARGE = 2**20
+"""Bytes; leading axes of an array whose indices hold at least so much each are stored index by index."""
 
 
 class DamagedError(CheckpointError):
@@ -61,13 +68,22 @@ def _context() -> Any:
     context = ocp.Context()
     context.asynchronous.create_directories_asynchronously = False
     context.array.saving.use_compression = False
+    context.array.saving.scoped_storage_options_creator = _in_chunks
     context.checkpointables.registry = registry
     return context
 
 
+def _in_chunks(path: Any, leaf: Any) -> Any:
+    """Layers and experts apart. Left alone, Orbax stores what a device has of a stack of layers in one piece, which
+    has to be read whole for any slice of any layer."""
+    each = [math.prod(leaf.shape[axis + 1 :]) * leaf.dtype.itemsize for axis in range(leaf.ndim)]
+    apart = tuple(itertools.takewhile(lambda axis: each[axis] >= _LARGE, range(leaf.ndim)))
+    return ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=CHUNK_BYTES, shard_axes=apart)
+
+
 def start(path: epath.Path, tree: Any, documents: dict[str, dict[str, Any]], step: int | None) -> Any:
     """Begins an atomic save; the response's `result()` waits for it and raises what went wrong."""
-    leaves = _named(tree)
+    leaves = named(tree)
     sums = _checksums(leaves)
     integrity: dict[str, Any] = {
         "step": step,
@@ -87,6 +103,22 @@ def check_documents(documents: dict[str, dict[str, Any]]) -> None:
 
 def load(path: epath.Path, abstract: Any, names: tuple[str, ...], step: int | None) -> tuple[Any, dict[str, Any]]:
     """(tree, documents) of a checkpoint, verified against its integrity item and against `abstract`."""
+    arrays, documents = contents(path, names, step)
+    compare(path, arrays, abstract)
+    leaves = named(abstract)
+    loaded = _read(path, {"state": {name: _abstract(leaf) for name, leaf in leaves.items()}})["state"]
+    sums = _checksums(loaded)
+    for name, expected in arrays.items():
+        if sums[name] != expected["checksum"]:
+            raise DamagedError(does_not_fit(path, name))
+    return jax.tree.unflatten(jax.tree.structure(abstract), [loaded[name] for name in leaves]), documents
+
+
+def contents(path: epath.Path, names: tuple[str, ...], step: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(arrays, documents): dtype, shape and checksum of each array by its name, and the documents called `names`.
+
+    Raises DamagedError when the integrity item does not fit itself, the documents or `step`.
+    """
     items = _read(path, dict.fromkeys((*names, "integrity")))
     integrity = items.pop("integrity")
     try:
@@ -99,15 +131,11 @@ def load(path: epath.Path, abstract: Any, names: tuple[str, ...], step: int | No
         raise DamagedError(f"{path}: damaged (data, meta or integrity item)")
     if integrity["step"] != step:
         raise DamagedError(f"{path}: holds step {integrity['step']}, not {step}")
-    leaves = _named(abstract)
-    _compare(path, integrity["arrays"], leaves)
-    loaded = _read(path, {"state": {name: _abstract(leaf) for name, leaf in leaves.items()}})["state"]
-    sums = _checksums(loaded)
-    for name, expected in integrity["arrays"].items():
-        if sums[name] != expected["checksum"]:
-            raise DamagedError(f"{path}: array {name} is damaged (its checksum does not fit)")
-    tree = jax.tree.unflatten(jax.tree.structure(abstract), [loaded[name] for name in leaves])
-    return tree, items
+    return integrity["arrays"], items
+
+
+def does_not_fit(path: epath.Path, name: str) -> str:
+    return f"{path}: array {name} is damaged (its checksum does not fit)"
 
 
 def _read(path: epath.Path, items: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +186,9 @@ def _abandoned_reads_muted() -> Iterator[Callable[[], None]]:
         sys.unraisablehook = before
 
 
-def _compare(path: epath.Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def compare(path: epath.Path, saved: dict[str, Any], abstract: Any) -> None:
+    """Raises CheckpointError naming the first array that is not in `saved` (see `contents`) as in `abstract`."""
+    wanted = named(abstract)
     for name in sorted(saved.keys() | wanted.keys()):
         if name not in wanted:
             raise CheckpointError(f"{path}: holds an array {name} that this model does not have")
@@ -187,7 +217,7 @@ def sync(path: epath.Path) -> None:
     durable.sync_directory(path.parent)
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def named(tree: Any) -> dict[str, Any]:
     """Leaves by path ("params/layers/attention/query"), in the order of the tree."""
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}

@@ -30,6 +30,7 @@ from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.storage import artifact, checkpoint, durable, pytree
 from jaxalign.storage.lock import LeadersLock, RunLock
+from jaxalign.storage.streamed import StreamedArrays
 from jaxalign.types import Params
 
 T = TypeVar("T")
@@ -294,9 +295,18 @@ class PolicySlot:
         """The policy on the devices of `abstract_params`; see `checkpoint.load_policy`."""
         _shows(lambda: pytree.exists(self.path), self.hosts)
         params, meta = checkpoint.load_policy(self.path, abstract_params)
+        self._refuse_other(meta)
+        return params
+
+    def stream(self, abstract_params: Params) -> StreamedArrays:
+        """The policy on the disk, to be read part by part on this host; see `checkpoint.stream_policy`."""
+        arrays, meta = checkpoint.stream_policy(self.path, abstract_params)
+        self._refuse_other(meta)
+        return arrays
+
+    def _refuse_other(self, meta: dict[str, Any]) -> None:
         if meta["iterate"] != self.iterate:
             raise CheckpointError(f"{self.path}: holds iterate {meta['iterate']}, not {self.iterate}")
-        return params
 
 
 def _shows(there: Callable[[], bool], hosts: Hosts) -> bool:

@@ -12,7 +12,7 @@ from made_models import ONE, mesh, place, shardings
 
 from jaxalign.mesh.sharding import RULES, row_sharding
 from jaxalign.models.model import Model, split
-from jaxalign.models.random_llama import RandomLlama, byte_chat, draw
+from jaxalign.models.random_llama import RandomLlama, byte_chat, drawn
 from jaxalign.ops.linear_logp.tuning import tuning
 from jaxalign.training.logps import logp_sums
 from jaxalign.training.rows import RowShape, pack
@@ -25,7 +25,7 @@ VOCABULARY = 272
 @pytest.fixture(scope="module")
 def model() -> Model:
     config = RandomLlama(layers=1, tied=False, context=64).config(VOCABULARY)
-    return split(config, byte_chat(), "wide", partial(draw, config, 0))
+    return split(config, byte_chat(), "wide", drawn(config, 0))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+"""Policies as a run has committed them, exported on one host: neither the run's mesh nor its training data is opened.
+
+One part of one parameter (a layer, a matrix of an expert) at a time is in memory, as `export` asks for it. Of an
+adapted model a run holds the differences alone: the base comes from the model's own files, and is rounded or quantised
+part by part as it was where the run kept it.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from jaxalign.errors import ModelError
+from jaxalign.exchange import export, peft
+from jaxalign.formats.weights import Reader, Stored, Tensor, leaf, part
+from jaxalign.models.lora import Adapted
+from jaxalign.models.low_rank import frozen, is_adapted, join, trained
+from jaxalign.models.model import Model
+from jaxalign.storage.rundir import PolicySlot
+from jaxalign.storage.streamed import StreamedArrays
+
+
+def export_policy(
+    model: Model,
+    slot: PolicySlot,
+    directory: str | os.PathLike[str],
+    dtype: str = "float32",
+    shard_bytes: int = export.SHARD_BYTES,
+) -> None:
+    """As `export.export`, of a policy of `model` in a run directory. Raises CheckpointError when it is damaged."""
+    export.write(model, values(model, slot), directory, dtype, shard_bytes)
+
+
+def export_adapter(
+    model: Model, slot: PolicySlot, directory: str | os.PathLike[str], base_name: str, dtype: str = "float32"
+) -> None:
+    """As `peft.export_policy`, of a policy in a run directory. All differences are in memory at once."""
+    if not is_adapted(model.abstract()):
+        raise peft.unadapted(model)
+    abstract = trained(model.abstract())
+    params = join(slot.stream(abstract).tree(abstract), frozen(model.abstract()))
+    peft.export_policy(model, params, directory, base_name, dtype)
+
+
+def values(model: Model, slot: PolicySlot) -> export.Values:
+    """The parameters of a policy of `model`, adapted or not."""
+    arrays = slot.stream(trained(model.abstract()))
+    if not isinstance(model.read, Adapted):
+        return partial(committed, arrays)
+    if not isinstance(model.read.model.read, Stored):
+        raise ModelError(f"{model.source}: the parameters of its base are in no files")
+    return partial(adapted, model.read, model.read.model.read.reader, arrays)
+
+
+def committed(arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
+    return map(tensor.to_file, arrays.parts("/".join(tensor.path), tensor.stacked))
+
+
+def adapted(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
+    if tensor not in adaptation.chosen:
+        return export.from_files(base, adaptation.model.shapes, tensor)
+    return merged(adaptation, base, arrays, tensor)
+
+
+def merged(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
+    shape = leaf(adaptation.model.shapes, tensor.path).shape
+    a, b = (arrays.parts("/".join((*tensor.path, letter)), tensor.stacked) for letter in "ab")
+    for at in np.ndindex(*shape[: tensor.stacked]):
+        matrix = part(base, tensor, shape[tensor.stacked :], at)
+        yield tensor.to_file(adaptation.merged(matrix, next(a), next(b)))
+        del matrix
