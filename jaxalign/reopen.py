@@ -15,13 +15,13 @@ from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.low_rank import is_adapted
 from jaxalign.models.model import Model, Source
-from jaxalign.storage import inputs
+from jaxalign.storage import inputs, pinned
 from jaxalign.storage.rundir import RunDir
 
 
 def experiment_of(run: RunDir) -> Experiment:
     """What the run computes, as of its first launch. ConfigError naming a component that is not installed here."""
-    before = inputs.recall(run)
+    before = pinned.recall(run)
     experiment: Experiment = restore(run.config)
     return as_of(experiment, before.date) if before else experiment
 
@@ -35,22 +35,25 @@ def model_of(run: RunDir) -> Model:
     source = restore(run.config.get("model", {}), "experiment.model")
     if not isinstance(source, Source):
         raise ConfigError(f"{run.path / 'config.json'}: names no model")
-    model, before = source.open(), inputs.recall(run)
+    model, before = source.open(), pinned.recall(run)
     if before is None:
         return model
     fields, found = {"model"}, inputs.of_values("model", model.source, model.fingerprints)
     if is_adapted(model.abstract()):
-        fields, found = {*fields, "model.weights"}, [*found, *inputs.of_files("model.weights", model.files, before)]
+        fields, found = (
+            {*fields, "model.weights"},
+            [*found, *inputs.of_files("model.weights", model.files, before.inputs)],
+        )
     before.check(found, run.path, fields)
     return model.dated(before.date)
 
 
 def check_judges(run: RunDir, experiment: Experiment) -> None:
     """Raises ConfigError when a file that the oracle or an eval reads is not what it was at the first launch."""
-    before = inputs.recall(run)
+    before = pinned.recall(run)
     if before is not None:
         judges = inputs.reading(components(experiment))
-        before.check(inputs.of_components(judges, before), run.path, judges)
+        before.check(inputs.of_components(judges, before.inputs), run.path, judges)
 
 
 def machine_of(run: RunDir, experiment: Experiment, options: Sequence[str] = ()) -> Machine:
