@@ -38,13 +38,9 @@ def model_of(run: RunDir) -> Model:
     model, before = source.open(), pinned.recall(run)
     if before is None:
         return model
-    fields, found = {"model"}, inputs.of_values("model", model.source, model.fingerprints)
+    before.check(inputs.of_values("model", model.source, model.fingerprints), run.path, {"model"})
     if is_adapted(model.abstract()):
-        fields, found = (
-            {*fields, "model.weights"},
-            [*found, *inputs.of_files("model.weights", model.files, before.inputs)],
-        )
-    before.check(found, run.path, fields)
+        before.check(inputs.of_files("model.weights", model.files, before.inputs), run.path, {"model.weights"})
     return model.dated(before.date)
 
 
