@@ -19,7 +19,7 @@ from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.low_rank import is_adapted
 from jaxalign.models.model import Model, Source
 from jaxalign.storage import inputs
-from jaxalign.storage.inputs import Pinned
+from jaxalign.storage.pinned import Pinned, recall
 from jaxalign.storage.rundir import RunDir, read_run
 
 
@@ -42,9 +42,9 @@ class Run:
         self.directory, self._own = directory, own
 
     @cached_property
-    def inputs(self) -> Pinned | None:
+    def pinned(self) -> Pinned | None:
         """What the run was made from; None while nothing is computed."""
-        return inputs.recall(self.directory)
+        return recall(self.directory)
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -52,7 +52,7 @@ class Run:
         be here."""
         config = self.directory.config
         experiment: Experiment = self._restored({**config, "trackers": []}, "experiment")
-        return as_of(experiment, self.inputs.date) if self.inputs else experiment
+        return as_of(experiment, self.pinned.date) if self.pinned else experiment
 
     @cached_property
     def model(self) -> Model:
@@ -64,14 +64,13 @@ class Run:
         source = self._restored(self.directory.config.get("model", {}), "experiment.model")
         if not isinstance(source, Source):
             raise ConfigError(f"{self.directory.path / 'config.json'}: names no model")
-        model, before = source.open(), self.inputs
+        model, before = source.open(), self.pinned
         if before is None:
             return model
-        fields, found = {"model"}, inputs.of_values("model", model.source, model.fingerprints)
+        path = self.directory.path
+        before.check(inputs.of_values("model", model.source, model.fingerprints), path, {"model"})
         if is_adapted(model.abstract()):
-            fields = {*fields, "model.weights"}
-            found = [*found, *inputs.of_files("model.weights", model.files, before)]
-        before.check(found, self.directory.path, fields)
+            before.check(inputs.of_files("model.weights", model.files, before.inputs), path, {"model.weights"})
         return model.dated(before.date)
 
     def machine(self, options: Sequence[str] = ()) -> Machine:
@@ -86,9 +85,9 @@ class Run:
 
     def check_judges(self) -> None:
         """Raises ConfigError when a file that the oracle or an eval reads is not what it was at the first launch."""
-        if self.inputs is not None:
+        if self.pinned is not None:
             judges = inputs.reading(components(self.experiment))
-            self.inputs.check(inputs.of_components(judges, self.inputs), self.directory.path, judges)
+            self.pinned.check(inputs.of_components(judges, self.pinned.inputs), self.directory.path, judges)
 
     def policy_number(self, text: str) -> int:
         """The policy that a person means by `base`, `last` or a number. ConfigError names those that are on disk."""

@@ -6,7 +6,7 @@ the inputs is found here, before any compute. Whoever only reads a run opens a `
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -32,8 +32,9 @@ from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.rollouts.sample import Enumerator, Roller, Share, covers
-from jaxalign.storage import durable, inputs
-from jaxalign.storage.inputs import Input, Pinned
+from jaxalign.storage import durable, inputs, pinned
+from jaxalign.storage.inputs import Input
+from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
@@ -71,8 +72,8 @@ class Session:
         self.run, self.recorder, self.hosts = run, recorder, run.hosts
         self.profiler = profiler
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
-        before = inputs.recall(run)
-        date = before.date if before else inputs.today(run.hosts)
+        before = pinned.recall(run)
+        date = before.date if before else pinned.today(run.hosts)
         self.experiment = as_of(experiment, date)
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         self._check_mesh()
@@ -80,8 +81,9 @@ class Session:
         check_loss(experiment.loss, experiment.combiner)
         datasets = _datasets(run)
         prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
-        read = inputs_of(experiment, self.machine.model, {"prompts": prompts, "evaluation.prompts": heldout}, before)
-        inputs.pin(run, before, Pinned(date, tuple(read), inputs.versions()))
+        named, known = {"prompts": prompts, "evaluation.prompts": heldout}, before.inputs if before else ()
+        read = inputs_of(experiment, self.machine.model, named, known)
+        pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
         self._stream = PromptStream(prompts, experiment.seed)
         self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
         self._roller = self.machine.roller(experiment.rollout)
@@ -222,14 +224,17 @@ class Session:
 
 
 def inputs_of(
-    experiment: Experiment, model: Model, prompts: Mapping[str, PromptSet], before: Pinned | None
+    experiment: Experiment, model: Model, prompts: Mapping[str, PromptSet], known: Sequence[Input]
 ) -> list[Input]:
-    """Everything that a run of the experiment reads from elsewhere. DataError naming a file that cannot be read."""
+    """Everything that a run of the experiment reads from elsewhere; files that are among the `known` are not hashed.
+
+    DataError naming a file that cannot be read.
+    """
     return [
         *(Input(field, "", found.source, found.fingerprint) for field, found in prompts.items()),
         *inputs.of_values("model", model.source, model.fingerprints),
-        *inputs.of_files("model.weights", model.files, before),
-        *inputs.of_components(components(experiment), before),
+        *inputs.of_files("model.weights", model.files, known),
+        *inputs.of_components(components(experiment), known),
     ]
 
 

@@ -19,8 +19,9 @@ from jaxalign.hosts.group import Hosts
 from jaxalign.oracles.annotators import Brevity
 from jaxalign.oracles.learned import PreferenceModel, RewardModel
 from jaxalign.oracles.panel import Panel, Weighted
-from jaxalign.storage import inputs, rundir
-from jaxalign.storage.inputs import Input, Pinned
+from jaxalign.storage import inputs, pinned, rundir
+from jaxalign.storage.inputs import Input
+from jaxalign.storage.pinned import Pinned
 from jaxalign.types import Prompt
 
 DAY = datetime.date(2026, 11, 28)
@@ -30,15 +31,15 @@ WEIGHTS = Input("model.weights", "model.safetensors", "/m/base/model.safetensors
 ALL = (PROMPTS, STOPS, WEIGHTS)
 
 
-def pinned(*found: Input) -> Pinned:
-    return Pinned(DAY, found, inputs.versions())
+def launched(*found: Input) -> Pinned:
+    return Pinned(DAY, found, pinned.versions())
 
 
 def launch(root: pathlib.Path, now: Pinned, computes: bool = True, hosts: Hosts | None = None) -> Pinned | None:
     """What a launch finds pinned; it pins `now`, and then computes something."""
     with rundir.open_run(root, {"seed": 0}, *([hosts] if hosts else [])) as run:
-        before = inputs.recall(run)
-        inputs.pin(run, before, now)
+        before = pinned.recall(run)
+        pinned.pin(run, before, now)
         if computes and run.hosts.leader:
             (run.path / "initial").mkdir(exist_ok=True)
         return before
@@ -58,12 +59,12 @@ def old_file(path: pathlib.Path, content: str, second: int = 0) -> pathlib.Path:
 def test_what_is_pinned_is_recalled_whatever_its_order(tmp_path):
     for order in itertools.permutations(ALL):
         root = tmp_path / "-".join(each.field for each in order)
-        assert launch(root, pinned(*order)) is None
-        before = launch(root, pinned(*reversed(order)))
+        assert launch(root, launched(*order)) is None
+        before = launch(root, launched(*reversed(order)))
         assert before is not None
         assert set(before.inputs) == set(ALL)
-        assert (before.date, before.versions) == (DAY, inputs.versions())
-    (content,) = {(path / inputs.FILE).read_bytes() for path in tmp_path.iterdir()}
+        assert (before.date, before.versions) == (DAY, pinned.versions())
+    (content,) = {(path / pinned.FILE).read_bytes() for path in tmp_path.iterdir()}
     assert content.isascii()
 
 
@@ -90,38 +91,38 @@ def test_what_is_pinned_is_recalled_whatever_its_order(tmp_path):
     ids=["other prompts", "another stop", "a file less", "a file more"],
 )
 def test_another_input_is_refused_by_name(tmp_path, now, line):
-    launch(tmp_path, pinned(*ALL))
-    before = (tmp_path / inputs.FILE).read_bytes()
+    launch(tmp_path, launched(*ALL))
+    before = (tmp_path / pinned.FILE).read_bytes()
     with pytest.raises(ConfigError) as refused:
-        launch(tmp_path, pinned(*now))
+        launch(tmp_path, launched(*now))
     first, *lines = str(refused.value).splitlines()
     assert str(tmp_path) in first
     assert "2026-11-28" in first
     assert "put back what it was made from, or start another directory" in first
     assert lines == [f"  {line}"]
-    assert (tmp_path / inputs.FILE).read_bytes() == before
-    launch(tmp_path, pinned(*ALL))  # the remedy
+    assert (tmp_path / pinned.FILE).read_bytes() == before
+    launch(tmp_path, launched(*ALL))  # the remedy
 
 
 def test_long_lists_of_differences_are_counted(tmp_path):
     many = [dataclasses.replace(PROMPTS, name=str(index)) for index in range(30)]
-    launch(tmp_path, pinned(*many))
+    launch(tmp_path, launched(*many))
     with pytest.raises(ConfigError, match="and 10 more") as refused:
-        launch(tmp_path, pinned(*(dataclasses.replace(each, fingerprint="c" * 64) for each in many)))
+        launch(tmp_path, launched(*(dataclasses.replace(each, fingerprint="c" * 64) for each in many)))
     assert len(str(refused.value).splitlines()) == 22
 
 
 def test_the_version_that_read_otherwise_is_told_with_what_differs(tmp_path):
-    elder = dataclasses.replace(pinned(*ALL), versions={**inputs.versions(), "tokenizers": "0.1"})
+    elder = dataclasses.replace(launched(*ALL), versions={**pinned.versions(), "tokenizers": "0.1"})
     launch(tmp_path, elder)
-    launch(tmp_path, pinned(*ALL))  # another version alone is no other input
+    launch(tmp_path, launched(*ALL))  # another version alone is no other input
     with pytest.raises(ConfigError, match=r"tokenizers: version 0\.1 at the first launch"):
-        launch(tmp_path, pinned(STOPS, WEIGHTS, dataclasses.replace(PROMPTS, fingerprint="c" * 64)))
+        launch(tmp_path, launched(STOPS, WEIGHTS, dataclasses.replace(PROMPTS, fingerprint="c" * 64)))
 
 
 def test_a_reader_is_held_to_the_fields_that_it_reads(tmp_path):
-    launch(tmp_path, pinned(*ALL))
-    before = inputs.recall(rundir.read_run(tmp_path))
+    launch(tmp_path, launched(*ALL))
+    before = pinned.recall(rundir.read_run(tmp_path))
     assert before is not None
     before.check([STOPS], epath.Path(tmp_path), {"model"})
     for now, what in ((dataclasses.replace(STOPS, fingerprint="[2]"),), r"\[2\] now"), ((), "absent now"):
@@ -136,18 +137,18 @@ def test_a_reader_is_held_to_the_fields_that_it_reads(tmp_path):
 def test_a_launch_that_computed_nothing_leaves_no_claim(tmp_path):
     """Killed before or after it pinned, or refused for what it read: the next launch pins what there is then."""
     rundir.open_run(tmp_path, {"seed": 0}).close()
-    other = pinned(dataclasses.replace(PROMPTS, fingerprint="c" * 64))
+    other = launched(dataclasses.replace(PROMPTS, fingerprint="c" * 64))
     assert launch(tmp_path, other, computes=False) is None
-    assert launch(tmp_path, pinned(*ALL)) is None
-    before = launch(tmp_path, pinned(*ALL))
+    assert launch(tmp_path, launched(*ALL)) is None
+    before = launch(tmp_path, launched(*ALL))
     assert before is not None
     assert set(before.inputs) == set(ALL)
 
 
 def test_what_has_not_changed_is_not_written_again(tmp_path, monkeypatch):
-    launch(tmp_path, pinned(*ALL))
-    monkeypatch.setattr(inputs, "write", None)
-    launch(tmp_path, pinned(*reversed(ALL)))
+    launch(tmp_path, launched(*ALL))
+    monkeypatch.setattr(pinned, "write", None)
+    launch(tmp_path, launched(*reversed(ALL)))
 
 
 @pytest.mark.parametrize("made", ["initial/heldout.parts", "0000/rollouts.parts", "initial/policy", "12345/groups"])
@@ -155,21 +156,21 @@ def test_whatever_is_computed_needs_its_inputs(tmp_path, made):
     rundir.open_run(tmp_path, {"seed": 0}).close()
     (tmp_path / made).mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"inputs\.json: is missing.*another directory"):
-        launch(tmp_path, pinned(*ALL))
+        launch(tmp_path, launched(*ALL))
     with pytest.raises(CheckpointError, match="is missing"):
-        inputs.recall(rundir.read_run(tmp_path))
+        pinned.recall(rundir.read_run(tmp_path))
 
 
 def test_datasets_and_logs_are_not_computed(tmp_path):
     rundir.open_run(tmp_path, {"seed": 0}).close()
     (tmp_path / "datasets").mkdir()
     (tmp_path / "metrics.jsonl").touch()
-    assert inputs.recall(rundir.read_run(tmp_path)) is None
+    assert pinned.recall(rundir.read_run(tmp_path)) is None
 
 
 def test_every_flipped_bit_is_found(tmp_path):
-    launch(tmp_path, pinned(*ALL))
-    file = tmp_path / inputs.FILE
+    launch(tmp_path, launched(*ALL))
+    file = tmp_path / pinned.FILE
     whole = file.read_bytes()
     dice = random.Random(0)
     said = [place for place, byte in enumerate(whole) if chr(byte) not in " \n"]  # spaces say nothing
@@ -178,10 +179,10 @@ def test_every_flipped_bit_is_found(tmp_path):
         damaged[place] ^= 1 << dice.randrange(8)
         file.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"inputs\.json: damaged"):
-            launch(tmp_path, pinned(*ALL))
+            launch(tmp_path, launched(*ALL))
     file.write_bytes(b"[]")
     with pytest.raises(CheckpointError, match="damaged"):
-        launch(tmp_path, pinned(*ALL))
+        launch(tmp_path, launched(*ALL))
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -204,43 +205,43 @@ def hashed(monkeypatch) -> list[str]:
 
 def test_a_file_is_hashed_again_only_when_it_may_have_changed(tmp_path, hashed):
     file = old_file(tmp_path / "w", "abc")
-    first = inputs.of_files("model.weights", {"w": file}, None)
+    first = inputs.of_files("model.weights", {"w": file})
     assert first[0].fingerprint == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of FIPS 180-2
-    assert inputs.of_files("model.weights", {"w": str(file)}, pinned(*first)) == first
+    assert inputs.of_files("model.weights", {"w": str(file)}, first) == first
     assert hashed == ["w"]
 
-    touched = inputs.of_files("model.weights", {"w": old_file(file, "abc", second=1)}, pinned(*first))
+    touched = inputs.of_files("model.weights", {"w": old_file(file, "abc", second=1)}, first)
     assert hashed == ["w"] * 2
     assert not inputs.differences(first, touched, "then", "now")
-    (other,) = inputs.of_files("model.weights", {"w": old_file(file, "abd", second=2)}, pinned(*first))
+    (other,) = inputs.of_files("model.weights", {"w": old_file(file, "abd", second=2)}, first)
     assert other.fingerprint != first[0].fingerprint
-    (longer,) = inputs.of_files("model.weights", {"w": old_file(file, "abcd")}, pinned(*first))
+    (longer,) = inputs.of_files("model.weights", {"w": old_file(file, "abcd")}, first)
     assert longer.fingerprint != first[0].fingerprint
 
 
 def test_a_file_elsewhere_is_another_file(tmp_path, hashed):
-    first = inputs.of_files("model", {"w": old_file(tmp_path / "a", "abc")}, None)
-    (other,) = inputs.of_files("model", {"w": old_file(tmp_path / "b", "abd")}, pinned(*first))
+    first = inputs.of_files("model", {"w": old_file(tmp_path / "a", "abc")})
+    (other,) = inputs.of_files("model", {"w": old_file(tmp_path / "b", "abd")}, first)
     assert hashed == ["a", "b"]
     assert other.fingerprint != first[0].fingerprint
 
 
 def test_new_times_of_change_are_kept_with_the_first_date(tmp_path, hashed):
-    file, later = tmp_path / "w", dataclasses.replace(pinned(), date=DAY + datetime.timedelta(days=1))
+    file, later = tmp_path / "w", dataclasses.replace(launched(), date=DAY + datetime.timedelta(days=1))
     for second in (0, 1):
-        found = inputs.of_files("model", {"w": old_file(file, "abc", second)}, None)
-        launch(tmp_path / "run", dataclasses.replace(later if second else pinned(), inputs=tuple(found)))
-    before = inputs.recall(rundir.read_run(tmp_path / "run"))
+        found = inputs.of_files("model", {"w": old_file(file, "abc", second)})
+        launch(tmp_path / "run", dataclasses.replace(later if second else launched(), inputs=tuple(found)))
+    before = pinned.recall(rundir.read_run(tmp_path / "run"))
     assert before is not None
     assert before.date == DAY
     hashed.clear()
-    inputs.of_files("model", {"w": file}, before)
+    inputs.of_files("model", {"w": file}, before.inputs)
     assert hashed == []
 
 
 def test_a_file_that_is_gone_is_named(tmp_path):
     with pytest.raises(DataError, match=r"oracle: .*/gone: cannot be read: No such file"):
-        inputs.of_files("oracle", {"words": tmp_path / "gone"}, None)
+        inputs.of_files("oracle", {"words": tmp_path / "gone"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +268,7 @@ class Words:
 def test_files_that_components_read_are_found_wherever_they_are(tmp_path):
     judge, words = judge_directory(tmp_path / "judge", 1), old_file(tmp_path / "words.txt", "yes no")
     panel = Panel((Weighted(Brevity()), Weighted(RewardModel(str(judge))), Weighted(Words(str(words)))))
-    found = inputs.of_components(components(panel), None)
+    found = inputs.of_components(components(panel))
     assert [(each.field, each.name) for each in found if each.field == "annotators.2.annotator"] == [
         ("annotators.2.annotator", "words")
     ]
@@ -277,17 +278,17 @@ def test_files_that_components_read_are_found_wherever_they_are(tmp_path):
     }
     assert {each.field for each in found} == {"annotators.1.annotator", "annotators.2.annotator"}
     assert {each.fingerprint for each in found if each.name == "words"} == {inputs.digest(epath.Path(words))}
-    assert inputs.of_components(components(Drawer()), None) == []
+    assert inputs.of_components(components(Drawer())) == []
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
 def test_another_file_of_a_judge_is_noticed(tmp_path, name):
     judge = judge_directory(tmp_path / "judge", 4)
     parts = components(PreferenceModel(str(judge)))
-    before = inputs.of_components(parts, None)
+    before = inputs.of_components(parts)
     content = (judge / name).read_bytes()
     (judge / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    (line,) = inputs.differences(before, inputs.of_components(parts, pinned(*before)), "then", "now")
+    (line,) = inputs.differences(before, inputs.of_components(parts, before), "then", "now")
     assert f"{judge / name}: " in line
 
 
@@ -299,11 +300,11 @@ def test_another_file_of_a_judge_is_noticed(tmp_path, name):
 def test_hosts_that_read_the_same_pin_it_once(tmp_path, count):
     def run(hosts: Hosts) -> Pinned | None:
         elsewhere = dataclasses.replace(PROMPTS, place=f"/host{hosts.index}/train.jsonl")
-        return launch(tmp_path, pinned(elsewhere, STOPS), hosts=hosts)
+        return launch(tmp_path, launched(elsewhere, STOPS), hosts=hosts)
 
     assert together(count, run) == [None] * count
     first, *others = together(count, run)
-    assert first == pinned(STOPS, dataclasses.replace(PROMPTS, place="/host0/train.jsonl"))
+    assert first == launched(STOPS, dataclasses.replace(PROMPTS, place="/host0/train.jsonl"))
     assert others == [first] * (count - 1)
 
 
@@ -311,7 +312,7 @@ def test_hosts_that_read_different_inputs_are_named_before_anything_is_pinned(tm
     def run(hosts: Hosts) -> str:
         other = dataclasses.replace(PROMPTS, fingerprint=("c" if hosts.index == 1 else "a") * 64)
         with pytest.raises(ConfigError) as refused:
-            launch(tmp_path, pinned(other, STOPS), hosts=hosts)
+            launch(tmp_path, launched(other, STOPS), hosts=hosts)
         return str(refused.value)
 
     messages = together(3, run)
@@ -321,9 +322,9 @@ def test_hosts_that_read_different_inputs_are_named_before_anything_is_pinned(tm
     assert "(process 0), cccccccccccc on " in messages[0]
     assert "(process 1)" in messages[0]
     assert "(process 2)" not in messages[0]
-    assert not (tmp_path / inputs.FILE).exists()
+    assert not (tmp_path / pinned.FILE).exists()
 
 
 def test_every_host_gets_the_date_of_the_first():
-    first, *others = together(3, inputs.today)
+    first, *others = together(3, pinned.today)
     assert others == [first] * 2

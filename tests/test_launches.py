@@ -27,7 +27,7 @@ from jaxalign.oracles.learned import RewardModel
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.reopen import reopen
 from jaxalign.session import Session
-from jaxalign.storage import inputs
+from jaxalign.storage import pinned
 from jaxalign.storage.record import Silent
 from jaxalign.storage.rundir import open_run
 
@@ -80,7 +80,7 @@ def day(monkeypatch) -> Callable[[datetime.date], None]:
     """Sets the clock of launches."""
 
     def turn(to: datetime.date) -> None:
-        monkeypatch.setattr(inputs, "today", lambda hosts: to)
+        monkeypatch.setattr(pinned, "today", lambda hosts: to)
 
     turn(FIRST)
     return turn

@@ -1,7 +1,7 @@
 """The run directory is the state: a phase whose artifact is committed is loaded, not run again.
 
 config.json                    the resolved experiment; another one is refused with what differs, placements aside
-inputs.json                    what its first launch read from elsewhere; another content is refused (see `inputs`)
+inputs.json                    what its first launch read from elsewhere; another content is refused (see `pinned`)
 lock                           who is running here
 initial/policy                 Orbax: the base policy, iterate 0
 initial/<phase>/               artifacts made before the first iteration
