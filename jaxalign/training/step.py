@@ -147,12 +147,10 @@ def make_step(
             gradients, values, watched = _summed(apart, batches)
             grads, metrics = combined(combiner, gradients, values)
             metrics |= watched
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {
-            **metrics,
-            "grad_norm": optax.tree.norm(grads),
-            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-        }
+        with jax.numpy_dtype_promotion("standard"):  # optimizers and schedules mix counts of steps with rates
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            rate = jnp.asarray(schedule(state.step), jnp.float32)
+        metrics = {**metrics, "grad_norm": optax.tree.norm(grads), "learning_rate": rate}
         params = optax.apply_updates(state.params, updates)
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
