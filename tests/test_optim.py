@@ -22,6 +22,12 @@ OPTIMIZERS = examples(jaxalign.training, Optimizer, least=2)
 TINY = Path(__file__).parents[1] / "configs" / "tiny_lm.py"
 
 
+def updated(optimizer: optax.GradientTransformation, grads, params):
+    """Updates of the first step and the state after it, computed as a training step does."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=named)
 def test_a_rate_is_finite_and_positive_at_every_step_but_the_end(schedule, steps):
@@ -35,8 +41,7 @@ def test_an_optimizer_descends_and_keeps_shapes_and_dtypes(optimizer):
     params = {"blocks": {"w": jnp.ones((2, 3, 4))}, "scale": jnp.ones(3)}
     transformation, schedule = built(optimizer, 10)
     state = transformation.init(params)
-    grads = jax.tree.map(jnp.ones_like, params)
-    updates, after = jax.jit(transformation.update)(grads, state, params)
+    updates, after = updated(transformation, jax.tree.map(jnp.ones_like, params), params)
     jax.tree.map(lambda update, leaf: np.testing.assert_array_less(update, 0 * leaf), updates, params)
     shapes = lambda tree: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]  # noqa: E731
     assert shapes(updates) == shapes(params)
@@ -80,7 +85,7 @@ def test_adamw_is_clipped_adam_with_decay_on_matrices_only():
     spec = AdamW(WarmupLinear(peak=0.1, warmup=0.0, floor=1.0), weight_decay=0.5, clip=1.0)
     optimizer, _ = spec.build(10)
     zero = {"blocks": {"w": jnp.zeros((2, 3, 3)), "norm": jnp.zeros((2, 3))}, "scale": jnp.zeros(3)}
-    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    updates, _ = updated(optimizer, zero, params)
     np.testing.assert_allclose(updates["blocks"]["w"], -0.05, rtol=1e-6)  # −rate · decay · weight
     np.testing.assert_array_equal(updates["blocks"]["norm"], 0)
     np.testing.assert_array_equal(updates["scale"], 0)
@@ -91,15 +96,14 @@ def test_adamw_matches_optax_below_the_clip():
     grads = {"w": jnp.full((2, 2), 0.1)}
     ours, _ = AdamW(WarmupLinear(peak=0.1, warmup=0.0, floor=1.0)).build(10)
     theirs = optax.adamw(0.1, weight_decay=0.0)
-    mine, _ = ours.update(grads, ours.init(params), params)
-    with jax.numpy_dtype_promotion("standard"):
-        reference, _ = theirs.update(grads, theirs.init(params), params)
+    mine, _ = updated(ours, grads, params)
+    reference, _ = updated(theirs, grads, params)
     np.testing.assert_allclose(mine["w"], reference["w"], rtol=1e-6)
 
 
 def test_gradient_descent_is_the_gradient_times_the_rate():
     optimizer, schedule = GradientDescent(0.25).build(3)
-    updates, _ = optimizer.update({"w": jnp.ones(2)}, optimizer.init({"w": jnp.ones(2)}))
+    updates, _ = updated(optimizer, {"w": jnp.ones(2)}, {"w": jnp.zeros(2)})
     np.testing.assert_array_equal(updates["w"], [-0.25, -0.25])
     assert float(schedule(2)) == 0.25
 

@@ -97,7 +97,7 @@ class AdamW:
             optax.add_decayed_weights(self.weight_decay, mask=_matrices),
             optax.scale_by_learning_rate(schedule),
         )
-        return _with_standard_promotion(chain), schedule
+        return chain, schedule
 
 
 @dataclass(frozen=True)
@@ -115,18 +115,6 @@ class GradientDescent:
         """The transformation, and its constant schedule for the log."""
         del steps  # constant
         return optax.sgd(self.learning_rate), optax.constant_schedule(self.learning_rate)
-
-
-def _with_standard_promotion(chain: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`chain`, whose Adam bias correction mixes integer counts and float rates, usable under strict promotion."""
-
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.OptState]:
-        with jax.numpy_dtype_promotion("standard"):
-            return chain.update(updates, state, params)
-
-    return optax.GradientTransformation(chain.init, update)
 
 
 def _matrices(params: optax.Params) -> optax.Params:

@@ -148,14 +148,12 @@ def make_step(
             gradients, values, watched = _summed(apart, batches)
             grads, metrics = combined(combiner, gradients, values)
             metrics |= watched
-        with jax.named_scope("optimizer"):
+        # optimizers and schedules mix counts of steps with rates
+        with jax.named_scope("optimizer"), jax.numpy_dtype_promotion("standard"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            rate = jnp.asarray(schedule(state.step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
-        metrics = {
-            **metrics,
-            "grad_norm": optax.tree.norm(grads),
-            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-        }
+        metrics = {**metrics, "grad_norm": optax.tree.norm(grads), "learning_rate": rate}
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
