@@ -1,12 +1,22 @@
 """A component of each kind from outside the package: one file each beside a config, no edit of anything, and a run."""
 
 import ast
+import dataclasses
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from made_runs import run_here, tiny_lm
 
 from jaxalign.__main__ import main
+from jaxalign.exchange.export import export
+from jaxalign.models import families as modules
+from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.family import families
+from jaxalign.models.pretrained import Pretrained
+from jaxalign.models.random_model import RandomModel
 from jaxalign.storage.record import read_metrics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -292,3 +302,72 @@ def test_settings_of_ones_own_are_options(config: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["train", str(config), "--help"])
     assert "margin from which a pair costs nothing, nats" in capsys.readouterr().out
+
+
+def test_readers_take_the_classes_from_the_config_file_that_is_named(
+    run: Path, config: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["eval", str(run), "--json"]) == 2
+    assert (
+        "is defined in a config file, which the run directory does not hold; say which one" in capsys.readouterr().err
+    )
+    assert main(["eval", str(run), "--json", "--config", str(config)]) == 0
+    evals = json.loads(capsys.readouterr().out)["evals"]
+    assert all(0 <= metrics["own/upper_case"] <= 1 for metrics in evals.values())
+    # Of what the policy is and says, nothing is one's own here.
+    assert main(["sample", str(run), "--prompt", "Hello", "--max-tokens", "4"]) == 0
+    assert main(["export", str(run), str(config.parent / "exported")]) == 0
+    capsys.readouterr()
+
+
+FAMILY = '''
+"""Bidding: a decoder with normalised heads, which config.json says of it."""
+import dataclasses
+
+from jaxalign.models import hf_shape, tensor_names
+
+@dataclasses.dataclass(frozen=True)
+class Bidding:
+    model_type = "bidding"
+
+    def from_hf(self, fields):
+        fields.fixed("hidden_act", "silu")
+        plain = hf_shape.read_decoder(fields, self)
+        return dataclasses.replace(plain, head_norms=fields.read("head_norms", bool))
+
+    def to_hf(self, config):
+        written = hf_shape.write_decoder(config, self.model_type, "BiddingForCausalLM")
+        return {**written, "hidden_act": "silu", "head_norms": config.head_norms}
+
+    def tensors(self, config):
+        return (
+            *tensor_names.vocabulary(config),
+            *tensor_names.pre_norms(config),
+            *tensor_names.attention(),
+            *tensor_names.head_norms(config),
+            *tensor_names.gated_mlp(),
+        )
+
+FAMILY = Bidding()
+'''
+
+
+def test_a_family_is_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put among the others, it writes and reads directories, trains and samples."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "bidding.py").write_text(FAMILY)
+    monkeypatch.setattr(modules, "__path__", [*modules.__path__, str(tmp_path / "modules")])
+    families.cache_clear()
+    try:
+        family = next(found for found in families() if found.model_type == "bidding")
+        shape = DecoderConfig(family, 2, 32, 64, 4, 2, 8, vocab=259, head_norms=True, context=512)
+        made = RandomModel(shape).open()
+        params = made.load()
+        export(made, params, tmp_path / "model")
+        again = Pretrained(str(tmp_path / "model")).open()
+        assert again.config == made.config
+        jax.tree.map(np.testing.assert_array_equal, again.load(), params)
+        experiment = dataclasses.replace(tiny_lm("--iterations", "1", "--swap_every", "none"), model=RandomModel(shape))
+        assert run_here(experiment, tmp_path / "run")["win_rates"]["policies"] == ["base", "iterate-1"]
+    finally:
+        families.cache_clear()
