@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from made_runs import policy
 
+from jaxalign.hosts.watch import ProcessLost
 from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import read_run
 
@@ -205,7 +206,7 @@ def killed(two, cache, tmp_path_factory):
 
 def test_a_killed_process_ends_the_other_with_a_message(killed):
     workdir, codes, launch = killed
-    assert codes == [7, -signal.SIGKILL], launch.everything()
+    assert codes == [ProcessLost.exit_code, -signal.SIGKILL], launch.everything()
     assert "process 1 of 2 has not been heard of" in launch.said(0)
     assert not (workdir / "0000" / "policy").exists()
 
@@ -266,7 +267,7 @@ def test_processes_that_wait_in_vain_say_for_whom(cache, tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
         free.close()
         with Launch(tmp_path / "second", cache, 1, "--coordinator", address, "--process-id", "0", *alone) as first:
-            assert (first.codes(90), second.codes(90)) == ([7], [7])
+            assert (first.codes(90), second.codes(90)) == ([ProcessLost.exit_code],) * 2
     assert f"not all of the 3 processes came to {address}" in first.said(0)
     assert "nothing answers at 127.0.0.1:1" in second.said(0)
     assert "stack trace" not in first.said(0) + second.said(0)
