@@ -241,7 +241,7 @@ def test_the_first_process_holds_the_lock_for_all(tmp_path):
 
 
 def test_only_the_first_process_records_and_shows(tmp_path, capsys):
-    first, second = (open_recorder(tmp_path, False, Hosts(index, 2)) for index in (0, 1))
+    first, second = (open_recorder(tmp_path, (), {}, Hosts(index, 2)) for index in (0, 1))
     assert (type(first), type(second)) == (Recorder, Silent)
     for recorder in (first, second):
         recorder.log(0, "fit", 0, {"loss": 1.0})

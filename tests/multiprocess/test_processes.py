@@ -267,7 +267,7 @@ def test_processes_that_wait_in_vain_say_for_whom(cache, tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
         free.close()
         with Launch(tmp_path / "second", cache, 1, "--coordinator", address, "--process-id", "0", *alone) as first:
-            assert (first.codes(90), second.codes(90)) == ([ProcessLost.exit_code], [ProcessLost.exit_code])
+            assert (first.codes(90), second.codes(90)) == ([ProcessLost.exit_code],) * 2
     assert f"not all of the 3 processes came to {address}" in first.said(0)
     assert "nothing answers at 127.0.0.1:1" in second.said(0)
     assert "stack trace" not in first.said(0) + second.said(0)
