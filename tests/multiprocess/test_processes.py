@@ -20,7 +20,9 @@ import jax
 import numpy as np
 import pytest
 from made_runs import policy
+from safetensors.numpy import load_file
 
+from jaxalign.__main__ import main
 from jaxalign.hosts.watch import ProcessLost
 from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import read_run
@@ -180,6 +182,19 @@ def test_the_policy_trained_by_two_says_the_same(one, two):
 
 def test_two_processes_train_as_one(one, two):
     assert_same_trajectory(one, two[0])
+
+
+def test_one_process_exports_the_run_of_two(one, two, tmp_path):
+    """The base to the byte; what was trained differs as the policies do."""
+    tensors = {}
+    for name, run in (("one", one), ("two", two[0])):
+        for which in ("base", "last"):
+            assert not main(["export", str(run), str(tmp_path / name / which), "--policy", which])
+        tensors[name] = load_file(tmp_path / name / "last" / "model.safetensors")
+    assert files(tmp_path / "one", "base/*") == files(tmp_path / "two", "base/*")
+    assert tensors["one"].keys() == tensors["two"].keys()
+    for name, values in tensors["one"].items():
+        np.testing.assert_allclose(values, tensors["two"][name], atol=1e-4)  # as above
 
 
 def test_only_process_0_writes_and_speaks(two):

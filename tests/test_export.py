@@ -1,0 +1,335 @@
+"""Export of runs, without their devices and their prompts: the bytes that their own process would write."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from made_models import mesh, nudged, shardings
+from safetensors.numpy import load_file
+
+from jaxalign.__main__ import main
+from jaxalign.config.resolved import dump
+from jaxalign.errors import CheckpointError, ConfigError, ModelError
+from jaxalign.exchange import committed, peft
+from jaxalign.exchange.export import export
+from jaxalign.models.lora import LoRA
+from jaxalign.models.low_rank import frozen, join, trained
+from jaxalign.models.model import Model, Source
+from jaxalign.models.pretrained import Pretrained
+from jaxalign.models.random_llama import RandomLlama
+from jaxalign.models.tabular import TabularPolicy
+from jaxalign.reopen import reopen
+from jaxalign.storage import inputs, pinned
+from jaxalign.storage.rundir import RunDir, open_run, read_run
+from jaxalign.types import Params
+
+BASE = RandomLlama(tied=False, layers=3)
+ADAPTED = LoRA(BASE, rank=4, alpha=8.0)
+
+
+def begun(source: Source, workdir: pathlib.Path) -> RunDir:
+    """A run of the source as far as an export looks at it: the model in its config, and what was read of it."""
+    model = source.open()
+    read = inputs.of_values("model", model.source, model.fingerprints)
+    read += inputs.of_files("model.weights", model.files, ())
+    run = open_run(workdir, {"model": dump(source)})
+    pinned.pin(run, None, pinned.Pinned(pinned.today(run.hosts), tuple(read), pinned.versions()))
+    return run
+
+
+def run_of(source: Source, workdir: pathlib.Path, *policies: Params, on: str = "2x2x2") -> pathlib.Path:
+    """Such a run with policies saved from a mesh of 8 devices."""
+    placed = trained(shardings(source.open(), mesh(on)))
+    with begun(source, workdir) as run:
+        for number, params in enumerate(policies):
+            run.policy(number).save(jax.device_put(trained(params), placed), {})
+    return workdir
+
+
+def files(directory: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def moved(model: Model) -> Params:
+    """An adapted policy whose B is not zero any more, or another policy."""
+    whole = model.load()
+    return join(nudged(trained(whole), 0.1, 1), frozen(whole))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# A run trained on eight devices
+
+CONFIG = '''"""The tiny run with prompts from files and an annotator of its own, which no other process knows.
+
+Adam would amplify rounding: it divides by small second moments.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from jaxalign.config.load import load
+from jaxalign.data.prompts import JsonlPrompts
+from jaxalign.oracles.panel import Panel, Weighted
+from jaxalign.training.optim import GradientDescent
+
+tiny = load({tiny!r})
+
+
+@dataclasses.dataclass(frozen=True)
+class Longest:
+    """More is better."""
+
+    name = "longest"
+
+    def __call__(self, prompt: object, texts: tuple[str, ...]) -> np.ndarray:
+        return np.array([len(text) for text in texts], np.float32)
+
+
+experiment = dataclasses.replace(
+    tiny,
+    prompts=JsonlPrompts({prompts!r}),
+    oracle=Panel((Weighted(Longest()),)),
+    optimizer=GradientDescent(0.01),
+    evaluation=dataclasses.replace(tiny.evaluation, prompts=JsonlPrompts({prompts!r})),
+)
+'''
+OPTIONS = (
+    *("--iterations", "1", "--swap_every", "none", "--prompts_per_iteration", "8"),
+    *("--rollout.samples", "3", "--rollout.max_tokens", "8", "--placement.rollout_rows", "24"),
+    *("--evaluation.rollout.max_tokens", "8", "--fit.batch_size", "8"),
+)
+MESHES = {
+    "eight": tuple(word for axis in ("data", "fsdp", "tensor") for word in (f"--placement.mesh.{axis}", "2")),
+    "one": ("--placement.mesh.fsdp", "1"),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """One run of eight devices and one of a single device; the prompts and the config file of both are gone."""
+    home = tmp_path_factory.mktemp("runs")
+    prompts = home / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"What is {n} and {n}?"}) + "\n" for n in range(8)))
+    config = home / "own.py"
+    tiny = pathlib.Path(__file__).parents[1] / "configs" / "tiny_lm.py"
+    config.write_text(CONFIG.format(tiny=str(tiny), prompts=str(prompts)))
+    for name, options in MESHES.items():
+        assert not main(["train", str(config), "--workdir", str(home / name), *OPTIONS, *options])
+    prompts.unlink()
+    config.unlink()
+    for name in MESHES:
+        shutil.rmtree(home / name / "datasets")
+    return {name: home / name for name in MESHES}
+
+
+def test_a_run_of_eight_devices_is_exported_by_one(runs, tmp_path):
+    """In another process, to the bytes that its arrays give on the mesh they were trained on."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    command = [sys.executable, "-m", "jaxalign", "export", str(runs["eight"]), str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"policy 1 of {runs['eight']} is in {tmp_path / 'out'} (float32)\n"
+    model = RandomLlama().open()
+    there = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        model.abstract(),
+        shardings(model, mesh("2x2x2")),
+    )
+    export(model, read_run(runs["eight"]).policy(1).load(there), tmp_path / "own")
+    assert files(tmp_path / "out") == files(tmp_path / "own")
+
+
+def test_it_is_the_run_of_one_device(runs, tmp_path):
+    """The base to the byte, what was trained to rounding."""
+    for name, run in runs.items():
+        assert not main(["export", str(run), str(tmp_path / name / "last")])
+        assert not main(["export", str(run), str(tmp_path / name / "base"), "--policy", "base"])
+    assert files(tmp_path / "eight" / "base") == files(tmp_path / "one" / "base")
+    ours, theirs, base = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("eight/last", "one/last", "one/base")
+    )
+    assert ours.keys() == theirs.keys() == base.keys()
+    for name in ours:
+        # Sums in another order, of numbers of size 1: 2e-7 measured, where training moved up to 0.08.
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6)
+    assert max(np.abs(theirs[name] - base[name]).max() for name in base) > 1e-2
+
+
+def test_policies_go_by_number_base_and_last(runs, tmp_path, capsys):
+    run = reopen(runs["one"])
+    assert [run.policy_number(text) for text in ("base", "last", "0", "1")] == [0, 1, 0, 1]
+    for text in ("2", "first", "-1"):
+        with pytest.raises(ConfigError, match=r"holds 0, 1 \(0 is the base, or say base or last\)"):
+            run.policy_number(text)
+    assert main(["export", str(runs["one"]), str(tmp_path / "out"), "--policy", "2"]) == ConfigError.exit_code
+    assert "policy '2'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The same bytes as from arrays
+
+
+@pytest.mark.parametrize("on", ["8x1x1", "1x8x1", "2x2x2"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_lies_in_a_run_is_exported_as_its_arrays_are(tmp_path, on, dtype):
+    model = BASE.open()
+    params = moved(model)
+    run = run_of(BASE, tmp_path / "run", params, on=on)
+    assert not main(["export", str(run), str(tmp_path / "run_out"), "--dtype", dtype])
+    export(model, params, tmp_path / "out", dtype)
+    assert files(tmp_path / "run_out") == files(tmp_path / "out")
+
+
+def test_several_shards_are_several_files(tmp_path):
+    model = BASE.open()
+    run = run_of(BASE, tmp_path / "run", model.load())
+    committed.export_policy(model, read_run(run).policy(0), tmp_path / "streamed", shard_bytes=20_000)
+    export(model, model.load(), tmp_path / "out", shard_bytes=20_000)
+    assert files(tmp_path / "streamed") == files(tmp_path / "out")
+    assert len(files(tmp_path / "out")) > 6
+
+
+@pytest.mark.parametrize("base_dtype", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("files_of_base", ["drawn", "huggingface", "native"])
+def test_an_adapted_policy_is_merged_as_its_arrays_are(tmp_path, base_dtype, files_of_base):
+    """The base as its run keeps it, whichever files it comes from; only what is adapted is rounded to its dtype."""
+    base: Source = BASE
+    if files_of_base != "drawn":
+        export(BASE.open(), BASE.open().load(), tmp_path / "huggingface")
+        if files_of_base == "native":
+            assert not main(["import", str(tmp_path / "huggingface"), str(tmp_path / "native")])
+        base = Pretrained(str(tmp_path / files_of_base))
+    source = LoRA(base, rank=4, alpha=8.0, base_dtype=base_dtype)
+    model = source.open()
+    params = moved(model)
+    run = run_of(source, tmp_path / "run", model.load(), params)
+    for number, policy in enumerate((model.load(), params)):
+        assert not main(["export", str(run), str(tmp_path / f"run{number}"), "--policy", str(number)])
+        export(model, policy, tmp_path / f"out{number}")
+        assert files(tmp_path / f"run{number}") == files(tmp_path / f"out{number}")
+    assert files(tmp_path / "run0") != files(tmp_path / "run1")
+    export(model, jax.device_put(params, shardings(model, mesh("2x2x2"))), tmp_path / "mesh")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run1", "mesh"))
+    for name in ours:
+        # Devices multiply narrower matrices, whose products may be rounded once more or less; values are below 4.
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=4e-7)
+
+
+def test_an_adapter_is_exported_as_its_arrays_are(tmp_path):
+    model = ADAPTED.open()
+    params = moved(model)
+    run = run_of(ADAPTED, tmp_path / "run", params)
+    assert not main(["export", str(run), str(tmp_path / "adapter"), "--adapter", "--base-name", "org/base"])
+    peft.export_policy(model, params, tmp_path / "out", "org/base")
+    assert files(tmp_path / "adapter") == files(tmp_path / "out")
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Refusals
+
+
+def test_a_run_without_an_adapter_has_none(tmp_path, capsys):
+    run = run_of(BASE, tmp_path / "run", BASE.open().load())
+    assert main(["export", str(run), str(tmp_path / "out"), "--adapter"]) == ModelError.exit_code
+    assert "nothing is adapted" in capsys.readouterr().err
+
+
+def test_a_table_of_logits_is_no_model_for_others(tmp_path, capsys):
+    source = TabularPolicy()
+    with begun(source, tmp_path / "run") as run:
+        run.policy(0).save(source.open().load(), {})
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == ModelError.exit_code
+    assert "has no Hugging Face form" in capsys.readouterr().err
+
+
+def test_a_config_without_a_model_is_named(tmp_path, capsys):
+    with open_run(tmp_path / "run", {"model": dump(BASE)}) as run:
+        run.policy(0).save(BASE.open().load(), {})
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == ConfigError.exit_code
+    assert "config.json: names no model" in capsys.readouterr().err
+
+
+def test_another_model_than_the_policys_is_named(tmp_path, capsys):
+    run = run_of(BASE, tmp_path / "run", BASE.open().load())
+    (run / "config.json").write_text(json.dumps({"model": dump(RandomLlama(tied=False, layers=2))}))
+    assert main(["export", str(run), str(tmp_path / "out")]) == CheckpointError.exit_code
+    assert "array blocks/attention/k is float32[3, 32, 2, 8], not float32[2, 32, 2, 8]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [(BASE, ()), (LoRA(BASE), ()), (LoRA(BASE), ("--adapter",))],
+    ids=["whole", "merged", "adapter"],
+)
+def test_damage_is_named_and_leaves_nothing(tmp_path, capsys, source, options):
+    params = moved(source.open())
+    run = run_of(source, tmp_path / "run", params, on="8x1x1")
+    (data,) = (run / "initial" / "policy" / "state" / "ocdbt.process_0" / "d").iterdir()
+    content = bytearray(data.read_bytes())
+    path, values = jax.tree_util.tree_leaves_with_path(trained(params)["blocks"]["mlp"])[0]
+    content[content.index(np.asarray(values).tobytes()[:16]) + 5] ^= 64
+    data.write_bytes(content)
+    assert main(["export", str(run), str(tmp_path / "out"), *options]) == CheckpointError.exit_code
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    assert f"array blocks/mlp/{name} is damaged (its checksum does not fit)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Size
+
+PROGRAM = """
+import sys
+from jaxalign.__main__ import main
+
+def now(field):
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
+
+assert main(["export", sys.argv[1], sys.argv[2], *sys.argv[5:]]) == 0
+before = now("VmRSS")
+assert main(["export", sys.argv[3], sys.argv[4], *sys.argv[5:]]) == 0
+print(now("VmHWM") - before)
+"""
+"""Prints bytes above what the process had after exporting a small run, its programs and threads included."""
+SHAPES = {
+    "small": RandomLlama(layers=1, width=1024, mlp=2048, heads=8, kv_heads=2, head_dim=64, tied=False),
+    "large": RandomLlama(layers=3, width=2048, mlp=8192, heads=8, kv_heads=2, head_dim=64, tied=False),
+}
+TENSOR, SHARD = 4 * 2048 * 8192, 4 * 3 * 2048 * 8192 // 8
+"""Bytes of the largest tensor in the exported file, and of the largest piece of a parameter that a device had."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("base_dtype", [None, "nf4"])
+def test_an_export_takes_the_memory_of_three_tensors(tmp_path, dtype, base_dtype):
+    """Of 640 MB of parameters in stacks of 200 MB, spread over eight devices. Needs 2 GB of disk."""
+    for name, shape in SHAPES.items():
+        source = shape if base_dtype is None else LoRA(shape, rank=4, base_dtype=base_dtype)
+        model = source.open()
+        placed = shardings(model, mesh("1x8x1"))
+        with open_run(tmp_path / name, {"model": dump(source)}) as run:
+            run.policy(0).save(trained(model.load(lambda path, at=placed: leaf_at(at, path))), {})
+    paths = [str(tmp_path / name) for name in ("small", "small_out", "large", "large_out")]
+    command = [sys.executable, "-c", PROGRAM, *paths, "--dtype", dtype]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peak = int(done.stdout.split()[-1])
+    print(f"{peak / 2**20:.0f} MiB above the baseline")
+    assert peak < 3 * TENSOR + SHARD
+    shutil.rmtree(tmp_path)
+
+
+def leaf_at(tree, path):
+    for step in path:
+        tree = tree[step]
+    return tree
