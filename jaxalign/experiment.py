@@ -11,8 +11,8 @@ from jaxalign.machine import Placement
 from jaxalign.models.model import Source
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.cached import Cached
-from jaxalign.rollouts.sample import Enumerate, Sample
-from jaxalign.rollouts.samplers import Greedy
+from jaxalign.rollouts.contract import Rollout
+from jaxalign.rollouts.sample import Sample
 from jaxalign.training.step import Fit
 from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Pairing, Reference, Tracker
 
@@ -25,7 +25,7 @@ class Evaluation:
     """held-out prompts"""
     evals: tuple[Eval, ...]
     """each adds its metrics; they share one set of responses"""
-    rollout: Sample | Enumerate = field(default_factory=lambda: Sample(samples=1))
+    rollout: Rollout = field(default_factory=lambda: Sample(samples=1))
     """how the policies answer the held-out prompts"""
 
 
@@ -42,7 +42,7 @@ class Experiment:
     """the base policy: where its weights, tokenizer and chat template come from"""
     prompts: PromptSource
     """prompts to train on"""
-    rollout: Sample | Enumerate
+    rollout: Rollout
     """how the policy answers them"""
     oracle: Oracle
     """who prefers what"""
@@ -94,11 +94,8 @@ class Experiment:
                 f"{self.placement.accumulate}"
             )
         yield from self._swap_problems()
-        if isinstance(self.rollout, Sample):
-            if self.rollout.samples < 2:
-                yield f"rollout.samples must be at least 2 to have pairs, got {self.rollout.samples}"
-            if isinstance(self.rollout.sampler, Greedy):
-                yield "rollout.sampler is Greedy: all samples of a prompt would be equal and leave no pairs"
+        for reason in self.rollout.unpaired():
+            yield f"rollout.{reason}"
 
     def _swap_problems(self) -> Iterable[str]:
         if self.swap_every is None:
@@ -112,6 +109,11 @@ class Experiment:
                 f"swap_every {self.swap_every} is not reached within {self.iterations} iterations: the anchor would "
                 "stay the base policy; set it to None to mean that"
             )
+
+    @property
+    def prompts_drawn(self) -> int:
+        """Prompts of all iterations together, those that come again counted again."""
+        return self.iterations * self.prompts_per_iteration
 
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""

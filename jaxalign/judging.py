@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from jaxalign.rollouts.shares import picked
 from jaxalign.storage.rundir import Parts
 from jaxalign.types import Oracle, Preferences, Rollouts
 
@@ -28,23 +29,8 @@ class SharedOracle:
 
         def judge() -> Preferences:
             if own.start == own.stop:  # more processes than prompts: oracles want at least one
-                return jax.tree.map(lambda rows: rows[:0], self.oracle(rollouts_of(rollouts, slice(0, 1)), key))
-            return self.oracle(rollouts_of(rollouts, own), key)
+                return jax.tree.map(lambda rows: rows[:0], self.oracle(picked(rollouts, slice(0, 1)), key))
+            return self.oracle(picked(rollouts, own), key)
 
         parts = self.parts.get(next(self._numbers), judge, Preferences)
         return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
-
-
-def rollouts_of(rollouts: Rollouts, some: slice) -> Rollouts:
-    """Some of the prompts with their responses."""
-    return Rollouts(
-        prompts=rollouts.prompts[some],
-        texts=rollouts.texts[some],
-        prompt_tokens=rollouts.prompt_tokens[some],
-        prompt_lengths=rollouts.prompt_lengths[some],
-        tokens=rollouts.tokens[some],
-        lengths=rollouts.lengths[some],
-        finished=rollouts.finished[some],
-        logps=rollouts.logps[some],
-        weights=rollouts.weights[some],
-    )

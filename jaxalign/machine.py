@@ -18,7 +18,7 @@ from jaxalign.mesh.sharding import MeshShape, param_shardings
 from jaxalign.models.decoder import Remat
 from jaxalign.models.low_rank import frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
-from jaxalign.rollouts.sample import Enumerate, Enumerator, Roller, Sample
+from jaxalign.rollouts.contract import Roller, Rollout
 from jaxalign.storage.rundir import PolicySlot
 from jaxalign.training.logps import Scorer
 from jaxalign.types import Memory, Params
@@ -112,9 +112,9 @@ class Machine:
         """Log-prob sums of whole sets of responses."""
         return Scorer(self.model, self.mesh, self.placement.score_batch_size, self.flags)
 
-    def roller(self, spec: Sample | Enumerate) -> Roller | Enumerator:
-        """Answers as `spec` says."""
-        return spec.on(self.model, self.mesh, self.flags, self.placement.rollout_rows)
+    def roller(self, rollout: Rollout) -> Roller:
+        """Answers as `rollout` says."""
+        return rollout.on(self.model, self.mesh, self.flags, self.placement.rollout_rows)
 
 
 def on(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.config.load import components
 from jaxalign.contracts.oracle import CheckedOracle
@@ -31,7 +31,9 @@ from jaxalign.models.low_rank import trained
 from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, training
 from jaxalign.progress import Progress, Unseen
-from jaxalign.rollouts.sample import Enumerator, Roller, Share, covers
+from jaxalign.rollouts.contract import Roller
+from jaxalign.rollouts.seam import checked, refuse_gaps
+from jaxalign.rollouts.shares import Share, in_order, remaining
 from jaxalign.storage import durable, inputs, pinned
 from jaxalign.storage.inputs import Input
 from jaxalign.storage.pinned import Pinned
@@ -83,12 +85,13 @@ class Session:
         prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
         named, known = {"prompts": prompts, "evaluation.prompts": heldout}, before.inputs if before else ()
         read = inputs_of(experiment, self.machine.model, named, known)
-        pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
         self._stream = PromptStream(prompts, experiment.seed)
         self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
         self._roller = self.machine.roller(experiment.rollout)
         self._heldout_roller = self.machine.roller(experiment.evaluation.rollout)
         self._check_prompts()
+        # Last: a run that is refused for its prompts begins with others.
+        pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
         self._training = cache(partial(training, experiment, self.machine))
 
     def prompts_of(self, iteration: int) -> tuple[Prompt, ...]:
@@ -155,27 +158,29 @@ class Session:
 
     def _roll(
         self,
-        roller: Roller | Enumerator,
+        roller: Roller,
         policy: Params,
         prompts: tuple[Prompt, ...],
         iteration: Iteration,
         phase: str,
         key: PRNGKeyArray,
     ) -> Rollouts:
-        """Batch by batch; each is committed, every process's share of it, so that a stop loses at most one."""
+        """Piece by piece; each is committed, every process's share of it, so that a stop loses at most one.
+
+        What is committed already is not rolled out again, whatever mesh or engine it comes from.
+        """
         parts = self.run.parts(iteration, phase)
-        done = 0
-        with self.progress(iteration, phase, len(prompts), "prompts") as progress:
-
-            def commit(part: int, numbers: Int[np.ndarray, " b"], make: Callable[[], Share]) -> tuple[Share, ...]:
-                nonlocal done
-                self.stop_here(f"after {done} prompts of {phase}")
-                shares = parts.get(part, make, Share, lambda shares: covers(shares, numbers))
-                done += len(numbers)
+        kept = parts.kept(Share)
+        shares = [share for every in kept for share in every]
+        wanted = remaining(shares, len(prompts))
+        with self.progress(iteration, phase, len(prompts), "prompts", len(prompts) - len(wanted)) as progress:
+            for number, own in enumerate(checked(roller, policy, prompts, wanted, key), len(kept)):
+                shares += parts.put(number, own, Share)
+                done = len(prompts) - len(remaining(shares, len(prompts)))
                 progress(done)
-                return shares
-
-            return roller(policy, prompts, key, commit)
+                self.stop_here(f"after {done} prompts of {phase}")
+        refuse_gaps(roller, shares, len(prompts))
+        return in_order(shares)
 
     # -------------------------------------------------------------------------------------------- policies
 
@@ -218,8 +223,7 @@ class Session:
             )
 
     def _check_prompts(self) -> None:
-        used = min(self.experiment.iterations * self.experiment.prompts_per_iteration, len(self._stream))
-        self._roller.check(self._stream.take(0, used))
+        self._roller.check(self._stream.once(self.experiment.prompts_drawn))
         self._heldout_roller.check(self.heldout)
 
 

@@ -19,7 +19,8 @@ from jaxalign.models.family import config_of_hf
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
 from jaxalign.models.random_llama import byte_chat
-from jaxalign.types import Groups, Params, Prompt, Rollouts
+from jaxalign.rollouts.shares import given
+from jaxalign.types import Groups, Params, Rollouts
 
 FOLDER = pathlib.Path(__file__).parent / "goldens" / "families"
 CHECKPOINTS = sorted(path.name for path in FOLDER.iterdir())
@@ -99,15 +100,6 @@ def paired(tokens: np.ndarray) -> tuple[Rollouts, Groups]:
     """Rollouts and groups: prompts are the first tokens of each row, responses the rest of it and of the other row."""
     n, length = len(tokens), tokens.shape[1] - PROMPT
     rest = tokens[:, PROMPT:]
-    made = Rollouts(
-        prompts=tuple(Prompt(str(i), ({"role": "user", "content": ""},)) for i in range(n)),
-        texts=(("", ""),) * n,
-        prompt_tokens=tokens[:, :PROMPT],
-        prompt_lengths=np.full(n, PROMPT),
-        tokens=np.stack([rest, rest[::-1]], axis=1),
-        lengths=np.full((n, 2), length),
-        finished=np.ones((n, 2), bool),
-        logps=np.zeros((n, 2, length), np.float32),
-        weights=np.full((n, 2), 0.5, np.float32),
-    )
+    answers = np.stack([rest, rest[::-1]], axis=1)
+    made = given(tokens[:, :PROMPT], np.full(n, PROMPT), answers, np.full((n, 2), length))
     return made, groups([0, 1], [[0, 1], [0, 1]])

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from jaxalign.types import Groups, Labels, Prompt, Rollouts
+from jaxalign.rollouts.shares import given
+from jaxalign.types import Groups, Labels, Rollouts
 
 
 def rollouts(prompts: int = 3, samples: int = 4, longest: int = 6, seed: int = 0) -> Rollouts:
@@ -11,17 +12,7 @@ def rollouts(prompts: int = 3, samples: int = 4, longest: int = 6, seed: int = 0
     lengths = rng.integers(1, longest + 1, (prompts, samples)).astype(np.int32)
     prompt_tokens = np.where(np.arange(8) < prompt_lengths[:, None], rng.integers(1, 99, (prompts, 8)), 0)
     tokens = np.where(np.arange(longest) < lengths[..., None], rng.integers(100, 199, (prompts, samples, longest)), 0)
-    return Rollouts(
-        prompts=tuple(Prompt(str(i), ({"role": "user", "content": "?"},)) for i in range(prompts)),
-        texts=(("",) * samples,) * prompts,
-        prompt_tokens=prompt_tokens.astype(np.int32),
-        prompt_lengths=prompt_lengths,
-        tokens=tokens.astype(np.int32),
-        lengths=lengths,
-        finished=np.ones((prompts, samples), bool),
-        logps=np.zeros((prompts, samples, longest), np.float32),
-        weights=np.full((prompts, samples), 1 / samples, np.float32),
-    )
+    return given(prompt_tokens.astype(np.int32), prompt_lengths, tokens.astype(np.int32), lengths)
 
 
 def groups(prompt: list[int], responses: list[list[int]]) -> Groups:

@@ -1,12 +1,23 @@
 """Rollouts and preferences made by hand, for tests of oracles, pairings and evals."""
 
+import dataclasses
+
 import numpy as np
 
+from jaxalign.rollouts.shares import given, picked
 from jaxalign.types import Preferences, Prompt, Rollouts
 
 
 def prompt(text: str, name: str = "p0") -> Prompt:
     return Prompt(name, ({"role": "user", "content": text},))
+
+
+ASKED = ("Why is it?", "A", "Say more.", "What now", "Ho!")
+"""20 to 29 tokens with the template: all prefilled 32 wide, with 3 to 12 columns of left padding."""
+PROMPTS = tuple(prompt(text, f"p{index}") for index, text in enumerate(ASKED))
+
+CLOSE = {"rtol": 2e-5, "atol": 2e-5}
+"""Per token: the same fp32 products in another order, a few hundred roundings of 6e-8 through values of size 1 to 6."""
 
 
 def rollouts(texts, asked="Why?", weights=None, tokens=None, lengths=None, logps=None) -> Rollouts:
@@ -17,32 +28,19 @@ def rollouts(texts, asked="Why?", weights=None, tokens=None, lengths=None, logps
     if lengths is None:
         lengths = np.full((count, samples), tokens.shape[2], np.int32)
     asked = [asked] * count if isinstance(asked, str) else asked
-    return Rollouts(
+    made = given(np.ones((count, 2), np.int32), np.full(count, 2, np.int32), tokens, lengths)
+    return dataclasses.replace(
+        made,
         prompts=tuple(prompt(text, f"p{index}") for index, text in enumerate(asked)),
         texts=tuple(tuple(row) for row in texts),
-        prompt_tokens=np.ones((count, 2), np.int32),
-        prompt_lengths=np.full(count, 2, np.int32),
-        tokens=tokens,
-        lengths=lengths,
-        finished=np.ones((count, samples), bool),
         logps=np.full(tokens.shape, -1.0, np.float32) if logps is None else logps,
-        weights=np.full((count, samples), 1 / samples, np.float32) if weights is None else weights,
+        weights=made.weights if weights is None else weights,
     )
 
 
-def permuted(given: Rollouts, order) -> Rollouts:
+def permuted(made: Rollouts, order) -> Rollouts:
     """The same rollouts with every prompt's responses in another order."""
-    return Rollouts(
-        prompts=given.prompts,
-        texts=tuple(tuple(row[index] for index in order) for row in given.texts),
-        prompt_tokens=given.prompt_tokens,
-        prompt_lengths=given.prompt_lengths,
-        tokens=given.tokens[:, order],
-        lengths=given.lengths[:, order],
-        finished=given.finished[:, order],
-        logps=given.logps[:, order],
-        weights=given.weights[:, order],
-    )
+    return picked(made, np.asarray(order), "m")
 
 
 def preferences(prefer) -> Preferences:

@@ -23,6 +23,13 @@ def test_every_epoch_has_every_prompt_once_in_an_order_of_its_own(count: int):
         assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
+def test_prompts_once_are_the_first_without_repetition():
+    stream = PromptStream(inline(5), seed=3)
+    assert stream.once(3) == stream.take(0, 3)
+    assert stream.once(99) == stream.take(0, 5)
+    assert len({prompt.id for prompt in stream.once(99)}) == 5
+
+
 def test_the_order_is_a_function_of_seed_and_index():
     one, two, other = (PromptStream(inline(20), seed=seed) for seed in (5, 5, 6))
     assert [one[index] for index in (33, 2, 19, 2)] == [two.take(index, 1)[0] for index in (33, 2, 19, 2)]

@@ -20,6 +20,7 @@ from jaxalign.errors import DataError
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.rollouts.sample import Sample
+from jaxalign.rollouts.seam import rolled
 from jaxalign.types import Prompt
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1).filter(str.strip)
@@ -54,7 +55,7 @@ def test_tools_travel_to_the_template(tmp_path: pathlib.Path):
     model = RandomLlama().open()
     model = dataclasses.replace(model, chat=dataclasses.replace(model.chat, template=template))
     roller = Sample(samples=1, max_tokens=1).on(model, MeshShape(data=1, fsdp=1).build(jax.devices()[:1]))
-    asked = roller(model.load(), tuple(contents(prompts)), jax.random.key(0))
+    asked = rolled(roller, model.load(), contents(prompts), jax.random.key(0))
     rows = zip(asked.prompt_tokens.tolist(), asked.prompt_lengths, strict=True)
     assert [model.chat.decode(row[:length]) for row, length in rows] == ["Why?search", "Why?"]
 

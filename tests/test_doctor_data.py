@@ -65,12 +65,12 @@ def test_bad_prompts_are_named(tmp_path):
 def test_templates_with_two_bos_or_no_end_are_found(tmp_path):
     there = opened(tmp_path)
     assert all(outcome.status == "ok" for outcome in Template()(there))
-    there.model = dataclasses.replace(
+    there.machine.model = dataclasses.replace(
         there.model, chat=dataclasses.replace(there.chat, template="<|im_start|>" + TEMPLATE)
     )
     assert by_name(Template()(there))["BOS"].status == "finding"
     endless = TEMPLATE.replace("<|im_end|>", "")
-    there.model = dataclasses.replace(there.model, chat=dataclasses.replace(there.chat, template=endless))
+    there.machine.model = dataclasses.replace(there.model, chat=dataclasses.replace(there.chat, template=endless))
     found = by_name(Template()(there))["end of the assistant's turn"]
     assert found.status == "finding"
     assert "<|im_end|>" in found.fix

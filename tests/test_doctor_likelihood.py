@@ -118,10 +118,10 @@ def test_smollm2_passes_and_its_damaged_forms_do_not(tmp_path):
     found = by_name(Likelihood()(there))["English prose"]
     assert "q, k rows in halves" in found.fix
     assert "do not fit" in found.fix
-    there.params, there.model = params, turning(model, 1e4)
+    there.params, there.machine.model = params, turning(model, 1e4)
     assert "better with RoPE base 100000:" in by_name(Likelihood()(there))["English prose"].fix
 
     foreign = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[/INST]"
-    there.model = dataclasses.replace(model, chat=dataclasses.replace(model.chat, template=foreign))
+    there.machine.model = dataclasses.replace(model, chat=dataclasses.replace(model.chat, template=foreign))
     found = by_name(Turns()(there))["chat template fits the model"]
     assert found.status in ("warning", "finding")

@@ -17,7 +17,7 @@ from jaxalign.models.decoder import Layer
 from jaxalign.models.experts import Experts, Mixture
 from jaxalign.models.random_model import RandomModel
 from jaxalign.models.rope import Linear, Llama3, Rope
-from jaxalign.rollouts.sample import generate
+from jaxalign.rollouts.lockstep import generate
 from jaxalign.rollouts.samplers import Temperature
 from jaxalign.training.logps import logp_sums
 from jaxalign.training.rows import RowShape, pack

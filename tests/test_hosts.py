@@ -18,7 +18,6 @@ from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
 from jaxalign.pairs import RandomPair
 from jaxalign.progress import Progress, Unseen
-from jaxalign.rollouts.sample import Share, covers
 from jaxalign.session import ReferenceLogps
 from jaxalign.storage import artifact, rundir
 from jaxalign.storage.record import Recorder, Silent, open_recorder
@@ -198,17 +197,20 @@ def test_parts_of_all_hosts_come_in_their_order_and_are_made_again_when_one_is_m
     assert len(made) == 5  # what two processes left is not one's
 
 
-def test_parts_that_do_not_make_a_whole_are_made_again(tmp_path):
-    """A batch is as large as its mesh likes, so what another mesh left may be of another batch."""
-    with rundir.open_run(tmp_path, CONFIG) as run:
-        parts = run.parts(0, "rollouts")
-        kept = parts.get(0, lambda: evals(1.0), dict[str, float])
-        assert parts.get(0, lambda: evals(2.0), dict[str, float], lambda values: values == kept) == kept
-        assert parts.get(0, lambda: evals(2.0), dict[str, float], lambda values: False) == (evals(2.0),)
-    one, other = (Share(np.array(numbers), said()) for numbers in ([0, 2], [1]))
-    assert covers((one, other), np.array([2, 0, 1]))
-    assert not covers((one, other), np.arange(4))
-    assert not covers((one, one), np.array([0, 2]))
+def test_parts_are_kept_as_far_as_all_hosts_have_them(tmp_path):
+    def work(hosts: Hosts):
+        with rundir.open_run(tmp_path, CONFIG, hosts) as run:
+            parts = run.parts(0, "evals")
+            kept = parts.kept(dict[str, float])
+            for number in range(len(kept), 3):
+                parts.put(number, evals(float(10 * number + hosts.index)), dict[str, float])
+            return len(kept), parts.kept(dict[str, float])
+
+    whole = [tuple(evals(float(10 * number + index)) for index in range(2)) for number in range(3)]
+    assert together(2, work) == [(0, whole)] * 2
+    artifact.clear(rundir.durable.absolute(tmp_path) / "0000" / "evals.parts" / "00002-00000-of-00002")
+    assert together(2, work) == [(2, whole)] * 2  # the other host's share of the third is replaced
+    assert together(1, work) == [(0, [(evals(0.0),), (evals(10.0),), (evals(20.0),)])]
 
 
 def test_hosts_of_another_config_or_another_disk_are_refused(tmp_path, monkeypatch):

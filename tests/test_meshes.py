@@ -30,7 +30,7 @@ from jaxalign.ops.linear_logp import sharded
 from jaxalign.ops.linear_logp.tuning import tuning
 from jaxalign.programs import training
 from jaxalign.references.live import Live
-from jaxalign.rollouts.sample import generate
+from jaxalign.rollouts.lockstep import generate
 from jaxalign.rollouts.samplers import Temperature
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches

@@ -25,7 +25,7 @@ from jaxalign.plan.compiled import Compiled, Memory, TooLarge, model_flops
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.plan import Attempt, Plan, fits
 from jaxalign.plan.report import as_json, as_text
-from jaxalign.plan.schedule import Calls, calls, pairs_of_a_prompt
+from jaxalign.plan.schedule import calls, pairs_of_a_prompt
 from jaxalign.plan.target import Sizes, model_of, sizes_of
 from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
@@ -152,15 +152,15 @@ def test_objectives_kept_apart_have_a_backward_pass_each():
 
 def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
     experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=2), rollout_rows=32))
-    mesh = experiment.placement.mesh.build()
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
     # 4 iterations; 16 prompts in batches of 8; 2 pairs a prompt in batches of 8; two cached references by 16 groups
-    assert calls(experiment, mesh) == Calls(train=4 * 4, logp=4 * 2 * 2, rollout=4 * 2)
-    assert calls(dataclasses.replace(experiment, reference=Live()), mesh).logp == 0
+    assert calls(experiment, machine) == {"train": 4 * 4, "logp": 4 * 2 * 2, "rollout": 4 * 2}
+    assert calls(dataclasses.replace(experiment, reference=Live()), machine)["logp"] == 0
 
 
 @pytest.mark.parametrize(("pairing", "count"), [(AllPairs(), 6), (RandomPair(3, SoftLabel()), 3)])
 def test_pairs_of_a_prompt_are_asked_of_the_pairing(pairing, count):
-    assert pairs_of_a_prompt(dataclasses.replace(tiny(), pairing=pairing)) == count
+    assert pairs_of_a_prompt(dataclasses.replace(tiny(), pairing=pairing), 4) == count
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def plan(train: Compiled | TooLarge, *attempts: Attempt) -> Plan:
         mesh={"fsdp": 4},
         sizes=Sizes(64, 64),
         programs=(train, program("logp", 2.0), program("rollout", 3.0)),
-        calls=Calls(train=3600, logp=0, rollout=0),
+        calls={"train": 3600, "logp": 0, "rollout": 0},
         attempts=attempts,
         host_peak_gib=1.0,
     )

@@ -17,13 +17,12 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxalign.errors import ConfigError
+from jaxalign.mesh.program import Program, Work
 from jaxalign.plan import collectives, gpu, hlo
 from jaxalign.plan.chips import chip, generations, topology
 from jaxalign.plan.compiled import TooLarge
-from jaxalign.plan.lowered import Program, Work
 from jaxalign.plan.plan import Plan
 from jaxalign.plan.report import as_json, as_text
-from jaxalign.plan.schedule import Calls
 from jaxalign.plan.target import Sizes, devices_of
 from jaxalign.plan.walk import walk
 from jaxalign.plan.work import work
@@ -97,7 +96,16 @@ def test_a_plugin_that_refused_before_is_asked_again(monkeypatch):
 def plan_on(name):
     target = topology(name)
     refused = TooLarge("train", None, "Used 99.00G of 80.00G", 0.0)
-    return Plan(target, chip(target.generation), {"fsdp": 8}, Sizes(8, 8), (refused,), Calls(1, 1, 1), (), 0.0)
+    return Plan(
+        target,
+        chip(target.generation),
+        {"fsdp": 8},
+        Sizes(8, 8),
+        (refused,),
+        dict.fromkeys(("train", "logp", "rollout"), 1),
+        (),
+        0.0,
+    )
 
 
 @pytest.mark.parametrize("generation", generations())

@@ -9,24 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_models import ONE, mesh, place, tiny
-from made_rollouts import prompt
+from made_rollouts import CLOSE, PROMPTS, prompt
 
 from jaxalign.errors import DataError
 from jaxalign.models.tabular import TabularPolicy
-from jaxalign.rollouts.sample import Enumerate, Sample
+from jaxalign.rollouts import seam
+from jaxalign.rollouts.enumerate import Enumerate
+from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.samplers import Greedy, Temperature, TopK, TopP
+from jaxalign.rollouts.shares import in_order
 from jaxalign.training.logps import Scorer, one_group_a_prompt, token_logps
 from jaxalign.training.rows import RowShape, pack
 from jaxalign.types import Rollouts
 
-CLOSE = {"rtol": 2e-5, "atol": 2e-5}
-"""Per token: the same fp32 products in another order, a few hundred roundings of 6e-8 through values of size 1 to 6."""
-
 EOS = 2
 LIMIT = 6
-ASKED = ("Why is it?", "A", "Say more.", "What now", "Ho!")
-"""20 to 29 tokens with the template: all prefilled 32 wide, with 3 to 12 columns of left padding."""
-PROMPTS = tuple(prompt(text, f"p{index}") for index, text in enumerate(ASKED))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +75,7 @@ def roller(model):
 @pytest.fixture(scope="module")
 def rolled(roller, params) -> Rollouts:
     """Three batches of two prompts, the last one short."""
-    return roller(params, PROMPTS, jax.random.key(7))
+    return seam.rolled(roller, params, PROMPTS, jax.random.key(7))
 
 
 def assert_same(found: Rollouts, expected: Rollouts):
@@ -112,7 +109,7 @@ def test_recorded_log_probs_are_those_of_one_forward_pass(teacher_forced, rolled
 
 
 def test_recorded_log_probs_are_the_policys_before_temperature_and_truncation(model, params, teacher_forced):
-    found = Sample(5, 4, Each()).on(model, ONE, rows=25)(params, PROMPTS, jax.random.key(3))
+    found = seam.rolled(Sample(5, 4, Each()).on(model, ONE, rows=25), params, PROMPTS, jax.random.key(3))
     np.testing.assert_allclose(found.logps, teacher_forced(found), **CLOSE)
     # the samplers did differ: greedy draws are likelier than those of the policy
     assert (found.logps[:, 4, 0] >= found.logps[:, :, 0].max(1) - 1e-5).all()
@@ -163,7 +160,7 @@ def test_samples_weigh_alike(rolled):
 def test_the_loop_ends_with_its_longest_response(model, params):
     counter = SimpleNamespace(count=0)
     spec = dataclasses.replace(SPEC, max_tokens=30, sampler=Hasty(0.8, (counter,)))
-    found = spec.on(model, ONE)(params, PROMPTS[:2], jax.random.key(0))
+    found = seam.rolled(spec.on(model, ONE), params, PROMPTS[:2], jax.random.key(0))
     jax.effects_barrier()
     assert found.finished.all()
     assert counter.count == found.lengths.max() < 30
@@ -172,7 +169,7 @@ def test_the_loop_ends_with_its_longest_response(model, params):
 def test_a_prompt_set_of_several_widths(params, roller, rolled, teacher_forced):
     """A longer prompt is prefilled in a wider batch of its own; the others answer as before."""
     longer = (*PROMPTS[:4], prompt("Tell me a longer story, please.", "long"))
-    found = roller(params, longer, jax.random.key(7))
+    found = seam.rolled(roller, params, longer, jax.random.key(7))
     assert found.prompt_tokens.shape == (5, 64)
     np.testing.assert_array_equal(found.tokens[:4], rolled.tokens[:4])
     np.testing.assert_allclose(teacher_forced(found), found.logps, **CLOSE)
@@ -183,12 +180,12 @@ def test_a_prompt_set_of_several_widths(params, roller, rolled, teacher_forced):
 
 
 def test_a_row_draws_the_same_alone(model, params, rolled):
-    found = SPEC.on(model, ONE, rows=3)(params, PROMPTS, jax.random.key(7))
+    found = seam.rolled(SPEC.on(model, ONE, rows=3), params, PROMPTS, jax.random.key(7))
     assert_same(found, rolled)
 
 
 def test_a_row_draws_the_same_in_larger_batches_and_whatever_the_number_of_samples(model, params, rolled):
-    found = dataclasses.replace(SPEC, samples=1).on(model, ONE, rows=8)(params, PROMPTS, jax.random.key(7))
+    found = seam.rolled(dataclasses.replace(SPEC, samples=1).on(model, ONE, rows=8), params, PROMPTS, jax.random.key(7))
     np.testing.assert_array_equal(found.tokens, rolled.tokens[:, :1])
     np.testing.assert_array_equal(found.lengths, rolled.lengths[:, :1])
     np.testing.assert_allclose(found.logps, rolled.logps[:, :1], **CLOSE)
@@ -196,12 +193,13 @@ def test_a_row_draws_the_same_in_larger_batches_and_whatever_the_number_of_sampl
 
 def test_eight_devices_draw_what_one_draws(model, params, rolled):
     on = mesh("2x2x2")
-    assert_same(SPEC.on(model, on, rows=ROWS)(place(model, params, on), PROMPTS, jax.random.key(7)), rolled)
+    found = seam.rolled(SPEC.on(model, on, rows=ROWS), place(model, params, on), PROMPTS, jax.random.key(7))
+    assert_same(found, rolled)
 
 
 def test_the_same_key_draws_the_same_and_another_key_another(roller, params, rolled):
-    assert_same(roller(params, PROMPTS, jax.random.key(7)), rolled)
-    other = roller(params, PROMPTS, jax.random.key(8))
+    assert_same(seam.rolled(roller, params, PROMPTS, jax.random.key(7)), rolled)
+    other = seam.rolled(roller, params, PROMPTS, jax.random.key(8))
     assert (other.tokens != rolled.tokens).any(-1).mean() > 0.9
 
 
@@ -211,7 +209,7 @@ def test_samples_of_a_prompt_differ(rolled):
 
 def test_a_prompt_at_its_index_draws_the_same_whatever_the_others_are(roller, params, rolled):
     others = (PROMPTS[3], PROMPTS[1], PROMPTS[0], prompt("New", "new"), PROMPTS[4])
-    found = roller(params, others, jax.random.key(7))
+    found = seam.rolled(roller, params, others, jax.random.key(7))
     np.testing.assert_array_equal(found.tokens[[1, 4]], rolled.tokens[[1, 4]])
     # at another index a prompt has another key
     assert (found.tokens[0] != rolled.tokens[3]).any()
@@ -219,7 +217,7 @@ def test_a_prompt_at_its_index_draws_the_same_whatever_the_others_are(roller, pa
 
 
 def test_one_prompt_asked_twice_gets_different_answers(roller, params):
-    found = roller(params, (PROMPTS[0], PROMPTS[0]), jax.random.key(7))
+    found = seam.rolled(roller, params, (PROMPTS[0], PROMPTS[0]), jax.random.key(7))
     assert (found.tokens[0] != found.tokens[1]).any(-1).all()
 
 
@@ -227,41 +225,41 @@ def test_one_prompt_asked_twice_gets_different_answers(roller, params):
 # Committed parts, and prompts that do not fit
 
 
-def test_committed_parts_are_not_made_again(roller, params, rolled):
-    kept = {}
-
-    def keep(part, numbers, make):
-        kept[part] = (make(),)
-        return kept[part]
-
-    def stored(part, numbers, make):
-        return kept[part]
-
-    assert_same(roller(params, PROMPTS, jax.random.key(7), keep), rolled)
-    assert [len(kept[part][0].numbers) for part in range(3)] == [2, 2, 1]
-    assert_same(roller({}, PROMPTS, jax.random.key(7), stored), rolled)  # without parameters nothing could be made
+def pieces(roller, params, wanted) -> list:
+    return list(seam.checked(roller, params, PROMPTS, np.array(wanted, np.int64), jax.random.key(7)))
 
 
-def test_a_run_cut_between_parts_continues_to_the_same_rollouts(roller, params, rolled):
-    kept = {}
+def test_what_is_not_wanted_is_not_drawn_and_the_rest_keeps_its_bits(roller, params, rolled):
+    """As a run goes on that has committed the first two pieces: the last one is the same to the last bit."""
+    every = pieces(roller, params, range(5))
+    assert [len(share.numbers) for share in every] == [2, 2, 1]
+    (last,) = pieces(roller, params, every[2].numbers)
+    for field in dataclasses.fields(Rollouts):
+        np.testing.assert_array_equal(getattr(last.rollouts, field.name), getattr(every[2].rollouts, field.name))
+    assert_same(in_order([*every[:2], last]), rolled)
 
-    def keep_two(part, numbers, make):
-        if len(kept) == 2:
-            raise KeyboardInterrupt
-        return kept.setdefault(part, (make(),))
 
-    with pytest.raises(KeyboardInterrupt):
-        roller(params, PROMPTS, jax.random.key(7), keep_two)
-    made = []
+def test_what_another_mesh_has_committed_in_other_pieces_is_kept(model, params, rolled):
+    whole = SPEC.on(model, ONE, rows=15)
+    (share,) = pieces(whole, params, [3, 1])
+    assert sorted(share.numbers.tolist()) == [1, 3]
+    rest = pieces(SPEC.on(model, ONE, rows=ROWS), params, [0, 2, 4])
+    assert_same(in_order([*rest, share]), rolled)
 
-    def go_on(part, numbers, make):
-        if part not in kept:
-            made.append(part)
-            return (make(),)
-        return kept[part]
 
-    assert_same(roller(params, PROMPTS, jax.random.key(7), go_on), rolled)
-    assert made == [2]
+def test_a_piece_is_drawn_when_it_is_asked_for(model, params):
+    counter = SimpleNamespace(count=0)
+    spec = dataclasses.replace(SPEC, max_tokens=1, sampler=Hasty(0.2, (counter,)))
+    stream = spec.on(model, ONE, rows=ROWS)(params, PROMPTS, np.arange(5), jax.random.key(7))
+    seen = []
+    for _ in stream:
+        jax.effects_barrier()
+        seen.append(counter.count)
+    assert seen == [1, 2, 3]
+
+
+def test_nothing_is_computed_when_nothing_is_wanted(roller):
+    assert pieces(roller, {}, []) == []  # without parameters nothing could be computed
 
 
 def test_prompts_too_long_for_the_context_are_all_named(roller):
@@ -293,7 +291,7 @@ def table():
 
 def test_every_answer_is_enumerated_with_its_probability(table, key):
     model, params, probabilities = table
-    found = Enumerate().on(model, ONE)(params, PROMPTS[:2], key)
+    found = seam.rolled(Enumerate().on(model, ONE), params, PROMPTS[:2], key)
     np.testing.assert_allclose(found.weights, np.tile(probabilities, (2, 1)), rtol=1e-6)
     np.testing.assert_allclose(found.weights.sum(-1), np.ones(2), rtol=1e-6)
     np.testing.assert_allclose(found.logps[..., 0], np.log(found.weights), rtol=1e-5)
@@ -304,19 +302,26 @@ def test_every_answer_is_enumerated_with_its_probability(table, key):
     np.testing.assert_allclose(Scorer(model, ONE, 2).rollouts(params, found), found.logps[..., 0], rtol=1e-5)
 
 
-def test_enumeration_is_one_part(table, key):
+def test_enumeration_is_one_piece_of_what_is_wanted(table, key):
     model, params, _ = table
     enumerator = Enumerate().on(model, ONE)
-    kept = []
-    found = enumerator(params, PROMPTS, key, lambda part, _, make: kept.append((part, make())) or (kept[-1][1],))
-    assert [part for part, _ in kept] == [0]
-    assert_same(enumerator({}, PROMPTS, key, lambda part, _, make: (kept[part][1],)), found)
-    assert enumerator.check(PROMPTS) is None
+    (share,) = enumerator(params, PROMPTS, np.array([4, 2]), key)
+    assert share.numbers.tolist() == [2, 4]
+    assert share.rollouts.prompts == (PROMPTS[2], PROMPTS[4])
+    assert list(enumerator({}, PROMPTS, np.zeros(0, np.int64), key)) == []
+
+
+def test_enumeration_reads_prompts_of_one_length(table):
+    enumerator = Enumerate().on(tiny(), ONE)
+    Enumerate().on(table[0], ONE).check(PROMPTS)
+    enumerator.check(PROMPTS[:1])
+    with pytest.raises(DataError, match="prompts of one length, these have 20 to 29 tokens"):
+        enumerator.check(PROMPTS)
 
 
 def test_samples_of_a_table_come_as_often_as_its_probabilities(table, key):
     model, params, probabilities = table
-    found = Sample(samples=500, max_tokens=1).on(model, ONE, rows=1000)(params, PROMPTS[:2], key)
+    found = seam.rolled(Sample(samples=500, max_tokens=1).on(model, ONE, rows=1000), params, PROMPTS[:2], key)
     shares = np.bincount(found.tokens.reshape(-1), minlength=3) / 1000
     np.testing.assert_allclose(shares, probabilities, atol=4 * np.sqrt(0.25 / 1000))  # four standard errors
     np.testing.assert_allclose(found.logps[..., 0], np.log(probabilities)[found.tokens[..., 0]], rtol=1e-5)

@@ -15,7 +15,7 @@ from jaxalign.experiment import Evaluation
 from jaxalign.games.families import cyclic
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.oracles.tabular import TabularGame
-from jaxalign.rollouts.sample import Enumerate
+from jaxalign.rollouts.enumerate import Enumerate
 
 experiment = dataclasses.replace(
     three_action,

@@ -22,7 +22,7 @@ from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.oracles.tabular import THREE_ACTION, TabularGame
 from jaxalign.pairs import AllPairs, SoftLabel
-from jaxalign.rollouts.sample import Enumerate
+from jaxalign.rollouts.enumerate import Enumerate
 from jaxalign.training.optim import GradientDescent
 from jaxalign.training.step import Fit
 

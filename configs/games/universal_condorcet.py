@@ -19,7 +19,7 @@ from jaxalign.evals.nash_gap import NashGap
 from jaxalign.experiment import Evaluation
 from jaxalign.losses.inpo import INPO
 from jaxalign.oracles.population import RankingPopulation
-from jaxalign.rollouts.sample import Enumerate
+from jaxalign.rollouts.enumerate import Enumerate
 
 experiment = dataclasses.replace(
     three_action,

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxalign.bench.peers.torch_peer import TorchPeer
 from jaxalign.models.pretrained import SmolLM2
-from jaxalign.rollouts.sample import generate
+from jaxalign.rollouts.lockstep import generate
 from jaxalign.rollouts.samplers import Temperature
 
 HELP = "sampling against torch + transformers"

@@ -16,10 +16,11 @@ from jaxalign.bench.peers.torch_peer import TorchPeer
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import SmolLM2
+from jaxalign.rollouts.shares import given
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.rows import pack, row_shape, stack_microbatches
 from jaxalign.training.step import init_state, make_step
-from jaxalign.types import Batch, Groups, Labels, Params, Prompt, Rollouts
+from jaxalign.types import Batch, Groups, Labels, Params, Rollouts
 
 HELP = "a training step against torch + transformers"
 
@@ -71,17 +72,11 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 def random_pairs(count: int, prompt: int, response: int, vocab: int) -> tuple[Rollouts, Groups]:
     """Pairs of random tokens, all of full length: what is timed does not depend on what they say."""
     rng = np.random.default_rng(0)
-    lengths = np.full((count, 2), response, np.int32)
-    rollouts = Rollouts(
-        prompts=tuple(Prompt(str(index), ({"role": "user", "content": ""},)) for index in range(count)),
-        texts=(("", ""),) * count,
-        prompt_tokens=rng.integers(3, vocab, (count, prompt)).astype(np.int32),
-        prompt_lengths=np.full(count, prompt, np.int32),
-        tokens=rng.integers(3, vocab, (count, 2, response)).astype(np.int32),
-        lengths=lengths,
-        finished=np.ones((count, 2), bool),
-        logps=np.zeros((count, 2, response), np.float32),
-        weights=np.full((count, 2), 0.5, np.float32),
+    rollouts = given(
+        rng.integers(3, vocab, (count, prompt)).astype(np.int32),
+        np.full(count, prompt, np.int32),
+        rng.integers(3, vocab, (count, 2, response)).astype(np.int32),
+        np.full((count, 2), response, np.int32),
     )
     ones = np.ones(count, np.float32)
     labels = Labels.of_one(prefer=ones, win=np.tile(ones[:, None], (1, 2)))

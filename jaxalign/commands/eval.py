@@ -80,10 +80,12 @@ def answered(
     """Answers by policy name: new ones to `prompts`, or those to the held-out prompts that the run holds."""
     from jaxalign.evals.context import iterate_name
     from jaxalign.evaluate import Answers
+    from jaxalign.rollouts.seam import rolled
 
     if prompts is None:
         return Answers(run, numbers)
     roller = machine.roller(evaluation.rollout)
     roller.check(prompts)
     key = machine.key("eval", 0)
-    return {iterate_name(number): roller(machine.params(run.policy(number)), prompts, key) for number in numbers}
+    policies = {iterate_name(number): run.policy(number) for number in numbers}
+    return {who: rolled(roller, machine.params(slot), prompts, key) for who, slot in policies.items()}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
-    from jaxalign.rollouts.sample import Enumerator, Roller, Sample
+    from jaxalign.rollouts.contract import Roller
+    from jaxalign.rollouts.sample import Sample
     from jaxalign.types import Params
 
 HELP = "talk to any iterate of a run"
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
 
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.reopen import reopen
+    from jaxalign.rollouts.seam import rolled
     from jaxalign.types import Prompt
 
     spec = _spec(args)
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         _converse(roller, policy, key)
         return
     roller.check(prompts)
-    rollouts = roller(policy, tuple(prompts), key)
+    rollouts = rolled(roller, policy, prompts, key)
     for prompt, texts in zip(rollouts.prompts, rollouts.texts, strict=True):
         print(f"> {prompt.text}")
         for text in texts:
@@ -71,9 +73,10 @@ def _spec(args: argparse.Namespace) -> "Sample":
     return spec
 
 
-def _converse(roller: "Roller | Enumerator", policy: "Params", key: "PRNGKeyArray") -> None:
+def _converse(roller: "Roller", policy: "Params", key: "PRNGKeyArray") -> None:
     import jax
 
+    from jaxalign.rollouts.seam import rolled
     from jaxalign.types import Prompt
 
     history: list[dict[str, str]] = []
@@ -81,7 +84,7 @@ def _converse(roller: "Roller | Enumerator", policy: "Params", key: "PRNGKeyArra
         history.append({"role": "user", "content": text})
         prompt = Prompt(str(len(history)), tuple(history))
         roller.check([prompt])
-        answer = roller(policy, (prompt,), jax.random.fold_in(key, len(history))).texts[0][0]
+        answer = rolled(roller, policy, [prompt], jax.random.fold_in(key, len(history))).texts[0][0]
         history.append({"role": "assistant", "content": answer})
         print(answer, flush=True)
 

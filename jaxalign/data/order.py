@@ -61,6 +61,7 @@ class PromptStream(Order[Prompt]):
     def __init__(self, prompts: PromptSet, seed: int):
         import grain
 
+        self._there = len(prompts)
         super().__init__(
             grain.MapDataset.source(prompts).seed(seed).shuffle().repeat(),
             {"fingerprint": prompts.fingerprint, "size": len(prompts), "seed": int(seed)},
@@ -69,6 +70,10 @@ class PromptStream(Order[Prompt]):
     def take(self, start: int, count: int) -> tuple[Prompt, ...]:
         """The `count` prompts from index `start` on."""
         return tuple(self[index] for index in range(start, start + count))
+
+    def once(self, count: int) -> tuple[Prompt, ...]:
+        """The first `count` prompts without those that come again: all there are at most."""
+        return self.take(0, min(count, self._there))
 
 
 class GroupOrder(Order[np.ndarray]):

@@ -20,9 +20,12 @@ from jaxalign.errors import DataError
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import bytes_per_device, full_rows, row_sharding, row_shards
+from jaxalign.models.model import Model
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.progress import Progress
-from jaxalign.rollouts.sample import Sample
+from jaxalign.rollouts.contract import Roller
+from jaxalign.rollouts.lengths import encoded
+from jaxalign.rollouts.seam import rolled
 from jaxalign.text.chat import Chat
 from jaxalign.training.rows import pack, row_shape
 from jaxalign.types import Batch, Groups, Params, Preferences, Prompt, Rollouts
@@ -32,7 +35,7 @@ SAMPLED = 4
 
 
 class Opened:
-    """`prompts` are the first of those that the run will train on, `heldout` all held-out ones.
+    """`prompts` are the first of those that the run will train on, `used` all of them, `heldout` the held-out ones.
 
     Raises the JaxalignErrors of a model, mesh or prompt source that cannot be opened at all. `cache` is a directory
     that converted prompts may be written to.
@@ -41,11 +44,32 @@ class Opened:
     def __init__(self, experiment: Experiment, cache: pathlib.Path, prompts: int):
         self.experiment = experiment
         self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
-        self.model, self.mesh = self.machine.model, self.machine.mesh
+        self.mesh = self.machine.mesh
         trained, held = experiment.prompts.open(cache), experiment.evaluation.prompts.open(cache)
         self.all_prompts = len(trained)
-        self.prompts = PromptStream(trained, experiment.seed).take(0, min(prompts, len(trained)))
+        self._stream = PromptStream(trained, experiment.seed)
+        self.prompts = self._stream.once(prompts)
         self.heldout: tuple[Prompt, ...] = tuple(held[index] for index in range(len(held)))
+
+    @property
+    def model(self) -> Model:
+        """The machine's: one is looked at, whatever the check."""
+        return self.machine.model
+
+    @cached_property
+    def used(self) -> tuple[Prompt, ...]:
+        """Every prompt that the run will train on, once."""
+        return self._stream.once(self.experiment.prompts_drawn)
+
+    @cached_property
+    def roller(self) -> Roller:
+        """Answers to training prompts."""
+        return self.machine.roller(self.experiment.rollout)
+
+    @cached_property
+    def heldout_roller(self) -> Roller:
+        """Answers to held-out prompts."""
+        return self.machine.roller(self.experiment.evaluation.rollout)
 
     @property
     def chat(self) -> Chat:
@@ -76,15 +100,13 @@ class Opened:
     @cached_property
     def rollouts(self) -> Rollouts:
         """The policy's answers to a few prompts that leave room for them, sampled as the run samples."""
-        spec, room = self.experiment.rollout, self.model.config.context
-        if isinstance(spec, Sample):
-            room -= spec.max_tokens
-        fit = [prompt for prompt in self.prompts if len(self.model.chat.encode(prompt.messages)) <= room]
+        room = self.roller.bounds.prompt
+        fit = [prompt for prompt in self.prompts if len(encoded(self.model.chat, prompt)) <= room]
         if not fit:
-            raise DataError(f"every prompt is longer than {room} tokens: no room for an answer in the model's context")
+            raise DataError(f"every prompt is longer than {room} tokens, and so none can be answered")
         chosen = tuple(fit[: max(SAMPLED, row_shards(self.mesh))])
         with Progress("answers", len(chosen), "prompts") as progress:
-            rollouts = self.machine.roller(spec)(self.params, chosen, self.machine.key("rollouts"))
+            rollouts = rolled(self.roller, self.params, chosen, self.machine.key("rollouts"))
             progress(len(chosen))
         return rollouts
 

@@ -64,7 +64,7 @@ def prompt_roles(opened: Opened, prompt: Prompt, trunk: list[int]) -> list[str]:
     if not isinstance(chat, Chat):
         return ["prompt"] * len(trunk)
     try:
-        found = spans(chat, prompt.messages)
+        found = spans(chat, prompt.messages, prompt.tool_list)
     except DataError:  # a template that rewrites what it is given: whose a token is cannot be said
         return ["prompt"] * len(trunk)
     names = ["template" if i < 0 else prompt.messages[i]["role"] for i in found.message.tolist()]

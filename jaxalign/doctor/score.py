@@ -8,9 +8,10 @@ from jaxtyping import Float
 
 from jaxalign.mesh.sharding import full_rows, row_sharding
 from jaxalign.models.model import Model
+from jaxalign.rollouts.shares import given
 from jaxalign.training.logps import one_group_a_prompt, token_logps
 from jaxalign.training.rows import pack, row_shape
-from jaxalign.types import Params, Prompt, Rollouts
+from jaxalign.types import Params, Rollouts
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Ids of a context, at least one, and of what follows it, at least one."""
@@ -43,15 +44,5 @@ def made(pairs: Sequence[Pair]) -> Rollouts:
     for row, (context, answer) in enumerate(pairs):
         before[row, : len(context)] = context
         after[row, 0, : len(answer)] = answer
-    lengths = np.array([[len(answer)] for _, answer in pairs], np.int32)
-    return Rollouts(
-        prompts=tuple(Prompt(str(row), ()) for row in range(len(pairs))),
-        texts=(("",),) * len(pairs),
-        prompt_tokens=before,
-        prompt_lengths=np.array([len(context) for context, _ in pairs], np.int32),
-        tokens=after,
-        lengths=lengths,
-        finished=np.ones(lengths.shape, bool),
-        logps=np.zeros(after.shape, np.float32),
-        weights=np.ones(lengths.shape, np.float32),
-    )
+    lengths = np.array([len(context) for context, _ in pairs], np.int32)
+    return given(before, lengths, after, np.array([[len(answer)] for _, answer in pairs], np.int32))

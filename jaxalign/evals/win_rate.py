@@ -8,15 +8,16 @@ percentile bootstraps over prompts (Efron 1979): prompts, not answers, are the s
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.config.settings import short
 from jaxalign.errors import DataError
 from jaxalign.evals.context import HeldOut, role_problems
+from jaxalign.rollouts.shares import joined
 from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
 
 
@@ -88,25 +89,10 @@ def side_by_side(policies: Sequence[Rollouts]) -> Rollouts:
 
     Raises DataError naming the first prompt that is not the same for all of them, in id, messages and tools.
     """
-    first = policies[0]
     for other in policies[1:]:
-        refuse_other_prompts(first.prompts, other.prompts)
-    longest = max(rollouts.tokens.shape[2] for rollouts in policies)
-
-    def padded(tokens: Int[np.ndarray, "b m t"] | Float[np.ndarray, "b m t"]) -> np.ndarray:
-        return np.pad(tokens, ((0, 0), (0, 0), (0, longest - tokens.shape[2])))
-
-    return Rollouts(
-        prompts=first.prompts,
-        texts=tuple(sum(texts, ()) for texts in zip(*(rollouts.texts for rollouts in policies), strict=True)),
-        prompt_tokens=first.prompt_tokens,
-        prompt_lengths=first.prompt_lengths,
-        tokens=np.concatenate([padded(rollouts.tokens) for rollouts in policies], 1),
-        lengths=np.concatenate([rollouts.lengths for rollouts in policies], 1),
-        finished=np.concatenate([rollouts.finished for rollouts in policies], 1),
-        logps=np.concatenate([padded(rollouts.logps) for rollouts in policies], 1),
-        weights=np.concatenate([rollouts.weights for rollouts in policies], 1) / len(policies),
-    )
+        refuse_other_prompts(policies[0].prompts, other.prompts)
+    together = joined(policies, "m")
+    return replace(together, weights=together.weights / len(policies))
 
 
 def refuse_other_prompts(one: Sequence[Prompt], other: Sequence[Prompt]) -> None:

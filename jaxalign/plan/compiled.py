@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxalign.mesh.program import Program
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.model import Model
 from jaxalign.ops.costs import KernelCost
@@ -15,7 +16,6 @@ from jaxalign.ops.linear_logp import on_layout
 from jaxalign.ops.linear_logp.costs import kernel_cost
 from jaxalign.plan import collectives, cost, hlo
 from jaxalign.plan.chips import Chip, Topology
-from jaxalign.plan.lowered import Program
 from jaxalign.plan.target import quiet
 from jaxalign.plan.walk import walk
 from jaxalign.plan.work import Work, buffers, work

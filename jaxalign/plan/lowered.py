@@ -3,58 +3,17 @@
 They are the ones that a run compiles, lowered from shapes and shardings alone: no array is made.
 """
 
-import dataclasses
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
-from jaxalign.mesh.rounding import rounded
+from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
 from jaxalign.models.low_rank import frozen, trained
 from jaxalign.plan.target import Sizes
 from jaxalign.programs import groups_a_microbatch, training
-from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
 from jaxalign.training.logps import scoring
 from jaxalign.training.rows import abstract_batch
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What one call of a program does, over all devices."""
-
-    tokens: int
-    """what its speed is counted in: tokens of the training rows, tokens drawn by a rollout"""
-    rows_tokens: int
-    """tokens that go through the layers"""
-    scored: int
-    """tokens that go through the head"""
-    row: int
-    """tokens that one attends to at most"""
-    passes: tuple[str, ...]
-    """"train" for forward and backward, "forward" or "backward" for one of them alone"""
-    microbatches: int = 1
-    """parts that the rows go through one after the other"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A program, ready to be lowered."""
-
-    name: str
-    function: Any
-    arguments: tuple[Any, ...]
-    work: Work
-    resident: int = 0
-    """bytes that a run keeps on each device beside the arguments"""
-
-    def lower(self) -> Any:
-        """For the platform of the arguments' shardings."""
-        platform = jax.tree.leaves(self.arguments)[0].sharding.mesh.devices.flat[0].platform
-        lowering = {"gpu": "cuda"}.get(platform, platform)  # devices name the kind of machine, rules the vendor
-        return self.function.trace(*self.arguments).lower(lowering_platforms=(lowering,))
 
 
 def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Program, ...]:
@@ -62,7 +21,7 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
     return (
         _train(experiment, machine, sizes),
         _logp(machine, sizes),
-        _rollout(experiment, machine, sizes),
+        *machine.roller(experiment.rollout).programs(machine.abstract, sizes.prompt),
     )
 
 
@@ -91,20 +50,3 @@ def _logp(machine: Machine, sizes: Sizes) -> Program:
     tokens = count * sizes.rows.row
     work = Work(tokens, tokens, count * sizes.rows.scored, sizes.rows.row, ("forward",))
     return Program("logp", scoring(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)
-
-
-def _rollout(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
-    spec, mesh = experiment.rollout, machine.mesh
-    assert isinstance(spec, Sample)
-    count = spec.prompts_a_batch(machine.placement.rollout_rows, mesh)
-    width = rounded(sizes.prompt, PROMPT_BUCKET)
-    place = row_sharding(mesh)
-    inputs = (
-        jax.ShapeDtypeStruct((count, width), jnp.int32, sharding=place),
-        jax.ShapeDtypeStruct((count,), jnp.int32, sharding=place),
-        on(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count)), place),
-    )
-    draw = spec.program(machine.model, mesh, machine.flags)
-    drawn = count * spec.samples * spec.max_tokens
-    work = Work(drawn, drawn + count * width, drawn, width + spec.max_tokens, ("forward",))
-    return Program("rollout", draw, (machine.abstract, *inputs), work)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from jaxalign.experiment import Experiment
 from jaxalign.mesh.sharding import row_shards
@@ -11,7 +11,7 @@ from jaxalign.plan.caveats import caveats
 from jaxalign.plan.chips import Chip, Topology, chip
 from jaxalign.plan.compiled import Compiled, TooLarge, compile_program
 from jaxalign.plan.lowered import programs
-from jaxalign.plan.schedule import Calls, calls
+from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import Sizes, machine_of, sizes_of
 from jaxalign.programs import check_batches
 
@@ -39,7 +39,8 @@ class Plan:
     mesh: dict[str, int]
     sizes: Sizes
     programs: tuple[Compiled | TooLarge, ...]
-    calls: Calls
+    calls: Mapping[str, int]
+    """of each program, in the whole run"""
     attempts: tuple[Attempt, ...]
     host_peak_gib: float
     """of this machine while it compiled"""
@@ -68,7 +69,7 @@ class Plan:
         for program in self.programs:
             if isinstance(program, TooLarge):
                 return None
-            seconds += getattr(self.calls, program.name) * program.estimate.step_seconds
+            seconds += self.calls[program.name] * program.estimate.step_seconds
         return seconds / 3600
 
 
@@ -86,21 +87,20 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
     check_batches(experiment, row_shards(machine.mesh))
     found = chip(topology.generation)
 
-    def compiled(settings: Experiment, names: tuple[str, ...]) -> list[Compiled | TooLarge]:
+    def compiled(settings: Experiment, most: int | None = None) -> list[Compiled | TooLarge]:
         there = machine_of(settings, topology)
         made = []
-        for program in programs(settings, there, sizes_of(settings, there.model)):
-            if program.name in names:
-                say(f"compiling {program.name}")
-                made.append(compile_program(program, there.model, topology, found))
+        for program in programs(settings, there, sizes_of(settings, there.model))[:most]:
+            say(f"compiling {program.name}")
+            made.append(compile_program(program, there.model, topology, found))
         return made
 
-    all_programs = tuple(compiled(experiment, ("train", "logp", "rollout")))
+    all_programs = tuple(compiled(experiment))
     attempts: list[Attempt] = []
     if explore or not fits(all_programs[0], found):
         for options, settings in alternatives(experiment, row_shards(machine.mesh)):
             say(f"trying {options}")
-            attempts.append(Attempt(options, compiled(settings, ("train",))[0]))
+            attempts.append(Attempt(options, compiled(settings, 1)[0]))
             if not explore and fits(attempts[-1].train, found):
                 break
     return Plan(
@@ -109,7 +109,7 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
         mesh={axis: size for axis, size in machine.mesh.shape.items() if size > 1},
         sizes=sizes_of(experiment, machine.model),
         programs=all_programs,
-        calls=calls(experiment, machine.mesh),
+        calls=calls(experiment, machine),
         attempts=tuple(attempts),
         host_peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )

@@ -14,13 +14,13 @@ from jaxalign.experiment import Experiment
 from jaxalign.formats.huggingface import folder
 from jaxalign.formats.weights import Place
 from jaxalign.machine import Machine
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.lora import LoRA
 from jaxalign.models.model import Model, Source, split
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
 from jaxalign.plan.environment import environment
-from jaxalign.rollouts.sample import Sample
 from jaxalign.training.rows import RowShape
 from jaxalign.types import Params
 
@@ -47,12 +47,11 @@ class Sizes:
 
 
 def sizes_of(experiment: Experiment, model: Model) -> Sizes:
-    """The longest rows. Raises ConfigError for experiments that do not sample."""
-    spec = experiment.rollout
-    if not isinstance(spec, Sample):
-        raise ConfigError("plan: the rollout enumerates answers of a table; there is nothing to plan")
-    longest = model.config.context - spec.max_tokens
-    return Sizes(min(longest, spec.max_prompt_tokens or longest), spec.max_tokens)
+    """The longest rows. Raises ConfigError for a policy that is a table."""
+    if not isinstance(model.config, DecoderConfig):
+        raise ConfigError("plan: the policy is a table; there is nothing to plan")
+    bounds = experiment.rollout.bounds(model)
+    return Sizes(bounds.prompt, bounds.response)
 
 
 def machine_of(experiment: Experiment, topology: Topology) -> Machine:

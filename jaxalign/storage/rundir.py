@@ -241,28 +241,34 @@ class Parts:
     hosts: Hosts
     check: Callable[[], None]
 
-    def get(
-        self,
-        k: int,
-        make: Callable[[], T],
-        kind: type[T] | GenericAlias,
-        whole: Callable[[tuple[T, ...]], bool] = lambda values: True,
-    ) -> tuple[T, ...]:
+    def get(self, k: int, make: Callable[[], T], kind: type[T] | GenericAlias) -> tuple[T, ...]:
         """Chunk k, what each process has of it in the order of processes: loaded when committed, else made first.
 
-        `make` gives this process's own, and all make theirs when one is missing, or when what is there is not `whole`:
-        computing it takes all of them. What another number of processes left is not read.
+        `make` gives this process's own, and all make theirs when one is missing: computing it takes all of them.
         """
-        own = self._name(k, self.hosts.index)
-        if self.hosts.all(artifact.committed(self.directory / own)):
-            values = self._all(k, kind)
-            if whole(values):
-                return values
-            self.hosts.barrier("read")  # nobody reads what is now replaced
+        if self._committed(k):
+            return self._all(k, kind)
         self.check()
-        artifact.commit(self.directory / own, f"{self.label}/{own}", make())
+        return self.put(k, make(), kind)
+
+    def put(self, k: int, value: T, kind: type[T] | GenericAlias) -> tuple[T, ...]:
+        """Commits this process's own of chunk k, as all do; returns what each has of it."""
+        self.check()
+        own = self._name(k, self.hosts.index)
+        artifact.commit(self.directory / own, f"{self.label}/{own}", value)
         self.hosts.barrier("part")
         return self._all(k, kind)
+
+    def kept(self, kind: type[T] | GenericAlias) -> list[tuple[T, ...]]:
+        """Chunks 0, 1, … as far as every process has committed its own. What another number of processes left is not
+        read."""
+        found: list[tuple[T, ...]] = []
+        while self._committed(len(found)):
+            found.append(self._all(len(found), kind))
+        return found
+
+    def _committed(self, k: int) -> bool:
+        return self.hosts.all(artifact.committed(self.directory / self._name(k, self.hosts.index)))
 
     def _all(self, k: int, kind: type[T] | GenericAlias) -> tuple[T, ...]:
         return tuple(self._read(self._name(k, index), kind) for index in range(self.hosts.count))

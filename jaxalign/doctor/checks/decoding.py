@@ -12,6 +12,7 @@ from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
 from jaxalign.models.model import Cache, Model
+from jaxalign.rollouts.lengths import encoded
 from jaxalign.types import Params
 
 DECODED = 4
@@ -24,7 +25,7 @@ class Decoding:
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
         model, allowed = opened.model, NATS_PER_TOKEN[opened.model.config.compute_dtype]
-        chosen = min((model.chat.encode(prompt.messages) for prompt in opened.prompts), key=len)
+        chosen = min((encoded(model.chat, prompt) for prompt in opened.prompts), key=len)
         tokens = np.array([chosen[: model.config.context - 1]], np.int32)
         decoded = min(DECODED, tokens.shape[1] - 1)
         whole = jax.jit(lambda params: forward(model, params, jnp.asarray(tokens)))(opened.params)[0]

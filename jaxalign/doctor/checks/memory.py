@@ -17,15 +17,14 @@ from jaxalign import programs
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.mesh.flags import platform_of
-from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
 from jaxalign.models.decoder import DecoderConfig, tighter
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import groups_a_microbatch
-from jaxalign.rollouts.sample import PROMPT_BUCKET, Sample
+from jaxalign.rollouts.lengths import encoded
 from jaxalign.training.rows import RowShape
-from jaxalign.types import Combiner
+from jaxalign.types import Combiner, Prompt
 
 GIB = 2**30
 
@@ -76,20 +75,19 @@ def training(opened: Opened) -> dict[str, int]:
 
 
 def rollouts(opened: Opened) -> dict[str, int]:
-    """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables."""
-    config, experiment = opened.model.config, opened.experiment
-    policy = bytes_per_device(opened.machine.abstract)
-    specs = [spec for spec in (experiment.rollout, experiment.evaluation.rollout) if isinstance(spec, Sample)]
-    if not isinstance(config, DecoderConfig) or not specs:
+    """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables, and
+    where another machine decodes."""
+    config, policy = opened.model.config, bytes_per_device(opened.machine.abstract)
+    answered = ((opened.roller, opened.prompts), (opened.heldout_roller, opened.heldout))
+    works = [
+        program.work
+        for roller, prompts in answered
+        for program in roller.programs(opened.machine.abstract, longest(opened, prompts))
+    ]
+    if not isinstance(config, DecoderConfig) or not works:
         return {"policy": policy}
-    size, shards = itemsize(config), row_shards(opened.mesh)
-    rows, columns = max(
-        (
-            spec.prompts_a_batch(experiment.placement.rollout_rows, opened.mesh) // shards * spec.samples,
-            rounded(longest(opened), PROMPT_BUCKET) + spec.max_tokens,
-        )
-        for spec in specs
-    )
+    work = max(works, key=lambda work: work.cached * work.row)
+    size, rows, columns = itemsize(config), work.cached // row_shards(opened.mesh), work.row
     head = config.kv_heads * config.head_dim / opened.mesh.shape["tensor"]
     return {
         "policy": policy,
@@ -141,10 +139,8 @@ def training_logits(opened: Opened, scored: int) -> int:
 
 def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
-    experiment = opened.experiment
-    answer = experiment.rollout.max_tokens if isinstance(experiment.rollout, Sample) else 1
-    rows = math.ceil(groups_a_microbatch(experiment) / row_shards(opened.mesh))
-    shape = RowShape.longest(longest(opened), answer)
+    rows = math.ceil(groups_a_microbatch(opened.experiment) / row_shards(opened.mesh))
+    shape = RowShape.longest(longest(opened, opened.prompts), opened.roller.bounds.response)
     return rows, shape.row, rows * shape.scored
 
 
@@ -153,8 +149,9 @@ def gradient_trees(combiner: Combiner) -> int:
     return 1 if combiner.objectives is None else combiner.objectives + 1
 
 
-def longest(opened: Opened) -> int:
-    return max(len(opened.model.chat.encode(prompt.messages)) for prompt in opened.prompts)
+def longest(opened: Opened, prompts: Iterable[Prompt]) -> int:
+    """Tokens of the longest of some prompts."""
+    return max(len(encoded(opened.model.chat, prompt)) for prompt in prompts)
 
 
 def itemsize(config: DecoderConfig) -> int:

@@ -1,0 +1,224 @@
+"""Decoding in lockstep: one jitted program of prefill and decode with a KV cache, for batches of similar length.
+
+Prompts are prefilled once each and their cache shared out to the m samples. Rows advance in lockstep and the loop ends
+when the last row has met an end-of-turn token or the length limit. Every row draws with its own key, folded from
+(iteration, prompt, sample, token): what is sampled does not depend on how rows are batched. The recorded log-probs are
+the policy's own, before the sampler's temperature and truncation: recomputing them by one forward pass over the
+finished rows gives the same numbers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+
+from jaxalign.contracts.traced import drawn
+from jaxalign.mesh.flags import Options
+from jaxalign.mesh.program import Program, Work
+from jaxalign.mesh.rounding import rounded
+from jaxalign.mesh.rows import on_mesh, own_rows
+from jaxalign.mesh.sharding import full_rows, row_sharding
+from jaxalign.models.model import Model
+from jaxalign.ops.attention import Tree
+from jaxalign.rollouts.contract import Drawn, Task
+from jaxalign.types import Params, Sampler, pytree
+
+PROMPT_BUCKET = 16
+"""Prompts are padded to a multiple of so many tokens: few shapes, little padding."""
+
+
+@pytree
+class Decoding:
+    """State of the token loop: i tokens drawn of each of n rows; `token` is the newest, not yet in the cache."""
+
+    step: Int[Array, ""]
+    cache: Any
+    token: Int[Array, " n"]
+    done: Bool[Array, " n"]
+    tokens: Int[Array, "n t"]
+    logps: Float[Array, "n t"]
+    lengths: Int[Array, " n"]
+
+
+def nothing_drawn(cache: Any, rows: int, limit: int) -> Decoding:
+    """The state of `rows` rows before their first token."""
+    return Decoding(
+        step=jnp.zeros((), jnp.int32),
+        cache=cache,
+        token=jnp.zeros(rows, jnp.int32),
+        done=jnp.zeros(rows, bool),
+        tokens=jnp.zeros((rows, limit), jnp.int32),
+        logps=jnp.zeros((rows, limit), jnp.float32),
+        lengths=jnp.zeros(rows, jnp.int32),
+    )
+
+
+def read_prompts(
+    model: Model, params: Params, prompts: Int[Array, "b p"], lengths: Int[Array, " b"], capacity: int
+) -> tuple[Float[Array, "b d"], Any]:
+    """Hidden states of the last tokens of left-padded prompts, and a cache of `capacity` columns."""
+    columns = jnp.arange(prompts.shape[1])[None, :]
+    start = prompts.shape[1] - lengths[:, None]
+    position = jnp.maximum(columns - start, 0)
+    sight = Tree(jnp.where(columns >= start, 0, -1), jnp.zeros_like(position), position)
+    return model.prefill(params, prompts, position, sight, capacity)
+
+
+def keys_of_rows(keys: Key[Array, " b"], samples: int) -> Key[Array, " n"]:
+    """One for each sample of each prompt."""
+    return jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(samples)))(keys).reshape(-1)
+
+
+def generate(
+    model: Model,
+    sampler: Sampler,
+    stop: tuple[int, ...],
+    samples: int,
+    limit: int,
+    params: Params,
+    prompts: Int[Array, "b p"],
+    lengths: Int[Array, " b"],
+    keys: Key[Array, " b"],
+) -> tuple[Int[Array, "b m t"], Int[Array, "b m"], Bool[Array, "b m"], Float[Array, "b m t"]]:
+    """Tokens, lengths, finished and log-probs of `samples` responses of at most `limit` tokens to each prompt.
+
+    A response ends with a token of `stop`. `prompts` are left-padded; `keys` are one a prompt. Tokens and log-probs
+    beyond a response's length are 0.
+    """
+    count, width = prompts.shape
+    hidden, cache = read_prompts(model, params, prompts, lengths, width + limit)
+
+    share_out = partial(jnp.repeat, repeats=samples, axis=0)
+    cache = jax.tree.map(share_out, cache)
+    start = share_out(width - lengths)[:, None]
+    row_keys = keys_of_rows(keys, samples)
+    stops = jnp.asarray(stop, jnp.int32).reshape(-1)
+    weights = model.unstacked(params)
+
+    def draw(state: Decoding, hidden: Float[Array, "n d"]) -> Decoding:
+        logits = model.logits(weights, hidden)
+        step_keys = jax.vmap(lambda key: jax.random.fold_in(key, state.step))(row_keys)
+        token = jnp.where(state.done, 0, drawn(sampler, logits, step_keys))
+        chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+        logp = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, axis=-1))
+        return replace(
+            state,
+            step=state.step + 1,
+            token=token,
+            done=state.done | (token[:, None] == stops[None, :]).any(-1),
+            tokens=state.tokens.at[:, state.step].set(token),
+            logps=state.logps.at[:, state.step].set(logp),
+            lengths=state.lengths + jnp.where(state.done, 0, 1),
+        )
+
+    def advance(state: Decoding) -> Decoding:
+        index = width + state.step - 1  # the slot of the newest token
+        slots = jnp.arange(width + limit)[None, :]
+        hidden, cache = model.decode(
+            weights, state.cache, state.token, index - start[:, 0], (slots >= start) & (slots <= index), index
+        )
+        return draw(replace(state, cache=cache), hidden)
+
+    end = jax.lax.while_loop(
+        lambda state: (state.step < limit) & ~state.done.all(),
+        advance,
+        draw(nothing_drawn(cache, count * samples, limit), share_out(hidden)),
+    )
+    table = (count, samples, limit)
+    return (
+        end.tokens.reshape(table),
+        end.lengths.reshape(table[:2]),
+        end.done.reshape(table[:2]),
+        end.logps.reshape(table),
+    )
+
+
+@dataclass(frozen=True)
+class Lockstep:
+    """Prompts in batches of similar length; the rows of a batch are decoded together until the last is finished."""
+
+    def open(
+        self, task: Task, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int
+    ) -> "LockstepDrawer":
+        """Batches of about `rows` responses."""
+        return LockstepDrawer(task, model, mesh, options, rows)
+
+
+class LockstepDrawer:
+    """Draws batch by batch. A batch is decoded by the devices of all processes together; each reads its own rows."""
+
+    def __init__(self, task: Task, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
+        self._task, self._mesh = task, mesh
+        self._most = self._prompts_a_batch(rows)
+        self._generate = jax.jit(
+            partial(generate, model, task.sampler, task.stop, task.samples, task.limit),
+            out_shardings=row_sharding(mesh),
+            compiler_options=options,
+        )
+
+    def __call__(
+        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+    ) -> Iterator[Drawn]:
+        """A piece is a batch; those that nothing is wanted of are left out, and the others are what they would be."""
+        by_length = np.array(sorted(range(len(prompts)), key=lambda number: len(prompts[number])))
+        size = self._size(len(prompts))
+        for start in range(0, len(prompts), size):
+            numbers = by_length[start : start + size]
+            if np.isin(numbers, wanted).any():
+                yield self._draw(params, prompts, numbers, wanted, size, key)
+
+    def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
+        """The largest batch, as wide as its longest prompt."""
+        task, place, count, width = self._task, row_sharding(self._mesh), self._most, rounded(prompt, PROMPT_BUCKET)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+        inputs = (
+            jax.ShapeDtypeStruct((count, width), jnp.int32, sharding=place),
+            jax.ShapeDtypeStruct((count,), jnp.int32, sharding=place),
+            jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=place),
+        )
+        rows = count * task.samples
+        drawn = rows * task.limit
+        work = Work(drawn, drawn + count * width, drawn, width + task.limit, ("forward",), cached=rows)
+        return (Program("rollout", self._generate, (params, *inputs), work),)
+
+    def calls(self, prompts: int) -> Mapping[str, int]:
+        """One a batch."""
+        return {"rollout": -(-prompts // self._size(prompts))}
+
+    def _prompts_a_batch(self, rows: int) -> int:
+        """Prompts decoded together when about `rows` responses are: one at least, and as many on all devices."""
+        return full_rows(self._mesh, max(rows // self._task.samples, 1))
+
+    def _size(self, prompts: int) -> int:
+        """Few prompts make a small batch: rows that only fill one up cost as much as those that are wanted."""
+        return min(self._most, self._prompts_a_batch(prompts * self._task.samples))
+
+    def _draw(
+        self,
+        params: Params,
+        prompts: Sequence[Sequence[int]],
+        numbers: Int[np.ndarray, " k"],
+        wanted: Int[np.ndarray, " w"],
+        size: int,
+        key: PRNGKeyArray,
+    ) -> Drawn:
+        padded = np.resize(numbers, size)  # a short last batch is filled up with copies, dropped below
+        lengths = np.array([len(prompts[number]) for number in padded], np.int32)
+        left = np.zeros((size, rounded(int(lengths.max()), PROMPT_BUCKET)), np.int32)
+        for row, number in enumerate(padded):
+            left[row, left.shape[1] - lengths[row] :] = prompts[number]
+        keys = jax.vmap(partial(jax.random.fold_in, key))(padded)
+        data = np.asarray(jax.random.key_data(keys))
+        inputs = on_mesh((left, lengths, data), row_sharding(self._mesh))
+        keys = jax.random.wrap_key_data(inputs[2], impl=jax.random.key_impl(key))
+        own, out = own_rows(self._generate(params, *inputs[:2], keys))
+        real = (own < len(numbers)) & np.isin(padded[own], wanted)
+        return Drawn(numbers[own[real]], *(column[real] for column in out))
+
+
+EXAMPLE = Lockstep()
