@@ -374,10 +374,8 @@ class Reads(Protocol):
 
 @runtime_checkable
 class Dated(Protocol):
-    """A component whose answers depend on the day: `dated` is the same for which it is always `date`.
-
-    A run gives it the day of its first launch, so that continued tomorrow it ends with the same bits.
-    """
+    """A component whose answers depend on the day: `dated` is the same for which it is always `date`. A run gives it
+    the day of its first launch, so that continued tomorrow it ends with the same bits."""
 
     def dated(self, date: datetime.date) -> Any: ...
 
@@ -387,7 +385,6 @@ class Tracking(Protocol):
     """An open tracker: told of each place of the run once, by the launch that first comes to it."""
 
     def log(self, line: Line) -> None: ...
-
     def close(self) -> None: ...
 
 

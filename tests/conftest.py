@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Unoptimised code halves the time of a compile, and matrix products are library calls that stay fast. The exact games
@@ -20,6 +21,10 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+if TYPE_CHECKING:
+    from jaxalign.models.model import Model
+    from jaxalign.types import Params
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Eight devices share the threads of two cores: programs that wait for one another's collectives could all be started
@@ -32,6 +37,20 @@ install_import_hook("jaxalign", "beartype.beartype")  # installs itself; never u
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def model() -> "Model":
+    """The tiny model of `made_models`, for modules without one of their own."""
+    from made_models import tiny
+
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def params(model: "Model") -> "Params":
+    """The parameters of `model`."""
+    return model.load()
 
 
 @pytest.fixture

@@ -27,16 +27,6 @@ PAIRS = groups([0, 2, 1, 2, 0], [[0, 1], [3, 1], [2, 0], [0, 2], [3, 2]])
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return model.load()
-
-
-@pytest.fixture(scope="module")
 def data() -> Rollouts:
     """Responses of 1 to 6 tokens, every one ended by its end-of-turn token but those of the last prompt."""
     made = rollouts()

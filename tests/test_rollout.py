@@ -58,16 +58,6 @@ ROWS = 6
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return model.load()
-
-
-@pytest.fixture(scope="module")
 def roller(model):
     return SPEC.on(model, ONE, rows=ROWS)
 

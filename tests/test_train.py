@@ -10,7 +10,7 @@ import optax
 import pytest
 from made_examples import examples
 from made_groups import groups, rollouts
-from made_models import ONE, nudged, tiny
+from made_models import ONE, nudged
 
 import jaxalign.losses
 from jaxalign.models.tabular import TabularPolicy
@@ -37,16 +37,6 @@ SHAPE = RowShape(row=24, scored=16, response=8)
 DATA = rollouts(prompts=8)
 PAIRS = groups([0, 1, 2, 3, 4, 5, 6, 7], [[0, 1], [3, 1], [2, 0], [0, 2], [3, 2], [1, 0], [2, 3], [1, 3]])
 ALL = tuple(range(8))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return model.load()
 
 
 @pytest.fixture(scope="module")
