@@ -45,7 +45,8 @@ def test_step_0_and_sampling_hold_under_remat_dtype_and_mesh(tmp_path, overrides
 
 def test_a_decoder_with_wrong_rotations_is_found(tmp_path):
     there = short(tmp_path, "--placement.mesh.fsdp", "1", "--model.tied", "false")
-    there.model = dataclasses.replace(there.model, stepper=turning(there.model, 10.0).stepper)
+    wrong = dataclasses.replace(there.model, stepper=turning(there.model, 10.0).stepper)
+    there.model = there.machine.model = wrong
     assert by_name(Sampling()(there))["recorded while sampling = recomputed"].status == "finding"
     assert by_name(Decoding()(there))["prefill + decode = one forward"].status == "finding"
 
