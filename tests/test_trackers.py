@@ -188,7 +188,7 @@ class StandIn(types.SimpleNamespace):
     """What is used of the package wandb; keeps how it is called."""
 
     def __init__(self):
-        super().__init__(inits=[], points=[], axes=[], finished=0, Settings=dict)
+        super().__init__(inits=[], points=[], axes=[], ends=[], Settings=dict)
 
     def init(self, **settings: Any) -> "StandIn":
         self.inits.append(settings)
@@ -201,7 +201,10 @@ class StandIn(types.SimpleNamespace):
         self.points.append((step, points))
 
     def finish(self) -> None:
-        self.finished += 1
+        self.ends.append("finish")
+
+    def teardown(self) -> None:
+        self.ends.append("teardown")
 
 
 @pytest.fixture
@@ -234,7 +237,7 @@ def test_launches_continue_one_wandb_run(tmp_path, stand_in, monkeypatch):
         (3, {"fit/perf/host_seconds": 0.1, "fit/nth": 2}),
     ]
     assert stand_in.axes == [("fit/*", "fit/nth")] * 2  # once a launch
-    assert stand_in.finished == 2
+    assert stand_in.ends == ["finish", "teardown"] * 2
 
 
 def test_going_online_without_a_key_is_refused(tmp_path, stand_in, monkeypatch):

@@ -8,7 +8,7 @@ order, as the one run they are.
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,14 +53,14 @@ class WandB:
             config=dict(config),
             settings=wandb.Settings(console="off", quiet=True),  # what a person sees of the run stays as it is
         )
-        return WandBRun(run)
+        return WandBRun(run, wandb.teardown)
 
 
 class WandBRun:
     """The W&B run, as one launch continues it."""
 
-    def __init__(self, run: Any):
-        self._run = run
+    def __init__(self, run: Any, teardown: Callable[[], None]):
+        self._run, self._teardown = run, teardown
         self._phases: set[str] = set()
 
     def log(self, line: Line) -> None:
@@ -73,8 +73,9 @@ class WandBRun:
         self._run.log({**points, axis: line.nth}, step=line.order)
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Sends what is left, and waits for W&B's own process to have written it."""
         self._run.finish()
+        self._teardown()  # finish() returns while that process may still hold the last points
 
 
 def _run_id(home: epath.Path) -> str:
