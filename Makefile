@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 CHECKED := jaxalign configs tests
 FAST := 'not slow and not parity and not tpu_compile and not multiprocess'
+# What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
+OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_train.py
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
@@ -19,8 +21,8 @@ test: install-test install-tpu  ## what CI runs: format, lint, types, tests on t
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
-	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) tests/games
-	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) --ignore tests/games
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) $(OPTIMISED)
+	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) $(OPTIMISED:%=--ignore %)
 
 test-slow: install-test  ## minutes each: many kills, long runs
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Unoptimised code halves the time of a compile, and matrix products are library calls that stay fast. The exact games
-# compute for minutes in compiled loops: `make test` runs them with a level of their own.
+# compute for minutes in compiled loops, and the core relations are to hold of what ships: `make test` runs both with a
+# level of their own.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_force_host_platform_device_count=8",
