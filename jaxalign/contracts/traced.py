@@ -49,10 +49,11 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
     """`optimizer` for a fit of `steps` steps. Raises BrokenContract unless it is a transformation and its schedule."""
     found: Any = optimizer.build(steps)
     # A transformation is a tuple of two functions itself: alone, it would unpack without a word.
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], optax.GradientTransformation)):
+    pair = type(found) is tuple and len(found) == 2
+    if not (pair and isinstance(found[0], optax.GradientTransformation) and callable(found[1])):
+        got = f"({described(found[0])}, {described(found[1])})" if pair else described(found)
         raise BrokenContract(
-            f"optimizer {type(optimizer).__name__}: build must return (GradientTransformation, schedule), got "
-            f"{described(found)}"
+            f"optimizer {type(optimizer).__name__}: build must return (GradientTransformation, schedule), got {got}"
         )
     return found
 
