@@ -188,12 +188,19 @@ class Loss:
         (lambda values: values.astype(jnp.bfloat16), "bfloat16 [2]"),
         (lambda values: (values, {}), "a tuple"),
         (lambda values: 0.0, "a float"),
+        (lambda values: np.zeros(2, np.float32), "a NumPy array"),
     ],
 )
 def test_a_loss_of_another_shape_is_refused_before_it_is_compiled(change, got):
     with pytest.raises(BrokenContract) as refused:
         check_loss(Loss(change), Mixed())
     assert str(refused.value) == f"loss Loss: must return one value a group, float32 [2], got {got}"
+
+
+def test_a_loss_that_needs_what_there_is_not_is_refused_by_name():
+    misspelt = type("Misspelt", (Loss,), {"needs": ("lst", "anchor")})
+    with pytest.raises(BrokenContract, match="loss Misspelt: needs lst; there are last, anchor"):
+        check_loss(misspelt(jnp.abs), Mixed())
 
 
 @dataclasses.dataclass(frozen=True)
