@@ -19,7 +19,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.config.load import components
 from jaxalign.contracts.oracle import CheckedOracle
-from jaxalign.contracts.traced import check_loss
+from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.order import PromptStream
 from jaxalign.data.prompts import PromptSet
 from jaxalign.errors import ConfigError, Interrupted
@@ -81,6 +81,7 @@ class Session:
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
         check_loss(experiment.loss, experiment.combiner)
+        built(experiment.optimizer, experiment.prompts_per_iteration)  # hours before a fit asks for it
         datasets = _datasets(run)
         prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
         named, known = {"prompts": prompts, "evaluation.prompts": heldout}, before.inputs if before else ()

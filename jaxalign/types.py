@@ -256,9 +256,7 @@ class GroupLogps:
     @property
     def win(self) -> Float[Array, "b r"]:
         """Each response's probability to beat the policy that sampled it. Raises DataError where nothing says it."""
-        return _given(
-            self.labels.win, "win rates", "these labels are of one annotator alone, or of responses not sampled"
-        )
+        return _given(self.labels.win, "win rates", "labels of one annotator alone, or of responses not sampled")
 
     @property
     def score(self) -> Float[Array, "b r"]:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+import optax
 import pytest
 from made_runs import tiny_lm
 
@@ -104,6 +105,7 @@ BAD = {
         tiny_lm(), rollout=dataclasses.replace(tiny_lm().rollout, sampler=Same())
     ),
     "a loss that takes the mean": lambda folder: dataclasses.replace(tiny_lm(), loss=Mean()),
+    "an optimizer without its schedule": lambda folder: dataclasses.replace(tiny_lm(), optimizer=Rateless()),
     "a prompts file that is not there": lambda folder: dataclasses.replace(
         tiny_lm(), prompts=JsonlPrompts(str(folder / "nowhere.jsonl"))
     ),
@@ -134,6 +136,14 @@ class Mean:
 
     def __call__(self, logps):
         return logps.sums.mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rateless:
+    """A broken optimizer."""
+
+    def build(self, steps):
+        return optax.sgd(0.1), 0.1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from made_broken import changed
 from made_examples import examples
 from made_models import ONE, tiny
 from made_rollouts import CLOSE, PROMPTS
@@ -252,14 +253,6 @@ def drawn() -> Drawn:
         np.ones((2, 2), bool),
         np.where(real, -1, 0).astype(np.float32),
     )
-
-
-def changed(value: Any, **changes: Any) -> Any:
-    """As `dataclasses.replace`, past the check of annotations that only tests have."""
-    twin = object.__new__(type(value))
-    for field in dataclasses.fields(value):
-        object.__setattr__(twin, field.name, changes.get(field.name, getattr(value, field.name)))
-    return twin
 
 
 def put(array: np.ndarray, place: tuple[int, ...], value: Any) -> np.ndarray:

@@ -362,9 +362,8 @@ def test_an_8b_model_passes_through_little_memory(tmp_path):
     """Llama 3 8B in bfloat16: zeros that take no room on the disk, but for the last layer's q. Needs 33 GB of disk."""
     shape = RandomLlama(32, 4096, 14336, heads=32, kv_heads=8, head_dim=128, tied=False, context=8192)
     config = shape.config(128256)
-    tensors, shapes = config.tensors(), nnx_shapes(config)
-    source = tmp_path / "hf"
-    source.mkdir()
+    tensors, shapes = config.tensors(), nnx.to_pure_dict(nnx.split(nnx.eval_shape(config.module))[1])
+    (source := tmp_path / "hf").mkdir()
     for name, content in export_documents(config, byte_chat(), "bfloat16").items():
         (source / name).write_bytes(content)
     listed = [entry for tensor in tensors for entry in weights.entries(tensor, tensor.hf, shapes)]
@@ -383,10 +382,6 @@ def test_an_8b_model_passes_through_little_memory(tmp_path):
     np.testing.assert_array_equal(out.read(marked, tensors[5]), values.astype(np.float32))
     shutil.rmtree(tmp_path / "native")
     shutil.rmtree(tmp_path / "out")
-
-
-def nnx_shapes(config):
-    return nnx.to_pure_dict(nnx.split(nnx.eval_shape(config.module))[1])
 
 
 def sparse(directory: pathlib.Path, listed, filled: dict[str, np.ndarray]) -> None:

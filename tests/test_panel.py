@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made_oracles import ANSWER, MEMBERS, OTHERS, QUESTION
 from made_rollouts import rollouts
 
-from jaxalign.errors import ConfigError, DataError
+from jaxalign.errors import BrokenContract
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.oracles.annotators import (
     Brevity,
@@ -118,12 +118,12 @@ def test_two_policies_are_compared_through_one_call(key):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_names_annotator_prompt_and_response(bad):
-    with pytest.raises(DataError, match=r"'b'.*response 1.*'p0'"):
+    with pytest.raises(BrokenContract, match=r"'b'.*response 1.*'p0'"):
         judged(vote(((0.0, 1.0), 1.0, 1.0), ((0.0, bad), 1.0, 1.0)), 2)
 
 
 def test_scores_of_the_wrong_number_name_the_annotator():
-    with pytest.raises(ConfigError, match=r"'a'.*2 in all.*\(3,\)"):
+    with pytest.raises(BrokenContract, match=r"'a'.*2 in all.*\(3,\)"):
         judged(vote(((0.0, 1.0, 2.0), 1.0, 1.0)), 2)
 
 

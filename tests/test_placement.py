@@ -10,7 +10,7 @@ from jaxalign.__main__ import main
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
-from jaxalign.reopen import here
+from jaxalign.reopen import here, reopen
 from jaxalign.storage.record import read_metrics
 
 
@@ -84,6 +84,14 @@ def test_a_misspelt_placement_is_named(finished, capsys):
     assert "--mesh.fsdp" in capsys.readouterr().err
     assert main(["sample", str(finished), "--rollout_rows", "0", "--prompt", "x"]) == 2
     assert "rollout_rows must be at least 1" in capsys.readouterr().err
+
+
+def test_a_run_without_a_placement_is_of_another_version(finished, tmp_path):
+    config = json.loads((finished / "config.json").read_text())
+    del config["placement"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"config\.json: names no placement"):
+        reopen(tmp_path).machine()
 
 
 def test_a_mesh_that_cannot_be_built_here_gives_way(capsys):

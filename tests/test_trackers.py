@@ -15,7 +15,7 @@ import pytest
 import jaxalign.trackers
 from jaxalign.__main__ import main
 from jaxalign.config.resolved import dump
-from jaxalign.errors import ConfigError
+from jaxalign.errors import BrokenContract, ConfigError
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.storage.record import Recorder, Silent, open_recorder, read_metrics
 from jaxalign.trackers.tensorboard import TensorBoard
@@ -136,6 +136,14 @@ def test_a_tracker_that_is_configured_wrongly_refuses_the_launch_and_closes_the_
     with pytest.raises(ConfigError, match="no such project"):
         open_recorder(tmp_path, (Opens(opened), Opens(ConfigError("no such project"))), {}, ALONE)
     assert opened.closed
+
+
+def test_a_tracker_that_opens_nothing_refuses_the_launch_and_closes_the_others(tmp_path):
+    before = Watching()
+    nothing = types.SimpleNamespace(open=lambda run_dir, config: None)
+    with pytest.raises(BrokenContract, match=r"trackers.1 \(SimpleNamespace\): open must return .*, got a NoneType"):
+        open_recorder(tmp_path, (Opens(before), nothing), {}, ALONE)
+    assert before.closed
 
 
 def test_a_service_that_does_not_answer_is_left_out(tmp_path, capsys):

@@ -18,12 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="DIR", nargs="?", help="run directory (default: only the learners)")
     parser.add_argument("--out", metavar="DIR", help="where figures go (default DIR/report, or runs/report)")
     parser.add_argument("--steps", type=int, default=5000, help="steps of the learners drawn beside (default 5000)")
+    parser.add_argument(
+        "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Draws, and prints what was written."""
+    from jaxalign.errors import ConfigError
     from jaxalign.report.games_run import draw
 
+    if args.config and not args.run:
+        raise ConfigError("--config says what a run's components are: name the run too, or neither")
     out = Path(args.out) if args.out else Path(args.run, "report") if args.run else Path("runs", "report")
-    for path in draw(args.run, out, args.steps):
+    for path in draw(args.run, out, args.steps, args.config):
         print(path)

@@ -29,10 +29,12 @@ def problems(found: object, rollouts: Rollouts, annotators: int) -> Iterator[str
     if not isinstance(found, Groups):
         yield f"must make Groups, got {described(found)}"
         return
-    (prompts, samples), count = rollouts.lengths.shape, len(found.prompt)
-    if np.ndim(found.responses) != 2 or np.shape(found.responses)[1] < 2:
-        yield f"responses must be [groups, 2 or more], got {described(found.responses)}"
-    table = (count, found.responses.shape[1])
+    responses, (prompts, samples) = found.responses, rollouts.lengths.shape
+    if not isinstance(responses, np.ndarray) or responses.ndim != 2 or responses.shape[1] < 2:
+        yield f"responses must be [groups, 2 or more], got {described(responses)}"
+    if not isinstance(found.labels, Labels):
+        yield f"labels must be Labels, got {described(found.labels)}"
+    table = (count := len(responses), responses.shape[1])
     yield from array_problems("prompt", found.prompt, (count,), np.integer)
     yield from array_problems("responses", found.responses, table, np.integer)
     yield from array_problems("weight", found.weight, (count,), np.float32)

@@ -5,12 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
 from jaxalign.errors import BrokenContract
 from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
+
+ROLES = ("last", "anchor")
+"""The references that a loss can read."""
 
 
 def losses(loss: Loss, logps: GroupLogps) -> Float[Array, " b"]:
@@ -19,7 +23,7 @@ def losses(loss: Loss, logps: GroupLogps) -> Float[Array, " b"]:
     groups = logps.mask.shape[0]
     if not (isinstance(found, jax.Array) and found.shape == (groups,) and found.dtype == jnp.float32):
         raise BrokenContract(
-            f"loss {type(loss).__name__}: must return one value a group, float32 [{groups}], got {described(found)}"
+            f"loss {type(loss).__name__}: must return one value a group, float32 [{groups}], got {got(found)}"
         )
     return found
 
@@ -29,7 +33,7 @@ def drawn(sampler: Sampler, logits: Float[Array, "b v"], keys: Key[Array, " b"])
     found, rows = sampler(logits, keys), logits.shape[0]
     if not (isinstance(found, jax.Array) and found.shape == (rows,) and jnp.issubdtype(found.dtype, jnp.integer)):
         raise BrokenContract(
-            f"sampler {type(sampler).__name__}: must return a token a row, int32 [{rows}], got {described(found)}"
+            f"sampler {type(sampler).__name__}: must return a token a row, int32 [{rows}], got {got(found)}"
         )
     return found.astype(jnp.int32)
 
@@ -40,7 +44,7 @@ def coefficients(combiner: Combiner, gram: Float[Array, "o o"]) -> Float[Array, 
     if not (isinstance(found, jax.Array) and found.shape == (count,) and jnp.issubdtype(found.dtype, jnp.floating)):
         raise BrokenContract(
             f"combiner {type(combiner).__name__}: must return one coefficient an objective, float32 [{count}], got "
-            f"{described(found)}"
+            f"{got(found)}"
         )
     return found.astype(jnp.float32)
 
@@ -49,10 +53,11 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
     """`optimizer` for a fit of `steps` steps. Raises BrokenContract unless it is a transformation and its schedule."""
     found: Any = optimizer.build(steps)
     # A transformation is a tuple of two functions itself: alone, it would unpack without a word.
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], optax.GradientTransformation)):
+    pair = type(found) is tuple and len(found) == 2
+    if not (pair and isinstance(found[0], optax.GradientTransformation) and callable(found[1])):
+        both = f"({described(found[0])}, {described(found[1])})" if pair else described(found)
         raise BrokenContract(
-            f"optimizer {type(optimizer).__name__}: build must return (GradientTransformation, schedule), got "
-            f"{described(found)}"
+            f"optimizer {type(optimizer).__name__}: build must return (GradientTransformation, schedule), got {both}"
         )
     return found
 
@@ -60,16 +65,24 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
 def check_loss(loss: Loss, combiner: Combiner) -> None:
     """Raises what `losses` and `coefficients` raise, from the shapes of two pairs: before there are any.
 
-    Raises DataError for a loss that reads what no single annotator says where the combiner keeps them apart.
+    Raises BrokenContract for a loss that needs other references than there are, DataError for one that reads what no
+    single annotator says where the combiner keeps them apart.
     """
     count = combiner.objectives
     if count is not None and count < 1:
         raise BrokenContract(f"combiner {type(combiner).__name__}: objectives must be at least 1 or None, got {count}")
+    if unknown := sorted(set(loss.needs) - set(ROLES)):
+        raise BrokenContract(f"loss {type(loss).__name__}: needs {', '.join(unknown)}; there are {', '.join(ROLES)}")
     labels = Labels.unsaid(2, 2) if count is None else Labels.unsaid(2, 2, count).of_annotator(0)
-    last, anchor = (jnp.zeros((2, 2)) if role in loss.needs else None for role in ("last", "anchor"))
+    last, anchor = (jnp.zeros((2, 2)) if role in loss.needs else None for role in ROLES)
     pairs = GroupLogps(jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3), bool), last, anchor, labels)
     jax.eval_shape(partial(losses, loss), pairs)
     jax.eval_shape(partial(coefficients, combiner), jnp.zeros((count or 1, count or 1)))
+
+
+def got(found: Any) -> str:
+    """As `described`; constants of NumPy have the right shape and are not traced."""
+    return "a NumPy array" if isinstance(found, np.ndarray) else described(found)
 
 
 def check_sampler(sampler: Sampler, vocab: int) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from jaxalign.errors import ConfigError, DataError
+from jaxalign.errors import BrokenContract
 from jaxalign.oracles.annotators import Annotator, Brevity, Coverage
 from jaxalign.types import Preferences, Prompt, Rollouts
 
@@ -59,7 +59,7 @@ class Panel:
         """Preferences among each prompt's responses.
 
         Raises:
-            DataError: an annotator gave a score that is not finite; names annotator, prompt and response.
+            BrokenContract: an annotator gave more or fewer scores than texts, or one that is not finite; by its name.
         """
         pairs = zip(rollouts.prompts, rollouts.texts, strict=True)
         return self.preferences(np.stack([self.scores(prompt, texts) for prompt, texts in pairs]))
@@ -101,11 +101,13 @@ def probabilities(advantage: Float[np.ndarray, "*batch m m"]) -> Float[np.ndarra
 def _checked(annotator: Annotator, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]:
     scores = np.asarray(annotator(prompt, texts), np.float64)
     if scores.shape != (len(texts),):
-        raise ConfigError(
+        raise BrokenContract(
             f"annotator {annotator.name!r} must give one score a text, {len(texts)} in all; got shape {scores.shape}"
         )
     for index in np.flatnonzero(~np.isfinite(scores)):
-        raise DataError(f"annotator {annotator.name!r} scored response {index} of prompt {prompt.id!r} {scores[index]}")
+        raise BrokenContract(
+            f"annotator {annotator.name!r} scored response {index} of prompt {prompt.id!r} {scores[index]}"
+        )
     return scores
 
 

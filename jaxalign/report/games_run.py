@@ -47,13 +47,13 @@ class GameRun:
     settings: dict[str, float | int]
 
 
-def read(path: str) -> GameRun:
-    """The run at `path`.
+def read(path: str, config: str | None = None) -> GameRun:
+    """The run at `path`; `config` as for `reopen`.
 
     Raises:
         ConfigError: no run directory, or not one of a tabular policy on a tabular game.
     """
-    reopened = reopen(path)
+    reopened = reopen(path, config)
     directory, experiment = reopened.directory, reopened.experiment
     oracle, loss, swap = experiment.oracle, experiment.loss, experiment.swap_every
     if not (isinstance(oracle, TabularGame | RankingPopulation) and isinstance(experiment.model, TabularPolicy)):
@@ -82,10 +82,11 @@ def equilibrium(game: Game, actions: int) -> Float[np.ndarray, " v"]:
     return np.asarray(jnp.exp(found.logp[0]))
 
 
-def draw(path: str | None, out: Path, steps: int) -> list[Path]:
-    """Writes the figures into `out` and returns their files; without a run, of the three-action game."""
+def draw(path: str | None, out: Path, steps: int, config: str | None = None) -> list[Path]:
+    """Writes the figures into `out` and returns their files; without a run, of the three-action game. `config` as for
+    `reopen`."""
     with jax.enable_x64(True):
-        found = read(path) if path is not None else three_action_run()
+        found = read(path, config) if path is not None else three_action_run()
         at = np.unique(np.round(np.geomspace(1, steps, 800)).astype(int))
         table = trajectories(found.game, found.policies[0], at.tolist(), found.settings)
         curves = robust_curves((np.asarray(found.users.order), np.asarray(found.users.weights)), SAMPLES)

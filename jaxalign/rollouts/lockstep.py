@@ -129,13 +129,9 @@ def generate(
         advance,
         draw(nothing_drawn(cache, count * samples, limit), share_out(hidden)),
     )
-    table = (count, samples, limit)
-    return (
-        end.tokens.reshape(table),
-        end.lengths.reshape(table[:2]),
-        end.done.reshape(table[:2]),
-        end.logps.reshape(table),
-    )
+    tokens, logps = (table.reshape(count, samples, limit) for table in (end.tokens, end.logps))
+    lengths, finished = (column.reshape(count, samples) for column in (end.lengths, end.done))
+    return tokens, lengths, finished, logps
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Policies and training states of a run: saved so that a failure, a kill or a damaged disk costs at most a step.
 
-Each checkpoint is one atomic, verified directory (see `store`). A failed save is tried once more; nothing that was
+Each checkpoint is one atomic, verified directory (see `pytree`). A failed save is tried once more; nothing that was
 committed before is touched by it. Where several processes run together all save and restore their own shards, process
 0 deletes and renames, and a save that fails on one of them is the end of the run: it cannot be tried again alone.
 """

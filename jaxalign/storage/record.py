@@ -21,7 +21,8 @@ from typing import Any
 
 from etils import epath
 
-from jaxalign.errors import CheckpointError, JaxalignError
+from jaxalign.contracts.arrays import described
+from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError
 from jaxalign.hosts.group import Hosts
 from jaxalign.storage import durable
 from jaxalign.types import Line, Tracker, Tracking
@@ -119,16 +120,19 @@ def open_recorder(
         for index, tracker in enumerate(trackers):
             name = f"trackers.{index} ({type(tracker).__name__})"
             try:
-                tracking[name] = tracker.open(durable.absolute(run_dir), config)
+                opened: Any = tracker.open(durable.absolute(run_dir), config)
+                if not isinstance(opened, Tracking):
+                    raise BrokenContract(f"{name}: open must return what has log and close, got {described(opened)}")
+                tracking[name] = opened
             except JaxalignError:
                 raise
             except Exception as error:
                 _switched_off(name, error)
         return Recorder(run_dir, tracking)
     except BaseException:
-        for opened in tracking.values():
+        for one in tracking.values():
             with contextlib.suppress(Exception):
-                opened.close()
+                one.close()
         raise
 
 

@@ -65,6 +65,36 @@ def test_report_draws_a_run(name, tmp_path, capsys, fp32):
     assert {"simplex.png", "simplex.svg", "gap.png", "gap.svg", "robust_win_rate.png", "robust_win_rate.svg"} == names
 
 
+OWN = '''"""The three-action game with an eval of one's own."""
+import dataclasses
+
+from three_action import experiment as base
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    def __call__(self, context):
+        return {"own/answers": float(context.current.lengths.size)}
+
+evals = (*base.evaluation.evals, Answers())
+experiment = dataclasses.replace(base, evaluation=dataclasses.replace(base.evaluation, evals=evals))
+'''
+
+
+def test_report_takes_the_classes_from_the_config_file_that_is_named(tmp_path, capsys, fp32):
+    pytest.importorskip("matplotlib")
+    game = next(path for path in CONFIGS if path.stem == "three_action")
+    (tmp_path / "three_action.py").write_bytes(game.read_bytes())
+    (tmp_path / "own.py").write_text(OWN)
+    own, run = str(tmp_path / "own.py"), str(tmp_path / "run")
+    assert not main(["train", own, "--workdir", run, "--iterations", "1", "--swap_every", "none"])
+    assert main(["report", run, "--steps", "50"]) == 2
+    assert "say which one" in capsys.readouterr().err
+    assert not main(["report", run, "--steps", "50", "--config", own])
+    assert (tmp_path / "run" / "report" / "gap.png").exists()
+    assert main(["report", "--config", own]) == 2
+    assert "name the run too" in capsys.readouterr().err
+
+
 @pytest.fixture
 def fp32() -> None:
     """Runs the test in JAX's default precision."""

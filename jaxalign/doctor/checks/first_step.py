@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from jaxalign.contracts.traced import check_loss
+from jaxalign.contracts.traced import built, check_loss
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
@@ -85,6 +85,7 @@ class FirstStep:
 
     def step(self, opened: Opened) -> Seen:
         check_loss(opened.experiment.loss, opened.experiment.combiner)
+        built(opened.experiment.optimizer, opened.experiment.prompts_per_iteration)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
         batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
         count = min(MICROBATCH, len(opened.groups.prompt), opened.experiment.fit.batch_size)
