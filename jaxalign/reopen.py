@@ -79,7 +79,7 @@ class Run:
         A mesh that needs more devices than there are gives way to one of all devices here, which stderr is told.
         """
         config = self.directory.config
-        placement = self._restored(config.get("placement"), "experiment.placement")
+        placement = self._restored(config.get("placement", {}), "experiment.placement")
         if not isinstance(placement, Placement):
             raise ConfigError(
                 f"{self.directory.path / 'config.json'}: names no placement; another version made this run"

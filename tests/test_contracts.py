@@ -237,10 +237,10 @@ class Optimizer:
 @pytest.mark.parametrize(
     ("returned", "got"),
     [
-        (optax.sgd(0.1), "a GradientTransformation"),
+        (optax.sgd(0.1), "a GradientTransformationExtraArgs"),
         (None, "a NoneType"),
-        ((0.1, optax.sgd(0.1)), "(a float, a GradientTransformation)"),
-        ((optax.sgd(0.1), 0.1), "(a GradientTransformation, a float)"),
+        ((0.1, optax.sgd(0.1)), "(a float, a GradientTransformationExtraArgs)"),
+        ((optax.sgd(0.1), 0.1), "(a GradientTransformationExtraArgs, a float)"),
     ],
 )
 def test_an_optimizer_without_its_schedule_is_refused(returned, got):

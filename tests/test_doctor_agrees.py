@@ -177,3 +177,11 @@ def test_a_run_that_was_refused_for_its_prompts_begins_with_others(tmp_path):
     assert "longer than" in refused(experiment, tmp_path)
     pathlib.Path(experiment.prompts.path).write_text('{"prompt": "Why?"}\n')
     assert refused(experiment, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("case", "remedy"),
+    [("a long prompt", "lower max_tokens"), ("a prompt longer than allowed", "raise max_prompt_tokens")],
+)
+def test_prompts_that_are_too_long_are_refused_with_what_helps(case, remedy, tmp_path):
+    assert refused(BAD[case](tmp_path), tmp_path).endswith(f"Shorten or remove them, or {remedy}")

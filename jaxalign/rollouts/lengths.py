@@ -15,13 +15,14 @@ def encoded(chat: Conversation, prompt: Prompt) -> list[int]:
     return chat.encode(prompt.messages, prompt.tool_list)
 
 
-def refuse_longer(lengths: Iterable[tuple[str, int]], limit: int, reason: str) -> None:
-    """DataError naming every prompt, by id and tokens, that is longer than `limit`; `reason` is why it is refused."""
+def refuse_longer(lengths: Iterable[tuple[str, int]], limit: int, reason: str, remedy: str) -> None:
+    """DataError naming every prompt, by id and tokens, that is longer than `limit`; `reason` is why it is refused, and
+    `remedy` what else to do than to shorten it."""
     long = [f"{id} ({tokens} tokens)" for id, tokens in lengths if tokens > limit]
     if long:
         raise DataError(
             f"{len(long)} prompts are longer than {limit} tokens, {reason}: {listed(long)}. "
-            "Shorten or remove them, or lower max_tokens"
+            f"Shorten or remove them, or {remedy}"
         )
 
 

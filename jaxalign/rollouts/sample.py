@@ -78,13 +78,13 @@ class SampleRoller:
     def check(self, prompts: Iterable[Prompt]) -> None:
         """DataError naming every prompt that is longer than allowed, or leaves its response no room in the context."""
         context, most = self._model.config.context, self.spec.max_tokens
-        reason = (
-            f"the model's context of {context} less the {most} tokens of a response"
+        reason, remedy = (
+            (f"the model's context of {context} less the {most} tokens of a response", "lower max_tokens")
             if self.bounds.prompt == context - most
-            else "max_prompt_tokens"
+            else ("max_prompt_tokens", "raise max_prompt_tokens")
         )
         lengths = ((prompt.id, len(encoded(self._model.chat, prompt))) for prompt in prompts)
-        refuse_longer(lengths, self.bounds.prompt, reason)
+        refuse_longer(lengths, self.bounds.prompt, reason, remedy)
 
     def __call__(
         self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
