@@ -20,6 +20,9 @@ from jaxalign.models.model import Model
 from jaxalign.storage.rundir import PolicySlot
 from jaxalign.storage.streamed import StreamedArrays
 
+BLOCK = 4 * 2**20
+"""Bytes of a matrix to which a difference is added at once."""
+
 
 def export_policy(
     model: Model,
@@ -67,6 +70,14 @@ def merged(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Te
     shape = leaf(adaptation.model.shapes, tensor.path).shape
     a, b = (arrays.parts("/".join((*tensor.path, letter)), tensor.stacked) for letter in "ab")
     for at in np.ndindex(*shape[: tensor.stacked]):
-        matrix = part(base, tensor, shape[tensor.stacked :], at)
-        yield tensor.to_file(adaptation.merged(matrix, next(a), next(b)))
+        matrix, inputs, outputs = part(base, tensor, shape[tensor.stacked :], at), next(a), next(b)
+        for rows in blocks(matrix):  # in its place: what quantises takes the memory of several matrices
+            matrix[rows] = adaptation.merged(matrix[rows], inputs[rows], outputs)
+        yield tensor.to_file(matrix)
         del matrix
+
+
+def blocks(matrix: np.ndarray) -> Iterator[slice]:
+    """Rows of a matrix, some at a time. (Bases are quantised row by row, so they may be cut between any two.)"""
+    step = max(1, BLOCK * len(matrix) // matrix.nbytes)
+    return (slice(start, start + step) for start in range(0, len(matrix), step))

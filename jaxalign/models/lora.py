@@ -134,9 +134,9 @@ class Adapted:
         return params
 
     def merged(self, base: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """One part (a layer's, an expert's) of a policy: the source's part as the base keeps it, and its difference.
+        """Rows of one part (a layer's, an expert's) of a policy: the source's as the base keeps them, difference added.
 
-        Two programs, as where the parameters are on a mesh: one would round otherwise here and there.
+        Two programs, as where parameters lie on a device: one would round otherwise here and there.
         """
         return np.asarray(_sum(LowRank(self._kept(base), a, b, self._scale)))
 
