@@ -104,6 +104,16 @@ def test_rows_are_as_long_as_the_experiment_allows():
     assert found.rows == RowShape(row=96, scored=64, response=32)  # 40 + 2 · 24, 2 · 24 and 24, in multiples of 32
 
 
+@pytest.mark.parametrize("tokens", [0, 88])
+def test_responses_that_leave_prompts_no_room_are_refused(tokens):
+    experiment = tiny()
+    model = experiment.model.open()
+    most = model.config.context + tokens
+    longest = dataclasses.replace(experiment, rollout=dataclasses.replace(experiment.rollout, max_tokens=most))
+    with pytest.raises(ConfigError, match=f"less the {most} tokens of a response leaves prompts no room"):
+        sizes_of(longest, model)
+
+
 def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them():
     """On this machine's own devices: what is compiled is a program that its arguments fit."""
     placement = Placement(MeshShape(data=2, fsdp=2, tensor=2))

@@ -47,10 +47,16 @@ class Sizes:
 
 
 def sizes_of(experiment: Experiment, model: Model) -> Sizes:
-    """The longest rows. Raises ConfigError for a policy that is a table."""
+    """The longest rows. Raises ConfigError for a policy that is a table, and where responses leave prompts no room."""
     if not isinstance(model.config, DecoderConfig):
         raise ConfigError("plan: the policy is a table; there is nothing to plan")
     bounds = experiment.rollout.bounds(model)
+    if bounds.prompt < 1:
+        context = model.config.context
+        raise ConfigError(
+            f"plan: the model's context of {context} less the {bounds.response} tokens of a response leaves prompts no "
+            "room; lower max_tokens"
+        )
     return Sizes(bounds.prompt, bounds.response)
 
 
