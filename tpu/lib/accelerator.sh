@@ -25,6 +25,6 @@ topology_of_config() {
   [[ -n ${JAXALIGN:-} || ! -x $root/.venv/bin/jaxalign ]] || jaxalign=$root/.venv/bin/jaxalign
   # shellcheck disable=SC2086  # $JAXALIGN may be several words
   resolved=$($jaxalign train "$config" --print-config "${overrides[@]}" 2> /dev/null) || return 0
-  opt_topology=$(sed -n 's/^  "topology": "\(.*\)",\{0,1\}$/\1/p' <<< "$resolved")
-  opt_slices=$(sed -n 's/^    "slices": \([0-9]*\),\{0,1\}$/\1/p' <<< "$resolved")
+  opt_topology=$(sed -n 's/^    "topology": "\(.*\)",\{0,1\}$/\1/p' <<< "$resolved")
+  opt_slices=$(sed -n 's/^      "slices": \([0-9]*\),\{0,1\}$/\1/p' <<< "$resolved")
 }
