@@ -78,6 +78,9 @@ def merged(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Te
 
 
 def blocks(matrix: np.ndarray) -> Iterator[slice]:
-    """Rows of a matrix, some at a time. (Bases are quantised row by row, so they may be cut between any two.)"""
-    step = max(1, BLOCK * len(matrix) // matrix.nbytes)
+    """Rows of a matrix, some at a time. (Bases are quantised row by row, so they may be cut between any two.)
+
+    A power of two divides the sizes of models: a product of few left-over rows would round otherwise than the whole.
+    """
+    step = 1 << max(1, BLOCK * len(matrix) // matrix.nbytes).bit_length() - 1
     return (slice(start, start + step) for start in range(0, len(matrix), step))
