@@ -15,6 +15,7 @@ from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.data.ahead import ahead
 from jaxalign.data.order import GroupOrder
 from jaxalign.errors import DataError, Interrupted
+from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import row_sharding
 from jaxalign.models.low_rank import frozen, join
@@ -73,11 +74,19 @@ def fit(
                         work = Work(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
                         state, metrics = training.step(state, base, others, batch)
                         outcomes.follow(index, metrics, work)
+                        if one_at_a_time(mesh):
+                            outcomes.settle()
                     _save_when_due(session, iteration, checkpoints, order, index + 1, state, outcomes)
                 outcomes.settle()
     session.commit_policy(iteration + 1, state.params)
     session.run.clear_fit(iteration)
     return join(state.params, base)
+
+
+def one_at_a_time(mesh: jax.sharding.Mesh) -> bool:
+    """Whether a step must be over before the next is dispatched: where CPUs exchange data. Their devices share threads,
+    and messages of two programs under way at once can wait for each other, or be taken for each other's."""
+    return mesh.size > 1 and platform_of(mesh.devices.flat[0]) == "cpu"
 
 
 def group_order(session: Session, iteration: int, groups: Groups) -> GroupOrder:

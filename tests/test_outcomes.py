@@ -17,7 +17,7 @@ class Clock:
 
 
 def metrics(loss: float = 1.0) -> dict:
-    return {"loss": jnp.float32(loss), "grad_norm": jnp.float32(2.0)}
+    return {"loss": jnp.float32(loss), "grad_norm": jnp.float32(2.0), "update_norm": jnp.float32(0.5)}
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_step_lasts_from_the_end_of_the_one_before_and_not_while_a_checkpoint_
     assert told[0][2]["perf/tokens_per_s_per_chip"] == pytest.approx(75 / 4 / 8)
 
 
-@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "update_norm"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_raised_with_its_own_step_and_never_told(outcomes, told, clock, name, value):
     outcomes.follow(0, metrics(), work())

@@ -205,7 +205,15 @@ def test_a_group_of_weight_2_counts_as_two(step, params, columns):
 def test_metrics_have_the_names_that_users_of_trl_know_and_add_up(whole, step, params, policies, columns):
     _, metrics = whole
     rewards = {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"}
-    assert set(metrics) == {"loss", "grad_norm", "learning_rate", "logps/chosen", "logps/rejected", *rewards}
+    assert set(metrics) == {
+        "loss",
+        "grad_norm",
+        "update_norm",
+        "learning_rate",
+        "logps/chosen",
+        "logps/rejected",
+        *rewards,
+    }
     assert all(value.shape == () and value.dtype == np.float32 for value in metrics.values())
     assert metrics["learning_rate"] == np.float32(RATE)
     margin = metrics["rewards/chosen"] - metrics["rewards/rejected"]
@@ -254,14 +262,15 @@ def test_steps_reduce_every_loss(name, table):
 @pytest.mark.parametrize(
     ("metrics", "seen"),
     [
-        ({"loss": float("nan"), "grad_norm": 1.0}, "loss is nan at step 17"),
-        ({"loss": 0.5, "grad_norm": float("inf")}, "grad_norm is inf at step 17"),
+        ({"loss": float("nan"), "grad_norm": 1.0, "update_norm": 0.1}, "loss is nan at step 17"),
+        ({"loss": 0.5, "grad_norm": float("inf"), "update_norm": 0.1}, "grad_norm is inf at step 17"),
+        ({"loss": 0.5, "grad_norm": 1.0, "update_norm": float("nan")}, "update_norm is nan at step 17"),
     ],
 )
 def test_what_is_not_finite_is_refused_with_the_step(metrics, seen):
     with pytest.raises(NotFinite, match=seen):
         check_finite(17, metrics)
-    check_finite(17, {"loss": 0.5, "grad_norm": 0.0})
+    check_finite(17, {"loss": 0.5, "grad_norm": 0.0, "update_norm": 0.0})
 
 
 def test_a_broken_reference_shows_in_the_loss(step, params, columns):

@@ -153,7 +153,8 @@ def make_step(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             rate = jnp.asarray(schedule(state.step), jnp.float32)
             params = optax.apply_updates(state.params, updates)
-        metrics = {**metrics, "grad_norm": optax.tree.norm(grads), "learning_rate": rate}
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        metrics = {**metrics, **norms, "learning_rate": rate}
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
@@ -169,8 +170,12 @@ def _summed(make: Callable[[Batch], Any], batches: Batch) -> Any:
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
-    """Raises NotFinite with what was seen; the caller has not committed the step."""
-    for name in ("loss", "grad_norm"):
+    """Raises NotFinite with what was seen; the caller has not committed the step.
+
+    The update is looked at too: a rate or an optimizer can make NaN of a finite gradient, and the next step's loss,
+    which would tell, comes after the state was kept.
+    """
+    for name in ("loss", "grad_norm", "update_norm"):
         if not math.isfinite(metrics[name]):
             raise NotFinite(
                 f"fit: {name} is {metrics[name]} at step {step}. The last checkpoint is intact; lower the learning "
