@@ -1,7 +1,8 @@
 """The fit of one iteration: groups → batches → optimizer steps, with checkpoints inside and a policy at the end.
 
 The devices wait for the host as little as can be: batches are packed and sent ahead by another thread, and what a step
-came to is read while the next one runs. Nothing is transferred unasked (`jax.transfer_guard`).
+came to is read while the next one runs (on meshes of CPUs before it, see `one_at_a_time`). Nothing is transferred
+unasked (`jax.transfer_guard`).
 """
 
 from collections.abc import Callable, Mapping

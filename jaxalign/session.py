@@ -1,7 +1,7 @@
 """A session: a machine, a run directory, its records and its stop, joined to train an experiment.
 
 It holds what lives as long as the run, so that the outer loop speaks of nothing else. Everything that can be wrong with
-the inputs is found here, before any compute. Whoever only reads a run opens a `Machine` and no session.
+the inputs is found here, before any compute. Whoever only reads a run opens it with `reopen`, and no session.
 """
 
 import tempfile
