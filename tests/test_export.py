@@ -323,7 +323,7 @@ TENSOR, SHARD = 4 * 2048 * 8192, 4 * 3 * 2048 * 8192 // 8
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("base_dtype", [None, "nf4"])
+@pytest.mark.parametrize("base_dtype", [None, "float32", "nf4"])
 def test_an_export_takes_the_memory_of_three_tensors(tmp_path, dtype, base_dtype):
     """Of 640 MB of parameters in stacks of 200 MB, spread over eight devices. Needs 2 GB of disk."""
     for name, shape in SHAPES.items():

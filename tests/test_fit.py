@@ -10,6 +10,7 @@ import pytest
 from made_fits import STEPS, changed_step, train
 
 from jaxalign import fit
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.storage.record import read_metrics
 
 
@@ -118,3 +119,8 @@ def test_a_step_is_dispatched_before_the_one_before_it_is_read(tmp_path, monkeyp
     # Step 3 is read at once: a checkpoint is due behind it.
     expected = "step 0, step 1, read 0, step 2, read 1, step 3, read 2, read 3, step 4, step 5, read 4, read 5"
     assert ", ".join(events) == expected
+
+
+def test_cpus_that_exchange_data_take_one_step_at_a_time():
+    assert fit.one_at_a_time(MeshShape(fsdp=8).build())
+    assert not fit.one_at_a_time(MeshShape(fsdp=1).build())
