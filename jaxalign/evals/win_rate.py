@@ -17,6 +17,7 @@ from jaxtyping import Float, PRNGKeyArray
 from jaxalign.config.settings import short
 from jaxalign.errors import DataError
 from jaxalign.evals.context import HeldOut, role_problems
+from jaxalign.evals.length_control import length_controlled
 from jaxalign.rollouts.shares import joined
 from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
 
@@ -25,8 +26,8 @@ from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
 class WinRate:
     """The evaluated policy against others; an opponent that does not exist yet is left out.
 
-    Metrics, in [0, 1]: `win_rate/vs_<role>`, its 95 % interval `…_ci95_low` and `…_ci95_high`, and
-    `win_rate/vs_<role>/<annotator>` for each annotator alone.
+    Metrics, in [0, 1]: `win_rate/vs_<role>` and `win_rate_length_controlled/vs_<role>` (see `length_control`), each
+    with its 95 % interval `…_ci95_low` and `…_ci95_high`; `win_rate/vs_<role>/<annotator>` for each annotator alone.
     """
 
     against: tuple[str, ...] = ("base", "previous")
@@ -44,15 +45,14 @@ class WinRate:
             name = context.opponent(role)
             if name is None:
                 continue
-            pair = [context.current, context.responses[name]]
+            pair = (context.current, context.responses[name])
             preferences = joint_preferences(context.oracle, pair, context.key)
             rates = between(preferences.prefer, pair)[:, 0, 1]
-            low, high = bootstrap_interval(rates, context.key, self.resamples)
-            metrics |= {
-                f"win_rate/vs_{role}": float(rates.mean()),
-                f"win_rate/vs_{role}_ci95_low": low,
-                f"win_rate/vs_{role}_ci95_high": high,
-            }
+            raw = (float(rates.mean()), *bootstrap_interval(rates, context.key, self.resamples))
+            controlled = length_controlled(preferences, pair, context.key, self.resamples)
+            for kind, found in (("win_rate", raw), ("win_rate_length_controlled", controlled)):
+                ends = ("", "_ci95_low", "_ci95_high")
+                metrics |= {f"{kind}/vs_{role}{end}": value for end, value in zip(ends, found, strict=True)}
             for index, annotator in enumerate(preferences.annotators):
                 alone = between(preferences.by_annotator[:, index], pair)[:, 0, 1]
                 metrics[f"win_rate/vs_{role}/{annotator}"] = float(alone.mean())

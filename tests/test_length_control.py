@@ -1,0 +1,124 @@
+"""Length-controlled win rates: the model is recovered where it holds, and symmetric everywhere."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_rollouts import preferences, random_prefer
+from scipy.optimize import minimize
+
+from jaxalign.evals.length_control import RIDGE, length_controlled
+from jaxalign.rollouts.shares import given as rollouts_of
+from jaxalign.types import Preferences, Rollouts
+
+KEY = jax.random.key(3)
+
+
+def answers(lengths: np.ndarray) -> Rollouts:
+    count, samples = lengths.shape
+    tokens = np.ones((count, samples, int(lengths.max())), np.int32)
+    return rollouts_of(np.ones((count, 2), np.int32), np.full(count, 2, np.int32), tokens, lengths.astype(np.int32))
+
+
+def between(prefer: np.ndarray) -> np.ndarray:
+    """[b m n] P(y_i ≻ y′_j) as a whole table; among a policy's own answers everything is even."""
+    count, first, second = prefer.shape
+    table = np.full((count, first + second, first + second), 0.5)
+    table[:, :first, first:] = prefer
+    table[:, first:, :first] = 1 - prefer.swapaxes(1, 2)
+    return table
+
+
+def drawn(theta: float, phi: float, count: int, seed: int = 0) -> tuple[Preferences, tuple[Rollouts, Rollouts]]:
+    """Preferences exactly as the model says, of answers whose lengths differ at random, the first policy's longer."""
+    generator = np.random.default_rng(seed)
+    first, second = generator.integers(20, 80, (count, 1)), generator.integers(10, 60, (count, 1))
+    longer = (first - second).astype(np.float64)
+    effect = np.tanh(longer / longer.std())
+    prefer = 1 / (1 + np.exp(-(theta + phi * effect)))
+    return preferences(between(prefer[:, :, None])), (answers(first), answers(second))
+
+
+def test_what_length_alone_wins_is_taken_out():
+    found, pair = drawn(theta=0.0, phi=2.0, count=400)
+    raw = found.prefer[:, 0, 1].mean()
+    rate, low, high = length_controlled(found, pair, KEY, 200)
+    assert raw > 0.6
+    assert rate == pytest.approx(0.5, abs=1e-3)
+    assert low <= rate <= high
+
+
+def test_what_is_won_at_equal_length_stays():
+    found, pair = drawn(theta=0.8, phi=-1.0, count=400)
+    rate, _, _ = length_controlled(found, pair, KEY, 200)
+    assert rate == pytest.approx(1 / (1 + np.exp(-0.8)), abs=1e-3)
+
+
+def test_without_differences_in_length_it_is_the_win_rate():
+    prefer = np.random.default_rng(1).uniform(size=(300, 1, 1))
+    same = answers(np.full((300, 1), 7))
+    rate, _, _ = length_controlled(preferences(between(prefer)), (same, same), KEY, 10)
+    assert rate == pytest.approx(prefer.mean(), abs=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10**6), samples=st.integers(1, 3))
+def test_swapping_two_policies_gives_the_complement(seed, samples):
+    generator = np.random.default_rng(seed)
+    table = random_prefer(generator, 6, 2 * samples)
+    one, other = (answers(generator.integers(1, 40, (6, samples))) for _ in range(2))
+    swap = np.r_[samples : 2 * samples, :samples]
+    there, _, _ = length_controlled(preferences(table), (one, other), KEY, 4)
+    back, _, _ = length_controlled(preferences(table[:, swap][:, :, swap]), (other, one), KEY, 4)
+    assert there + back == pytest.approx(1, abs=1e-6)
+
+
+def test_it_is_the_maximum_that_a_general_optimizer_finds():
+    generator = np.random.default_rng(5)
+    table = random_prefer(generator, 30, 2)
+    pair = tuple(answers(generator.integers(1, 40, (30, 1))) for _ in range(2))
+    longer = (pair[0].lengths - pair[1].lengths)[:, 0].astype(np.float64)
+    effect, prefer = np.tanh(longer / longer.std()), table[:, 0, 1].astype(np.float64)
+
+    def objective(found: np.ndarray) -> float:
+        odds = found[0] + found[1] * effect
+        return float((np.logaddexp(0, odds) - prefer * odds).sum() + RIDGE / 2 * (found**2).sum())
+
+    expected = minimize(objective, np.zeros(2), tol=1e-12).x[0]
+    rate, _, _ = length_controlled(preferences(table), pair, KEY, 2)
+    assert np.log(rate / (1 - rate)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_policy_that_wins_everything_has_a_finite_rate_near_one():
+    one, other = answers(np.arange(1, 65)[:, None]), answers(np.full((64, 1), 3))
+    rate, low, high = length_controlled(preferences(between(np.ones((64, 1, 1)))), (one, other), KEY, 50)
+    assert 0.99 < rate < 1
+    assert 0.9 < low <= high < 1
+
+
+def test_the_interval_is_seeded_and_covers_the_truth():
+    covered = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        found, pair = drawn(theta=0.4, phi=1.0, count=120, seed=seed)
+        votes = (generator.uniform(size=(120, 1, 1)) < found.prefer[:, :1, 1:]).astype(np.float64)
+        low, high = length_controlled(preferences(between(votes)), pair, KEY, 300)[1:]
+        assert (low, high) == length_controlled(preferences(between(votes)), pair, KEY, 300)[1:]
+        covered += low <= 1 / (1 + np.exp(-0.4)) <= high
+    assert covered >= 34
+
+
+def test_weights_count_answers():
+    """An answer of weight 1 beside one of weight 0 is as if it stood alone."""
+    generator = np.random.default_rng(2)
+    lengths = generator.integers(1, 40, (20, 2))
+    both, other = answers(lengths), answers(generator.integers(1, 40, (20, 1)))
+    only = dataclasses.replace(both, weights=np.tile(np.array([1, 0], np.float32), (20, 1)))
+    table = random_prefer(generator, 20, 3)
+    alone = np.r_[0, 2]
+    weighted = length_controlled(preferences(table), (only, other), KEY, 5)
+    single = length_controlled(preferences(table[:, alone][:, :, alone]), (answers(lengths[:, :1]), other), KEY, 5)
+    np.testing.assert_allclose(weighted, single, atol=1e-6)
