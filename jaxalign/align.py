@@ -37,8 +37,7 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     # What the policy says, and who prefers what of it.
     prompts = session.prompts_of(iteration)
     rollouts = phase("rollouts", Rollouts, lambda: session.roll(policy, prompts, iteration))
-    judge = session.oracle(iteration, "preferences")
-    preferences = phase("preferences", Preferences, lambda: judge(rollouts, key("preferences", iteration)))
+    preferences = phase("preferences", Preferences, lambda: session.judge(rollouts, iteration))
     pairing = CheckedPairing(experiment.pairing)
     groups = phase("groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration)))
     session.recorder.log(iteration, "align", 0, diagnose(rollouts, preferences, groups))

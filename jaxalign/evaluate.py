@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.contracts.evals import merged
-from jaxalign.contracts.oracle import CheckedOracle
 from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
@@ -32,10 +31,15 @@ def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
     """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed."""
     where = home(iterate)
     session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
-    evals = session.experiment.evaluation.evals
-    metrics = session.phase(where, "evals", dict[str, float], lambda: measure(evals, held_out(session, iterate)))
+    metrics = session.phase(where, "evals", dict[str, float], lambda: judged_metrics(session, iterate))
     session.recorder.log(where, "evals", 0, metrics)
     return metrics
+
+
+def judged_metrics(session: Session, iterate: int) -> Metrics:
+    """What the experiment's evals measure of policy `iterate`, and what the oracle notes while they ask it."""
+    with session.judging(home(iterate), "evals") as judge:
+        return measure(session.experiment.evaluation.evals, held_out(session, iterate, judge)) | judge.metrics
 
 
 def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
@@ -43,10 +47,10 @@ def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
     return merged((measurement, measurement(context)) for measurement in evals)
 
 
-def held_out(session: Session, iterate: int) -> HeldOut:
+def held_out(session: Session, iterate: int, judge: Oracle) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
     answers = Answers(session.run, range(iterate + 1))
-    return context_of(session.machine, session.run, session.oracle(home(iterate), "evals"), session.heldout, answers)
+    return context_of(session.machine, session.run, judge, session.heldout, answers)
 
 
 def context_of(
@@ -80,18 +84,33 @@ class Answers(Mapping[str, Rollouts]):
 
 def summarise(session: Session) -> dict[str, Any]:
     """What the run came to: printed and committed as summary.json by one process, and returned."""
+    last = home(session.experiment.iterations)
+    rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session))
     if session.hosts.leader:
-        _summarise(session)
+        _summarise(session, rates)
     session.hosts.barrier("summary")
     return session.run.summary()
 
 
-def _summarise(session: Session) -> None:
+@dataclasses.dataclass(frozen=True)
+class WinRates:
+    """Row policy against column policy, for policies that are evenly chosen of all."""
+
+    policies: tuple[str, ...]
+    row_beats_column: Float[np.ndarray, "k k"]
+
+
+def win_rates(session: Session) -> WinRates:
+    """Of the base, the last policy and some between them, on the held-out prompts."""
+    last = session.experiment.iterations
+    with session.judging(home(last), "win_rates") as judge:
+        context = held_out(session, last, judge)
+        return WinRates(*win_rate_matrix(dataclasses.replace(context, responses=_shown(context.responses))))
+
+
+def _summarise(session: Session, rates: WinRates) -> None:
     last = session.experiment.iterations
     answers = Answers(session.run, range(last + 1))
-    oracle = CheckedOracle(session.experiment.oracle)
-    context = context_of(session.machine, session.run, oracle, session.heldout, answers)
-    names, matrix = win_rate_matrix(dataclasses.replace(context, responses=_shown(context)))
     metrics = session.run.load(home(last), "evals", dict[str, float])
     preferences = session.run.load(last - 1, "preferences", Preferences)
     summary = {
@@ -102,11 +121,11 @@ def _summarise(session: Session) -> None:
         "seconds": _seconds(session),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "evals": metrics,
-        "win_rates": {"policies": list(names), "row_beats_column": matrix.tolist()},
-        "samples": _samples(context),
+        "win_rates": {"policies": list(rates.policies), "row_beats_column": rates.row_beats_column.tolist()},
+        "samples": _samples(session.heldout, answers[iterate_name(0)], answers[iterate_name(last)]),
     }
     session.run.write_summary(summary)
-    print(render(session, summary, format_matrix(names, matrix)))
+    print(render(session, summary, format_matrix(rates.policies, rates.row_beats_column)))
 
 
 def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
@@ -136,18 +155,18 @@ def _seconds(session: Session) -> float:
     return sum(record.get("perf/seconds", 0.0) + record.get("perf/step_seconds", 0.0) for record in records)
 
 
-def _shown(context: HeldOut) -> dict[str, Rollouts]:
+def _shown(responses: Mapping[str, Rollouts]) -> dict[str, Rollouts]:
     """Answers of the base, the last policy and others evenly between them, few enough for a table."""
-    at = np.unique(np.linspace(0, len(context.names) - 1, POLICIES_SHOWN).round().astype(int))
-    return {who: context.responses[who] for who in (context.names[index] for index in at)}
+    names = list(responses)
+    at = np.unique(np.linspace(0, len(names) - 1, POLICIES_SHOWN).round().astype(int))
+    return {names[index]: responses[names[index]] for index in at}
 
 
-def _samples(context: HeldOut) -> list[dict[str, str]]:
+def _samples(prompts: tuple[Prompt, ...], base: Rollouts, last: Rollouts) -> list[dict[str, str]]:
     """The first held-out prompts with the answers of the base and of the last policy."""
-    base, current = context.responses["base"], context.current
     return [
-        {"prompt": prompt.text, "base": base.texts[index][0], "last": current.texts[index][0]}
-        for index, prompt in enumerate(context.prompts[:SAMPLES_SHOWN])
+        {"prompt": prompt.text, "base": base.texts[index][0], "last": last.texts[index][0]}
+        for index, prompt in enumerate(prompts[:SAMPLES_SHOWN])
     ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaxalign.config.load import exchanged
+from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.machine import Placement
@@ -44,7 +45,7 @@ class Experiment:
     """prompts to train on"""
     rollout: Rollout
     """how the policy answers them"""
-    oracle: Oracle
+    oracle: Oracle | OpenableOracle
     """who prefers what"""
     pairing: Pairing
     """which answers are compared in training"""

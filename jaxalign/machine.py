@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray
 
+from jaxalign.contracts.scope import Site
+from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.mesh.flags import FlagSet, options
 from jaxalign.mesh.sharding import MeshShape, param_shardings
 from jaxalign.models.decoder import Remat
@@ -47,12 +49,18 @@ class Placement:
     """groups scored together when reference log-probs are computed, over all devices"""
     rollout_rows: int = 64
     """responses decoded together, over all devices; all of a prompt are, however many they are"""
+    judge_block_size: int = 64
+    """prompts judged between two commits of what was said, over all processes"""
+    judge_batch_size: int = 16
+    """rows that a judge with weights of its own reads together, over all devices: a prompt with its answers each"""
 
     def problems(self) -> Iterable[str]:
         for name, value in (
             ("accumulate", self.accumulate),
             ("score_batch_size", self.score_batch_size),
             ("rollout_rows", self.rollout_rows),
+            ("judge_block_size", self.judge_block_size),
+            ("judge_batch_size", self.judge_batch_size),
         ):
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"
@@ -111,6 +119,11 @@ class Machine:
     def scorer(self) -> Scorer:
         """Log-prob sums of whole sets of responses."""
         return Scorer(self.model, self.mesh, self.placement.score_batch_size, self.flags)
+
+    def site(self, hosts: Hosts = ALONE) -> Site:
+        """Where judges are opened, by this process or by several together; they are opened anew for each judging, and
+        what one `Site` holds of them is kept."""
+        return Site(self.mesh, self.placement.mesh.rules, self.flags, self.placement.judge_batch_size, hosts)
 
     def roller(self, rollout: Rollout) -> Roller:
         """Answers as `rollout` says."""

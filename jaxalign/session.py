@@ -7,6 +7,7 @@ the inputs is found here, before any compute. Whoever only reads a run opens it 
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -18,13 +19,13 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.config.load import components
-from jaxalign.contracts.oracle import CheckedOracle
+from jaxalign.contracts.scope import check_annotators
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.order import PromptStream
 from jaxalign.data.prompts import PromptSet
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, as_of
-from jaxalign.judging import SharedOracle
+from jaxalign.judging import Judging, judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import trained
@@ -40,7 +41,7 @@ from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
-from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
+from jaxalign.types import Groups, Params, Preferences, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
 
@@ -81,6 +82,7 @@ class Session:
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
         check_loss(experiment.loss, experiment.combiner)
+        check_annotators(experiment.oracle, experiment.combiner)
         built(experiment.optimizer, experiment.prompts_per_iteration)  # hours before a fit asks for it
         datasets = _datasets(run)
         prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
@@ -88,6 +90,7 @@ class Session:
         read = inputs_of(experiment, self.machine.model, named, known)
         self._stream = PromptStream(prompts, experiment.seed)
         self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
+        self._site = self.machine.site(run.hosts)
         self._roller = self.machine.roller(experiment.rollout)
         self._heldout_roller = self.machine.roller(experiment.evaluation.rollout)
         self._check_prompts()
@@ -117,10 +120,26 @@ class Session:
         if self.stop_requested():
             raise Interrupted(f"stopped {where}; the same command continues there")
 
-    def oracle(self, iteration: Iteration, phase: str) -> Oracle:
-        """The experiment's oracle for a phase's `make`: several processes share the judging."""
-        oracle = CheckedOracle(self.experiment.oracle, self.experiment.combiner.objectives)
-        return oracle if self.hosts.count == 1 else SharedOracle(oracle, self.run.parts(iteration, phase))
+    def judge(self, rollouts: Rollouts, iteration: int) -> Preferences:
+        """What the oracle says of an iteration's rollouts."""
+        with self.judging(iteration, "preferences") as judge:
+            return judge(rollouts, self.machine.key("preferences", iteration))
+
+    def judging(self, iteration: Iteration, phase: str) -> AbstractContextManager[Judging]:
+        """The experiment's oracle, opened for a phase's `make`: its blocks are parts of that phase."""
+
+        def between(done: int) -> None:
+            self.stop_here(f"after {done} prompts of {phase}")
+
+        return judging(
+            self.experiment.oracle,
+            self._site,
+            self.machine.placement.judge_block_size,
+            self.run.parts(iteration, phase),
+            self.experiment.combiner.objectives,
+            lambda total, start: self.progress(iteration, f"judging of {phase}", total, "prompts", start),
+            between,
+        )
 
     def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:
         """Training rollouts."""

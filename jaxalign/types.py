@@ -123,7 +123,7 @@ class Preferences:
 
     `by_annotator` keeps the annotators (or objectives) apart, in the order of `annotators`; `prefer` is what they say
     together, each with its share of `weights` (which sum to 1). `scores` are the annotators' scalar scores, in units of
-    their own; None unless every annotator scores.
+    their own; None unless every annotator scores. `notes` count by name what a judge could not do as it should.
     """
 
     annotators: tuple[str, ...] = dataclasses.field(metadata={"static": True})
@@ -131,6 +131,7 @@ class Preferences:
     prefer: Float[np.ndarray, "b m m"]
     by_annotator: Float[np.ndarray, "b o m m"]
     scores: Float[np.ndarray, "b o m"] | None
+    notes: dict[str, Float[np.ndarray, " b"]] = dataclasses.field(default_factory=dict)
 
 
 @pytree
@@ -347,7 +348,8 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Oracle(Protocol):
-    """(rollouts, key) → Preferences. Pure: the same rollouts and key give the same answer."""
+    """(rollouts, key) → Preferences. Pure, prompt by prompt: what is said of one is a function of it, of its responses
+    and of the key (folded with its id where something is drawn), whichever prompts are judged beside it."""
 
     def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences: ...
 

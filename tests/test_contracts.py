@@ -58,6 +58,10 @@ class Mine:
 # Oracles
 
 
+def checked(answer: Any, objectives: int | None = None) -> CheckedOracle:
+    return CheckedOracle(Mine(answer), objectives, "Mine")
+
+
 def judged() -> Preferences:
     return dataclasses.replace(
         preferences(random_prefer(np.random.default_rng(0), 2, 3)), scores=np.zeros((2, 1, 3), np.float32)
@@ -91,13 +95,22 @@ BROKEN_ORACLES: dict[str, Callable[[Preferences], Any]] = {
     "there are 1 annotators and 2 weights": lambda found: changed(found, weights=(0.5, 0.5)),
     "weights must be at least 0 and sum to 1, got (2.0,)": lambda found: changed(found, weights=(2.0,)),
     "different names, one at least, got ()": lambda found: changed(found, annotators=(), weights=()),
+    "annotators must be a tuple of different names, one at least, got 'one'": lambda found: changed(
+        found, annotators="one", weights=(0.5, 0.25, 0.25)
+    ),
+    "one at least, got (1,)": lambda found: changed(found, annotators=(1,)),
+    "notes must be a dict of arrays by name, got None": lambda found: changed(found, notes=None),
+    "notes['unparsed'] must be float32 [2], got float32 [3]": lambda found: changed(
+        found, notes={"unparsed": np.zeros(3, np.float32)}
+    ),
+    "notes['unparsed'][1] is nan": lambda found: changed(found, notes={"unparsed": np.array([0, np.nan], np.float32)}),
 }
 
 
 @pytest.mark.parametrize("sentence", BROKEN_ORACLES)
 def test_an_oracle_that_answers_nonsense_is_refused_by_name(sentence):
     with pytest.raises(BrokenContract) as refused:
-        CheckedOracle(Mine(BROKEN_ORACLES[sentence](judged())))(GIVEN, KEY)
+        checked(BROKEN_ORACLES[sentence](judged()))(GIVEN, KEY)
     assert str(refused.value).startswith("oracle Mine: ")
     assert sentence in str(refused.value)
 
@@ -106,7 +119,7 @@ def test_an_answer_within_rounding_passes_as_it_is():
     found = judged()
     noisy = dataclasses.replace(found, prefer=found.prefer + np.float32(2e-6) * (found.prefer < 0.9))
     for answer in (found, noisy, dataclasses.replace(found, scores=None)):
-        assert CheckedOracle(Mine(answer))(GIVEN, KEY) is answer
+        assert checked(answer)(GIVEN, KEY) is answer
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -281,7 +294,7 @@ def test_objectives_are_counted_and_losses_read_what_one_annotator_says():
     with pytest.raises(DataError, match=r"the loss reads win rates and there are none: .* one annotator alone"):
         check_loss(SPPO(), Combiner(jnp.abs))
     with pytest.raises(ConfigError, match="has 2 objectives, and oracle Mine 1 annotators: one"):
-        CheckedOracle(Mine(judged()), objectives=2)(GIVEN, KEY)
+        checked(judged(), objectives=2)(GIVEN, KEY)
 
 
 def test_coefficients_that_are_not_finite_are_the_combiners_doing_if_its_gradients_are():

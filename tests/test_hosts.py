@@ -9,20 +9,14 @@ from made_hosts import together
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.fit import make_batch, row_tokens
 from jaxalign.hosts.group import ALONE, Hosts
-from jaxalign.judging import SharedOracle
 from jaxalign.mesh.rows import on_mesh, own_rows, rows_here, rows_on
 from jaxalign.mesh.sharding import MeshShape, replicated, row_sharding
-from jaxalign.oracles.annotators import Brevity, Coverage
-from jaxalign.oracles.panel import Panel, Weighted
-from jaxalign.oracles.population import RankingPopulation
-from jaxalign.oracles.tabular import TabularGame
 from jaxalign.pairs import RandomPair
 from jaxalign.progress import Progress, Unseen
 from jaxalign.session import ReferenceLogps
 from jaxalign.storage import artifact, rundir
 from jaxalign.storage.record import Recorder, Silent, open_recorder
 from jaxalign.training.rows import row_shape
-from jaxalign.types import Preferences, Rollouts
 
 CONFIG = {"seed": 0}
 KEY = jax.random.key(0)
@@ -256,36 +250,3 @@ def test_only_the_first_process_records_and_shows(tmp_path, capsys):
     with Progress("fit", 4) as progress:
         progress(4)
     assert "fit" in capsys.readouterr().err
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Judging
-
-
-def said() -> Rollouts:
-    texts = [[f"{'word ' * (i + j)}of prompt {i}." for j in range(3)] for i in range(5)]
-    return made_rollouts.rollouts(texts, asked=[f"What is prompt {i}?" for i in range(5)])
-
-
-ORACLES = {
-    "panel": Panel((Weighted(Brevity()), Weighted(Coverage(), weight=2.0, temperature=0.5))),
-    "game": TabularGame(),
-    "population": RankingPopulation(rankings=((0, 1, 2), (2, 1, 0), (1, 2, 0)), weights=(0.5, 0.25, 0.25)),
-}
-
-
-@pytest.mark.parametrize("oracle", ORACLES.values(), ids=list(ORACLES))
-@pytest.mark.parametrize("count", [2, 7])
-def test_shared_judging_is_the_judging_of_one_to_the_byte(oracle, count, tmp_path):
-    """With seven hosts, two of the five prompts' judges have none."""
-    alone = oracle(said(), KEY)
-
-    def work(hosts: Hosts):
-        with rundir.open_run(tmp_path, CONFIG, hosts) as run:
-            shared = SharedOracle(oracle, run.parts(0, "preferences"))
-            return shared(said(), KEY), shared(said(), KEY)
-
-    for found in together(count, work):
-        for preferences in found:
-            assert artifact.encode(preferences) == artifact.encode(alone)
-    assert isinstance(alone, Preferences)

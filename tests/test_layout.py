@@ -12,7 +12,8 @@ ROOT = Path(jaxalign.__file__).parent
 FLOORS = (
     {"errors", "progress"},
     {"types"},
-    {"config", "contracts", "hosts", "mesh"},
+    {"config", "hosts", "mesh"},
+    {"contracts"},
     {"storage", "data", "ops"},
     {"formats", "trackers"},
     {"text"},

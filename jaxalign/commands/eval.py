@@ -37,30 +37,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates and every policy's evals."""
-    from jaxalign.contracts.oracle import CheckedOracle
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
     from jaxalign.evaluate import context_of, measure
+    from jaxalign.judging import judging
     from jaxalign.reopen import reopen
 
     run = reopen(args.run, args.config)
     wanted = args.policies.split(",") if args.policies else map(str, run.directory.policies())
     numbers = sorted({run.policy_number(text) for text in wanted})
     run.check_judges()
-    oracle, evaluation, machine = (
-        CheckedOracle(run.experiment.oracle),
-        run.experiment.evaluation,
-        run.machine(args.rest),
-    )
+    evaluation, machine = run.experiment.evaluation, run.machine(args.rest)
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
     responses = answered(run.directory, machine, evaluation, numbers, prompts)
 
-    def context(names: "Sequence[str]") -> "HeldOut":
-        some = {who: responses[who] for who in names}
-        return context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
+    with judging(run.experiment.oracle, machine.site(), machine.placement.judge_block_size) as judge:
 
-    names, matrix = win_rate_matrix(context(list(responses)))
-    evals = {who: measure(evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}
+        def context(names: "Sequence[str]") -> "HeldOut":
+            some = {who: responses[who] for who in names}
+            return context_of(machine, run.directory, judge, responses[names[0]].prompts, some)
+
+        names, matrix = win_rate_matrix(context(list(responses)))
+        evals = {who: measure(evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}
     if args.json:
         print(json.dumps({"policies": names, "row_beats_column": matrix.tolist(), "evals": evals}, indent=2))
         return

@@ -14,21 +14,27 @@ from jaxalign.types import Oracle, Preferences, Rollouts
 @dataclass(frozen=True)
 class CheckedOracle:
     """`oracle`; raises BrokenContract for an answer that is no Preferences of the rollouts, ConfigError for one whose
-    annotators are not as many as the combiner's `objectives` (None: it combines none)."""
+    annotators are not as many as the combiner's `objectives` (None: it combines none). `name` is what it is called."""
 
     oracle: Oracle
-    objectives: int | None = None
+    objectives: int | None
+    name: str
 
     def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
-        found, name = self.oracle(rollouts, key), type(self.oracle).__name__
+        found = self.oracle(rollouts, key)
         for problem in problems(found, rollouts):
-            raise BrokenContract(f"oracle {name}: {problem}")
-        if self.objectives not in (None, len(found.annotators)):
-            raise ConfigError(
-                f"combiner: has {self.objectives} objectives, and oracle {name} {len(found.annotators)} annotators: "
-                + ", ".join(found.annotators)
-            )
+            raise BrokenContract(f"oracle {self.name}: {problem}")
+        check_objectives(self.name, found.annotators, self.objectives)
         return found
+
+
+def check_objectives(name: str, annotators: tuple[str, ...], objectives: int | None) -> None:
+    """Raises ConfigError unless an oracle of that name has as many annotators as the combiner has objectives."""
+    if objectives not in (None, len(annotators)):
+        raise ConfigError(
+            f"combiner: has {objectives} objectives, and oracle {name} {len(annotators)} annotators: "
+            + ", ".join(annotators)
+        )
 
 
 def problems(found: object, rollouts: Rollouts) -> Iterator[str]:
@@ -36,8 +42,10 @@ def problems(found: object, rollouts: Rollouts) -> Iterator[str]:
     if not isinstance(found, Preferences):
         yield f"must answer with Preferences, got {described(found)}"
         return
+    yield from name_problems(found.annotators)
     (count, samples), annotators = rollouts.lengths.shape, len(found.annotators)
     yield from share_problems(found)
+    yield from note_problems(found.notes, count)
     yield from array_problems("prefer", found.prefer, (count, samples, samples))
     yield from array_problems("by_annotator", found.by_annotator, (count, annotators, samples, samples))
     if found.scores is not None:
@@ -48,10 +56,24 @@ def problems(found: object, rollouts: Rollouts) -> Iterator[str]:
         yield from probability_problems(f"annotator {annotator!r}", found.by_annotator[:, index], names)
 
 
+def name_problems(annotators: object) -> Iterator[str]:
+    """Names of the annotators."""
+    names = [name for name in annotators if isinstance(name, str)] if isinstance(annotators, tuple) else []
+    if not names or len(set(names)) != len(names) or tuple(names) != annotators:
+        yield f"annotators must be a tuple of different names, one at least, got {annotators!r}"
+
+
+def note_problems(notes: object, count: int) -> Iterator[str]:
+    """Notes on `count` prompts."""
+    if not isinstance(notes, dict) or not all(isinstance(name, str) for name in notes):
+        yield f"notes must be a dict of arrays by name, got {notes!r}"
+        return
+    for name, counts in notes.items():
+        yield from array_problems(f"notes[{name!r}]", counts, (count,), np.float32)
+
+
 def share_problems(found: Preferences) -> Iterator[str]:
-    """Names and weights of the annotators."""
-    if not found.annotators or len(set(found.annotators)) < len(found.annotators):
-        yield f"annotators must be different names, one at least, got {found.annotators}"
+    """Weights of the annotators."""
     if len(found.weights) != len(found.annotators):
         yield f"there are {len(found.annotators)} annotators and {len(found.weights)} weights"
     elif not (min(found.weights) >= 0 and abs(sum(found.weights) - 1) <= TOLERANCE):

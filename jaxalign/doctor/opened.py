@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.contracts.oracle import CheckedOracle
 from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.data.order import PromptStream
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
 from jaxalign.errors import DataError
 from jaxalign.experiment import Experiment
+from jaxalign.judging import judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import bytes_per_device, full_rows, row_sharding, row_shards
 from jaxalign.models.model import Model
@@ -117,9 +117,9 @@ class Opened:
 
     @cached_property
     def preferences(self) -> Preferences:
-        return CheckedOracle(self.experiment.oracle, self.experiment.combiner.objectives)(
-            self.rollouts, self.machine.key("preferences")
-        )
+        block, objectives = self.experiment.placement.judge_block_size, self.experiment.combiner.objectives
+        with judging(self.experiment.oracle, self.machine.site(), block, objectives=objectives) as judge:
+            return judge(self.rollouts, self.machine.key("preferences"))
 
     @cached_property
     def groups(self) -> Groups:

@@ -48,6 +48,11 @@ class RankingPopulation:
         if not 1 <= self.k < 2 * NODES:
             yield f"k must lie in [1, {2 * NODES - 1}], got {self.k}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the users are called."""
+        return tuple(f"user {user}" for user in range(len(self.rankings)))
+
     def users(self) -> Population:
         """Rankings [o v] and weights [o]."""
         return np.asarray(self.rankings), np.asarray(self.weights)
@@ -67,7 +72,7 @@ class RankingPopulation:
         gains = np.stack([self._gains(*prompt) for prompt in zip(actions, rollouts.weights, strict=True)])
         by_user = 0.5 + 0.5 * (gains[..., :, None] - gains[..., None, :])
         return Preferences(
-            annotators=tuple(f"user {user}" for user in range(len(self.rankings))),
+            annotators=self.names,
             weights=self.weights,
             prefer=np.einsum("o,boij->bij", np.asarray(self.weights), by_user).astype(np.float32),
             by_annotator=by_user.astype(np.float32),

@@ -27,6 +27,11 @@ class TabularGame:
     matrix: tuple[tuple[float, ...], ...] = THREE_ACTION
     """P(i ≻ j): square, in [0, 1], with its transpose 1, diagonal 1/2"""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One annotator: the game."""
+        return ("game",)
+
     def problems(self) -> Iterable[str]:
         size = len(self.matrix)
         if size == 0:
@@ -55,7 +60,7 @@ class TabularGame:
         """
         actions = actions_of(rollouts, len(self.matrix))
         prefer = probabilities(np.asarray(self.matrix, np.float64)[actions[:, :, None], actions[:, None, :]] - 0.5)
-        return Preferences(("game",), (1.0,), prefer, prefer[:, None], scores=None)
+        return Preferences(self.names, (1.0,), prefer, prefer[:, None], scores=None)
 
 
 def actions_of(rollouts: Rollouts, count: int) -> Int[np.ndarray, "b m"]:
