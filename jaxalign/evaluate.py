@@ -31,7 +31,8 @@ def home(iterate: int) -> Iteration:
 def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
     """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed."""
     where = home(iterate)
-    session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
+    if session.heldout:
+        session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
     evals = session.experiment.evaluation.evals
     metrics = session.phase(where, "evals", dict[str, float], lambda: measure(evals, held_out(session, iterate)))
     session.recorder.log(where, "evals", 0, metrics)
@@ -46,13 +47,15 @@ def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
 def held_out(session: Session, iterate: int) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
     answers = Answers(session.run, range(iterate + 1))
-    return context_of(session.machine, session.run, session.oracle(home(iterate), "evals"), session.heldout, answers)
+    judge = session.experiment.judge
+    oracle = session.judge(judge, home(iterate), "evals") if judge is not None else None
+    return context_of(session.machine, session.run, oracle, session.heldout, answers)
 
 
 def context_of(
-    machine: Machine, run: RunDir, oracle: Oracle, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]
+    machine: Machine, run: RunDir, oracle: Oracle | None, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]
 ) -> HeldOut:
-    """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`."""
+    """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`; None: nobody judges."""
 
     def logps(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         number = iterate_number(who)
@@ -88,46 +91,59 @@ def summarise(session: Session) -> dict[str, Any]:
 
 def _summarise(session: Session) -> None:
     last = session.experiment.iterations
-    answers = Answers(session.run, range(last + 1))
-    oracle = CheckedOracle(session.experiment.oracle)
-    context = context_of(session.machine, session.run, oracle, session.heldout, answers)
-    names, matrix = win_rate_matrix(dataclasses.replace(context, responses=_shown(context)))
     metrics = session.run.load(home(last), "evals", dict[str, float])
-    preferences = session.run.load(last - 1, "preferences", Preferences)
     summary = {
-        "win_rate_vs_base": metrics.get("win_rate/vs_base"),
-        "win_rate_ci95": [metrics.get(f"win_rate/vs_base_ci95_{end}") for end in ("low", "high")],
-        "kl_from_base_nats": metrics.get("drift/kl_from_base_nats"),
-        "cyclic_triples": cycle_metrics(preferences.prefer)["cycles/cyclic_triples"],
         "seconds": _seconds(session),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "evals": metrics,
-        "win_rates": {"policies": list(names), "row_beats_column": matrix.tolist()},
-        "samples": _samples(context),
     }
+    sections = []
+    if session.heldout:
+        told, sections = _of_answers(session, metrics)
+        summary = {**told, **summary}
     session.run.write_summary(summary)
-    print(render(session, summary, format_matrix(names, matrix)))
+    print("\n\n".join([*sections, *_closing(session, metrics)]))
 
 
-def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
-    """The summary for a person: samples, the matrix of win rates, the last policy's metrics, and where all lies."""
+def _of_answers(session: Session, metrics: Metrics) -> tuple[dict[str, Any], list[str]]:
+    """What the policies' answers to held-out prompts say, for the summary and for a person: samples, and the matrix of
+    win rates where somebody judges."""
+    last = session.experiment.iterations
+    answers, judge = Answers(session.run, range(last + 1)), session.experiment.judge
+    oracle = CheckedOracle(judge) if judge is not None else None
+    context = context_of(session.machine, session.run, oracle, session.heldout, answers)
+    samples = _samples(context)
+    told: dict[str, Any] = {"kl_from_base_nats": metrics.get("drift/kl_from_base_nats"), "samples": samples}
+    sections = ["What changed (held-out prompts):\n" + "\n".join(map(_shown_sample, samples))]
+    if oracle is not None:
+        names, matrix = win_rate_matrix(dataclasses.replace(context, responses=_shown(context)))
+        told |= {
+            "win_rate_vs_base": metrics.get("win_rate/vs_base"),
+            "win_rate_ci95": [metrics.get(f"win_rate/vs_base_ci95_{end}") for end in ("low", "high")],
+            "win_rates": {"policies": list(names), "row_beats_column": matrix.tolist()},
+        }
+        sections.append(f"Win rates (row against column):\n{format_matrix(names, matrix)}")
+    if session.run.has(last - 1, "preferences"):
+        preferences = session.run.load(last - 1, "preferences", Preferences)
+        told["cyclic_triples"] = cycle_metrics(preferences.prefer)["cycles/cyclic_triples"]
+    return told, sections
+
+
+def _closing(session: Session, metrics: Metrics) -> list[str]:
+    """The last policy's metrics, and where all lies."""
     path = session.run.path
-    samples = [
-        f"> {sample['prompt']}\n  base: {_clip(sample['base'])}\n  last: {_clip(sample['last'])}"
-        for sample in summary["samples"]
+    evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(metrics.items()))
+    return [
+        f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
+        f"Everything lies in {path}\n"
+        f"  jaxalign eval {path}          win rates again, on other prompts if you like\n"
+        f"  jaxalign sample {path}        talk to any iterate\n"
+        f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
     ]
-    evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(summary["evals"].items()))
-    return "\n\n".join(
-        [
-            "What changed (held-out prompts):\n" + "\n".join(samples),
-            f"Win rates (row against column):\n{matrix}",
-            f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
-            f"Everything lies in {path}\n"
-            f"  jaxalign eval {path}          win rates again, on other prompts if you like\n"
-            f"  jaxalign sample {path}        talk to any iterate\n"
-            f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
-        ]
-    )
+
+
+def _shown_sample(sample: Mapping[str, str]) -> str:
+    return f"> {sample['prompt']}\n  base: {_clip(sample['base'])}\n  last: {_clip(sample['last'])}"
 
 
 def _seconds(session: Session) -> float:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import GenericAlias
 from typing import TypeVar
@@ -20,10 +20,10 @@ from jaxtyping import Float, PRNGKeyArray
 from jaxalign.config.load import components
 from jaxalign.contracts.oracle import CheckedOracle
 from jaxalign.contracts.traced import built, check_loss
-from jaxalign.data.order import PromptStream
-from jaxalign.data.prompts import PromptSet
+from jaxalign.data.groups import TrainingGroups
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, as_of
+from jaxalign.feedback.contract import Compared
 from jaxalign.judging import SharedOracle
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
@@ -40,9 +40,12 @@ from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
-from jaxalign.types import Groups, Oracle, Params, Prompt, Rollouts, StopRequested
+from jaxalign.types import Oracle, Params, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
+
+PROBED = 1000
+"""Steps of a fit for which the optimizer is built before there is any: one that cannot be is refused hours earlier."""
 
 
 @dataclass(frozen=True)
@@ -80,25 +83,20 @@ class Session:
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
-        check_loss(experiment.loss, experiment.combiner)
-        built(experiment.optimizer, experiment.prompts_per_iteration)  # hours before a fit asks for it
+        built(experiment.optimizer, PROBED)
         datasets = _datasets(run)
-        prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
-        named, known = {"prompts": prompts, "evaluation.prompts": heldout}, before.inputs if before else ()
-        read = inputs_of(experiment, self.machine.model, named, known)
-        self._stream = PromptStream(prompts, experiment.seed)
-        self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
-        self._roller = self.machine.roller(experiment.rollout)
-        self._heldout_roller = self.machine.roller(experiment.evaluation.rollout)
+        self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
+        check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles)
+        asked = experiment.evaluation.prompts
+        prompts = asked.open(datasets) if asked is not None else None
+        self.heldout: tuple[Prompt, ...] = tuple(prompts[index] for index in range(len(prompts))) if prompts else ()
+        held = [Input("evaluation.prompts", "", prompts.source, prompts.fingerprint)] if prompts else []
+        known = before.inputs if before else ()
+        read = inputs_of(experiment, self.machine.model, [*self._comparer.inputs, *held], known)
         self._check_prompts()
         # Last: a run that is refused for its prompts begins with others.
         pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
         self._training = cache(partial(training, experiment, self.machine))
-
-    def prompts_of(self, iteration: int) -> tuple[Prompt, ...]:
-        """The prompts to train on in `iteration`: a pure function of the seed and the prompt set."""
-        count = self.experiment.prompts_per_iteration
-        return self._stream.take(iteration * count, count)
 
     # ---------------------------------------------------------------------------------------------- phases
 
@@ -117,22 +115,24 @@ class Session:
         if self.stop_requested():
             raise Interrupted(f"stopped {where}; the same command continues there")
 
-    def oracle(self, iteration: Iteration, phase: str) -> Oracle:
-        """The experiment's oracle for a phase's `make`: several processes share the judging."""
-        oracle = CheckedOracle(self.experiment.oracle, self.experiment.combiner.objectives)
+    def judge(self, oracle: Oracle, iteration: Iteration, phase: str) -> Oracle:
+        """`oracle` for a phase's `make`: its answers are checked, and several processes share the judging."""
+        # Who judges in evaluation alone may have annotators of its own: they are no objectives.
+        trains = oracle == self.experiment.feedback.oracle
+        oracle = CheckedOracle(oracle, self.experiment.combiner.objectives if trains else None)
         return oracle if self.hosts.count == 1 else SharedOracle(oracle, self.run.parts(iteration, phase))
 
-    def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:
-        """Training rollouts."""
-        return self._roll(self._roller, policy, prompts, iteration, "rollouts", self.machine.key("rollouts", iteration))
+    def compared(self, iteration: int, policy: Params) -> Compared:
+        """What iteration `iteration`, which begins with `policy`, trains on."""
+        return self._comparer(self, iteration, policy)
 
     def roll_heldout(self, policy: Params, iteration: Iteration) -> Rollouts:
         """Answers to the held-out prompts; every iterate draws with the same keys."""
         key = self.machine.key("heldout", 0)
-        return self._roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
+        return self.roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
 
     def score(
-        self, roles: Mapping[str, int], params: Callable[[int], Params], rollouts: Rollouts, groups: Groups
+        self, roles: Mapping[str, int], params: Callable[[int], Params], groups: TrainingGroups
     ) -> ReferenceLogps:
         """Log-prob sums of the groups for every role that the experiment's reference strategy stores.
 
@@ -141,23 +141,23 @@ class Session:
         stored = self.experiment.reference.stored(self.experiment.loss.needs)
         tables: dict[int, np.ndarray] = {}
         for number in sorted({roles[role] for role in stored}):  # right after a swap the anchor is the last policy
-            tables[number] = self._score_policy(roles["last"], number, params(number), rollouts, groups)
-        shape = (len(stored), *groups.responses.shape)
+            tables[number] = self._score_policy(roles["last"], number, params(number), groups)
+        shape = (len(stored), len(groups), groups.responses)
         sums = np.array([tables[roles[role]] for role in stored], np.float32).reshape(shape)
         return ReferenceLogps(roles=stored, sums=sums)
 
     def _score_policy(
-        self, iteration: int, number: int, params: Params, rollouts: Rollouts, groups: Groups
+        self, iteration: int, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
-        with self.progress(iteration, f"log-probs of policy {number}", len(groups.prompt), "groups") as progress:
+        with self.progress(iteration, f"log-probs of policy {number}", len(groups), "groups") as progress:
 
             def between(done: int) -> None:
                 progress(done)
                 self.stop_here(f"after {done} groups of the references")
 
-            return self.machine.scorer.groups(params, rollouts, groups, between)
+            return self.machine.scorer.groups(params, groups, between)
 
-    def _roll(
+    def roll(
         self,
         roller: Roller,
         policy: Params,
@@ -224,19 +224,25 @@ class Session:
             )
 
     def _check_prompts(self) -> None:
-        self._roller.check(self._stream.once(self.experiment.prompts_drawn))
-        self._heldout_roller.check(self.heldout)
+        self._comparer.check()
+        if self.heldout:
+            self._heldout_roller.check(self.heldout)
+
+    @cached_property
+    def _heldout_roller(self) -> Roller:
+        rollout = self.experiment.evaluation.rollout
+        assert rollout is not None, "there are held-out prompts, and nobody to answer them"
+        return self.machine.roller(rollout)
 
 
-def inputs_of(
-    experiment: Experiment, model: Model, prompts: Mapping[str, PromptSet], known: Sequence[Input]
-) -> list[Input]:
-    """Everything that a run of the experiment reads from elsewhere; files that are among the `known` are not hashed.
+def inputs_of(experiment: Experiment, model: Model, data: Sequence[Input], known: Sequence[Input]) -> list[Input]:
+    """Everything that a run of the experiment reads from elsewhere, `data` among it; files that are among the `known`
+    are not hashed.
 
     DataError naming a file that cannot be read.
     """
     return [
-        *(Input(field, "", found.source, found.fingerprint) for field, found in prompts.items()),
+        *data,
         *inputs.of_values("model", model.source, model.fingerprints),
         *inputs.of_files("model.weights", model.files, known),
         *inputs.of_components(components(experiment), known),

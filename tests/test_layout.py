@@ -22,6 +22,7 @@ FLOORS = (
     {"oracles", "judging"},
     {"evals"},
     {"machine", "exchange", "diagnosis"},
+    {"feedback"},
     {"experiment"},
     {"programs"},
     {"session"},

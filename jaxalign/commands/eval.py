@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxalign.evals.context import HeldOut
-    from jaxalign.experiment import Evaluation
     from jaxalign.machine import Machine
+    from jaxalign.rollouts.contract import Rollout
     from jaxalign.storage.rundir import RunDir
     from jaxalign.types import Prompt, Rollouts
 
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates and every policy's evals."""
     from jaxalign.contracts.oracle import CheckedOracle
     from jaxalign.data.prompts import JsonlPrompts
+    from jaxalign.errors import ConfigError
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
     from jaxalign.evaluate import context_of, measure
     from jaxalign.reopen import reopen
@@ -47,13 +48,12 @@ def run(args: argparse.Namespace) -> None:
     wanted = args.policies.split(",") if args.policies else map(str, run.directory.policies())
     numbers = sorted({run.policy_number(text) for text in wanted})
     run.check_judges()
-    oracle, evaluation, machine = (
-        CheckedOracle(run.experiment.oracle),
-        run.experiment.evaluation,
-        run.machine(args.rest),
-    )
+    judge, evaluation = run.experiment.judge, run.experiment.evaluation
+    if judge is None or evaluation.rollout is None:
+        raise ConfigError(f"{args.run}: its policies answer nothing that somebody judges, so there are no win rates")
+    oracle, machine = CheckedOracle(judge), run.machine(args.rest)
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
-    responses = answered(run.directory, machine, evaluation, numbers, prompts)
+    responses = answered(run.directory, machine, evaluation.rollout, numbers, prompts)
 
     def context(names: "Sequence[str]") -> "HeldOut":
         some = {who: responses[who] for who in names}
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
 def answered(
     run: "RunDir",
     machine: "Machine",
-    evaluation: "Evaluation",
+    rollout: "Rollout",
     numbers: list[int],
     prompts: "tuple[Prompt, ...] | None",
 ) -> "Mapping[str, Rollouts]":
@@ -84,7 +84,7 @@ def answered(
 
     if prompts is None:
         return Answers(run, numbers)
-    roller = machine.roller(evaluation.rollout)
+    roller = machine.roller(rollout)
     roller.check(prompts)
     key = machine.key("eval", 0)
     policies = {iterate_name(number): run.policy(number) for number in numbers}
