@@ -7,7 +7,7 @@ released 1.5B recipe, best against worst) and tau/eta = 1/3. Two departures: eta
 the three rounds, and the oracle is the built-in panel in place of two reward models of 8B parameters, so win rates
 are not comparable with the paper's. Theirs took about 100 hours on 8 GPUs of 48 GB.
 
-    jaxalign train configs/comal_llama3_8b.py --workdir runs/comal_llama3 --model.path DIR --prompts.path FILE
+    jaxalign train configs/comal_llama3_8b.py --workdir runs/comal_llama3 --model.path DIR --feedback.prompts.path FILE
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from jaxalign.pairs import BestWorst
 experiment = dataclasses.replace(
     released,
     model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16"),
-    pairing=BestWorst(),
+    feedback=dataclasses.replace(released.feedback, pairing=BestWorst()),
     loss=INPO(eta=0.1, tau=0.1 / 3),
     iterations=18,
     swap_every=6,

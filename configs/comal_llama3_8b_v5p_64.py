@@ -41,7 +41,10 @@ experiment = dataclasses.replace(
     comal,
     model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16", shape=LLAMA3_8B),
     reference=Live(),
-    rollout=Sample(samples=5, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.8)),
+    feedback=dataclasses.replace(
+        comal.feedback,
+        rollout=Sample(samples=5, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.8)),
+    ),
     fit=Fit(batch_size=128, checkpoint_every=100),
     evaluation=dataclasses.replace(
         comal.evaluation,

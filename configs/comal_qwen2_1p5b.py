@@ -12,7 +12,7 @@ validation loss and does not clip gradients; here the last step counts and gradi
 Put the model (`yale-nlp/comal-qwen2-1.5b-mle`, or Qwen2-1.5B-Instruct) and the prompts (one {"prompt": …} a line)
 where the two paths below say, or give others:
 
-    jaxalign train configs/comal_qwen2_1p5b.py --workdir runs/comal_qwen2 --model.path DIR --prompts.path FILE
+    jaxalign train configs/comal_qwen2_1p5b.py --workdir runs/comal_qwen2 --model.path DIR --feedback.prompts.path FILE
 """
 
 from jaxalign.data.prompts import BuiltinPrompts, JsonlPrompts
@@ -20,6 +20,7 @@ from jaxalign.evals.drift import Drift
 from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
+from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.inpo import INPO
 from jaxalign.machine import Placement
 from jaxalign.models.pretrained import Pretrained
@@ -33,21 +34,23 @@ from jaxalign.training.step import Fit
 
 experiment = Experiment(
     model=Pretrained("models/qwen2-1.5b", compute_dtype="bfloat16"),
-    prompts=JsonlPrompts("data/ultrafeedback_prompts.jsonl"),
-    rollout=Sample(samples=5, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.8)),
-    oracle=Panel(
-        (
-            Weighted(Brevity(enough=120)),
-            Weighted(Coverage(), temperature=0.1),
-            Weighted(Completeness(), temperature=0.2),
-        )
+    feedback=Sampled(
+        prompts=JsonlPrompts("data/ultrafeedback_prompts.jsonl"),
+        rollout=Sample(samples=5, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.8)),
+        oracle=Panel(
+            (
+                Weighted(Brevity(enough=120)),
+                Weighted(Coverage(), temperature=0.1),
+                Weighted(Completeness(), temperature=0.2),
+            )
+        ),
+        pairing=BestSecond(),
+        prompts_per_iteration=10_000,
     ),
-    pairing=BestSecond(),
     loss=INPO(eta=0.002, tau=0.002 / 3),
     optimizer=AdamW(WarmupLinear(peak=5e-7, warmup=0.1), weight_decay=0.01),
     fit=Fit(batch_size=32, epochs=3, checkpoint_every=200),
     iterations=24,
-    prompts_per_iteration=10_000,
     swap_every=12,
     evaluation=Evaluation(
         prompts=BuiltinPrompts("heldout"),

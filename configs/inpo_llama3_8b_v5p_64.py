@@ -34,5 +34,9 @@ from comal_llama3_8b_v5p_64 import experiment as comal
 from jaxalign.losses.inpo import INPO
 
 experiment = dataclasses.replace(
-    comal, loss=INPO(eta=0.005, tau=0.005 / 3), iterations=3, prompts_per_iteration=20_000, swap_every=None
+    comal,
+    feedback=dataclasses.replace(comal.feedback, prompts_per_iteration=20_000),
+    loss=INPO(eta=0.005, tau=0.005 / 3),
+    iterations=3,
+    swap_every=None,
 )

@@ -9,6 +9,7 @@ from jaxalign.evals.drift import Drift
 from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
+from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.inpo import INPO
 from jaxalign.machine import Placement
 from jaxalign.models.pretrained import SmolLM2
@@ -31,15 +32,17 @@ LOSS = INPO(eta=0.1, tau=0.02)
 
 experiment = Experiment(
     model=SmolLM2(),
-    prompts=BuiltinPrompts("train"),
-    rollout=Sample(samples=8, max_tokens=48),
-    oracle=PANEL,
-    pairing=BestWorst(),
+    feedback=Sampled(
+        prompts=BuiltinPrompts("train"),
+        rollout=Sample(samples=8, max_tokens=48),
+        oracle=PANEL,
+        pairing=BestWorst(),
+        prompts_per_iteration=32,
+    ),
     loss=LOSS,
     optimizer=AdamW(WarmupLinear(peak=6e-5, warmup=0.1)),
     fit=Fit(batch_size=4, checkpoint_every=20),
     iterations=4,
-    prompts_per_iteration=32,
     swap_every=2,
     evaluation=Evaluation(
         prompts=BuiltinPrompts("heldout", limit=64),

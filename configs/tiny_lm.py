@@ -9,6 +9,7 @@ from jaxalign.evals.drift import Drift
 from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Evaluation, Experiment
+from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.inpo import INPO
 from jaxalign.machine import Placement
 from jaxalign.models.random_llama import RandomLlama
@@ -21,15 +22,17 @@ from jaxalign.training.step import Fit
 
 experiment = Experiment(
     model=RandomLlama(),
-    prompts=BuiltinPrompts("train"),
-    rollout=Sample(samples=4, max_tokens=24),
-    oracle=Panel((Weighted(Brevity()), Weighted(Coverage()), Weighted(NonRepetition()))),
-    pairing=RandomPair(pairs_per_prompt=2, label=SoftLabel()),
+    feedback=Sampled(
+        prompts=BuiltinPrompts("train"),
+        rollout=Sample(samples=4, max_tokens=24),
+        oracle=Panel((Weighted(Brevity()), Weighted(Coverage()), Weighted(NonRepetition()))),
+        pairing=RandomPair(pairs_per_prompt=2, label=SoftLabel()),
+        prompts_per_iteration=16,
+    ),
     loss=INPO(eta=0.2, tau=0.05),
     optimizer=AdamW(WarmupLinear(peak=1e-3)),
     fit=Fit(batch_size=8, checkpoint_every=2),
     iterations=4,
-    prompts_per_iteration=16,
     swap_every=2,
     evaluation=Evaluation(
         prompts=BuiltinPrompts("heldout", limit=16),

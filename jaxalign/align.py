@@ -8,12 +8,10 @@ command continues from wherever the last one stopped and ends with the same bits
 from functools import partial
 
 from jaxalign.certify import certify
-from jaxalign.contracts.pairing import CheckedPairing
-from jaxalign.diagnosis import diagnose
 from jaxalign.evaluate import evaluate, summarise
 from jaxalign.fit import fit
 from jaxalign.session import ReferenceLogps, Session
-from jaxalign.types import Groups, Params, Preferences, Rollouts
+from jaxalign.types import Params
 
 
 def align(session: Session) -> dict:
@@ -32,15 +30,11 @@ def align(session: Session) -> dict:
 def improve(session: Session, iteration: int, policy: Params) -> Params:
     """One outer iteration: policy `iteration` → policy `iteration` + 1."""
     experiment = session.experiment
-    phase, key = partial(session.phase, iteration), session.machine.key
+    phase = partial(session.phase, iteration)
 
-    # What the policy says, and who prefers what of it.
-    prompts = session.prompts_of(iteration)
-    rollouts = phase("rollouts", Rollouts, lambda: session.roll(policy, prompts, iteration))
-    preferences = phase("preferences", Preferences, lambda: session.judge(rollouts, iteration))
-    pairing = CheckedPairing(experiment.pairing)
-    groups = phase("groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration)))
-    session.recorder.log(iteration, "align", 0, diagnose(rollouts, preferences, groups))
+    # What is trained on: answers of the policy and who prefers which, or what people have said before.
+    compared = session.compared(iteration, policy)
+    session.recorder.log(iteration, "align", 0, compared.metrics)
 
     # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.
     roles = {"last": iteration, "anchor": experiment.anchor(iteration)}
@@ -48,12 +42,10 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     def params(number: int) -> Params:
         return policy if number == iteration else session.policy(number)
 
-    certificates = phase(
-        "certificates", dict[str, float], lambda: certify(session, roles, params, rollouts, preferences)
-    )
+    certificates = phase("certificates", dict[str, float], lambda: certify(session, roles, params, compared))
     session.recorder.log(iteration, "certificates", 0, certificates)
-    references = phase("references", ReferenceLogps, lambda: session.score(roles, params, rollouts, groups))
+    references = phase("references", ReferenceLogps, lambda: session.score(roles, params, compared.groups))
 
     # The regression towards the winners.
     live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}
-    return fit(session, iteration, policy, live, rollouts, groups, references)
+    return fit(session, iteration, policy, live, compared.groups, references)

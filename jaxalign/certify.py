@@ -11,26 +11,28 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxalign.feedback.contract import Compared
 from jaxalign.games.certificates import run_metrics
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.session import Session
-from jaxalign.types import Metrics, Params, Preferences, Rollouts
+from jaxalign.types import Metrics, Params
 
 
 def certify(
     session: Session,
     roles: Mapping[str, int],
     params: Callable[[int], Params],
-    rollouts: Rollouts,
-    preferences: Preferences,
+    compared: Compared,
 ) -> Metrics:
-    """`align/inner_gap` and `align/contraction`; nothing for losses that solve no regularised game.
+    """`align/inner_gap` and `align/contraction`; nothing for losses that solve no regularised game, and of pairs that
+    the policy did not sample.
 
     Every sampled response is scored under the anchor, one forward pass; none right after a swap, when the anchor is
     the policy itself. Says on stderr when the schedule expands cycles (contraction at 1 or above).
     """
     game = mirror_step(session.experiment.loss)
-    if game is None or not game.regularised:
+    rollouts, preferences = compared.rollouts, compared.preferences
+    if game is None or not game.regularised or rollouts is None or preferences is None:
         return {}
     own = rollouts.logps.sum(-1, dtype=np.float64)
     anchor = (

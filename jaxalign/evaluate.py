@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.contracts.evals import merged
+from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
@@ -30,7 +31,8 @@ def home(iterate: int) -> Iteration:
 def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
     """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed."""
     where = home(iterate)
-    session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
+    if session.heldout:
+        session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
     metrics = session.phase(where, "evals", dict[str, float], lambda: judged_metrics(session, iterate))
     session.recorder.log(where, "evals", 0, metrics)
     return metrics
@@ -38,8 +40,11 @@ def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
 
 def judged_metrics(session: Session, iterate: int) -> Metrics:
     """What the experiment's evals measure of policy `iterate`, and what the oracle notes while they ask it."""
-    with session.judging(home(iterate), "evals") as judge:
-        return measure(session.experiment.evaluation.evals, held_out(session, iterate, judge)) | judge.metrics
+    evals, judge = session.experiment.evaluation.evals, session.experiment.judge
+    if judge is None:
+        return measure(evals, held_out(session, iterate, None))
+    with session.judging(judge, home(iterate), "evals") as asked:
+        return measure(evals, held_out(session, iterate, asked)) | asked.metrics
 
 
 def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
@@ -47,16 +52,16 @@ def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
     return merged((measurement, measurement(context)) for measurement in evals)
 
 
-def held_out(session: Session, iterate: int, judge: Oracle) -> HeldOut:
+def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
     answers = Answers(session.run, range(iterate + 1))
     return context_of(session.machine, session.run, judge, session.heldout, answers)
 
 
 def context_of(
-    machine: Machine, run: RunDir, oracle: Oracle, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]
+    machine: Machine, run: RunDir, oracle: Oracle | None, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]
 ) -> HeldOut:
-    """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`."""
+    """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`; None: nobody judges."""
 
     def logps(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         number = iterate_number(who)
@@ -84,8 +89,10 @@ class Answers(Mapping[str, Rollouts]):
 
 def summarise(session: Session) -> dict[str, Any]:
     """What the run came to: printed and committed as summary.json by one process, and returned."""
-    last = home(session.experiment.iterations)
-    rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session))
+    last, judge = home(session.experiment.iterations), session.experiment.judge
+    rates = None
+    if session.heldout and judge is not None:
+        rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
     if session.hosts.leader:
         _summarise(session, rates)
     session.hosts.barrier("summary")
@@ -100,53 +107,65 @@ class WinRates:
     row_beats_column: Float[np.ndarray, "k k"]
 
 
-def win_rates(session: Session) -> WinRates:
+def win_rates(session: Session, judge: Oracle | OpenableOracle) -> WinRates:
     """Of the base, the last policy and some between them, on the held-out prompts."""
     last = session.experiment.iterations
-    with session.judging(home(last), "win_rates") as judge:
-        context = held_out(session, last, judge)
+    with session.judging(judge, home(last), "win_rates") as asked:
+        context = held_out(session, last, asked)
         return WinRates(*win_rate_matrix(dataclasses.replace(context, responses=_shown(context.responses))))
 
 
-def _summarise(session: Session, rates: WinRates) -> None:
-    last = session.experiment.iterations
-    answers = Answers(session.run, range(last + 1))
-    metrics = session.run.load(home(last), "evals", dict[str, float])
-    preferences = session.run.load(last - 1, "preferences", Preferences)
+def _summarise(session: Session, rates: WinRates | None) -> None:
+    metrics = session.run.load(home(session.experiment.iterations), "evals", dict[str, float])
     summary = {
-        "win_rate_vs_base": metrics.get("win_rate/vs_base"),
-        "win_rate_ci95": [metrics.get(f"win_rate/vs_base_ci95_{end}") for end in ("low", "high")],
-        "kl_from_base_nats": metrics.get("drift/kl_from_base_nats"),
-        "cyclic_triples": cycle_metrics(preferences.prefer)["cycles/cyclic_triples"],
         "seconds": _seconds(session),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "evals": metrics,
-        "win_rates": {"policies": list(rates.policies), "row_beats_column": rates.row_beats_column.tolist()},
-        "samples": _samples(session.heldout, answers[iterate_name(0)], answers[iterate_name(last)]),
     }
+    sections: list[str] = []
+    if session.heldout:
+        told, sections = _of_answers(session, metrics, rates)
+        summary = {**told, **summary}
     session.run.write_summary(summary)
-    print(render(session, summary, format_matrix(rates.policies, rates.row_beats_column)))
+    print("\n\n".join([*sections, *_closing(session, metrics)]))
 
 
-def render(session: Session, summary: Mapping[str, Any], matrix: str) -> str:
-    """The summary for a person: samples, the matrix of win rates, the last policy's metrics, and where all lies."""
+def _of_answers(session: Session, metrics: Metrics, rates: WinRates | None) -> tuple[dict[str, Any], list[str]]:
+    """What the policies' answers to held-out prompts say, for the summary and for a person: samples, and the matrix of
+    win rates where somebody judges."""
+    last = session.experiment.iterations
+    answers = Answers(session.run, range(last + 1))
+    samples = _samples(session.heldout, answers[iterate_name(0)], answers[iterate_name(last)])
+    told: dict[str, Any] = {"kl_from_base_nats": metrics.get("drift/kl_from_base_nats"), "samples": samples}
+    sections = ["What changed (held-out prompts):\n" + "\n".join(map(_shown_sample, samples))]
+    if rates is not None:
+        told |= {
+            "win_rate_vs_base": metrics.get("win_rate/vs_base"),
+            "win_rate_ci95": [metrics.get(f"win_rate/vs_base_ci95_{end}") for end in ("low", "high")],
+            "win_rates": {"policies": list(rates.policies), "row_beats_column": rates.row_beats_column.tolist()},
+        }
+        sections.append(f"Win rates (row against column):\n{format_matrix(rates.policies, rates.row_beats_column)}")
+    if session.run.has(last - 1, "preferences"):
+        preferences = session.run.load(last - 1, "preferences", Preferences)
+        told["cyclic_triples"] = cycle_metrics(preferences.prefer)["cycles/cyclic_triples"]
+    return told, sections
+
+
+def _closing(session: Session, metrics: Metrics) -> list[str]:
+    """The last policy's metrics, and where all lies."""
     path = session.run.path
-    samples = [
-        f"> {sample['prompt']}\n  base: {_clip(sample['base'])}\n  last: {_clip(sample['last'])}"
-        for sample in summary["samples"]
+    evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(metrics.items()))
+    return [
+        f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
+        f"Everything lies in {path}\n"
+        f"  jaxalign eval {path}          win rates again, on other prompts if you like\n"
+        f"  jaxalign sample {path}        talk to any iterate\n"
+        f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
     ]
-    evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(summary["evals"].items()))
-    return "\n\n".join(
-        [
-            "What changed (held-out prompts):\n" + "\n".join(samples),
-            f"Win rates (row against column):\n{matrix}",
-            f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
-            f"Everything lies in {path}\n"
-            f"  jaxalign eval {path}          win rates again, on other prompts if you like\n"
-            f"  jaxalign sample {path}        talk to any iterate\n"
-            f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
-        ]
-    )
+
+
+def _shown_sample(sample: Mapping[str, str]) -> str:
+    return f"> {sample['prompt']}\n  base: {_clip(sample['base'])}\n  last: {_clip(sample['last'])}"
 
 
 def _seconds(session: Session) -> float:

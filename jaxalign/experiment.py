@@ -2,37 +2,43 @@
 
 import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jaxalign.config.load import exchanged
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
+from jaxalign.feedback.contract import Feedback
 from jaxalign.machine import Placement
 from jaxalign.models.model import Source
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.cached import Cached
 from jaxalign.rollouts.contract import Rollout
-from jaxalign.rollouts.sample import Sample
 from jaxalign.training.step import Fit
-from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Pairing, Reference, Tracker
+from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Reference, Tracker
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What is measured of the base policy and after every iteration, on prompts that are never trained on."""
 
-    prompts: PromptSource
-    """held-out prompts"""
     evals: tuple[Eval, ...]
     """each adds its metrics; they share one set of responses"""
-    rollout: Rollout = field(default_factory=lambda: Sample(samples=1))
-    """how the policies answer the held-out prompts"""
+    prompts: PromptSource | None = None
+    """held-out prompts; None where nothing is sampled"""
+    rollout: Rollout | None = None
+    """how the policies answer the held-out prompts; None where nothing is sampled"""
+    oracle: Oracle | OpenableOracle | None = None
+    """who judges the answers; None: who judges in training"""
+
+    def problems(self) -> Iterable[str]:
+        if (self.prompts is None) != (self.rollout is None):
+            yield "prompts and rollout are asked of the policies together: give both, or neither"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """COMAL and its relatives are one loop: sample, compare, regress towards the winners, sometimes swap the anchor.
+    """COMAL and its relatives are one loop: compare, regress towards the winners, sometimes swap the anchor.
 
     The iterates are numbered: policy 0 is the base, iteration i turns policy i into policy i + 1. The anchor of
     iteration i is policy swap_every · floor(i / swap_every), and policy 0 if `swap_every` is None. INPO with a swapped
@@ -41,22 +47,14 @@ class Experiment:
 
     model: Source
     """the base policy: where its weights, tokenizer and chat template come from"""
-    prompts: PromptSource
-    """prompts to train on"""
-    rollout: Rollout
-    """how the policy answers them"""
-    oracle: Oracle | OpenableOracle
-    """who prefers what"""
-    pairing: Pairing
-    """which answers are compared in training"""
+    feedback: Feedback
+    """where an iteration's pairs come from: sampled and judged, or recorded"""
     loss: Loss
     """the objective of one iteration's fit"""
     optimizer: Optimizer
     """how the objective is descended; restarts every iteration"""
     iterations: int
     """outer iterations"""
-    prompts_per_iteration: int
-    """prompts drawn each iteration, in a seeded order that visits every prompt before any again"""
     swap_every: int | None
     """iterations between anchor swaps; None keeps the base policy as the anchor"""
     evaluation: Evaluation
@@ -77,12 +75,8 @@ class Experiment:
     """who is shown the run beside metrics.jsonl; each launch may have its own"""
 
     def problems(self) -> Iterable[str]:
-        for name, value in (
-            ("iterations", self.iterations),
-            ("prompts_per_iteration", self.prompts_per_iteration),
-        ):
-            if value < 1:
-                yield f"{name} must be at least 1, got {value}"
+        if self.iterations < 1:
+            yield f"iterations must be at least 1, got {self.iterations}"
         if self.keep_policies is not None and self.keep_policies < 1:
             yield f"keep_policies must be at least 1 or None, got {self.keep_policies}"
         if (
@@ -95,8 +89,17 @@ class Experiment:
                 f"{self.placement.accumulate}"
             )
         yield from self._swap_problems()
-        for reason in self.rollout.unpaired():
-            yield f"rollout.{reason}"
+        yield from self._eval_problems()
+
+    def _eval_problems(self) -> Iterable[str]:
+        there = {"answers": self.evaluation.prompts is not None, "oracle": self.judge is not None}
+        mended = {"answers": "give evaluation.prompts and evaluation.rollout", "oracle": "give evaluation.oracle"}
+        for each in self.evaluation.evals:
+            for name in each.needs:
+                if name not in there:
+                    yield f"evaluation.evals: {type(each).__name__} needs {name!r}; there are {', '.join(there)}"
+                elif not there[name]:
+                    yield f"evaluation.evals: {type(each).__name__} needs {name}, and there are none: {mended[name]}"
 
     def _swap_problems(self) -> Iterable[str]:
         if self.swap_every is None:
@@ -112,9 +115,9 @@ class Experiment:
             )
 
     @property
-    def prompts_drawn(self) -> int:
-        """Prompts of all iterations together, those that come again counted again."""
-        return self.iterations * self.prompts_per_iteration
+    def judge(self) -> Oracle | OpenableOracle | None:
+        """Who judges held-out answers; None where nobody does."""
+        return self.evaluation.oracle or self.feedback.oracle
 
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""

@@ -14,8 +14,9 @@ from jaxtyping import Bool
 
 from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.data.ahead import ahead
+from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.order import GroupOrder
-from jaxalign.errors import DataError, Interrupted
+from jaxalign.errors import Interrupted
 from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import row_sharding
@@ -26,7 +27,7 @@ from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.training.outcomes import Outcomes, Work
 from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
 from jaxalign.training.step import TrainState, check_finite
-from jaxalign.types import Batch, Groups, Metrics, Params, Rollouts
+from jaxalign.types import Batch, Metrics, Params
 
 
 def fit(
@@ -34,8 +35,7 @@ def fit(
     iteration: int,
     policy: Params,
     live: Mapping[str, Params],
-    rollouts: Rollouts,
-    groups: Groups,
+    groups: TrainingGroups,
     references: ReferenceLogps,
 ) -> Params:
     """Policy `iteration` + 1, committed: `policy` after all steps of the iteration's fit. Continues a fit cut short."""
@@ -45,7 +45,7 @@ def fit(
     spec = session.experiment.fit
     order = group_order(session, iteration, groups)
     training = session.training(len(order))
-    shape = row_shape(rollouts, groups)
+    shape = row_shape(groups)
     base = frozen(policy)
     others = {role: training.reference(role, live[role]) for role in training.references}
     mesh, accumulate = session.machine.mesh, session.machine.placement.accumulate
@@ -53,8 +53,8 @@ def fit(
 
     def make(index: int) -> tuple[Batch, int]:
         with jax.transfer_guard("disallow"), jax.profiler.TraceAnnotation("make batch"):
-            batch = make_batch(rollouts, groups, references, order[index], shape, accumulate, here)
-            return on_mesh(batch, placed), row_tokens(rollouts, groups, order[index])
+            batch = make_batch(groups, references, order[index], shape, accumulate, here)
+            return on_mesh(batch, placed), row_tokens(groups, order[index])
 
     with FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
@@ -90,21 +90,15 @@ def one_at_a_time(mesh: jax.sharding.Mesh) -> bool:
     return mesh.size > 1 and platform_of(mesh.devices.flat[0]) == "cpu"
 
 
-def group_order(session: Session, iteration: int, groups: Groups) -> GroupOrder:
-    """The batches of group numbers of an iteration's fit, in their order. DataError if there is nothing to fit."""
-    if not len(groups.prompt):
-        raise DataError(
-            f"iteration {iteration}: no prompt has two different responses to compare; sample more, longer or hotter "
-            "(rollout.samples, rollout.max_tokens, rollout.sampler)"
-        )
+def group_order(session: Session, iteration: int, groups: TrainingGroups) -> GroupOrder:
+    """The batches of group numbers of an iteration's fit, in their order."""
     spec = session.experiment.fit
     seed = int(jax.random.bits(session.machine.key("order", iteration), dtype=np.uint32))
-    return GroupOrder(len(groups.prompt), spec.batch_size, spec.epochs, seed)
+    return GroupOrder(len(groups), spec.batch_size, spec.epochs, seed)
 
 
 def make_batch(
-    rollouts: Rollouts,
-    groups: Groups,
+    groups: TrainingGroups,
     references: ReferenceLogps,
     chosen: np.ndarray,
     shape: RowShape,
@@ -118,13 +112,13 @@ def make_batch(
     """
     columns = references.columns()
     micros = np.where(here, chosen.reshape(accumulate, -1), -1)
-    return stack_microbatches([pack(rollouts, groups, micro, shape, columns) for micro in micros])
+    return stack_microbatches([pack(groups, micro, shape, columns) for micro in micros])
 
 
-def row_tokens(rollouts: Rollouts, groups: Groups, chosen: np.ndarray) -> int:
+def row_tokens(groups: TrainingGroups, chosen: np.ndarray) -> int:
     """Tokens of the groups numbered `chosen` (-1: none): each prompt once, and its responses."""
-    prompt, responses = groups.prompt[chosen[chosen >= 0]], groups.responses[chosen[chosen >= 0]]
-    return int(rollouts.prompt_lengths[prompt].sum() + rollouts.lengths[prompt[:, None], responses].sum())
+    real = chosen[chosen >= 0]
+    return int(groups.prompt_lengths[real].sum() + groups.lengths[real].sum())
 
 
 def _start(

@@ -79,11 +79,11 @@ class Machine:
         self.model = model.on(self.mesh, placement.mesh.rules, placement.remat)
         self.flags = options(placement.xla_flags, self.mesh)
         self.shardings = param_shardings(self.mesh, placement.mesh.rules, self.model.abstract(), self.model.axes)
-        self._seed = seed
+        self.seed = seed
 
     def key(self, purpose: str, *numbers: int) -> PRNGKeyArray:
         """The seed folded with what the key is for, and with each number: keys are derived, never stored."""
-        key = jax.random.fold_in(jax.random.key(self._seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
+        key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
         for number in numbers:
             key = jax.random.fold_in(key, number)
         return key

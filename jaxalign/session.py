@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import GenericAlias
 from typing import TypeVar
@@ -19,12 +19,12 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.config.load import components
-from jaxalign.contracts.scope import check_annotators
+from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
-from jaxalign.data.order import PromptStream
-from jaxalign.data.prompts import PromptSet
+from jaxalign.data.groups import TrainingGroups
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, as_of
+from jaxalign.feedback.contract import Compared
 from jaxalign.judging import Judging, judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
@@ -41,9 +41,12 @@ from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
-from jaxalign.types import Groups, Params, Preferences, Prompt, Rollouts, StopRequested
+from jaxalign.types import Oracle, Params, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
+
+PROBED = 1000
+"""Steps of a fit for which the optimizer is built before there is any: one that cannot be is refused hours earlier."""
 
 
 @dataclass(frozen=True)
@@ -81,27 +84,23 @@ class Session:
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
-        check_loss(experiment.loss, experiment.combiner)
-        check_annotators(experiment.oracle, experiment.combiner)
-        built(experiment.optimizer, experiment.prompts_per_iteration)  # hours before a fit asks for it
+        built(experiment.optimizer, PROBED)
         datasets = _datasets(run)
-        prompts, heldout = experiment.prompts.open(datasets), experiment.evaluation.prompts.open(datasets)
-        named, known = {"prompts": prompts, "evaluation.prompts": heldout}, before.inputs if before else ()
-        read = inputs_of(experiment, self.machine.model, named, known)
-        self._stream = PromptStream(prompts, experiment.seed)
-        self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
         self._site = self.machine.site(run.hosts)
-        self._roller = self.machine.roller(experiment.rollout)
-        self._heldout_roller = self.machine.roller(experiment.evaluation.rollout)
+        self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
+        check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles)
+        if experiment.feedback.oracle is not None:
+            check_annotators(experiment.feedback.oracle, experiment.combiner)
+        asked = experiment.evaluation.prompts
+        prompts = asked.open(datasets) if asked is not None else None
+        self.heldout: tuple[Prompt, ...] = tuple(prompts[index] for index in range(len(prompts))) if prompts else ()
+        held = [Input("evaluation.prompts", "", prompts.source, prompts.fingerprint)] if prompts else []
+        known = before.inputs if before else ()
+        read = inputs_of(experiment, self.machine.model, [*self._comparer.inputs, *held], known)
         self._check_prompts()
         # Last: a run that is refused for its prompts begins with others.
         pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
         self._training = cache(partial(training, experiment, self.machine))
-
-    def prompts_of(self, iteration: int) -> tuple[Prompt, ...]:
-        """The prompts to train on in `iteration`: a pure function of the seed and the prompt set."""
-        count = self.experiment.prompts_per_iteration
-        return self._stream.take(iteration * count, count)
 
     # ---------------------------------------------------------------------------------------------- phases
 
@@ -120,38 +119,33 @@ class Session:
         if self.stop_requested():
             raise Interrupted(f"stopped {where}; the same command continues there")
 
-    def judge(self, rollouts: Rollouts, iteration: int) -> Preferences:
-        """What the oracle says of an iteration's rollouts."""
-        with self.judging(iteration, "preferences") as judge:
-            return judge(rollouts, self.machine.key("preferences", iteration))
-
-    def judging(self, iteration: Iteration, phase: str) -> AbstractContextManager[Judging]:
-        """The experiment's oracle, opened for a phase's `make`: its blocks are parts of that phase."""
-
-        def between(done: int) -> None:
-            self.stop_here(f"after {done} prompts of {phase}")
-
+    def judging(
+        self, oracle: Oracle | OpenableOracle, iteration: Iteration, phase: str
+    ) -> AbstractContextManager[Judging]:
+        """`oracle`, opened for a phase's `make`: its answers are checked, and its blocks are parts of that phase."""
+        # Who judges in evaluation alone may have annotators of its own: they are no objectives.
+        trains = oracle == self.experiment.feedback.oracle
         return judging(
-            self.experiment.oracle,
+            oracle,
             self._site,
             self.machine.placement.judge_block_size,
             self.run.parts(iteration, phase),
-            self.experiment.combiner.objectives,
+            self.experiment.combiner.objectives if trains else None,
             lambda total, start: self.progress(iteration, f"judging of {phase}", total, "prompts", start),
-            between,
+            lambda done: self.stop_here(f"after {done} prompts of {phase}"),
         )
 
-    def roll(self, policy: Params, prompts: tuple[Prompt, ...], iteration: int) -> Rollouts:
-        """Training rollouts."""
-        return self._roll(self._roller, policy, prompts, iteration, "rollouts", self.machine.key("rollouts", iteration))
+    def compared(self, iteration: int, policy: Params) -> Compared:
+        """What iteration `iteration`, which begins with `policy`, trains on."""
+        return self._comparer(self, iteration, policy)
 
     def roll_heldout(self, policy: Params, iteration: Iteration) -> Rollouts:
         """Answers to the held-out prompts; every iterate draws with the same keys."""
         key = self.machine.key("heldout", 0)
-        return self._roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
+        return self.roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
 
     def score(
-        self, roles: Mapping[str, int], params: Callable[[int], Params], rollouts: Rollouts, groups: Groups
+        self, roles: Mapping[str, int], params: Callable[[int], Params], groups: TrainingGroups
     ) -> ReferenceLogps:
         """Log-prob sums of the groups for every role that the experiment's reference strategy stores.
 
@@ -160,23 +154,23 @@ class Session:
         stored = self.experiment.reference.stored(self.experiment.loss.needs)
         tables: dict[int, np.ndarray] = {}
         for number in sorted({roles[role] for role in stored}):  # right after a swap the anchor is the last policy
-            tables[number] = self._score_policy(roles["last"], number, params(number), rollouts, groups)
-        shape = (len(stored), *groups.responses.shape)
+            tables[number] = self._score_policy(roles["last"], number, params(number), groups)
+        shape = (len(stored), len(groups), groups.responses)
         sums = np.array([tables[roles[role]] for role in stored], np.float32).reshape(shape)
         return ReferenceLogps(roles=stored, sums=sums)
 
     def _score_policy(
-        self, iteration: int, number: int, params: Params, rollouts: Rollouts, groups: Groups
+        self, iteration: int, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
-        with self.progress(iteration, f"log-probs of policy {number}", len(groups.prompt), "groups") as progress:
+        with self.progress(iteration, f"log-probs of policy {number}", len(groups), "groups") as progress:
 
             def between(done: int) -> None:
                 progress(done)
                 self.stop_here(f"after {done} groups of the references")
 
-            return self.machine.scorer.groups(params, rollouts, groups, between)
+            return self.machine.scorer.groups(params, groups, between)
 
-    def _roll(
+    def roll(
         self,
         roller: Roller,
         policy: Params,
@@ -243,19 +237,25 @@ class Session:
             )
 
     def _check_prompts(self) -> None:
-        self._roller.check(self._stream.once(self.experiment.prompts_drawn))
-        self._heldout_roller.check(self.heldout)
+        self._comparer.check()
+        if self.heldout:
+            self._heldout_roller.check(self.heldout)
+
+    @cached_property
+    def _heldout_roller(self) -> Roller:
+        rollout = self.experiment.evaluation.rollout
+        assert rollout is not None, "there are held-out prompts, and nobody to answer them"
+        return self.machine.roller(rollout)
 
 
-def inputs_of(
-    experiment: Experiment, model: Model, prompts: Mapping[str, PromptSet], known: Sequence[Input]
-) -> list[Input]:
-    """Everything that a run of the experiment reads from elsewhere; files that are among the `known` are not hashed.
+def inputs_of(experiment: Experiment, model: Model, data: Sequence[Input], known: Sequence[Input]) -> list[Input]:
+    """Everything that a run of the experiment reads from elsewhere, `data` among it; files that are among the `known`
+    are not hashed.
 
     DataError naming a file that cannot be read.
     """
     return [
-        *(Input(field, "", found.source, found.fingerprint) for field, found in prompts.items()),
+        *data,
         *inputs.of_values("model", model.source, model.fingerprints),
         *inputs.of_files("model.weights", model.files, known),
         *inputs.of_components(components(experiment), known),

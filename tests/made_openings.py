@@ -12,9 +12,9 @@ from jaxalign.models.rope import Rope
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SMALL = (
     *(
-        "--rollout.samples",
+        "--feedback.rollout.samples",
         "3",
-        "--rollout.max_tokens",
+        "--feedback.rollout.max_tokens",
         "8",
         "--evaluation.prompts.limit",
         "4",

@@ -17,8 +17,8 @@ from jaxalign.types import Params
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 SMALL = (
-    *("--iterations", "2", "--swap_every", "1", "--prompts_per_iteration", "8"),
-    *("--rollout.samples", "3", "--rollout.max_tokens", "8", "--evaluation.rollout.max_tokens", "8"),
+    *("--iterations", "2", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
+    *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "8", "--evaluation.rollout.max_tokens", "8"),
     *("--evaluation.prompts.limit", "8", "--fit.batch_size", "8", "--fit.checkpoint_every", "1"),
     *("--placement.rollout_rows", "12", "--placement.mesh.fsdp", "1"),
 )

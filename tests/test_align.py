@@ -14,6 +14,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from made_feedback import fed
 from made_runs import CONFIGS, SMALL, policy, run_here, tiny_lm
 
 from jaxalign.__main__ import main
@@ -249,7 +250,7 @@ def test_prompts_that_do_not_fit_are_refused_before_compute(tmp_path):
     file = tmp_path / "long.jsonl"
     file.write_text(json.dumps({"id": "long-one", "prompt": "word " * 3000}) + "\n")
     experiment = tiny_lm()
-    long = dataclasses.replace(experiment, prompts=dataclasses.replace(json_prompts(file)))
+    long = fed(experiment, prompts=dataclasses.replace(json_prompts(file)))
     with pytest.raises(DataError, match="long-one"):
         run_here(long, tmp_path / "run")
     assert not (tmp_path / "run" / "initial").exists()
@@ -271,7 +272,7 @@ def test_batches_that_do_not_split_over_the_mesh_are_refused(tmp_path):
     [
         (["--swap_every", "5"], "not reached"),
         (["--swap_every", "0"], "at least 1"),
-        (["--rollout.samples", "1"], "at least 2"),
+        (["--feedback.rollout.samples", "1"], "at least 2"),
         (["--iterations", "0"], "iterations must be at least 1"),
         (["--keep_policies", "0"], "keep_policies"),
     ],

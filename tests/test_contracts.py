@@ -31,7 +31,7 @@ from jaxalign.rollouts.samplers import Temperature
 from jaxalign.session import Session
 from jaxalign.storage.record import Recorder
 from jaxalign.storage.rundir import open_run
-from jaxalign.types import Groups, Preferences
+from jaxalign.types import Groups, Labels, Preferences
 
 GIVEN = rollouts([list("abc"), list("ade")])
 KEY = jax.random.key(0)
@@ -206,14 +206,14 @@ class Loss:
 )
 def test_a_loss_of_another_shape_is_refused_before_it_is_compiled(change, got):
     with pytest.raises(BrokenContract) as refused:
-        check_loss(Loss(change), Mixed())
+        check_loss(Loss(change), Mixed(), Labels.unsaid(2, 2))
     assert str(refused.value) == f"loss Loss: must return one value a group, float32 [2], got {got}"
 
 
 def test_a_loss_that_needs_what_there_is_not_is_refused_by_name():
     misspelt = type("Misspelt", (Loss,), {"needs": ("lst", "anchor")})
     with pytest.raises(BrokenContract, match="loss Misspelt: needs lst; there are last, anchor"):
-        check_loss(misspelt(jnp.abs), Mixed())
+        check_loss(misspelt(jnp.abs), Mixed(), Labels.unsaid(2, 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,16 +283,16 @@ class Combiner:
 )
 def test_a_combiner_of_another_shape_is_refused_before_it_is_compiled(change, sentence):
     with pytest.raises(BrokenContract) as refused:
-        check_loss(DPO(), Combiner(change))
+        check_loss(DPO(), Combiner(change), Labels.unsaid(2, 2))
     assert str(refused.value).startswith("combiner Combiner: ")
     assert sentence in str(refused.value)
 
 
 def test_objectives_are_counted_and_losses_read_what_one_annotator_says():
     with pytest.raises(BrokenContract, match="objectives must be at least 1 or None, got 0"):
-        check_loss(DPO(), Combiner(jnp.abs, objectives=0))
+        check_loss(DPO(), Combiner(jnp.abs, objectives=0), Labels.unsaid(2, 2))
     with pytest.raises(DataError, match=r"the loss reads win rates and there are none: .* one annotator alone"):
-        check_loss(SPPO(), Combiner(jnp.abs))
+        check_loss(SPPO(), Combiner(jnp.abs), Labels.unsaid(2, 2))
     with pytest.raises(ConfigError, match="has 2 objectives, and oracle Mine 1 annotators: one"):
         checked(judged(), objectives=2)(GIVEN, KEY)
 
@@ -307,8 +307,8 @@ def test_coefficients_that_are_not_finite_are_the_combiners_doing_if_its_gradien
 
 def test_what_keeps_the_contract_is_not_refused():
     assert built(Optimizer((optax.sgd(0.1), optax.constant_schedule(0.1))), 10)
-    check_loss(DPO(), Mixed())
-    check_loss(DPO(), WeightedSum((1.0, 2.0)))
+    check_loss(DPO(), Mixed(), Labels.unsaid(2, 2))
+    check_loss(DPO(), WeightedSum((1.0, 2.0)), Labels.unsaid(2, 2))
     check_sampler(Temperature(), 5)
 
 
@@ -382,7 +382,9 @@ class Undefined:
 
 def run(path: Path, **changes: Any) -> None:
     table = load(Path(__file__).parents[1] / "configs" / "games" / "three_action.py")
-    experiment = dataclasses.replace(override(table, ("--iterations", "1", "--swap_every", "none")), **changes)
+    feedback = dataclasses.replace(table.feedback, **changes.pop("feedback", {}))
+    short = override(table, ("--iterations", "1", "--swap_every", "none"))
+    experiment = dataclasses.replace(short, feedback=feedback, **changes)
     with open_run(path, dump(experiment)) as opened:
         align(Session(experiment, opened, Recorder(opened.path)))
 
@@ -390,10 +392,10 @@ def run(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence", "absent"),
     [
-        ({"oracle": Wrong()}, r"oracle Wrong: prefer: P\(0 ≻ 0\) .* is 1.7", "initial/evals"),
+        ({"feedback": {"oracle": Wrong()}}, r"oracle Wrong: prefer: P\(0 ≻ 0\) .* is 1.7", "initial/evals"),
         ({"loss": Mean()}, r"loss Mean: must return one value a group", "initial"),
         ({"optimizer": Optimizer(None)}, r"optimizer Optimizer: build must return", "initial"),
-        ({"pairing": Twice()}, r"pairing Twice: responses.* is 3, not within \[0, 2\]", "0000/groups"),
+        ({"feedback": {"pairing": Twice()}}, r"pairing Twice: responses.* is 3, not within \[0, 2\]", "0000/groups"),
     ],
 )
 def test_a_run_refuses_before_it_commits(tmp_path, changes, sentence, absent):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import optax
 import pytest
+from made_feedback import fed
 from made_runs import tiny_lm
 
 from jaxalign.config.resolved import dump
@@ -55,7 +56,7 @@ def asking(folder: pathlib.Path, *rows: dict) -> JsonlPrompts:
 
 
 def with_prompts(folder: pathlib.Path, *rows: dict, options: tuple[str, ...] = ()) -> Experiment:
-    return dataclasses.replace(tiny_lm(*options), prompts=asking(folder, *rows))
+    return fed(tiny_lm(*options), prompts=asking(folder, *rows))
 
 
 def heldout(folder: pathlib.Path, *rows: dict, **rollout) -> Experiment:
@@ -72,18 +73,18 @@ TOOL_TEMPLATE = (
     "{% if tools %}{{ tools[0].function.description }}{% endif %}"
     "{% for message in messages %}{{ message.content }}<|im_end|>{% endfor %}"
 )
-FEW = ("--prompts_per_iteration", "2", "--iterations", "1", "--swap_every", "none")
+FEW = ("--feedback.prompts_per_iteration", "2", "--iterations", "1", "--swap_every", "none")
 
 BAD = {
     "a long prompt": lambda folder: with_prompts(folder, {}, LONG),
     "a long prompt behind those that the doctor samples": lambda folder: with_prompts(
         folder, *({"prompt": f"Why {i}?"} for i in range(15)), LONG
     ),
-    "a prompt longer than allowed": lambda folder: dataclasses.replace(
+    "a prompt longer than allowed": lambda folder: fed(
         with_prompts(folder, {}, {"prompt": "a little longer"}),
-        rollout=dataclasses.replace(tiny_lm().rollout, max_prompt_tokens=25),
+        rollout=dataclasses.replace(tiny_lm().feedback.rollout, max_prompt_tokens=25),
     ),
-    "an answer as long as the context": lambda folder: tiny_lm("--rollout.max_tokens", "512"),
+    "an answer as long as the context": lambda folder: tiny_lm("--feedback.rollout.max_tokens", "512"),
     "a long held-out prompt": lambda folder: heldout(folder, {}, LONG),
     "a held-out prompt longer than allowed": lambda folder: heldout(
         folder, {"prompt": "a little longer"}, max_prompt_tokens=25
@@ -91,7 +92,7 @@ BAD = {
     "a prompt that tools make long": lambda folder: dataclasses.replace(
         with_prompts(folder, {}, {"id": "with tools", **TOOLS}), model=Told(tiny_lm().model)
     ),
-    "prompts of several lengths to a table's rollout": lambda folder: dataclasses.replace(
+    "prompts of several lengths to a table's rollout": lambda folder: fed(
         with_prompts(folder, {}, {"prompt": "Longer?"}), rollout=Enumerate()
     ),
     "batches that the mesh does not divide": lambda folder: tiny_lm(
@@ -101,12 +102,12 @@ BAD = {
         "--placement.accumulate", "4", "--placement.mesh.fsdp", "4"
     ),
     "a mesh of more devices than there are": lambda folder: tiny_lm("--placement.mesh.fsdp", "16"),
-    "a sampler that draws a token for all rows": lambda folder: dataclasses.replace(
-        tiny_lm(), rollout=dataclasses.replace(tiny_lm().rollout, sampler=Same())
+    "a sampler that draws a token for all rows": lambda folder: fed(
+        tiny_lm(), rollout=dataclasses.replace(tiny_lm().feedback.rollout, sampler=Same())
     ),
     "a loss that takes the mean": lambda folder: dataclasses.replace(tiny_lm(), loss=Mean()),
     "an optimizer without its schedule": lambda folder: dataclasses.replace(tiny_lm(), optimizer=Rateless()),
-    "a prompts file that is not there": lambda folder: dataclasses.replace(
+    "a prompts file that is not there": lambda folder: fed(
         tiny_lm(), prompts=JsonlPrompts(str(folder / "nowhere.jsonl"))
     ),
 }
@@ -175,7 +176,7 @@ def test_what_a_run_takes_is_no_finding(case, tmp_path):
 def test_a_run_that_was_refused_for_its_prompts_begins_with_others(tmp_path):
     experiment = with_prompts(tmp_path, {}, LONG)
     assert "longer than" in refused(experiment, tmp_path)
-    pathlib.Path(experiment.prompts.path).write_text('{"prompt": "Why?"}\n')
+    pathlib.Path(experiment.feedback.prompts.path).write_text('{"prompt": "Why?"}\n')
     assert refused(experiment, tmp_path) is None
 
 

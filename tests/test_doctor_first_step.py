@@ -15,7 +15,7 @@ from jaxalign.doctor.opened import Opened
 from jaxalign.losses.dpo import DPO
 from jaxalign.references.live import Live
 
-SHORT = ("--model.layers", "1", "--rollout.samples", "2", "--rollout.max_tokens", "4")
+SHORT = ("--model.layers", "1", "--feedback.rollout.samples", "2", "--feedback.rollout.max_tokens", "4")
 
 
 def short(tmp_path, *overrides: str, **replaced) -> Opened:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from made_broken import changed
 from made_examples import examples
+from made_feedback import fed
 from made_models import ONE, tiny
 from made_rollouts import CLOSE, PROMPTS
 from made_runs import CONFIGS, run_here
@@ -93,13 +94,24 @@ class Greedily:
 
 experiment = dataclasses.replace(
     tiny_lm,
-    rollout=dataclasses.replace(tiny_lm.rollout, engine=OneByOne()),
+    feedback=dataclasses.replace(
+        tiny_lm.feedback, rollout=dataclasses.replace(tiny_lm.feedback.rollout, engine=OneByOne())
+    ),
     evaluation=dataclasses.replace(tiny_lm.evaluation, rollout=Greedily(tokens=4)),
 )
 '''
 FEW = (
-    *("--iterations", "1", "--swap_every", "none", "--prompts_per_iteration", "4", "--evaluation.prompts.limit", "2"),
-    *("--rollout.samples", "3", "--rollout.max_tokens", "4", "--fit.batch_size", "8"),
+    *(
+        "--iterations",
+        "1",
+        "--swap_every",
+        "none",
+        "--feedback.prompts_per_iteration",
+        "4",
+        "--evaluation.prompts.limit",
+        "2",
+    ),
+    *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "4", "--fit.batch_size", "8"),
     *("--placement.rollout_rows", "12", "--placement.mesh.fsdp", "1"),
 )
 
@@ -195,7 +207,7 @@ def test_a_run_by_an_engine_and_a_rollout_of_the_config_file_answers_as_those_of
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
         np.testing.assert_allclose(ours.logps, theirs.logps, **CLOSE)
     config = json.loads((tmp_path / "own" / "config.json").read_text())
-    assert config["rollout"]["engine"] == {"type": "own:OneByOne"}
+    assert config["feedback"]["rollout"]["engine"] == {"type": "own:OneByOne"}
     assert config["evaluation"]["rollout"] == {"type": "own:Greedily", "tokens": 4}
 
 
@@ -203,7 +215,7 @@ def test_a_rollout_that_gives_no_pairs_is_refused_where_pairs_are_trained_on(own
     experiment = load(own)
     validate(experiment)
     with pytest.raises(ConfigError, match=r"rollout\.there is one likeliest answer"):
-        validate(dataclasses.replace(experiment, rollout=experiment.evaluation.rollout))
+        validate(fed(experiment, rollout=experiment.evaluation.rollout))
 
 
 def test_a_run_stopped_between_pieces_goes_on_under_another_mesh_with_what_is_left(tmp_path, monkeypatch):
@@ -235,7 +247,7 @@ def test_a_run_stopped_between_pieces_goes_on_under_another_mesh_with_what_is_le
 
 def test_what_is_no_engine_is_refused(capsys):
     with pytest.raises(ConfigError, match=r"rollout\.engine: expected a RolloutEngine"):
-        validate(dataclasses.replace(few(), rollout=dataclasses.replace(SPEC, engine=TabularPolicy)))
+        validate(fed(few(), rollout=dataclasses.replace(SPEC, engine=TabularPolicy)))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -387,7 +399,7 @@ class Beyond:
 
 def test_nothing_of_a_broken_engine_is_committed(tmp_path):
     experiment = few()
-    broken = dataclasses.replace(experiment, rollout=dataclasses.replace(experiment.rollout, engine=Beyond()))
+    broken = fed(experiment, rollout=dataclasses.replace(experiment.feedback.rollout, engine=Beyond()))
     with pytest.raises(BrokenContract, match=r"rollout engine Beyond: tokens\[0, 0, 0\] is 1\d\d\d, not within"):
         run_here(broken, tmp_path)
     assert (tmp_path / "initial" / "heldout").exists()

@@ -94,15 +94,16 @@ class Longest:
 
 experiment = dataclasses.replace(
     tiny,
-    prompts=JsonlPrompts({prompts!r}),
-    oracle=Panel((Weighted(Longest()),)),
+    feedback=dataclasses.replace(
+        tiny.feedback, prompts=JsonlPrompts({prompts!r}), oracle=Panel((Weighted(Longest()),))
+    ),
     optimizer=GradientDescent(0.01),
     evaluation=dataclasses.replace(tiny.evaluation, prompts=JsonlPrompts({prompts!r})),
 )
 '''
 OPTIONS = (
-    *("--iterations", "1", "--swap_every", "none", "--prompts_per_iteration", "8"),
-    *("--rollout.samples", "3", "--rollout.max_tokens", "8", "--placement.rollout_rows", "24"),
+    *("--iterations", "1", "--swap_every", "none", "--feedback.prompts_per_iteration", "8"),
+    *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "8", "--placement.rollout_rows", "24"),
     *("--evaluation.rollout.max_tokens", "8", "--fit.batch_size", "8"),
 )
 MESHES = {

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from made_families import PAD, PROMPT, assert_close, continued, each, loaded, paired, scores
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.training.logps import token_logps
 from jaxalign.training.rows import RowShape, pack
 
@@ -34,7 +35,7 @@ def test_log_probs_of_packed_pairs_are_those_of_transformers(name):
     """Both rows as responses to one another's first tokens: trunk, branch, window and cap on the way losses take."""
     model, params, golden = loaded(name)
     tokens, logps = golden["tokens"], golden["logps"]
-    batch = pack(*paired(tokens), np.arange(2), RowShape(row=64, scored=48, response=24), {})
+    batch = pack(RolledGroups(*paired(tokens)), np.arange(2), RowShape(row=64, scored=48, response=24), {})
     found = jax.jit(partial(token_logps, model))(params, batch.rows, batch.mask)
     length = tokens.shape[1] - PROMPT
     assert_close(found[:, 0, :length], logps[:, PROMPT - 1 :])

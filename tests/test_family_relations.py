@@ -11,6 +11,7 @@ from flax import nnx
 from made_families import PAD, PROMPT, assert_close, config_of, continued, each, loaded, opened, paired, scores
 from made_models import mesh, place
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import ModelError
 from jaxalign.mesh.sharding import RULES, row_sharding
 from jaxalign.models.decoder import Layer
@@ -35,7 +36,9 @@ def test_eight_devices_score_as_one(name):
 
 def test_gradients_through_experts_on_eight_devices_are_those_of_one():
     model, params, golden = loaded("qwen3_moe")
-    batch = pack(*paired(golden["tokens"]), np.array([0, 1, 0, 1]), RowShape(row=64, scored=48, response=24), {})
+    batch = pack(
+        RolledGroups(*paired(golden["tokens"])), np.array([0, 1, 0, 1]), RowShape(row=64, scored=48, response=24), {}
+    )
 
     def gradient(model, params, batch):
         return jax.jit(jax.grad(lambda params, batch: jnp.sin(logp_sums(model, params, batch)).sum()))(params, batch)

@@ -227,10 +227,13 @@ from jaxalign.oracles.panel import Panel, Weighted
 
 experiment = dataclasses.replace(
     base,
-    prompts=Sums(),
-    rollout=dataclasses.replace(base.rollout, sampler=MinP()),
-    oracle=Hesitant(Panel((Weighted(Vowels(), temperature=0.1), Weighted(Brevity())))),
-    pairing=Neighbours(label=Doubtful()),
+    feedback=dataclasses.replace(
+        base.feedback,
+        prompts=Sums(),
+        rollout=dataclasses.replace(base.feedback.rollout, sampler=MinP()),
+        oracle=Hesitant(Panel((Weighted(Vowels(), temperature=0.1), Weighted(Brevity())))),
+        pairing=Neighbours(label=Doubtful()),
+    ),
     loss=Hinge(),
     reference=HalfLive(),
     combiner=Equalised(),
@@ -242,7 +245,7 @@ experiment = dataclasses.replace(
 '''
 
 SMALL = (
-    *("--prompts_per_iteration", "8", "--rollout.samples", "4", "--rollout.max_tokens", "8"),
+    *("--feedback.prompts_per_iteration", "8", "--feedback.rollout.samples", "4", "--feedback.rollout.max_tokens", "8"),
     *("--evaluation.prompts.limit", "4", "--evaluation.rollout.max_tokens", "8", "--placement.mesh.fsdp", "1"),
 )
 

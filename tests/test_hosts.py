@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_hosts import together
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.fit import make_batch, row_tokens
 from jaxalign.hosts.group import ALONE, Hosts
@@ -104,30 +105,30 @@ def test_the_hosts_devices_hold_all_rows(shape, count):
     assert rows_here(row_sharding(mesh), 16).all()
 
 
-def pairs_and_rollouts():
+def rolled_pairs():
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 7, (6, 3)).astype(np.int32)
     tokens = np.where(np.arange(7) < lengths[..., None], rng.integers(3, 200, (6, 3, 7)), 0).astype(np.int32)
     texts = [[f"text {i} {j}" for j in range(3)] for i in range(6)]
     made = made_rollouts.rollouts(texts, tokens=tokens, lengths=lengths)
     preferences = made_rollouts.preferences(made_rollouts.random_prefer(rng, 6, 3))
-    return made, RandomPair(pairs_per_prompt=2)(made, preferences, KEY)
+    return RolledGroups(made, RandomPair(pairs_per_prompt=2)(made, preferences, KEY))
 
 
 @pytest.mark.parametrize("shape", MESHES.values(), ids=list(MESHES))
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count):
     """Each host packs the rows of its own devices; what those devices then hold is what one host would give them."""
-    made, groups = pairs_and_rollouts()
-    assert len(groups.prompt) == 12
+    groups = rolled_pairs()
+    assert len(groups) == 12
     references = ReferenceLogps(("last",), np.random.default_rng(1).standard_normal((1, 12, 2)).astype(np.float32))
     chosen = np.array([*np.random.default_rng(2).permutation(12), -1, -1, -1, -1])
-    sharding, shapes = row_sharding(shape.build()), row_shape(made, groups)
-    whole = make_batch(made, groups, references, chosen, shapes, 2, np.ones(8, bool))
+    sharding, shapes = row_sharding(shape.build()), row_shape(groups)
+    whole = make_batch(groups, references, chosen, shapes, 2, np.ones(8, bool))
     seen = np.zeros(8, bool)
     for block in blocks(shape.build(), count):
         here = rows_on(block, sharding, 8)
-        own = make_batch(made, groups, references, chosen, shapes, 2, here)
+        own = make_batch(groups, references, chosen, shapes, 2, here)
         for ours, theirs in zip(jax.tree.leaves(own), jax.tree.leaves(whole), strict=True):
             np.testing.assert_array_equal(ours[:, here], theirs[:, here])
         assert (own.rows.group[:, ~here] == -1).all()
@@ -136,11 +137,11 @@ def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count):
 
 
 def test_tokens_of_groups_are_those_of_their_rows():
-    made, groups = pairs_and_rollouts()
+    groups = rolled_pairs()
     chosen = np.array([3, 0, 11, -1])
     references = ReferenceLogps((), np.zeros((0, 12, 2), np.float32))
-    batch = make_batch(made, groups, references, chosen, row_shape(made, groups), 1, np.ones(4, bool))
-    assert row_tokens(made, groups, chosen) == (batch.rows.group >= 0).sum()
+    batch = make_batch(groups, references, chosen, row_shape(groups), 1, np.ones(4, bool))
+    assert row_tokens(groups, chosen) == (batch.rows.group >= 0).sum()
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from made_feedback import fed
 from made_judges import judge_directory
 from made_runs import run_here, tiny_lm
 from safetensors.numpy import load_file, save_file
@@ -60,8 +61,11 @@ def experiment_in(home: pathlib.Path, model: Callable[[Source], Source] = lambda
     return dataclasses.replace(
         made,
         model=model(Pretrained(str(home / "base"))),
-        prompts=JsonlPrompts(str(home / "train.jsonl")),
-        oracle=Panel((Weighted(Brevity()), Weighted(RewardModel(str(home / "judge"))))),
+        feedback=dataclasses.replace(
+            made.feedback,
+            prompts=JsonlPrompts(str(home / "train.jsonl")),
+            oracle=Panel((Weighted(Brevity()), Weighted(RewardModel(str(home / "judge"))))),
+        ),
         evaluation=dataclasses.replace(made.evaluation, prompts=JsonlPrompts(str(home / "held.jsonl"))),
     )
 
@@ -181,7 +185,8 @@ def test_a_launch_that_was_refused_early_may_be_corrected(home):
 def test_a_run_that_computes_is_refused_and_then_ends_as_it_would_have(home, capsys):
     """Held-out answers of the base are there when the prompts change; with the old files back, the run ends."""
     made = experiment_in(home)
-    made = dataclasses.replace(made, iterations=1, oracle=Panel((Weighted(Brevity()),)), swap_every=None)
+    made = dataclasses.replace(made, iterations=1, swap_every=None)
+    made = fed(made, oracle=Panel((Weighted(Brevity()),)))
     with pytest.raises(Interrupted):
         run_here(made, home / "run", lambda: (home / "run" / "initial" / "evals").exists())
     (home / "held.jsonl").write_text(rows("Another question"))
@@ -229,8 +234,8 @@ def test_readers_who_judge_need_the_judge_that_judged(home):
 
 
 def judge_of(experiment: Experiment) -> RewardModel:
-    assert isinstance(experiment.oracle, Panel)
-    judge = experiment.oracle.annotators[1].annotator
+    assert isinstance(experiment.feedback.oracle, Panel)
+    judge = experiment.feedback.oracle.annotators[1].annotator
     assert isinstance(judge, RewardModel)
     return judge
 
@@ -256,5 +261,5 @@ def test_a_launch_that_computes_nothing_is_not_the_first(home, day):
 def test_a_judge_may_have_a_date_of_its_own(home, day):
     made = experiment_in(home)
     judge = dataclasses.replace(judge_of(made), date="2020-01-01")
-    made = dataclasses.replace(made, oracle=Panel((Weighted(Brevity()), Weighted(judge))))
+    made = fed(made, oracle=Panel((Weighted(Brevity()), Weighted(judge))))
     assert judge_of(launch(made, home / "run").experiment) == judge

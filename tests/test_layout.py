@@ -23,6 +23,7 @@ FLOORS = (
     {"oracles", "judging"},
     {"evals"},
     {"machine", "exchange", "diagnosis"},
+    {"feedback"},
     {"experiment"},
     {"programs"},
     {"session"},

@@ -10,6 +10,7 @@ import pytest
 from made_groups import groups, rollouts
 from made_models import MESHES, ONE, mesh, place, tiny
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.mesh.sharding import RULES
 from jaxalign.training.logps import Scorer, logp_sums, one_group_a_prompt, token_logps
 from jaxalign.training.rows import RowShape, pack
@@ -43,7 +44,7 @@ def score(model):
 
 @pytest.fixture(scope="module")
 def packed(data):
-    return pack(data, PAIRS, np.arange(5), SHAPE, {})
+    return pack(RolledGroups(data, PAIRS), np.arange(5), SHAPE, {})
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_exactly_the_response_tokens_are_scored_and_the_end_of_turn_once(in_pair
 def test_a_cut_response_is_its_finished_twin_without_the_end_of_turn(score, params, data, packed, in_pairs):
     longer = of_groups(data.lengths, PAIRS) > 1
     cut = dataclasses.replace(data, lengths=np.maximum(data.lengths - 1, 1))
-    batch = pack(cut, PAIRS, np.arange(5), SHAPE, {})
+    batch = pack(RolledGroups(cut, PAIRS), np.arange(5), SHAPE, {})
     found = np.asarray(score(params, batch.rows, batch.mask))
     last = np.take_along_axis(in_pairs, of_groups(data.lengths, PAIRS)[..., None] - 1, axis=2)[..., 0]
     np.testing.assert_allclose(found.sum(-1)[longer], (in_pairs.sum(-1) - last)[longer], **CLOSE_SUMS)
@@ -100,18 +101,18 @@ def test_a_cut_response_is_its_finished_twin_without_the_end_of_turn(score, para
 
 def test_a_pair_in_one_row_equals_two_rows(score, params, data, in_pairs):
     apart = groups(list(np.repeat(PAIRS.prompt, 2)), PAIRS.responses.reshape(-1, 1).tolist())
-    batch = pack(data, apart, np.arange(10), SHAPE, {})
+    batch = pack(RolledGroups(data, apart), np.arange(10), SHAPE, {})
     found = np.asarray(score(params, batch.rows, batch.mask))
     np.testing.assert_allclose(found.reshape(in_pairs.shape), in_pairs, **CLOSE)
 
 
 def test_a_whole_prompt_in_one_row_equals_its_pairs(score, params, data, direct):
-    batch = pack(data, one_group_a_prompt(data), np.arange(3), RowShape(40, 32, 8), {})
+    batch = pack(one_group_a_prompt(data), np.arange(3), RowShape(40, 32, 8), {})
     np.testing.assert_allclose(score(params, batch.rows, batch.mask)[..., :6], direct, **CLOSE)
 
 
 def test_padding_changes_nothing(score, params, data, in_pairs):
-    batch = pack(data, PAIRS, np.arange(5), RowShape(row=48, scored=24, response=16), {})
+    batch = pack(RolledGroups(data, PAIRS), np.arange(5), RowShape(row=48, scored=24, response=16), {})
     found = np.asarray(score(params, batch.rows, batch.mask))
     np.testing.assert_allclose(found[..., :8], in_pairs, **CLOSE)
     assert not found[..., 8:].any()
@@ -131,12 +132,12 @@ def test_what_stands_on_padding_changes_nothing(score, params, packed, in_pairs)
 
 def test_batch_order_changes_nothing(score, params, data, in_pairs):
     order = np.array([3, 0, 4, 2, 1])
-    batch = pack(data, PAIRS, order, SHAPE, {})
+    batch = pack(RolledGroups(data, PAIRS), order, SHAPE, {})
     np.testing.assert_allclose(score(params, batch.rows, batch.mask), in_pairs[order], **CLOSE)
 
 
 def test_company_changes_nothing_and_empty_rows_score_nothing(score, params, data, in_pairs):
-    batch = pack(data, PAIRS, np.array([-1, 1, -1, 4, -1]), SHAPE, {})
+    batch = pack(RolledGroups(data, PAIRS), np.array([-1, 1, -1, 4, -1]), SHAPE, {})
     found = np.asarray(score(params, batch.rows, batch.mask))
     np.testing.assert_allclose(found[[1, 3]], in_pairs[[1, 4]], **CLOSE)
     assert not found[[0, 2, 4]].any()
@@ -144,7 +145,7 @@ def test_company_changes_nothing_and_empty_rows_score_nothing(score, params, dat
 
 def test_swapping_the_branches_swaps_their_log_probs(score, params, data, in_pairs):
     swapped = dataclasses.replace(PAIRS, responses=PAIRS.responses[:, ::-1])
-    batch = pack(data, swapped, np.arange(5), SHAPE, {})
+    batch = pack(RolledGroups(data, swapped), np.arange(5), SHAPE, {})
     np.testing.assert_allclose(score(params, batch.rows, batch.mask), in_pairs[:, ::-1], **CLOSE)
 
 
@@ -192,7 +193,7 @@ def scorer(model):
 
 @pytest.fixture(scope="module")
 def scored(scorer, params, data):
-    return scorer.groups(params, data, PAIRS)
+    return scorer.groups(params, RolledGroups(data, PAIRS))
 
 
 def test_scorer_sums_over_tokens(scored, direct):
@@ -201,14 +202,14 @@ def test_scorer_sums_over_tokens(scored, direct):
 
 def test_scorer_says_what_is_done_after_each_batch_the_short_last_one_too(scorer, scored, params, data):
     heard = []
-    again = scorer.groups(params, data, PAIRS, heard.append)
+    again = scorer.groups(params, RolledGroups(data, PAIRS), heard.append)
     assert heard == [2, 4, 5]
     np.testing.assert_array_equal(again, scored)
 
 
 def test_scorer_of_no_groups_is_an_empty_table(scorer, params, data):
     none = jax.tree.map(lambda values: values[:0], PAIRS)
-    assert scorer.groups(params, data, none).shape == (0, 2)
+    assert scorer.groups(params, RolledGroups(data, none)).shape == (0, 2)
 
 
 def test_scorer_of_rollouts_scores_each_prompt_with_all_its_responses(scorer, params, data, direct):
@@ -218,7 +219,7 @@ def test_scorer_of_rollouts_scores_each_prompt_with_all_its_responses(scorer, pa
 @pytest.mark.parametrize("name", ["2x2x2", "1x1x8"])
 def test_eight_devices_equal_one(name, model, params, data, scored):
     devices = mesh(name)
-    found = Scorer(model, devices, 3).groups(place(model, params, devices), data, PAIRS)
+    found = Scorer(model, devices, 3).groups(place(model, params, devices), RolledGroups(data, PAIRS))
     np.testing.assert_allclose(found, scored, **CLOSE_SUMS)
 
 

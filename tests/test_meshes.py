@@ -17,6 +17,7 @@ from made_groups import rollouts as some_rollouts
 from made_models import ONE, nudged
 
 from jaxalign.config.load import load
+from jaxalign.data.groups import RolledGroups
 from jaxalign.experiment import Experiment
 from jaxalign.losses.inpo import INPO
 from jaxalign.machine import Machine, Placement
@@ -107,7 +108,7 @@ def batch(accumulate: int):
     pairs = dataclasses.replace(pairs, labels=dataclasses.replace(pairs.labels, votes=votes, decided=decided))
     shape = RowShape(LENGTH, SCORED, RESPONSE)
     return stack_microbatches(
-        [pack(data, pairs, chosen, shape, {}) for chosen in np.arange(ROWS).reshape(accumulate, -1)]
+        [pack(RolledGroups(data, pairs), chosen, shape, {}) for chosen in np.arange(ROWS).reshape(accumulate, -1)]
     )
 
 

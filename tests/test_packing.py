@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_groups import groups, rollouts
 
+from jaxalign.data.groups import RolledGroups, one_group_a_prompt
 from jaxalign.training import rows as rows_of
-from jaxalign.training.logps import one_group_a_prompt, sight_of
+from jaxalign.training.logps import sight_of
 from jaxalign.training.rows import RowShape, abstract_batch, pack, row_shape, stack_microbatches
 from jaxalign.types import Groups, Rollouts, Rows
 
@@ -22,7 +23,12 @@ def packed():
     return (
         data,
         pairs,
-        pack(data, pairs, np.arange(3), row_shape(data, pairs, 8), {"last": np.ones((3, 2), np.float32)}),
+        pack(
+            RolledGroups(data, pairs),
+            np.arange(3),
+            row_shape(RolledGroups(data, pairs), 8),
+            {"last": np.ones((3, 2), np.float32)},
+        ),
     )
 
 
@@ -68,7 +74,7 @@ def test_the_mask_is_a_tree(packed):
 
 def test_missing_groups_give_empty_rows_of_no_weight(packed):
     data, pairs, whole = packed
-    batch = pack(data, pairs, np.array([1, -1]), row_shape(data, pairs, 8), {})
+    batch = pack(RolledGroups(data, pairs), np.array([1, -1]), row_shape(RolledGroups(data, pairs), 8), {})
     np.testing.assert_array_equal(batch.weight, [2.0, 0.0])
     assert not batch.mask[1].any()
     assert (batch.rows.slot[1] == -1).all()
@@ -79,14 +85,14 @@ def test_missing_groups_give_empty_rows_of_no_weight(packed):
 def test_columns_follow_their_groups(packed):
     data, pairs, _ = packed
     sums = np.arange(6, dtype=np.float32).reshape(3, 2)
-    batch = pack(data, pairs, np.array([2, 0]), row_shape(data, pairs, 8), {"anchor": sums})
+    batch = pack(RolledGroups(data, pairs), np.array([2, 0]), row_shape(RolledGroups(data, pairs), 8), {"anchor": sums})
     np.testing.assert_array_equal(batch.references["anchor"], sums[[2, 0]])
     jax.tree.map(np.testing.assert_array_equal, batch.labels, jax.tree.map(lambda column: column[[2, 0]], pairs.labels))
 
 
 def test_shapes_are_rounded_up_and_hold_the_longest_group():
     data = rollouts()
-    shape = row_shape(data, one_group_a_prompt(data), multiple=8)
+    shape = row_shape(one_group_a_prompt(data), multiple=8)
     need = (data.prompt_lengths + data.lengths.sum(-1)).max()
     assert shape.row % 8 == 0
     assert need <= shape.row < need + 8
@@ -97,7 +103,12 @@ def test_shapes_are_rounded_up_and_hold_the_longest_group():
 def test_an_abstract_batch_is_what_pack_makes(packed):
     data, pairs, batch = packed
     labels = dataclasses.replace(pairs.labels, score=np.zeros((3, 2), np.float32))
-    scored = pack(data, dataclasses.replace(pairs, labels=labels), np.arange(3), row_shape(data, pairs, 8), {})
+    scored = pack(
+        RolledGroups(data, dataclasses.replace(pairs, labels=labels)),
+        np.arange(3),
+        row_shape(RolledGroups(data, pairs), 8),
+        {},
+    )
     made = dataclasses.replace(batch, labels=scored.labels)
     shape = RowShape(batch.rows.tokens.shape[1], batch.rows.slot.shape[1], batch.mask.shape[2])
     abstract = abstract_batch(shape, 3, ("last",))
@@ -178,9 +189,9 @@ def test_rows_are_filled_with_the_bytes_of_a_loop_over_tokens(drawn, multiple, b
         lengths=np.int32(drawn["lengths"]),
     )
     pairs = groups([prompt for prompt, _ in drawn["pairs"]], [responses for _, responses in drawn["pairs"]])
-    chosen, shape = np.array(drawn["chosen"]), row_shape(data, pairs, multiple)
+    chosen, shape = np.array(drawn["chosen"]), row_shape(RolledGroups(data, pairs), multiple)
     with mock.patch.object(rows_of, "BLOCK", block):
-        batch = pack(data, pairs, chosen, shape, {})
+        batch = pack(RolledGroups(data, pairs), chosen, shape, {})
     filled, mask = token_by_token(data, pairs, chosen, shape)
     for name, expected in vars(filled).items():
         found = getattr(batch.rows, name)
@@ -191,8 +202,8 @@ def test_rows_are_filled_with_the_bytes_of_a_loop_over_tokens(drawn, multiple, b
 
 def test_rows_that_are_too_small_are_refused(packed):
     data, pairs, _ = packed
-    shape = row_shape(data, pairs, 1)
+    shape = row_shape(RolledGroups(data, pairs), 1)
     for name in ("row", "scored", "response"):
         smaller = dataclasses.replace(shape, **{name: getattr(shape, name) - 1})
         with pytest.raises(ValueError, match=r"negative|boolean"):
-            pack(data, pairs, np.arange(3), smaller, {})
+            pack(RolledGroups(data, pairs), np.arange(3), smaller, {})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from made_feedback import fed
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, override, validate
@@ -99,7 +100,7 @@ def test_rows_are_as_long_as_the_experiment_allows():
     model = experiment.model.open()
     room = model.config.context - 24
     assert sizes_of(experiment, model) == Sizes(room, 24)
-    limited = dataclasses.replace(experiment, rollout=dataclasses.replace(experiment.rollout, max_prompt_tokens=40))
+    limited = fed(experiment, rollout=dataclasses.replace(experiment.feedback.rollout, max_prompt_tokens=40))
     found = sizes_of(limited, model)
     assert found.rows == RowShape(row=96, scored=64, response=32)  # 40 + 2 · 24, 2 · 24 and 24, in multiples of 32
 
@@ -109,7 +110,7 @@ def test_responses_that_leave_prompts_no_room_are_refused(tokens):
     experiment = tiny()
     model = experiment.model.open()
     most = model.config.context + tokens
-    longest = dataclasses.replace(experiment, rollout=dataclasses.replace(experiment.rollout, max_tokens=most))
+    longest = fed(experiment, rollout=dataclasses.replace(experiment.feedback.rollout, max_tokens=most))
     with pytest.raises(ConfigError, match=f"less the {most} tokens of a response leaves prompts no room"):
         sizes_of(longest, model)
 
@@ -170,7 +171,7 @@ def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
 
 @pytest.mark.parametrize(("pairing", "count"), [(AllPairs(), 6), (RandomPair(3, SoftLabel()), 3)])
 def test_pairs_of_a_prompt_are_asked_of_the_pairing(pairing, count):
-    assert pairs_of_a_prompt(dataclasses.replace(tiny(), pairing=pairing), 4) == count
+    assert pairs_of_a_prompt(pairing, 4) == count
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from made_groups import groups, rollouts
 from made_models import ONE, nudged
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.tabular import TabularPolicy
@@ -51,9 +52,11 @@ def votes_of(votes: np.ndarray) -> Labels:
 
 def batch_of(labels: Labels, accumulate: int = 1) -> Batch:
     pairs = dataclasses.replace(PAIRS, labels=labels)
-    columns = {role: Scorer(MODEL, ONE, 4).groups(policy, DATA, PAIRS) for role, policy in REFERENCES.items()}
+    columns = {
+        role: Scorer(MODEL, ONE, 4).groups(policy, RolledGroups(DATA, PAIRS)) for role, policy in REFERENCES.items()
+    }
     parts = np.arange(4).reshape(accumulate, -1)
-    return stack_microbatches([pack(DATA, pairs, part, RowShape(4, 2, 1), columns) for part in parts])
+    return stack_microbatches([pack(RolledGroups(DATA, pairs), part, RowShape(4, 2, 1), columns) for part in parts])
 
 
 def taken(combiner: Combiner, batch: Batch, loss: Loss = LOSS) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -84,7 +84,7 @@ def teacher_forced(model, params):
     score = jax.jit(partial(token_logps, model))
 
     def of(found: Rollouts) -> np.ndarray:
-        batch = pack(found, one_group_a_prompt(found), np.arange(len(found.prompts)), RowShape(72, 24, 8), {})
+        batch = pack(one_group_a_prompt(found), np.arange(len(found.prompts)), RowShape(72, 24, 8), {})
         return np.asarray(score(params, batch.rows, batch.mask))[..., : found.tokens.shape[2]]
 
     return of

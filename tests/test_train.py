@@ -13,6 +13,7 @@ from made_groups import groups, rollouts
 from made_models import ONE, nudged
 
 import jaxalign.losses
+from jaxalign.data.groups import RolledGroups
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.training.logps import Scorer
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupLinear
@@ -49,7 +50,7 @@ def policies(params):
 def columns(model, policies):
     """The stored log-prob sums of both references."""
     scorer = Scorer(model, ONE, 8)
-    return {role: scorer.groups(reference, DATA, PAIRS) for role, reference in policies.items()}
+    return {role: scorer.groups(reference, RolledGroups(DATA, PAIRS)) for role, reference in policies.items()}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def step(model):
 
 def batch_of(chosen, columns, accumulate=1, pairs=PAIRS):
     micro = np.array(chosen).reshape(accumulate, -1)
-    return stack_microbatches([pack(DATA, pairs, part, SHAPE, columns) for part in micro])
+    return stack_microbatches([pack(RolledGroups(DATA, pairs), part, SHAPE, columns) for part in micro])
 
 
 def take(step, params, references, batch):
@@ -91,7 +92,7 @@ class Table:
             tokens=np.tile(np.arange(4, dtype=np.int32).reshape(1, 4, 1), (2, 1, 1)),
         )
         self.pairs = groups([0, 1, 1], [[0, 1], [2, 1], [3, 0]])
-        score = partial(Scorer(self.model, ONE, 3).groups, rollouts=self.data, groups=self.pairs)
+        score = partial(Scorer(self.model, ONE, 3).groups, groups=RolledGroups(self.data, self.pairs))
         self.columns = {role: score(reference) for role, reference in self.policies.items()}
         self.start = init_state(self.params, DESCENT.build(1)[0])
         self.step = {name: jax.jit(self.eager(name)) for name in LOSSES}
@@ -100,7 +101,7 @@ class Table:
         return make_step(self.model, LOSSES[name], *DESCENT.build(1))
 
     def batch(self, columns):
-        packed = pack(self.data, self.pairs, np.arange(3), RowShape(4, 2, 1), columns)
+        packed = pack(RolledGroups(self.data, self.pairs), np.arange(3), RowShape(4, 2, 1), columns)
         return jax.tree.map(jnp.asarray, stack_microbatches([packed]))
 
 
@@ -223,7 +224,7 @@ def test_metrics_have_the_names_that_users_of_trl_know_and_add_up(whole, step, p
 
 def test_metrics_by_hand(model, whole, params, columns):
     """From the scorer's sums: weighted means of log-probs, rewards against the anchor, and the loss itself."""
-    sums, share = Scorer(model, ONE, 8).groups(params, DATA, PAIRS), PAIRS.weight / PAIRS.weight.sum()
+    sums, share = Scorer(model, ONE, 8).groups(params, RolledGroups(DATA, PAIRS)), PAIRS.weight / PAIRS.weight.sum()
     reward, prefer = sums - columns["anchor"], PAIRS.labels.prefer
     margins = reward[:, 0] - reward[:, 1]
     h = (sums - 0.4 * columns["anchor"] - 0.6 * columns["last"]) @ np.float32([1, -1])  # INPO with tau / eta = 0.4

@@ -20,6 +20,6 @@ from jaxalign.rollouts.enumerate import Enumerate
 experiment = dataclasses.replace(
     three_action,
     model=TabularPolicy(init=(0.7, 0.2, 0.1)),
-    oracle=TabularGame(tuple(map(tuple, cyclic(3).tolist()))),
+    feedback=dataclasses.replace(three_action.feedback, oracle=TabularGame(tuple(map(tuple, cyclic(3).tolist())))),
     evaluation=Evaluation(prompts=PROMPT, rollout=Enumerate(), evals=(NashGap(nash=(1 / 3, 1 / 3, 1 / 3)),)),
 )

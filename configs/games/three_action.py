@@ -16,6 +16,7 @@ Expected: `nash/gap` 5.8e-5 after 72 iterations and fp32 rounding (below 1e-6) a
 from jaxalign.data.prompts import InlinePrompts
 from jaxalign.evals.nash_gap import NashGap
 from jaxalign.experiment import Evaluation, Experiment
+from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.inpo import INPO
 from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
@@ -30,15 +31,17 @@ PROMPT = InlinePrompts(("Choose an answer.",))
 
 experiment = Experiment(
     model=TabularPolicy(init=(0.2, 0.5, 0.3)),
-    prompts=PROMPT,
-    rollout=Enumerate(),
-    oracle=TabularGame(THREE_ACTION),
-    pairing=AllPairs(label=SoftLabel()),
+    feedback=Sampled(
+        prompts=PROMPT,
+        rollout=Enumerate(),
+        oracle=TabularGame(THREE_ACTION),
+        pairing=AllPairs(label=SoftLabel()),
+        prompts_per_iteration=1,
+    ),
     loss=INPO(eta=1 / 1.5, tau=0.1),
     optimizer=GradientDescent(learning_rate=0.5),
     fit=Fit(batch_size=3, epochs=25),
     iterations=120,
-    prompts_per_iteration=1,
     swap_every=12,
     evaluation=Evaluation(prompts=PROMPT, rollout=Enumerate(), evals=(NashGap(nash=(4 / 11, 3 / 11, 4 / 11)),)),
     placement=Placement(mesh=MeshShape(fsdp=1, data=1)),

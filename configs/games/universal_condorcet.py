@@ -23,7 +23,10 @@ from jaxalign.rollouts.enumerate import Enumerate
 
 experiment = dataclasses.replace(
     three_action,
-    oracle=RankingPopulation(rankings=((2, 1, 0), (0, 2, 1), (1, 0, 2)), weights=(0.5, 0.3, 0.2), k=2),
+    feedback=dataclasses.replace(
+        three_action.feedback,
+        oracle=RankingPopulation(rankings=((2, 1, 0), (0, 2, 1), (1, 0, 2)), weights=(0.5, 0.3, 0.2), k=2),
+    ),
     # Half the step of a matrix game: the step size is 4 and tau 0.05 in `jaxalign.games`.
     loss=INPO(eta=1 / 8, tau=0.025),
     swap_every=6,

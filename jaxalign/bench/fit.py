@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxalign.bench.train import random_pairs
 from jaxalign.data.ahead import ahead
+from jaxalign.data.groups import RolledGroups
 from jaxalign.fit import make_batch, row_tokens
 from jaxalign.mesh.rows import on_mesh
 from jaxalign.mesh.sharding import MeshShape, row_sharding
@@ -41,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each part of a step's host time: least and median milliseconds."""
-    rollouts, groups = random_pairs(2 * args.groups, args.prompt_tokens, args.response_tokens, VOCABULARY)
-    sums = np.zeros((2, *groups.responses.shape), np.float32)
-    references, shape = ReferenceLogps(("last", "anchor"), sums), row_shape(rollouts, groups)
+    groups = RolledGroups(*random_pairs(2 * args.groups, args.prompt_tokens, args.response_tokens, VOCABULARY))
+    sums = np.zeros((2, len(groups), 2), np.float32)
+    references, shape = ReferenceLogps(("last", "anchor"), sums), row_shape(groups)
     here, sharding = np.ones(args.groups // args.accumulate, bool), row_sharding(MeshShape().build(), leading=1)
 
     def chosen_for(number: int) -> np.ndarray:
@@ -52,9 +53,9 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     def step(number: int) -> tuple[Batch, dict[str, float]]:
         chosen = chosen_for(number)
         began = time.perf_counter()
-        batch = make_batch(rollouts, groups, references, chosen, shape, args.accumulate, here)
+        batch = make_batch(groups, references, chosen, shape, args.accumulate, here)
         packed = time.perf_counter()
-        row_tokens(rollouts, groups, chosen)
+        row_tokens(groups, chosen)
         counted = time.perf_counter()
         jax.block_until_ready(on_mesh(batch, sharding))
         moved = time.perf_counter()
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         }
 
     def make(number: int) -> Batch:
-        batch = make_batch(rollouts, groups, references, chosen_for(number), shape, args.accumulate, here)
+        batch = make_batch(groups, references, chosen_for(number), shape, args.accumulate, here)
         return on_mesh(batch, sharding)
 
     batch, _ = step(args.steps)  # touches memory that the others reuse

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxalign.bench.peers.torch_peer import TorchPeer
+from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import SmolLM2
@@ -89,8 +90,9 @@ def _ours(model: Model, params: Params, rollouts: Rollouts, pairs: Groups) -> An
     step = jax.jit(make_step(model, LOSS, optimizer, schedule), donate_argnums=0)
     state = init_state(params, optimizer)
     zeros = np.zeros(pairs.responses.shape, np.float32)
-    chosen, shape = np.arange(len(pairs.prompt)), row_shape(rollouts, pairs)
-    batch: Batch = stack_microbatches([pack(rollouts, pairs, chosen, shape, {"last": zeros, "anchor": zeros})])
+    groups = RolledGroups(rollouts, pairs)
+    chosen, shape = np.arange(len(groups)), row_shape(groups)
+    batch: Batch = stack_microbatches([pack(groups, chosen, shape, {"last": zeros, "anchor": zeros})])
 
     def advance() -> float:
         nonlocal state

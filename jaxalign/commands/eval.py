@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxalign.evals.context import HeldOut
-    from jaxalign.experiment import Evaluation
     from jaxalign.machine import Machine
+    from jaxalign.rollouts.contract import Rollout
     from jaxalign.storage.rundir import RunDir
     from jaxalign.types import Prompt, Rollouts
 
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates and every policy's evals."""
     from jaxalign.data.prompts import JsonlPrompts
+    from jaxalign.errors import ConfigError
     from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
     from jaxalign.evaluate import context_of, measure
     from jaxalign.judging import judging
@@ -47,15 +48,18 @@ def run(args: argparse.Namespace) -> None:
     wanted = args.policies.split(",") if args.policies else map(str, run.directory.policies())
     numbers = sorted({run.policy_number(text) for text in wanted})
     run.check_judges()
-    evaluation, machine = run.experiment.evaluation, run.machine(args.rest)
+    judge, evaluation = run.experiment.judge, run.experiment.evaluation
+    if judge is None or evaluation.rollout is None:
+        raise ConfigError(f"{args.run}: its policies answer nothing that somebody judges, so there are no win rates")
+    machine = run.machine(args.rest)
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
-    responses = answered(run.directory, machine, evaluation, numbers, prompts)
+    responses = answered(run.directory, machine, evaluation.rollout, numbers, prompts)
 
-    with judging(run.experiment.oracle, machine.site(), machine.placement.judge_block_size) as judge:
+    with judging(judge, machine.site(), machine.placement.judge_block_size) as oracle:
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
-            return context_of(machine, run.directory, judge, responses[names[0]].prompts, some)
+            return context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
 
         names, matrix = win_rate_matrix(context(list(responses)))
         evals = {who: measure(evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
 def answered(
     run: "RunDir",
     machine: "Machine",
-    evaluation: "Evaluation",
+    rollout: "Rollout",
     numbers: list[int],
     prompts: "tuple[Prompt, ...] | None",
 ) -> "Mapping[str, Rollouts]":
@@ -82,7 +86,7 @@ def answered(
 
     if prompts is None:
         return Answers(run, numbers)
-    roller = machine.roller(evaluation.rollout)
+    roller = machine.roller(rollout)
     roller.check(prompts)
     key = machine.key("eval", 0)
     policies = {iterate_name(number): run.policy(number) for number in numbers}

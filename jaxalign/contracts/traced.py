@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
-from jaxalign.errors import BrokenContract
+from jaxalign.errors import BrokenContract, DataError
 from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
 
 ROLES = ("last", "anchor")
@@ -62,21 +62,28 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
     return found
 
 
-def check_loss(loss: Loss, combiner: Combiner) -> None:
+def check_loss(loss: Loss, combiner: Combiner, said: Labels, there: tuple[str, ...] = ROLES) -> None:
     """Raises what `losses` and `coefficients` raise, from the shapes of two pairs: before there are any.
 
-    Raises BrokenContract for a loss that needs other references than there are, DataError for one that reads what no
-    single annotator says where the combiner keeps them apart.
+    `said` are labels of two groups with the columns that those of all groups have, `there` the references that can be
+    had. Raises BrokenContract for a loss that needs a reference nobody knows, DataError for one that needs another than
+    is `there`, or reads what the labels do not say, or no single annotator where the combiner keeps them apart.
     """
     count = combiner.objectives
     if count is not None and count < 1:
         raise BrokenContract(f"combiner {type(combiner).__name__}: objectives must be at least 1 or None, got {count}")
     if unknown := sorted(set(loss.needs) - set(ROLES)):
         raise BrokenContract(f"loss {type(loss).__name__}: needs {', '.join(unknown)}; there are {', '.join(ROLES)}")
-    labels = Labels.unsaid(2, 2) if count is None else Labels.unsaid(2, 2, count).of_annotator(0)
+    name = type(loss).__name__
+    for role in set(loss.needs) - set(there):
+        raise DataError(f"loss {name}: needs log-probs of the policy that sampled the pairs ({role}), and none did")
+    labels = said if count is None else said.of_annotator(0)
     last, anchor = (jnp.zeros((2, 2)) if role in loss.needs else None for role in ROLES)
     pairs = GroupLogps(jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3), bool), last, anchor, labels)
-    jax.eval_shape(partial(losses, loss), pairs)
+    try:
+        jax.eval_shape(partial(losses, loss), pairs)
+    except DataError as error:
+        raise DataError(f"loss {name}: {error}") from error
     jax.eval_shape(partial(coefficients, combiner), jnp.zeros((count or 1, count or 1)))
 
 

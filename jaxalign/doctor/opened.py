@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.contracts.pairing import CheckedPairing
-from jaxalign.data.order import PromptStream
+from jaxalign.data.groups import RolledGroups, TrainingGroups
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
 from jaxalign.errors import DataError
 from jaxalign.experiment import Experiment
+from jaxalign.feedback.sampled import Sampling
 from jaxalign.judging import judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import bytes_per_device, full_rows, row_sharding, row_shards
@@ -35,7 +36,7 @@ SAMPLED = 4
 
 
 class Opened:
-    """`prompts` are the first of those that the run will train on, `used` all of them, `heldout` the held-out ones.
+    """`prompts` are the first of those that the run will train on, `heldout` the held-out ones.
 
     Raises the JaxalignErrors of a model, mesh or prompt source that cannot be opened at all. `cache` is a directory
     that converted prompts may be written to.
@@ -45,31 +46,31 @@ class Opened:
         self.experiment = experiment
         self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
         self.mesh = self.machine.mesh
-        trained, held = experiment.prompts.open(cache), experiment.evaluation.prompts.open(cache)
-        self.all_prompts = len(trained)
-        self._stream = PromptStream(trained, experiment.seed)
-        self.prompts = self._stream.once(prompts)
-        self.heldout: tuple[Prompt, ...] = tuple(held[index] for index in range(len(held)))
+        self.comparer = experiment.feedback.open(self.machine, cache, experiment.iterations)
+        self.prompts = self.comparer.first(prompts)
+        asked = experiment.evaluation.prompts
+        held = asked.open(cache) if asked is not None else None
+        self.heldout: tuple[Prompt, ...] = tuple(held[index] for index in range(len(held))) if held else ()
 
     @property
     def model(self) -> Model:
         """The machine's: one is looked at, whatever the check."""
         return self.machine.model
 
-    @cached_property
-    def used(self) -> tuple[Prompt, ...]:
-        """Every prompt that the run will train on, once."""
-        return self._stream.once(self.experiment.prompts_drawn)
-
-    @cached_property
-    def roller(self) -> Roller:
-        """Answers to training prompts."""
-        return self.machine.roller(self.experiment.rollout)
+    @property
+    def sampling(self) -> Sampling:
+        """Training prompts and how they are answered; NotHere where pairs are recorded."""
+        if not isinstance(self.comparer, Sampling):
+            raise NotHere("the pairs are recorded: nothing is sampled")
+        return self.comparer
 
     @cached_property
     def heldout_roller(self) -> Roller:
-        """Answers to held-out prompts."""
-        return self.machine.roller(self.experiment.evaluation.rollout)
+        """Answers to held-out prompts; NotHere where none are asked for."""
+        rollout = self.experiment.evaluation.rollout
+        if rollout is None:
+            raise NotHere("no answers to held-out prompts are asked for")
+        return self.machine.roller(rollout)
 
     @property
     def chat(self) -> Chat:
@@ -100,13 +101,14 @@ class Opened:
     @cached_property
     def rollouts(self) -> Rollouts:
         """The policy's answers to a few prompts that leave room for them, sampled as the run samples."""
-        room = self.roller.bounds.prompt
+        roller = self.sampling.roller
+        room = roller.bounds.prompt
         fit = [prompt for prompt in self.prompts if len(encoded(self.model.chat, prompt)) <= room]
         if not fit:
             raise DataError(f"every prompt is longer than {room} tokens, and so none can be answered")
         chosen = tuple(fit[: max(SAMPLED, row_shards(self.mesh))])
         with Progress("answers", len(chosen), "prompts") as progress:
-            rollouts = rolled(self.roller, self.params, chosen, self.machine.key("rollouts"))
+            rollouts = rolled(roller, self.params, chosen, self.machine.key("rollouts"))
             progress(len(chosen))
         return rollouts
 
@@ -118,23 +120,30 @@ class Opened:
     @cached_property
     def preferences(self) -> Preferences:
         block, objectives = self.experiment.placement.judge_block_size, self.experiment.combiner.objectives
-        with judging(self.experiment.oracle, self.machine.site(), block, objectives=objectives) as judge:
+        with judging(self.sampling.spec.oracle, self.machine.site(), block, objectives=objectives) as judge:
             return judge(self.rollouts, self.machine.key("preferences"))
 
     @cached_property
-    def groups(self) -> Groups:
-        return CheckedPairing(self.experiment.pairing)(self.rollouts, self.preferences, self.machine.key("groups"))
+    def pairs(self) -> Groups:
+        """Groups of the answers."""
+        pairing = CheckedPairing(self.sampling.spec.pairing)
+        return pairing(self.rollouts, self.preferences, self.machine.key("groups"))
+
+    @cached_property
+    def groups(self) -> TrainingGroups:
+        """A few groups as the fit gets them."""
+        return RolledGroups(self.rollouts, self.pairs)
 
     def batch(self, references: dict[str, np.ndarray], largest: int | None = None) -> Batch:
         """A microbatch of the run's size on the mesh, or of all groups there are if they are fewer.
 
         Raises NotHere when no prompt has two different answers.
         """
-        count = len(self.groups.prompt)
+        count = len(self.groups)
         if not count:
             raise NotHere("no prompt has two different answers: there is nothing to train on")
         size = min(groups_a_microbatch(self.experiment), count, largest or count)
         chosen = np.full(full_rows(self.mesh, size), -1)
         chosen[:size] = np.arange(size)
-        shape = row_shape(self.rollouts, self.groups)
-        return jax.device_put(pack(self.rollouts, self.groups, chosen, shape, references), row_sharding(self.mesh))
+        batch = pack(self.groups, chosen, row_shape(self.groups), references)
+        return jax.device_put(batch, row_sharding(self.mesh))

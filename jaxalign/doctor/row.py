@@ -32,7 +32,7 @@ def tokens(opened: Opened) -> list[Token]:
     score = jax.jit(lambda params, batch: token_logps(opened.model, params, batch.rows, batch.mask))
     table = np.asarray(score(opened.params, batch)).reshape(-1)
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[0], batch.rows)
-    prompt = opened.rollouts.prompts[opened.groups.prompt[group]]
+    prompt = opened.rollouts.prompts[opened.pairs.prompt[group]]
     trunk = rows.tokens[(rows.group >= 0) & (rows.branch == 0)].tolist()
     roles = prompt_roles(opened, prompt, trunk)
     logp = {place: float(table[slot]) for slot, place in target_places(rows, batch.mask.shape)}

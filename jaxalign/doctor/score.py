@@ -6,10 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.data.groups import one_group_a_prompt
 from jaxalign.mesh.sharding import full_rows, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.rollouts.shares import given
-from jaxalign.training.logps import one_group_a_prompt, token_logps
+from jaxalign.training.logps import token_logps
 from jaxalign.training.rows import pack, row_shape
 from jaxalign.types import Params, Rollouts
 
@@ -29,10 +30,10 @@ def continuations(
 def logps(model: Model, params: Params, mesh: jax.sharding.Mesh, rollouts: Rollouts) -> Float[np.ndarray, "b m t"]:
     """log π of every response token under `params`, all responses of a prompt in one row; 0 beyond their lengths."""
     groups = one_group_a_prompt(rollouts)
-    count = len(groups.prompt)
+    count = len(groups)
     chosen = np.full(full_rows(mesh, count), -1)
     chosen[:count] = np.arange(count)
-    batch = jax.device_put(pack(rollouts, groups, chosen, row_shape(rollouts, groups), {}), row_sharding(mesh))
+    batch = jax.device_put(pack(groups, chosen, row_shape(groups), {}), row_sharding(mesh))
     score = jax.jit(lambda params, batch: token_logps(model, params, batch.rows, batch.mask))
     return np.asarray(score(params, batch))[:count]
 

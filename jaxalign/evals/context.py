@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
+from jaxalign.errors import ConfigError
 from jaxalign.types import Metrics, Oracle, Prompt, Rollouts
 
 
@@ -14,15 +15,22 @@ from jaxalign.types import Metrics, Oracle, Prompt, Rollouts
 class HeldOut:
     """`responses` by `iterate_name` in the order of the iterates; the last one is evaluated.
 
-    Names and responses of the same b prompts. `logps(policy, rollouts)` are that policy's log-prob sums [b m] in
-    nats.
+    Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `logps(policy,
+    rollouts)` are that policy's log-prob sums [b m] in nats.
     """
 
     prompts: tuple[Prompt, ...]
     responses: Mapping[str, Rollouts]
-    oracle: Oracle
+    judge: Oracle | None
     logps: Callable[[str, Rollouts], Float[np.ndarray, "b m"]]
     key: PRNGKeyArray
+
+    @property
+    def oracle(self) -> Oracle:
+        """Who prefers what. An eval that asks says so in its `needs`, and then there is one."""
+        if self.judge is None:
+            raise ConfigError("an eval asks for an oracle and there is none: say so in its `needs`")
+        return self.judge
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +56,10 @@ class HeldOut:
 
 @runtime_checkable
 class Eval(Protocol):
-    """HeldOut → {metric: value}. Pure."""
+    """HeldOut → {metric: value}. Pure. `needs` names what it asks of the context that not every experiment has:
+    "answers" of the policies to held-out prompts, an "oracle"."""
+
+    needs: ClassVar[tuple[str, ...]]
 
     def __call__(self, context: HeldOut) -> Metrics: ...
 

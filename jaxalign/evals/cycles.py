@@ -6,6 +6,7 @@ triples with a tie (identical texts among them) are neither and counted apart. A
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +19,8 @@ from jaxalign.types import Metrics
 @dataclass(frozen=True)
 class Cycles:
     """`cycle_metrics` of the oracle's preferences among all policies' answers to each held-out prompt."""
+
+    needs: ClassVar[tuple[str, ...]] = ("answers", "oracle")
 
     def __call__(self, context: HeldOut) -> Metrics:
         policies = list(context.responses.values())

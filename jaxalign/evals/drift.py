@@ -9,6 +9,7 @@ Samples drawn colder than the policy are weighted by the sampler, not by the pol
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class Drift:
     """
 
     against: tuple[str, ...] = ("base",)
+
+    needs: ClassVar[tuple[str, ...]] = ("answers",)
 
     def problems(self) -> Iterable[str]:
         yield from role_problems(self.against)

@@ -8,6 +8,7 @@ maximum runs over the sampled answers only and the gap is that of the empirical 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,6 +26,8 @@ class NashGap:
 
     nash: tuple[float, ...] = ()
     """probabilities of the Nash policy, summing to 1; empty: unknown"""
+
+    needs: ClassVar[tuple[str, ...]] = ("answers", "oracle")
 
     def problems(self) -> Iterable[str]:
         if self.nash and not (min(self.nash) >= 0 and abs(sum(self.nash) - 1) < 1e-6):

@@ -1,6 +1,7 @@
 """What the answers look like: length, finish, diversity, repetition, collapse."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class Text:
     text, so compare equal numbers of answers); `text/repeated_ngrams` mean share of 2- to 4-grams an answer repeats;
     `text/duplicates` share of answers equal to an earlier one to the same prompt; `text/empty` share without a word.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("answers",)
 
     def __call__(self, context: HeldOut) -> Metrics:
         rollouts = context.current

@@ -9,6 +9,7 @@ percentile bootstraps over prompts (Efron 1979): prompts, not answers, are the s
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -33,6 +34,8 @@ class WinRate:
     against: tuple[str, ...] = ("base", "previous")
     resamples: int = 2000
     """bootstrap resamples of the prompts, >= 1"""
+
+    needs: ClassVar[tuple[str, ...]] = ("answers", "oracle")
 
     def problems(self) -> Iterable[str]:
         yield from role_problems(self.against)

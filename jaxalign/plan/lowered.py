@@ -10,10 +10,9 @@ from jaxalign.machine import Machine, on
 from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
 from jaxalign.models.low_rank import frozen, trained
-from jaxalign.plan.target import Sizes
 from jaxalign.programs import groups_a_microbatch, training
 from jaxalign.training.logps import scoring
-from jaxalign.training.rows import abstract_batch
+from jaxalign.training.rows import Sizes, abstract_batch
 
 
 def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Program, ...]:
@@ -21,7 +20,7 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
     return (
         _train(experiment, machine, sizes),
         _logp(machine, sizes),
-        *machine.roller(experiment.rollout).programs(machine.abstract, sizes.prompt),
+        *experiment.feedback.programs(machine),
     )
 
 

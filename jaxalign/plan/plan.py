@@ -12,8 +12,9 @@ from jaxalign.plan.chips import Chip, Topology, chip
 from jaxalign.plan.compiled import Compiled, TooLarge, compile_program
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.schedule import calls
-from jaxalign.plan.target import Sizes, machine_of, sizes_of
+from jaxalign.plan.target import machine_of, sizes_of
 from jaxalign.programs import check_batches
+from jaxalign.training.rows import Sizes
 
 HEADROOM = 0.05
 """Share of the memory that must stay free: fragmentation, and what other programs leave behind."""
@@ -39,8 +40,8 @@ class Plan:
     mesh: dict[str, int]
     sizes: Sizes
     programs: tuple[Compiled | TooLarge, ...]
-    calls: Mapping[str, int]
-    """of each program, in the whole run"""
+    calls: Mapping[str, int] | None
+    """of each program, in the whole run; None where only data that are not here could tell"""
     attempts: tuple[Attempt, ...]
     host_peak_gib: float
     """of this machine while it compiled"""
@@ -64,7 +65,9 @@ class Plan:
 
     @property
     def hours(self) -> float | None:
-        """Of the whole run; None where a program does not compile."""
+        """Of the whole run; None where a program does not compile, or nobody knows how often it is called."""
+        if self.calls is None:
+            return None
         seconds = 0.0
         for program in self.programs:
             if isinstance(program, TooLarge):

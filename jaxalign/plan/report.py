@@ -37,7 +37,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "hours_estimate": hours,
         "chip_hours_estimate": None if hours is None else hours * plan.topology.chips,
         "tokens": {"prompt": plan.sizes.prompt, "response": plan.sizes.response, "row": plan.sizes.rows.row},
-        "calls": dict(plan.calls),
+        "calls": None if plan.calls is None else dict(plan.calls),
         "programs": {program.name: _program(program) for program in plan.programs},
         "attempts": [_attempt(plan, attempt) for attempt in plan.attempts],
         "host_peak_gib": plan.host_peak_gib,
@@ -114,7 +114,7 @@ def as_text(plan: Plan) -> str:
     ]
     lines += [_cost_line(program) for program in plan.programs if isinstance(program, Compiled)]
     lines += ["", FORMULA]
-    if plan.hours is not None:
+    if plan.hours is not None and plan.calls is not None:
         counts = ", ".join(f"{count:,} {name}" for name, count in plan.calls.items())
         lines.append(
             f"whole run: {plan.hours:.1f} h, {plan.hours * top.chips:,.0f} chip-hours ({counts}; rows all of the "

@@ -21,7 +21,7 @@ from jaxalign.models.pretrained import Pretrained
 from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
 from jaxalign.plan.environment import environment
-from jaxalign.training.rows import RowShape
+from jaxalign.training.rows import Sizes
 from jaxalign.types import Params
 
 QUIET = {
@@ -33,31 +33,18 @@ QUIET = {
 """What libtpu otherwise asks a TPU's host for; and several may compile on one machine."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """The longest that an experiment allows, tokens: prompts, responses, and the rows made of them."""
-
-    prompt: int
-    response: int
-
-    @property
-    def rows(self) -> RowShape:
-        """The shape that holds them all."""
-        return RowShape.longest(self.prompt, self.response)
-
-
 def sizes_of(experiment: Experiment, model: Model) -> Sizes:
     """The longest rows. Raises ConfigError for a policy that is a table, and where responses leave prompts no room."""
     if not isinstance(model.config, DecoderConfig):
         raise ConfigError("plan: the policy is a table; there is nothing to plan")
-    bounds = experiment.rollout.bounds(model)
-    if bounds.prompt < 1:
+    sizes = experiment.feedback.sizes(model)
+    if sizes.prompt < 1:
         context = model.config.context
         raise ConfigError(
-            f"plan: the model's context of {context} less the {bounds.response} tokens of a response leaves prompts no "
+            f"plan: the model's context of {context} less the {sizes.response} tokens of a response leaves prompts no "
             "room; lower max_tokens"
         )
-    return Sizes(bounds.prompt, bounds.response)
+    return sizes
 
 
 def machine_of(experiment: Experiment, topology: Topology) -> Machine:

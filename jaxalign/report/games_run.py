@@ -55,7 +55,7 @@ def read(path: str, config: str | None = None) -> GameRun:
     """
     reopened = reopen(path, config)
     directory, experiment = reopened.directory, reopened.experiment
-    oracle, loss, swap = experiment.oracle, experiment.loss, experiment.swap_every
+    oracle, loss, swap = experiment.feedback.oracle, experiment.loss, experiment.swap_every
     if not (isinstance(oracle, TabularGame | RankingPopulation) and isinstance(experiment.model, TabularPolicy)):
         raise ConfigError(f"{path}: figures are drawn for tabular games so far; this run's policy or oracle is none")
     size, done = len(experiment.model.init), directory.finished()

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxalign.data.groups import TrainingGroups, one_group_a_prompt
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.layout import Layout, entry
 from jaxalign.mesh.rows import on_mesh, rows_here
@@ -23,7 +24,7 @@ from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
 from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_logp, on_layout
 from jaxalign.training.rows import pack, row_shape
-from jaxalign.types import Batch, Groups, Labels, Params, Rollouts, Rows
+from jaxalign.types import Batch, Params, Rollouts, Rows
 
 
 def sight_of(rows: Rows) -> Tree:
@@ -108,33 +109,21 @@ class Scorer:
         self._sums = scoring(model, mesh, options)
 
     def groups(
-        self, params: Params, rollouts: Rollouts, groups: Groups, between: Callable[[int], None] = lambda done: None
+        self, params: Params, groups: TrainingGroups, between: Callable[[int], None] = lambda done: None
     ) -> Float[np.ndarray, "g r"]:
         """Nats for every response of every group under `params`. `between` hears the groups done after each batch."""
-        count = len(groups.prompt)
-        shape = row_shape(rollouts, groups)
-        found = np.zeros(groups.responses.shape, np.float32)
+        count, shape = len(groups), row_shape(groups)
+        found = np.zeros((count, groups.responses), np.float32)
         for start in range(0, count, self.batch_size):
             chosen = np.full(self.batch_size, -1)
             real = min(self.batch_size, count - start)
             chosen[:real] = np.arange(start, start + real)
             here = np.where(self._here, chosen, -1)  # a process packs the rows of its own devices
-            batch = on_mesh(pack(rollouts, groups, here, shape, {}), row_sharding(self._mesh))
+            batch = on_mesh(pack(groups, here, shape, {}), row_sharding(self._mesh))
             found[start : start + real] = np.asarray(self._sums(params, batch))[:real]
             between(start + real)
         return found
 
     def rollouts(self, params: Params, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         """Nats for every rollout under `params`: each prompt a row with its m responses as branches."""
-        return self.groups(params, rollouts, one_group_a_prompt(rollouts))
-
-
-def one_group_a_prompt(rollouts: Rollouts) -> Groups:
-    """Groups that hold all m responses of each prompt, unlabelled."""
-    count, samples = rollouts.lengths.shape
-    return Groups(
-        prompt=np.arange(count),
-        responses=np.tile(np.arange(samples), (count, 1)),
-        weight=np.ones(count, np.float32),
-        labels=Labels.unsaid(count, samples),
-    )
+        return self.groups(params, one_group_a_prompt(rollouts))

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxalign.data.groups import Taken, TrainingGroups
 from jaxalign.mesh.rounding import rounded
-from jaxalign.types import Batch, Groups, Labels, Rollouts, Rows
+from jaxalign.types import Batch, Labels, Rows
 
 T = TypeVar("T")
 
@@ -49,17 +50,29 @@ class RowShape:
         return cls.holding(prompt + RESPONSES * response, RESPONSES * response, response)
 
 
-def row_shape(rollouts: Rollouts, groups: Groups, multiple: int = COLUMNS) -> RowShape:
+@dataclass(frozen=True)
+class Sizes:
+    """The longest that an experiment allows, tokens: prompts, responses, and the rows made of them."""
+
+    prompt: int
+    response: int
+
+    @property
+    def rows(self) -> RowShape:
+        """The shape that holds them all."""
+        return RowShape.longest(self.prompt, self.response)
+
+
+def row_shape(groups: TrainingGroups, multiple: int = COLUMNS) -> RowShape:
     """The smallest shape that holds every group, rounded up to `multiple` so that few shapes are ever compiled."""
-    lengths = rollouts.lengths[groups.prompt[:, None], groups.responses]
-    rows = rollouts.prompt_lengths[groups.prompt] + lengths.sum(-1)
-    row, scored, response = (int(each.max(initial=1)) for each in (rows, lengths.sum(-1), lengths))
-    return RowShape.holding(row, scored, response, multiple)
+    lengths = groups.lengths
+    scored = lengths.sum(-1)
+    row, listed, response = (int(each.max(initial=1)) for each in (groups.prompt_lengths + scored, scored, lengths))
+    return RowShape.holding(row, listed, response, multiple)
 
 
 def pack(
-    rollouts: Rollouts,
-    groups: Groups,
+    groups: TrainingGroups,
     chosen: Int[np.ndarray, " b"],
     shape: RowShape,
     references: Mapping[str, Float[np.ndarray, "g r"]],
@@ -68,13 +81,16 @@ def pack(
 
     `references` are log-prob sums by role for all groups; the batch carries those of its own.
     """
-    count, responses = len(chosen), groups.responses.shape[1]
-    rows, mask = _blank(count, responses, shape)
+    count = len(chosen)
+    rows, mask = _blank(count, groups.responses, shape)
+    columns = []
     for first in range(0, count, BLOCK):
         block = slice(first, first + BLOCK)
-        _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, rollouts, groups, chosen[block])
-    columns = _picked((groups.weight, groups.labels, dict(references)), chosen)
-    return Batch(rows, mask, *columns)
+        taken = _taken(groups, chosen[block])
+        _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, taken)
+        columns.append((taken.weight, taken.labels))
+    said = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
+    return Batch(rows, mask, *said, _picked(dict(references), chosen))
 
 
 def abstract_batch(shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1) -> Batch:
@@ -109,23 +125,27 @@ def _blank(count: int, responses: int, shape: RowShape) -> tuple[Rows, Bool[np.n
     return rows, np.empty((count, responses, shape.response), bool)
 
 
-def _fill(
-    rows: Rows,
-    mask: Bool[np.ndarray, "b r t"],
-    first: int,
-    rollouts: Rollouts,
-    groups: Groups,
-    chosen: Int[np.ndarray, " b"],
-) -> None:
-    """Writes the groups numbered `chosen` into the rows from `first` on, which `rows` and `mask` are views of.
+def _taken(groups: TrainingGroups, chosen: Int[np.ndarray, " b"]) -> Taken:
+    """The groups numbered `chosen`, zeros where that is -1: nothing is read for these."""
+    real = chosen >= 0
+    taken = groups.take(chosen[real])
+    return taken if real.all() else jax.tree.map(lambda column: _spread(column, real), taken)
+
+
+def _spread(column: np.ndarray, real: Bool[np.ndarray, " b"]) -> np.ndarray:
+    """The rows of `column` where `real`, zeros elsewhere."""
+    found = np.zeros((len(real), *column.shape[1:]), column.dtype)
+    found[real] = column
+    return found
+
+
+def _fill(rows: Rows, mask: Bool[np.ndarray, "b r t"], first: int, taken: Taken) -> None:
+    """Writes groups into the rows from `first` on, which `rows` and `mask` are views of.
 
     A row is made of pieces: the trunk, a branch for each response, padding. NumPy reads and writes the true cells of a
     mask row by row, so tokens come to their places in one assignment wherever both masks list them in this order.
     """
-    real, group = chosen >= 0, np.maximum(chosen, 0)
-    prompt, responses = groups.prompt[group], groups.responses[group]
-    trunk = np.where(real, rollouts.prompt_lengths[prompt], 0).astype(np.int32)
-    lengths = np.where(real[:, None], rollouts.lengths[prompt[:, None], responses], 0).astype(np.int32)
+    trunk, lengths = taken.prompt_lengths.astype(np.int32), taken.lengths.astype(np.int32)
     before = np.cumsum(lengths, axis=1, dtype=np.int32) - lengths  # tokens of the branches before a branch
     scored = lengths.sum(1, dtype=np.int32)
     (count, branches), row = lengths.shape, rows.tokens.shape[1]
@@ -140,8 +160,7 @@ def _fill(
     rows.branch[:] = piecewise(np.tile(np.arange(branches + 2, dtype=np.int32) % (branches + 1), (count, 1)))
     rows.position[:] = (np.arange(row, dtype=np.int32) - piecewise(np.pad(before, ((0, 0), (1, 1))))) * inside
 
-    asked = rollouts.prompt_tokens[prompt]
-    answers = rollouts.tokens[:, :, : mask.shape[2]][prompt[:, None], responses]
+    asked, answers = taken.prompt, taken.tokens[:, :, : mask.shape[2]]
     said = _upto(lengths, answers.shape[2])
     texts = np.concatenate([asked, answers.reshape(count, -1)], axis=1)
     rows.tokens[inside] = texts[np.concatenate([_upto(trunk, asked.shape[1]), said.reshape(count, -1)], axis=1)]

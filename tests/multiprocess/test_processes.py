@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny_lm.py"
 SMALL = (
-    *("--iterations", "1", "--swap_every", "none", "--prompts_per_iteration", "8"),
-    *("--rollout.samples", "3", "--rollout.max_tokens", "8", "--placement.rollout_rows", "12"),
+    *("--iterations", "1", "--swap_every", "none", "--feedback.prompts_per_iteration", "8"),
+    *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "8", "--placement.rollout_rows", "12"),
     *("--evaluation.rollout.max_tokens", "8"),
     *("--evaluation.prompts.limit", "8", "--fit.batch_size", "8", "--fit.epochs", "4", "--fit.checkpoint_every", "2"),
 )

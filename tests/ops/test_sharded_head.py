@@ -10,6 +10,7 @@ import pytest
 from made_groups import groups, rollouts
 from made_models import ONE, mesh, place, shardings
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.mesh.sharding import RULES, row_sharding
 from jaxalign.models.model import Model, split
 from jaxalign.models.random_llama import RandomLlama, byte_chat, drawn
@@ -31,7 +32,7 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     pairs = groups([0, 1, 2, 0], [[0, 1], [3, 1], [2, 0], [0, 2]])
-    return pack(rollouts(), pairs, np.arange(4), RowShape(row=32, scored=16, response=8), {})
+    return pack(RolledGroups(rollouts(), pairs), np.arange(4), RowShape(row=32, scored=16, response=8), {})
 
 
 @pytest.fixture(autouse=True)

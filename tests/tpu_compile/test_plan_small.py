@@ -49,7 +49,9 @@ def small(mesh: MeshShape, topology: str, **changes) -> Experiment:
     return dataclasses.replace(
         made,
         model=Pretrained("nowhere", compute_dtype="bfloat16", shape=SHAPE),
-        rollout=Sample(samples=2, max_tokens=RESPONSE, max_prompt_tokens=PROMPT),
+        feedback=dataclasses.replace(
+            made.feedback, rollout=Sample(samples=2, max_tokens=RESPONSE, max_prompt_tokens=PROMPT)
+        ),
         fit=Fit(batch_size=rows),
         placement=Placement(mesh, topology, remat="full", score_batch_size=rows, rollout_rows=2 * rows),
         **changes,

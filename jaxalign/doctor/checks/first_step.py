@@ -13,11 +13,13 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.traced import built, check_loss
+from jaxalign.data.groups import PickedGroups
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
 from jaxalign.losses.dpo import DPO
 from jaxalign.models.low_rank import frozen, join, trained
+from jaxalign.session import PROBED
 from jaxalign.training.logps import Scorer
 from jaxalign.training.step import group_logps
 from jaxalign.types import Batch, GroupLogps, Loss, Params
@@ -46,7 +48,7 @@ class FirstStep:
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
         # Sums are over tokens, and so is their rounding; errors of either sign, so it grows with the root.
-        allowed = NATS_PER_TOKEN[opened.model.config.compute_dtype] * math.sqrt(float(opened.rollouts.lengths.max()))
+        allowed = NATS_PER_TOKEN[opened.model.config.compute_dtype] * math.sqrt(float(opened.groups.lengths.max()))
         seen = self.step(opened)
         yield judged(
             "policy = reference at step 0",
@@ -84,13 +86,13 @@ class FirstStep:
             yield "the gradient is exactly 0: nothing will be learnt; look at the labels and at the loss's parameters"
 
     def step(self, opened: Opened) -> Seen:
-        check_loss(opened.experiment.loss, opened.experiment.combiner)
-        built(opened.experiment.optimizer, opened.experiment.prompts_per_iteration)
+        check_loss(opened.experiment.loss, opened.experiment.combiner, opened.comparer.labels, opened.comparer.roles)
+        built(opened.experiment.optimizer, PROBED)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
         batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
-        count = min(MICROBATCH, len(opened.groups.prompt), opened.experiment.fit.batch_size)
-        chosen = jax.tree.map(lambda column: column[:count], opened.groups)
-        cached, again = (scorer.groups(params, opened.rollouts, chosen) for _ in range(2))
+        count = min(MICROBATCH, len(opened.groups), opened.experiment.fit.batch_size)
+        chosen = PickedGroups(opened.groups, np.arange(count))
+        cached, again = (scorer.groups(params, chosen) for _ in range(2))
         base = frozen(params)
 
         def objective(part: Params, batch: Batch) -> tuple[Float[Array, ""], GroupLogps]:

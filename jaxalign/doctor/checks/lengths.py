@@ -20,8 +20,10 @@ class Lengths:
     that a run would look at before it begins."""
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
-        yield measured("prompt lengths", opened.model.chat, opened.used, opened.roller)
-        yield measured("held-out prompt lengths", opened.model.chat, opened.heldout, opened.heldout_roller)
+        sampling, chat = opened.sampling, opened.model.chat
+        yield measured("prompt lengths", chat, sampling.used, sampling.roller)
+        if opened.heldout:
+            yield measured("held-out prompt lengths", chat, opened.heldout, opened.heldout_roller)
 
 
 def measured(name: str, chat: Conversation, prompts: Sequence[Prompt], roller: Roller) -> Outcome:

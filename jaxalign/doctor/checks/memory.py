@@ -78,7 +78,7 @@ def rollouts(opened: Opened) -> dict[str, int]:
     """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables, and
     where another machine decodes."""
     config, policy = opened.model.config, bytes_per_device(opened.machine.abstract)
-    answered = ((opened.roller, opened.prompts), (opened.heldout_roller, opened.heldout))
+    answered = ((opened.sampling.roller, opened.prompts), (opened.heldout_roller, opened.heldout))
     works = [
         program.work
         for roller, prompts in answered
@@ -140,7 +140,7 @@ def training_logits(opened: Opened, scored: int) -> int:
 def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
     rows = math.ceil(groups_a_microbatch(opened.experiment) / row_shards(opened.mesh))
-    shape = RowShape.longest(longest(opened, opened.prompts), opened.roller.bounds.response)
+    shape = RowShape.longest(longest(opened, opened.prompts), opened.sampling.roller.bounds.response)
     return rows, shape.row, rows * shape.scored
 
 
@@ -165,8 +165,8 @@ def summed(parts: Mapping[str, int]) -> str:
 def advice(config: object, phase: str) -> str:
     if phase == "rollouts":
         return (
-            "lower placement.rollout_rows or rollout.samples, or split over more devices (placement.mesh.fsdp, "
-            "placement.mesh.tensor)"
+            "lower placement.rollout_rows or feedback.rollout.samples, or split over more devices "
+            "(placement.mesh.fsdp, placement.mesh.tensor)"
         )
     less = tighter(config.remat) if isinstance(config, DecoderConfig) else ()
     remat = f" set placement.remat to {' or '.join(less)}," if less else ""

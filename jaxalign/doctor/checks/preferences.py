@@ -21,7 +21,7 @@ class SampledPreferences:
     ties: float = 0.5
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
-        metrics = pairing_metrics(opened.rollouts, opened.preferences, opened.groups)
+        metrics = pairing_metrics(opened.rollouts, opened.preferences, opened.pairs)
         cycles = cycle_metrics(opened.preferences.prefer)
         yield self.pairs(metrics)
         yield self.undecided(metrics["pairs/ties"], cycles["cycles/ties"], cycles["cycles/cyclic_triples"])

@@ -24,7 +24,7 @@ class Prompts:
             yield Outcome("prompts", "skipped", {}, str(error))
             return
         prompts, heldout = opened.prompts, opened.heldout
-        looked = {"prompts": len(prompts), "of": opened.all_prompts, "heldout": len(heldout)}
+        looked = {"prompts": len(prompts), "of": opened.comparer.size, "heldout": len(heldout)}
         yield self.empty(prompts + heldout, looked)
         yield self.duplicates(prompts)
         yield self.overlap(prompts, heldout)

@@ -13,7 +13,7 @@ class Row:
     """The row that the report shows."""
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
-        row, groups, rollouts = tokens(opened), opened.groups, opened.rollouts
+        row, groups, rollouts = tokens(opened), opened.pairs, opened.rollouts
         prompt, responses = groups.prompt[0], groups.responses[0]
         scored = [token for token in row if token.logp is not None]
         ends = sum(token.role == "end of turn" for token in scored)

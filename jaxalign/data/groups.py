@@ -1,0 +1,130 @@
+"""Training groups by number: what rows are packed from, wherever the tokens lie.
+
+The fit, the scorer of references and the packer ask for groups by their numbers and for nothing else, so that the same
+code trains on rollouts in memory and on a store on disk, and what they hold does not grow with the data.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxalign.types import Groups, Labels, Rollouts, pytree
+
+
+@pytree
+class Taken:
+    """Some b groups of r responses each, chosen first: token ids, right-padded beyond their lengths, and what is said
+    of them. `weight` is a group's share in the loss before normalisation."""
+
+    prompt: Int[np.ndarray, "b p"]
+    prompt_lengths: Int[np.ndarray, " b"]
+    tokens: Int[np.ndarray, "b r t"]
+    lengths: Int[np.ndarray, "b r"]
+    weight: Float[np.ndarray, " b"]
+    labels: Labels
+
+
+@runtime_checkable
+class TrainingGroups(Protocol):
+    """g groups of `responses` responses each. Read by several threads, and by each host for the rows of its devices."""
+
+    @property
+    def responses(self) -> int:
+        """r, of every group."""
+        ...
+
+    @property
+    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
+        """Tokens of every group's prompt, known without reading it."""
+        ...
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "g r"]:
+        """Tokens of every response."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
+        """The groups numbered so, in that order; the arrays are as wide as the longest of them or wider."""
+        ...
+
+
+@dataclass(frozen=True)
+class RolledGroups:
+    """Groups of responses that were rolled out."""
+
+    rollouts: Rollouts
+    groups: Groups
+
+    @property
+    def responses(self) -> int:
+        return self.groups.responses.shape[1]
+
+    @cached_property
+    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
+        return self.rollouts.prompt_lengths[self.groups.prompt]
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, "g r"]:
+        return self.rollouts.lengths[self.groups.prompt[:, None], self.groups.responses]
+
+    def __len__(self) -> int:
+        return len(self.groups.prompt)
+
+    def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
+        rollouts, groups = self.rollouts, jax.tree.map(lambda column: column[numbers], self.groups)
+        prompt, responses = groups.prompt, groups.responses
+        lengths = rollouts.lengths[prompt[:, None], responses]
+        # Cut before it is gathered: a table is as wide as answers may be, which most are far from.
+        tokens = rollouts.tokens[:, :, : lengths.max(initial=0)][prompt[:, None], responses]
+        return Taken(
+            prompt=rollouts.prompt_tokens[prompt],
+            prompt_lengths=rollouts.prompt_lengths[prompt],
+            tokens=tokens,
+            lengths=lengths,
+            weight=groups.weight,
+            labels=groups.labels,
+        )
+
+
+@dataclass(frozen=True)
+class PickedGroups:
+    """Those of some groups that have these numbers, numbered anew in that order."""
+
+    groups: TrainingGroups
+    numbers: Int[np.ndarray, " n"]
+
+    @property
+    def responses(self) -> int:
+        return self.groups.responses
+
+    @cached_property
+    def prompt_lengths(self) -> Int[np.ndarray, " n"]:
+        return self.groups.prompt_lengths[self.numbers]
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, "n r"]:
+        return self.groups.lengths[self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
+        return self.groups.take(self.numbers[numbers])
+
+
+def one_group_a_prompt(rollouts: Rollouts) -> RolledGroups:
+    """Groups that hold all m responses of each prompt, unlabelled."""
+    count, samples = rollouts.lengths.shape
+    groups = Groups(
+        prompt=np.arange(count),
+        responses=np.tile(np.arange(samples), (count, 1)),
+        weight=np.ones(count, np.float32),
+        labels=Labels.unsaid(count, samples),
+    )
+    return RolledGroups(rollouts, groups)

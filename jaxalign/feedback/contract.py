@@ -1,0 +1,143 @@
+"""Where an iteration's training groups come from: the contracts of feedback.
+
+    Feedback   what: prompts that the policy answers and an oracle judges, or pairs that people have judged already.
+               Opened on a machine it is a Comparer
+    Comparer   (phases, iteration, policy) → Compared
+    Compared   the groups that the iteration trains on, and what else is known of them
+    Phases     what a comparer is lent of the run: artifacts that are committed once, answers and judgements in parts
+
+The outer loop, the fit and the scorer of references see nothing but what is `Compared`, so they are the same for
+answers of the policy and for pairs on disk.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import GenericAlias
+from typing import Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import PRNGKeyArray
+
+from jaxalign.contracts.scope import OpenableOracle
+from jaxalign.data.groups import TrainingGroups
+from jaxalign.machine import Machine
+from jaxalign.mesh.program import Program
+from jaxalign.models.model import Model
+from jaxalign.rollouts.contract import Roller
+from jaxalign.storage.inputs import Input
+from jaxalign.storage.rundir import Iteration
+from jaxalign.training.rows import Sizes
+from jaxalign.types import Labels, Metrics, Oracle, Params, Preferences, Prompt, Rollouts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What an iteration trains on. `rollouts` and `preferences` are None where nobody sampled and nobody judged, and
+    `metrics` say what the data say of themselves before the fit."""
+
+    groups: TrainingGroups
+    rollouts: Rollouts | None
+    preferences: Preferences | None
+    metrics: Metrics
+
+
+@runtime_checkable
+class Phases(Protocol):
+    """A run, to whoever makes artifacts in it. Called on all processes alike."""
+
+    @property
+    def machine(self) -> Machine: ...
+
+    def phase(self, iteration: Iteration, name: str, kind: type[T] | GenericAlias, make: Callable[[], T]) -> T:
+        """The committed artifact of a phase, made and committed first if it is not there yet."""
+        ...
+
+    def roll(
+        self,
+        roller: Roller,
+        policy: Params,
+        prompts: tuple[Prompt, ...],
+        iteration: Iteration,
+        phase: str,
+        key: PRNGKeyArray,
+    ) -> Rollouts:
+        """The policy's answers, committed piece by piece as parts of a phase."""
+        ...
+
+    def judging(
+        self, oracle: Oracle | OpenableOracle, iteration: Iteration, phase: str
+    ) -> AbstractContextManager[Oracle]:
+        """`oracle`, opened for a phase's `make`: its answers are checked and committed block by block, and several
+        processes share the judging."""
+        ...
+
+
+@runtime_checkable
+class Comparer(Protocol):
+    """Feedback, opened on a machine."""
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        """What was read from outside the run's directory."""
+        ...
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The references that a loss may ask for: "anchor", and "last" where the policy sampled what is compared."""
+        ...
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of two groups with the columns that those of all groups have; values say nothing."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Prompts that there are."""
+        ...
+
+    def first(self, count: int) -> tuple[Prompt, ...]:
+        """The first prompts that are trained on, none twice."""
+        ...
+
+    def check(self) -> None:
+        """DataError naming everything that could not be trained on, before any compute."""
+        ...
+
+    def __call__(self, phases: Phases, iteration: int, policy: Params) -> Compared:
+        """What iteration `iteration`, which begins with `policy`, trains on."""
+        ...
+
+
+@runtime_checkable
+class Feedback(Protocol):
+    """Where an iteration's training groups come from."""
+
+    @property
+    def oracle(self) -> Oracle | OpenableOracle | None:
+        """Who prefers what; None where people have said it before."""
+        ...
+
+    def sizes(self, model: Model) -> Sizes:
+        """The longest prompts and responses that are trained on, tokens."""
+        ...
+
+    def count(self, machine: Machine) -> int | None:
+        """Groups that an iteration trains on, at most; None where only the data can tell and they are not here."""
+        ...
+
+    def programs(self, machine: Machine) -> tuple[Program, ...]:
+        """What is compiled to make an iteration's groups, from shapes alone."""
+        ...
+
+    def calls(self, machine: Machine) -> Mapping[str, int]:
+        """How often each of these programs, by name, is called in an iteration."""
+        ...
+
+    def open(self, machine: Machine, cache: pathlib.Path, iterations: int) -> Comparer:
+        """Reads what `iterations` iterations need, converted below `cache` unless it is there. DataError for what
+        cannot be read."""
+        ...

@@ -1,0 +1,152 @@
+"""Groups of the policy's own answers: it answers prompts, an oracle judges the answers, a rule pairs them.
+
+The loop of COMAL (Liu et al. 2024, arXiv 2410.23223) and its relatives. Each iteration draws other prompts, and three
+phases keep what was made of them: rollouts, preferences, groups.
+"""
+
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from jaxalign.contracts.pairing import CheckedPairing
+from jaxalign.contracts.scope import OpenableOracle
+from jaxalign.data.groups import RolledGroups
+from jaxalign.data.order import PromptStream
+from jaxalign.data.prompts import PromptSet, PromptSource
+from jaxalign.diagnosis import diagnose
+from jaxalign.errors import DataError
+from jaxalign.feedback.contract import Compared, Phases
+from jaxalign.machine import Machine
+from jaxalign.mesh.program import Program
+from jaxalign.models.model import Model
+from jaxalign.rollouts.contract import Roller, Rollout
+from jaxalign.rollouts.shares import given
+from jaxalign.storage.inputs import Input
+from jaxalign.training.rows import Sizes
+from jaxalign.types import Groups, Labels, Oracle, Pairing, Params, Preferences, Prompt, Rollouts
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The policy answers prompts, an oracle judges the answers, a rule pairs them."""
+
+    prompts: PromptSource
+    """prompts to train on"""
+    rollout: Rollout
+    """how the policy answers them"""
+    oracle: Oracle | OpenableOracle
+    """who prefers what"""
+    pairing: Pairing
+    """which answers are compared in training"""
+    prompts_per_iteration: int
+    """prompts drawn each iteration, in a seeded order that visits every prompt before any again"""
+
+    def problems(self) -> Iterable[str]:
+        if self.prompts_per_iteration < 1:
+            yield f"prompts_per_iteration must be at least 1, got {self.prompts_per_iteration}"
+        for reason in self.rollout.unpaired():
+            yield f"rollout.{reason}"
+
+    def sizes(self, model: Model) -> Sizes:
+        """What the rollout allows."""
+        bounds = self.rollout.bounds(model)
+        return Sizes(bounds.prompt, bounds.response)
+
+    def count(self, machine: Machine) -> int:
+        """Every prompt is taken to have all its pairs."""
+        samples = self.rollout.bounds(machine.model).samples
+        return self.prompts_per_iteration * pairs_of_a_prompt(self.pairing, samples)
+
+    def programs(self, machine: Machine) -> tuple[Program, ...]:
+        """The rollout's."""
+        return machine.roller(self.rollout).programs(machine.abstract, self.sizes(machine.model).prompt)
+
+    def calls(self, machine: Machine) -> Mapping[str, int]:
+        """The rollout's."""
+        return machine.roller(self.rollout).calls(self.prompts_per_iteration)
+
+    def open(self, machine: Machine, cache: pathlib.Path, iterations: int) -> "Sampling":
+        """The prompts, opened."""
+        return Sampling(self, machine, self.prompts.open(cache), iterations)
+
+
+class Sampling:
+    """Prompts that the policy answers, iteration after iteration."""
+
+    roles = ("last", "anchor")
+    labels = Labels.unsaid(2, 2)
+
+    def __init__(self, spec: Sampled, machine: Machine, prompts: PromptSet, iterations: int):
+        self.spec, self.size = spec, len(prompts)
+        self._machine, self._prompts, self._iterations = machine, prompts, iterations
+        self._stream = PromptStream(prompts, machine.seed)
+
+    @cached_property
+    def roller(self) -> Roller:
+        """Answers to the prompts."""
+        return self._machine.roller(self.spec.rollout)
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        """The prompts: ids and messages, whatever the bytes of their file."""
+        return [Input("feedback.prompts", "", self._prompts.source, self._prompts.fingerprint)]
+
+    @property
+    def used(self) -> tuple[Prompt, ...]:
+        """Every prompt that the run trains on, once."""
+        return self.first(self._iterations * self.spec.prompts_per_iteration)
+
+    def first(self, count: int) -> tuple[Prompt, ...]:
+        """The first prompts that are trained on, none twice."""
+        return self._stream.once(count)
+
+    def check(self) -> None:
+        """DataError naming every prompt that cannot be answered."""
+        self.roller.check(self.used)
+
+    def prompts_of(self, iteration: int) -> tuple[Prompt, ...]:
+        """A pure function of the seed and the prompt set."""
+        count = self.spec.prompts_per_iteration
+        return self._stream.take(iteration * count, count)
+
+    def __call__(self, phases: Phases, iteration: int, policy: Params) -> Compared:
+        """What the policy says, who prefers what of it, and the pairs made of that."""
+        key, prompts = phases.machine.key, self.prompts_of(iteration)
+
+        def roll() -> Rollouts:
+            return phases.roll(self.roller, policy, prompts, iteration, "rollouts", key("rollouts", iteration))
+
+        rollouts = phases.phase(iteration, "rollouts", Rollouts, roll)
+
+        def judge() -> Preferences:
+            with phases.judging(self.spec.oracle, iteration, "preferences") as asked:
+                return asked(rollouts, key("preferences", iteration))
+
+        preferences = phases.phase(iteration, "preferences", Preferences, judge)
+        pairing = CheckedPairing(self.spec.pairing)
+        groups = phases.phase(
+            iteration, "groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration))
+        )
+        if not len(groups.prompt):
+            raise DataError(
+                f"iteration {iteration}: no prompt has two different responses to compare; sample more, longer or "
+                "hotter (feedback.rollout.samples, feedback.rollout.max_tokens, feedback.rollout.sampler)"
+            )
+        metrics = diagnose(rollouts, preferences, groups)
+        return Compared(RolledGroups(rollouts, groups), rollouts, preferences, metrics)
+
+
+def pairs_of_a_prompt(pairing: Pairing, m: int) -> int:
+    """Groups that `pairing` makes of one prompt with m different responses: asked of the pairing."""
+    better = np.triu(np.full((m, m), 0.75, np.float32), 1) + np.tril(np.full((m, m), 0.25, np.float32), -1)
+    prefer = (better + 0.5 * np.eye(m, dtype=np.float32))[None]
+    one, each = np.ones((1, 1), np.int32), np.ones((1, m), np.int32)
+    rollouts = replace(
+        given(one, one[0], np.arange(m, dtype=np.int32)[None, :, None], each), texts=(tuple(map(str, range(m))),)
+    )
+    preferences = Preferences(("one",), (1.0,), prefer, prefer[:, None], scores=None)
+    return len(pairing(rollouts, preferences, jax.random.key(0)).prompt)
