@@ -86,7 +86,6 @@ class Session:
         check_batches(experiment, row_shards(self.machine.mesh))
         built(experiment.optimizer, PROBED)
         datasets = _datasets(run)
-        self._site = self.machine.site(run.hosts)
         self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
         check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles)
         if experiment.feedback.oracle is not None:
@@ -127,7 +126,7 @@ class Session:
         trains = oracle == self.experiment.feedback.oracle
         return judging(
             oracle,
-            self._site,
+            self.machine.site,
             self.machine.placement.judge_block_size,
             self.run.parts(iteration, phase),
             self.experiment.combiner.objectives if trains else None,

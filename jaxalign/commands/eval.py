@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
     responses = answered(run.directory, machine, evaluation.rollout, numbers, prompts)
 
-    with judging(judge, machine.site(), machine.placement.judge_block_size) as oracle:
+    with judging(judge, machine.site, machine.placement.judge_block_size) as oracle:
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
