@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
-from jaxalign.contracts.oracle import CheckedOracle
+from jaxalign.contracts.oracle import checked
 from jaxalign.contracts.scope import OpenableOracle, Site, opened
 from jaxalign.errors import BrokenContract
 from jaxalign.hosts.group import ALONE, Hosts
+from jaxalign.oracles.among import among
 from jaxalign.progress import Progress
 from jaxalign.rollouts.shares import picked
 from jaxalign.types import Metrics, Oracle, Preferences, Rollouts
@@ -76,13 +77,13 @@ def judging(
     between: Callable[[int], None] = lambda done: None,
 ) -> Iterator["Judging"]:
     """`oracle`, opened and checked: what it answers about `block` prompts is committed to `kept`, which comes first.
+    Each process judges its share of every block.
 
     `progress` shows (prompts in all, those judged before); `between` hears the prompts done after each block and may
-    raise. `objectives` as in `CheckedOracle`.
+    raise. `objectives` as in `checked`.
     """
     with opened(oracle, site) as judge:
-        checked = CheckedOracle(judge, objectives, type(oracle).__name__)
-        yield Judging(checked, block, kept or Nowhere(), progress, between)
+        yield Judging(judge, type(oracle).__name__, objectives, block, kept or Nowhere(), progress, between)
 
 
 class Judging:
@@ -90,13 +91,16 @@ class Judging:
 
     def __init__(
         self,
-        oracle: CheckedOracle,
+        oracle: Oracle,
+        name: str,
+        objectives: int | None,
         block: int,
         kept: Kept,
         progress: Callable[[int, int], AbstractContextManager[Told]],
         between: Callable[[int], None],
     ):
-        self._oracle, self._block, self._parts = oracle, block, kept
+        self._oracle, self._name, self._objectives = oracle, name, objectives
+        self._block, self._parts = block, kept
         self._progress, self._between = progress, between
         self._kept = kept.kept(Judged)
         self._calls = 0
@@ -111,21 +115,19 @@ class Judging:
         with self._progress(count, count - len(wanted)) as progress:
             for start in range(0, len(wanted), self._block):
                 block = wanted[start : start + self._block]
-                own = block[self._parts.hosts.share(len(block))]
-                part = Judged(call, own, self._judge(rollouts, own, key))
+                own = np.arange(len(block))[self._parts.hosts.share(len(block))]
+                part = Judged(call, block[own], self._judge(picked(rollouts, block), own, key))
                 self._kept.append(self._parts.put(len(self._kept), part, Judged))
                 found += self._kept[-1]
                 done = count - len(wanted) + start + len(block)
                 progress(done)
                 self._between(done)
-        self._noted.append(joined(found, self._oracle.name))
+        self._noted.append(joined(found, self._name))
         return self._noted[-1]
 
     def _judge(self, rollouts: Rollouts, own: Int[np.ndarray, " k"], key: PRNGKeyArray) -> Preferences:
-        if len(own):
-            return self._oracle(picked(rollouts, own), key)
-        # more processes than prompts: judges on the mesh are asked in step, and oracles want at least one prompt
-        return jax.tree.map(lambda rows: rows[:0], self._oracle(picked(rollouts, slice(0, 1)), key))
+        found = among(self._oracle, rollouts, own, key)
+        return checked(found, picked(rollouts, own), self._name, self._objectives)
 
     @property
     def metrics(self) -> Metrics:

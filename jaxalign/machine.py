@@ -14,7 +14,6 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from jaxalign.contracts.scope import Site
-from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.mesh.flags import FlagSet, options
 from jaxalign.mesh.sharding import MeshShape, param_shardings
 from jaxalign.models.decoder import Remat
@@ -120,10 +119,10 @@ class Machine:
         """Log-prob sums of whole sets of responses."""
         return Scorer(self.model, self.mesh, self.placement.score_batch_size, self.flags)
 
-    def site(self, hosts: Hosts = ALONE) -> Site:
-        """Where judges are opened, by this process or by several together; they are opened anew for each judging, and
-        what one `Site` holds of them is kept."""
-        return Site(self.mesh, self.placement.mesh.rules, self.flags, self.placement.judge_batch_size, hosts)
+    @cached_property
+    def site(self) -> Site:
+        """Where judges are opened, anew for each judging."""
+        return Site(self.mesh, self.placement.mesh.rules, self.flags, self.placement.judge_batch_size)
 
     def roller(self, rollout: Rollout) -> Roller:
         """Answers as `rollout` says."""

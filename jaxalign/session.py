@@ -90,7 +90,6 @@ class Session:
         read = inputs_of(experiment, self.machine.model, named, known)
         self._stream = PromptStream(prompts, experiment.seed)
         self.heldout: tuple[Prompt, ...] = tuple(heldout[index] for index in range(len(heldout)))
-        self._site = self.machine.site(run.hosts)
         self._roller = self.machine.roller(experiment.rollout)
         self._heldout_roller = self.machine.roller(experiment.evaluation.rollout)
         self._check_prompts()
@@ -133,7 +132,7 @@ class Session:
 
         return judging(
             self.experiment.oracle,
-            self._site,
+            self.machine.site,
             self.machine.placement.judge_block_size,
             self.run.parts(iteration, phase),
             self.experiment.combiner.objectives,

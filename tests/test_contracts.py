@@ -18,7 +18,7 @@ from jaxalign.config.load import load, override
 from jaxalign.config.resolved import dump
 from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.contracts.evals import merged
-from jaxalign.contracts.oracle import CheckedOracle
+from jaxalign.contracts.oracle import checked
 from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.contracts.traced import built, check_loss, check_sampler
 from jaxalign.errors import BrokenContract, ConfigError, DataError
@@ -56,10 +56,6 @@ class Mine:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Oracles
-
-
-def checked(answer: Any, objectives: int | None = None) -> CheckedOracle:
-    return CheckedOracle(Mine(answer), objectives, "Mine")
 
 
 def judged() -> Preferences:
@@ -110,7 +106,7 @@ BROKEN_ORACLES: dict[str, Callable[[Preferences], Any]] = {
 @pytest.mark.parametrize("sentence", BROKEN_ORACLES)
 def test_an_oracle_that_answers_nonsense_is_refused_by_name(sentence):
     with pytest.raises(BrokenContract) as refused:
-        checked(BROKEN_ORACLES[sentence](judged()))(GIVEN, KEY)
+        checked(BROKEN_ORACLES[sentence](judged()), GIVEN, "Mine")
     assert str(refused.value).startswith("oracle Mine: ")
     assert sentence in str(refused.value)
 
@@ -119,7 +115,7 @@ def test_an_answer_within_rounding_passes_as_it_is():
     found = judged()
     noisy = dataclasses.replace(found, prefer=found.prefer + np.float32(2e-6) * (found.prefer < 0.9))
     for answer in (found, noisy, dataclasses.replace(found, scores=None)):
-        assert checked(answer)(GIVEN, KEY) is answer
+        assert checked(answer, GIVEN, "Mine") is answer
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -294,7 +290,7 @@ def test_objectives_are_counted_and_losses_read_what_one_annotator_says():
     with pytest.raises(DataError, match=r"the loss reads win rates and there are none: .* one annotator alone"):
         check_loss(SPPO(), Combiner(jnp.abs))
     with pytest.raises(ConfigError, match="has 2 objectives, and oracle Mine 1 annotators: one"):
-        checked(judged(), objectives=2)(GIVEN, KEY)
+        checked(judged(), GIVEN, "Mine", objectives=2)
 
 
 def test_coefficients_that_are_not_finite_are_the_combiners_doing_if_its_gradients_are():

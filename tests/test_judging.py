@@ -32,9 +32,9 @@ CONFIG = {"seed": 0}
 KEY = jax.random.key(0)
 
 
-def site(hosts: Hosts | None = None) -> Site:
+def site() -> Site:
     mesh = MeshShape(fsdp=1)
-    return Site(mesh.build(), mesh.rules, None, 4, hosts or Hosts())
+    return Site(mesh.build(), mesh.rules, None, 4)
 
 
 def said() -> Rollouts:
@@ -82,9 +82,9 @@ def test_shared_judging_is_the_judging_of_one_to_the_byte(oracle, count, block, 
 
     def work(hosts: Hosts):
         with rundir.open_run(tmp_path, CONFIG, hosts) as run:
-            with judging(oracle, site(hosts), block, run.parts(0, "preferences")) as judge:
+            with judging(oracle, site(), block, run.parts(0, "preferences")) as judge:
                 first, second = judge(said(), KEY), judge(said(), KEY)
-            with judging(oracle, site(hosts), block, run.parts(0, "preferences")) as judge:
+            with judging(oracle, site(), block, run.parts(0, "preferences")) as judge:
                 return first, second, judge(said(), KEY)
 
     for found in together(count, work):

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
     responses = answered(run.directory, machine, evaluation, numbers, prompts)
 
-    with judging(run.experiment.oracle, machine.site(), machine.placement.judge_block_size) as judge:
+    with judging(run.experiment.oracle, machine.site, machine.placement.judge_block_size) as judge:
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}

@@ -1,31 +1,23 @@
 """What an oracle answers, before anything is made of it: probabilities of these responses that add up."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float
 
 from jaxalign.contracts.arrays import TOLERANCE, array_problems, described
 from jaxalign.errors import BrokenContract, ConfigError
-from jaxalign.types import Oracle, Preferences, Rollouts
+from jaxalign.types import Preferences, Rollouts
 
 
-@dataclass(frozen=True)
-class CheckedOracle:
-    """`oracle`; raises BrokenContract for an answer that is no Preferences of the rollouts, ConfigError for one whose
-    annotators are not as many as the combiner's `objectives` (None: it combines none). `name` is what it is called."""
-
-    oracle: Oracle
-    objectives: int | None
-    name: str
-
-    def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
-        found = self.oracle(rollouts, key)
-        for problem in problems(found, rollouts):
-            raise BrokenContract(f"oracle {self.name}: {problem}")
-        check_objectives(self.name, found.annotators, self.objectives)
-        return found
+def checked(found: object, rollouts: Rollouts, name: str, objectives: int | None = None) -> Preferences:
+    """What the oracle of that name has found. Raises BrokenContract where it is no Preferences of the rollouts,
+    ConfigError where its annotators are not as many as the combiner's `objectives` (None: it combines none)."""
+    for problem in problems(found, rollouts):
+        raise BrokenContract(f"oracle {name}: {problem}")
+    assert isinstance(found, Preferences)
+    check_objectives(name, found.annotators, objectives)
+    return found
 
 
 def check_objectives(name: str, annotators: tuple[str, ...], objectives: int | None) -> None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
+import numpy as np
+from jaxtyping import Int, PRNGKeyArray
 
 from jaxalign.contracts.oracle import check_objectives
-from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.sharding import Rules
-from jaxalign.types import Combiner, Oracle
+from jaxalign.types import Combiner, Oracle, Preferences, Rollouts
 
 T = TypeVar("T")
 
@@ -24,15 +25,13 @@ T = TypeVar("T")
 class Site:
     """Devices to open judges on: a mesh, how arrays are split over it, what programs are compiled with.
 
-    Where several processes have a mesh, each opens the same judges and judges prompts of its own: `hosts` is what they
-    agree by on the sizes of programs that run on all devices. `rows` are read together, over all devices.
+    `rows` are read together, over all devices. Where several processes have a mesh, each opens the same judges.
     """
 
     mesh: jax.sharding.Mesh
     rules: Rules
     options: Options | None
     rows: int
-    hosts: Hosts = ALONE
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
@@ -63,6 +62,14 @@ def check_annotators(oracle: Oracle | OpenableOracle, combiner: Combiner) -> Non
     it has answered anything."""
     if isinstance(oracle, Named):
         check_objectives(type(oracle).__name__, oracle.names, combiner.objectives)
+
+
+@runtime_checkable
+class Together(Protocol):
+    """An open oracle whose programs run on the devices of several processes. All of them ask in step, about the same
+    rollouts; each wants what is said of the prompts numbered `own`, often a few of these and at times none."""
+
+    def among(self, rollouts: Rollouts, own: Int[np.ndarray, " k"], key: PRNGKeyArray) -> Preferences: ...
 
 
 @contextmanager

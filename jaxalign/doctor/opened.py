@@ -118,7 +118,7 @@ class Opened:
     @cached_property
     def preferences(self) -> Preferences:
         block, objectives = self.experiment.placement.judge_block_size, self.experiment.combiner.objectives
-        with judging(self.experiment.oracle, self.machine.site(), block, objectives=objectives) as judge:
+        with judging(self.experiment.oracle, self.machine.site, block, objectives=objectives) as judge:
             return judge(self.rollouts, self.machine.key("preferences"))
 
     @cached_property
