@@ -42,8 +42,8 @@ def length_controlled(
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
     counts = np.concatenate([np.ones((1, count), np.int64), drawn])
-    pairs = (each.reshape(count, -1) for each in (prefer, effect, weights))
-    rates = _rates(*pairs, counts)
+    prefer, effect, weights = (each.reshape(count, -1) for each in (prefer, effect, weights))
+    rates = _rates(prefer, effect, weights, counts)
     low, high = np.quantile(rates[1:], [0.025, 0.975])
     return float(rates[0]), float(low), float(high)
 
