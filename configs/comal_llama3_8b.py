@@ -12,16 +12,19 @@ are not comparable with the paper's. Theirs took about 100 hours on 8 GPUs of 48
 
 import dataclasses
 
+from comal_qwen2_1p5b import FEEDBACK as RELEASED
 from comal_qwen2_1p5b import experiment as released
 
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.pairs import BestWorst
 
+FEEDBACK = dataclasses.replace(RELEASED, pairing=BestWorst())
+
 experiment = dataclasses.replace(
     released,
     model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16"),
-    feedback=dataclasses.replace(released.feedback, pairing=BestWorst()),
+    feedback=FEEDBACK,
     loss=INPO(eta=0.1, tau=0.1 / 3),
     iterations=18,
     swap_every=6,

@@ -26,6 +26,7 @@ What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled 
 
 import dataclasses
 
+from comal_llama3_8b import FEEDBACK as ON_ANY
 from comal_llama3_8b import experiment as comal
 
 from jaxalign.machine import Placement
@@ -37,14 +38,16 @@ from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.samplers import TopP
 from jaxalign.training.step import Fit
 
+FEEDBACK = dataclasses.replace(
+    ON_ANY,
+    rollout=Sample(samples=5, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.8)),
+)
+
 experiment = dataclasses.replace(
     comal,
     model=Pretrained("models/llama3-8b-instruct", compute_dtype="bfloat16", shape=LLAMA3_8B),
     reference=Live(),
-    feedback=dataclasses.replace(
-        comal.feedback,
-        rollout=Sample(samples=5, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.8)),
-    ),
+    feedback=FEEDBACK,
     fit=Fit(batch_size=128, checkpoint_every=100),
     evaluation=dataclasses.replace(
         comal.evaluation,

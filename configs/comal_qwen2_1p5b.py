@@ -32,21 +32,23 @@ from jaxalign.rollouts.samplers import TopP
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
+FEEDBACK = Sampled(
+    prompts=JsonlPrompts("data/ultrafeedback_prompts.jsonl"),
+    rollout=Sample(samples=5, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.8)),
+    oracle=Panel(
+        (
+            Weighted(Brevity(enough=120)),
+            Weighted(Coverage(), temperature=0.1),
+            Weighted(Completeness(), temperature=0.2),
+        )
+    ),
+    pairing=BestSecond(),
+    prompts_per_iteration=10_000,
+)
+
 experiment = Experiment(
     model=Pretrained("models/qwen2-1.5b", compute_dtype="bfloat16"),
-    feedback=Sampled(
-        prompts=JsonlPrompts("data/ultrafeedback_prompts.jsonl"),
-        rollout=Sample(samples=5, max_tokens=2048, sampler=TopP(p=0.95, temperature=0.8)),
-        oracle=Panel(
-            (
-                Weighted(Brevity(enough=120)),
-                Weighted(Coverage(), temperature=0.1),
-                Weighted(Completeness(), temperature=0.2),
-            )
-        ),
-        pairing=BestSecond(),
-        prompts_per_iteration=10_000,
-    ),
+    feedback=FEEDBACK,
     loss=INPO(eta=0.002, tau=0.002 / 3),
     optimizer=AdamW(WarmupLinear(peak=5e-7, warmup=0.1), weight_decay=0.01),
     fit=Fit(batch_size=32, epochs=3, checkpoint_every=200),

@@ -29,13 +29,14 @@ What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled 
 
 import dataclasses
 
+from comal_llama3_8b_v5p_64 import FEEDBACK
 from comal_llama3_8b_v5p_64 import experiment as comal
 
 from jaxalign.losses.inpo import INPO
 
 experiment = dataclasses.replace(
     comal,
-    feedback=dataclasses.replace(comal.feedback, prompts_per_iteration=20_000),
+    feedback=dataclasses.replace(FEEDBACK, prompts_per_iteration=20_000),
     loss=INPO(eta=0.005, tau=0.005 / 3),
     iterations=3,
     swap_every=None,

@@ -97,7 +97,7 @@ def _summarise(session: Session) -> None:
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "evals": metrics,
     }
-    sections = []
+    sections: list[str] = []
     if session.heldout:
         told, sections = _of_answers(session, metrics)
         summary = {**told, **summary}

@@ -7,7 +7,7 @@ A fork of three_action.py, started far from the Nash policy.
 
 import dataclasses
 
-from three_action import PROMPT
+from three_action import FEEDBACK, PROMPT
 from three_action import experiment as three_action
 
 from jaxalign.evals.nash_gap import NashGap
@@ -20,6 +20,6 @@ from jaxalign.rollouts.enumerate import Enumerate
 experiment = dataclasses.replace(
     three_action,
     model=TabularPolicy(init=(0.7, 0.2, 0.1)),
-    feedback=dataclasses.replace(three_action.feedback, oracle=TabularGame(tuple(map(tuple, cyclic(3).tolist())))),
+    feedback=dataclasses.replace(FEEDBACK, oracle=TabularGame(tuple(map(tuple, cyclic(3).tolist())))),
     evaluation=Evaluation(prompts=PROMPT, rollout=Enumerate(), evals=(NashGap(nash=(1 / 3, 1 / 3, 1 / 3)),)),
 )

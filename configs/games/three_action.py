@@ -29,15 +29,17 @@ from jaxalign.training.step import Fit
 
 PROMPT = InlinePrompts(("Choose an answer.",))
 
+FEEDBACK = Sampled(
+    prompts=PROMPT,
+    rollout=Enumerate(),
+    oracle=TabularGame(THREE_ACTION),
+    pairing=AllPairs(label=SoftLabel()),
+    prompts_per_iteration=1,
+)
+
 experiment = Experiment(
     model=TabularPolicy(init=(0.2, 0.5, 0.3)),
-    feedback=Sampled(
-        prompts=PROMPT,
-        rollout=Enumerate(),
-        oracle=TabularGame(THREE_ACTION),
-        pairing=AllPairs(label=SoftLabel()),
-        prompts_per_iteration=1,
-    ),
+    feedback=FEEDBACK,
     loss=INPO(eta=1 / 1.5, tau=0.1),
     optimizer=GradientDescent(learning_rate=0.5),
     fit=Fit(batch_size=3, epochs=25),

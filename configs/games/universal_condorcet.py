@@ -12,7 +12,7 @@ the policy win against any single answer with probability 2/3, and no policy doe
 
 import dataclasses
 
-from three_action import PROMPT
+from three_action import FEEDBACK, PROMPT
 from three_action import experiment as three_action
 
 from jaxalign.evals.nash_gap import NashGap
@@ -24,7 +24,7 @@ from jaxalign.rollouts.enumerate import Enumerate
 experiment = dataclasses.replace(
     three_action,
     feedback=dataclasses.replace(
-        three_action.feedback,
+        FEEDBACK,
         oracle=RankingPopulation(rankings=((2, 1, 0), (0, 2, 1), (1, 0, 2)), weights=(0.5, 0.3, 0.2), k=2),
     ),
     # Half the step of a matrix game: the step size is 4 and tau 0.05 in `jaxalign.games`.

@@ -89,8 +89,8 @@ def pack(
         taken = _taken(groups, chosen[block])
         _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, taken)
         columns.append((taken.weight, taken.labels))
-    said = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
-    return Batch(rows, mask, *said, _picked(dict(references), chosen))
+    weight, labels = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
+    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen))
 
 
 def abstract_batch(shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1) -> Batch:
