@@ -48,7 +48,7 @@ def held_out(session: Session, iterate: int) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
     answers = Answers(session.run, range(iterate + 1))
     judge = session.experiment.judge
-    oracle = session.judge(judge, home(iterate), "evals") if judge is not None else None
+    oracle = session.judging(judge, home(iterate), "evals") if judge is not None else None
     return context_of(session.machine, session.run, oracle, session.heldout, answers)
 
 

@@ -40,7 +40,7 @@ from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
-from jaxalign.types import Oracle, Params, Prompt, Rollouts, StopRequested
+from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
 
@@ -115,7 +115,11 @@ class Session:
         if self.stop_requested():
             raise Interrupted(f"stopped {where}; the same command continues there")
 
-    def judge(self, oracle: Oracle, iteration: Iteration, phase: str) -> Oracle:
+    def judge(self, oracle: Oracle, rollouts: Rollouts, iteration: int) -> Preferences:
+        """What `oracle` says of an iteration's rollouts."""
+        return self.judging(oracle, iteration, "preferences")(rollouts, self.machine.key("preferences", iteration))
+
+    def judging(self, oracle: Oracle, iteration: Iteration, phase: str) -> Oracle:
         """`oracle` for a phase's `make`: its answers are checked, and several processes share the judging."""
         # Who judges in evaluation alone may have annotators of its own: they are no objectives.
         trains = oracle == self.experiment.feedback.oracle

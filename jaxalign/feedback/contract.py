@@ -65,8 +65,8 @@ class Phases(Protocol):
         """The policy's answers, committed piece by piece as parts of a phase."""
         ...
 
-    def judge(self, oracle: Oracle, iteration: Iteration, phase: str) -> Oracle:
-        """`oracle` for a phase's `make`: its answers are checked, and several processes share the judging."""
+    def judge(self, oracle: Oracle, rollouts: Rollouts, iteration: int) -> Preferences:
+        """What `oracle` says of an iteration's rollouts: its answers are checked, and processes share the judging."""
         ...
 
 

@@ -120,9 +120,8 @@ class Sampling:
             return phases.roll(self.roller, policy, prompts, iteration, "rollouts", key("rollouts", iteration))
 
         rollouts = phases.phase(iteration, "rollouts", Rollouts, roll)
-        judge = phases.judge(self.spec.oracle, iteration, "preferences")
         preferences = phases.phase(
-            iteration, "preferences", Preferences, lambda: judge(rollouts, key("preferences", iteration))
+            iteration, "preferences", Preferences, lambda: phases.judge(self.spec.oracle, rollouts, iteration)
         )
         pairing = CheckedPairing(self.spec.pairing)
         groups = phases.phase(
