@@ -26,7 +26,7 @@ What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled 
 
 import dataclasses
 
-from comal_llama3_8b import FEEDBACK as SAMPLED
+from comal_llama3_8b import FEEDBACK as ON_ANY
 from comal_llama3_8b import experiment as comal
 
 from jaxalign.machine import Placement
@@ -39,7 +39,7 @@ from jaxalign.rollouts.samplers import TopP
 from jaxalign.training.step import Fit
 
 FEEDBACK = dataclasses.replace(
-    SAMPLED,
+    ON_ANY,
     rollout=Sample(samples=5, max_tokens=1024, max_prompt_tokens=1024, sampler=TopP(p=0.95, temperature=0.8)),
 )
 

@@ -41,7 +41,7 @@ from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
-from jaxalign.types import Oracle, Params, Prompt, Rollouts, StopRequested
+from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
 
@@ -117,6 +117,11 @@ class Session:
         """Raises Interrupted if a stop was asked for; everything so far is committed."""
         if self.stop_requested():
             raise Interrupted(f"stopped {where}; the same command continues there")
+
+    def judge(self, oracle: Oracle | OpenableOracle, rollouts: Rollouts, iteration: int) -> Preferences:
+        """What `oracle` says of an iteration's rollouts."""
+        with self.judging(oracle, iteration, "preferences") as judge:
+            return judge(rollouts, self.machine.key("preferences", iteration))
 
     def judging(
         self, oracle: Oracle | OpenableOracle, iteration: Iteration, phase: str

@@ -372,6 +372,8 @@ class Twice:
 class Undefined:
     """An eval whose mean is one of nothing."""
 
+    needs: ClassVar[tuple[str, ...]] = ()
+
     def __call__(self, context):
         return {"mine/mean": float("nan")}
 

@@ -65,7 +65,7 @@ def held_out(policies: int = 3, oracle=None, key=None) -> HeldOut:
     return HeldOut(
         prompts=responses["base"].prompts,
         responses=responses,
-        oracle=oracle or panel(),
+        judge=oracle or panel(),
         logps=lambda name, given_rollouts: given_rollouts.logps.sum(-1) - 0.25 * (name != names[-1]),
         key=jax.random.key(0) if key is None else key,
     )
@@ -306,7 +306,7 @@ def test_drift_is_the_mean_log_ratio_of_own_answers_and_ignores_padding():
     context = HeldOut(
         prompts=answers.prompts,
         responses={"base": rollouts([["x"], ["y"]]), "iterate-1": answers},
-        oracle=panel(),
+        judge=panel(),
         logps=lambda name, given_rollouts: base,
         key=jax.random.key(0),
     )
@@ -324,7 +324,7 @@ def test_drift_of_enumerated_answers_is_the_divergence_itself():
     context = HeldOut(
         prompts=answers.prompts,
         responses={"base": answers, "iterate-1": answers},
-        oracle=TabularGame(),
+        judge=TabularGame(),
         logps=lambda name, given_rollouts: np.log(base)[None],
         key=jax.random.key(0),
     )

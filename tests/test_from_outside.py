@@ -177,9 +177,12 @@ class Lion:
     "own_eval": '''
 """How much of the answers is upper case."""
 from dataclasses import dataclass
+from typing import ClassVar
 
 @dataclass(frozen=True)
 class Shouting:
+    needs: ClassVar[tuple[str, ...]] = ("answers",)
+
     def __call__(self, context):
         text = "".join(text for texts in context.current.texts for text in texts)
         return {"own/upper_case": sum(map(str.isupper, text)) / max(len(text), 1)}

@@ -208,7 +208,8 @@ def test_what_an_oracle_holds_it_holds_within_its_scope():
 
 
 def test_a_run_opens_its_oracle_to_judge_and_logs_what_it_notes(tmp_path):
-    experiment = dataclasses.replace(tiny_lm("--iterations", "1", "--swap_every", "none"), oracle=Heavy())
+    experiment = tiny_lm("--iterations", "1", "--swap_every", "none")
+    experiment = dataclasses.replace(experiment, feedback=dataclasses.replace(experiment.feedback, oracle=Heavy()))
     run_here(experiment, tmp_path)
     assert Heavy.open_now == []
     lines = {(line["iteration"], line["phase"]): line for line in read_metrics(tmp_path)}

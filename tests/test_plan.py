@@ -12,6 +12,7 @@ from made_feedback import fed
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, override, validate
 from jaxalign.errors import ConfigError, ModelError
+from jaxalign.feedback.sampled import pairs_of_a_prompt
 from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
 from jaxalign.models import releases
@@ -26,12 +27,12 @@ from jaxalign.plan.compiled import Compiled, Memory, TooLarge, model_flops
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.plan import Attempt, Plan, fits
 from jaxalign.plan.report import as_json, as_text
-from jaxalign.plan.schedule import calls, pairs_of_a_prompt
-from jaxalign.plan.target import Sizes, model_of, sizes_of
+from jaxalign.plan.schedule import calls
+from jaxalign.plan.target import model_of, sizes_of
 from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
-from jaxalign.training.rows import RowShape
+from jaxalign.training.rows import RowShape, Sizes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PAPER_SCALE = sorted(CONFIGS.glob("*_v[0-9]*_*.py"))

@@ -23,9 +23,10 @@ from jaxalign.plan.chips import chip, generations, topology
 from jaxalign.plan.compiled import TooLarge
 from jaxalign.plan.plan import Plan
 from jaxalign.plan.report import as_json, as_text
-from jaxalign.plan.target import Sizes, devices_of
+from jaxalign.plan.target import devices_of
 from jaxalign.plan.walk import walk
 from jaxalign.plan.work import work
+from jaxalign.training.rows import Sizes
 
 plugin = pytest.mark.skipif(
     not gpu.plugins(),

@@ -12,7 +12,6 @@ answers of the policy and for pairs on disk.
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import GenericAlias
 from typing import Protocol, TypeVar, runtime_checkable
@@ -67,11 +66,9 @@ class Phases(Protocol):
         """The policy's answers, committed piece by piece as parts of a phase."""
         ...
 
-    def judging(
-        self, oracle: Oracle | OpenableOracle, iteration: Iteration, phase: str
-    ) -> AbstractContextManager[Oracle]:
-        """`oracle`, opened for a phase's `make`: its answers are checked and committed block by block, and several
-        processes share the judging."""
+    def judge(self, oracle: Oracle | OpenableOracle, rollouts: Rollouts, iteration: int) -> Preferences:
+        """What `oracle` says of an iteration's rollouts: opened, checked, committed block by block and shared by all
+        processes."""
         ...
 
 

@@ -121,12 +121,9 @@ class Sampling:
             return phases.roll(self.roller, policy, prompts, iteration, "rollouts", key("rollouts", iteration))
 
         rollouts = phases.phase(iteration, "rollouts", Rollouts, roll)
-
-        def judge() -> Preferences:
-            with phases.judging(self.spec.oracle, iteration, "preferences") as asked:
-                return asked(rollouts, key("preferences", iteration))
-
-        preferences = phases.phase(iteration, "preferences", Preferences, judge)
+        preferences = phases.phase(
+            iteration, "preferences", Preferences, lambda: phases.judge(self.spec.oracle, rollouts, iteration)
+        )
         pairing = CheckedPairing(self.spec.pairing)
         groups = phases.phase(
             iteration, "groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration))
