@@ -97,6 +97,8 @@ def test_the_registries_of_components_are_empty_folders() -> None:
         "oracles",
         "evals",
         "trackers",
+        "data/comparisons",
+        "data/tables",
         "models/families",
         "doctor/checks",
     ):

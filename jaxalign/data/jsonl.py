@@ -40,25 +40,46 @@ def read(path: pathlib.Path, max_line_bytes: int, convert: Callable[[int, dict[s
     """
     if not path.is_file():
         raise DataError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-    problems: list[str] = []
-    number = 0
+    refused, number = BadRows(), 0
     try:
-        for number, line in enumerate(_lines(path, max_line_bytes), 1):
-            try:
-                if line is None:
-                    raise RowError("", f"line longer than {max_line_bytes} bytes")
-                row = convert(number, parse_object(line))
-            except RowError as error:
-                problems.append(f"{path}:{number}:{error}" if len(problems) < SHOWN else "")
-            else:
-                yield row
+        with path.open("rb") as file:
+            for number, line in enumerate(lines(file.readline, max_line_bytes), 1):
+                try:
+                    row = convert(number, parsed(line, max_line_bytes))
+                except RowError as error:
+                    refused.add(f"{path}:{number}", error)
+                else:
+                    yield row
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if number == 0:
         raise DataError(f"{path}: empty file")
-    if problems:
-        more = [f"… and {len(problems) - SHOWN} more bad rows"] if len(problems) > SHOWN else []
-        raise DataError("\n".join([f"{path}: {len(problems)} bad rows of {number}", *problems[:SHOWN], *more]))
+    if refused.count:
+        raise refused.error(str(path), number)
+
+
+class BadRows:
+    """Refused rows as they are met: the first `SHOWN` as FILE:LINE:FIELD: reason, further ones counted."""
+
+    def __init__(self) -> None:
+        self.count, self.shown = 0, list[str]()
+
+    def add(self, place: str, error: RowError) -> None:
+        if self.count < SHOWN:
+            self.shown.append(f"{place}:{error}")
+        self.count += 1
+
+    def error(self, where: str, rows: int, why: str = "") -> DataError:
+        """What is raised of `rows` rows among which these are."""
+        more = [f"… and {self.count - SHOWN} more bad rows"] if self.count > SHOWN else []
+        return DataError("\n".join([f"{where}: {self.count} bad rows of {rows}{why}", *self.shown, *more]))
+
+
+def parsed(line: bytes | None, max_line_bytes: int) -> dict[str, Any]:
+    """The object of one of `lines`. RowError as `parse_object`, and for a line that was too long."""
+    if line is None or len(line) > max_line_bytes:
+        raise RowError("", f"line longer than {max_line_bytes} bytes")
+    return parse_object(line)
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
@@ -83,12 +104,10 @@ def parse_object(line: bytes) -> dict[str, Any]:
     return row
 
 
-def check_text(value: Any, field: str) -> str:
-    """`value`, if it is a string that says something and can be encoded; RowError otherwise."""
+def check_string(value: Any, field: str) -> str:
+    """`value`, if it is a string that can be encoded, be it empty; RowError otherwise."""
     if not isinstance(value, str):
         raise RowError(field, f"{kind(value)} where a string belongs")
-    if not value.strip():
-        raise RowError(field, "blank" if value else "empty")
     if "\0" in value:
         raise RowError(field, f"NUL character at {value.index(chr(0)) + 1}")
     try:
@@ -98,25 +117,39 @@ def check_text(value: Any, field: str) -> str:
     return value
 
 
+def check_text(value: Any, field: str) -> str:
+    """`value`, if it is a string that says something and can be encoded; RowError otherwise."""
+    if not check_string(value, field).strip():
+        raise RowError(field, "blank" if value else "empty")
+    return value
+
+
 def check_messages(messages: Any, field: str) -> tuple[Mapping[str, str], ...]:
     """Messages of known roles, each with a text and the last one the user's; RowError otherwise."""
-    if not isinstance(messages, list) or not messages:
-        raise RowError(field, "empty" if messages == [] else f"{kind(messages)} where an array belongs")
-    checked = []
-    for index, message in enumerate(messages):
-        where = f"{field}[{index}]"
-        if not isinstance(message, dict):
-            raise RowError(where, f"{kind(message)} where an object belongs")
-        for name in ("role", "content"):
-            if name not in message:
-                raise RowError(f"{where}.{name}", "missing")
-        role = check_text(message["role"], f"{where}.role")
-        if role not in ROLES:
-            raise RowError(f"{where}.role", f"{quoted(role)} is none of {', '.join(ROLES)}")
-        checked.append({"role": role, "content": check_text(message["content"], f"{where}.content")})
+    checked = tuple(check_message(message, place) for message, place in listed(messages, field))
     if checked[-1]["role"] != "user":
         raise RowError(f"{field}[{len(checked) - 1}].role", f"the last message is the {checked[-1]['role']}'s")
-    return tuple(checked)
+    return checked
+
+
+def listed(messages: Any, field: str) -> list[tuple[Any, str]]:
+    """The items of an array that has some, each with its place; RowError otherwise."""
+    if not isinstance(messages, list) or not messages:
+        raise RowError(field, "empty" if messages == [] else f"{kind(messages)} where an array belongs")
+    return [(message, f"{field}[{index}]") for index, message in enumerate(messages)]
+
+
+def check_message(message: Any, where: str, said: Callable[[Any, str], str] = check_text) -> Mapping[str, str]:
+    """A message of a known role whose content `said` accepts; RowError otherwise."""
+    if not isinstance(message, dict):
+        raise RowError(where, f"{kind(message)} where an object belongs")
+    for name in ("role", "content"):
+        if name not in message:
+            raise RowError(f"{where}.{name}", "missing")
+    role = check_text(message["role"], f"{where}.role")
+    if role not in ROLES:
+        raise RowError(f"{where}.role", f"{quoted(role)} is none of {', '.join(ROLES)}")
+    return {"role": role, "content": said(message["content"], f"{where}.content")}
 
 
 def check_tools(tools: Any, field: str) -> str:
@@ -140,18 +173,17 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:39] + "…")
 
 
-def _lines(path: pathlib.Path, limit: int) -> Iterator[bytes | None]:
-    """Lines without their LF; None in place of one of more than `limit` bytes, which is skipped in pieces."""
-    with path.open("rb") as file:
-        while line := file.readline(limit + 1):
-            if line.endswith(b"\n"):
-                yield line[:-1]
-            elif len(line) <= limit:
-                yield line
-            else:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(limit + 1)
-                yield None
+def lines(readline: Callable[[int], bytes], limit: int) -> Iterator[bytes | None]:
+    """Lines of a file without their LF; None in place of one of more than `limit` bytes, which is skipped in pieces."""
+    while line := readline(limit + 1):
+        if line.endswith(b"\n"):
+            yield line[:-1]
+        elif len(line) <= limit:
+            yield line
+        else:
+            while line and not line.endswith(b"\n"):
+                line = readline(limit + 1)
+            yield None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

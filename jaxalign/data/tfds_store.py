@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxalign.errors import DataError
@@ -57,18 +57,39 @@ def records(directory: pathlib.Path, split: str, text_field: str) -> Sequence[An
     """
     import tensorflow_datasets as tfds
 
+    features, found = opened(directory, split)
+    if not isinstance(features.get(text_field), tfds.features.Text):
+        texts = [name for name, feature in sorted(features.items()) if isinstance(feature, tfds.features.Text)]
+        raise DataError(f"{directory}: {text_field}: no such text feature among {texts} (split {split!r})")
+    return found
+
+
+def opened(directory: pathlib.Path, split: str) -> tuple[dict[str, Any], Sequence[Any]]:
+    """The features of a dataset by name, and the records of a split by index. DataError unless both can be opened."""
+    import tensorflow_datasets as tfds
+
     if not (directory / "dataset_info.json").is_file():
         raise DataError(f"{directory}: no TFDS dataset (no dataset_info.json there)")
     try:
         builder = tfds.builder_from_directory(directory)
         features, splits = dict(builder.info.features.items()), sorted(builder.info.splits)
-        opened = builder.as_data_source(split)
-    except Exception as error:  # whatever its parsers of JSON, protos and split names raise
-        raise DataError(f"{directory}: split {split!r} cannot be opened: {error}") from error
-    if not isinstance(features.get(text_field), tfds.features.Text):
-        texts = [name for name, feature in sorted(features.items()) if isinstance(feature, tfds.features.Text)]
-        raise DataError(f"{directory}: {text_field}: no such text feature among {texts} (splits: {splits})")
-    return opened
+    except Exception as error:  # whatever its parsers of JSON and protos raise
+        raise DataError(f"{directory}: cannot be opened: {error}") from error
+    try:
+        return features, builder.as_data_source(split)
+    except Exception as error:  # of the names of splits, too
+        raise DataError(f"{directory}: split {split!r} cannot be opened (splits: {splits}): {error}") from error
+
+
+def record_lists(features: Mapping[str, Any]) -> set[str]:
+    """Names of the features that are lists of records; TFDS decodes such a one to a record of lists."""
+    import tensorflow_datasets as tfds
+
+    return {
+        name
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.FeaturesDict)
+    }
 
 
 def _write(prompts: Iterable[Prompt], directory: pathlib.Path) -> None:

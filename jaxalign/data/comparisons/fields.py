@@ -1,0 +1,48 @@
+"""What a row says under a name, which may lead inside: "meta.score", "completions[0].text"."""
+
+import math
+import re
+from typing import Any
+
+from jaxalign.data import jsonl
+from jaxalign.data.jsonl import RowError
+from jaxalign.data.tables.table import Values
+
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+
+
+def value(row: Values, field: str) -> Any:
+    """What stands there; None where nothing does or null. A key that is `field` as it is comes first."""
+    if field in row:
+        return row[field]
+    found: Any = row
+    for name, index in _STEP.findall(field):
+        if index:
+            found = found[int(index)] if isinstance(found, list) and int(index) < len(found) else None
+        else:
+            found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def optional(row: Values, field: str) -> Any:
+    """As `value`; None too where no field is named."""
+    return value(row, field) if field else None
+
+
+def needed(row: Values, field: str) -> Any:
+    """As `value`; RowError where nothing stands there."""
+    found = value(row, field)
+    if found is None:
+        raise RowError(field, "missing or null")
+    return found
+
+
+def number(found: Any, field: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """`found`, if it is a finite number from `low` to `high`; RowError otherwise."""
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise RowError(field, f"{jsonl.kind(found)} where a number belongs")
+    if not math.isfinite(found):
+        raise RowError(field, f"{found} is not a finite number")
+    if not low <= found <= high:
+        raise RowError(field, f"{found} is not " + (f"between {low:g} and {high:g}" if high < math.inf else "≥ 0"))
+    return float(found)
