@@ -14,11 +14,18 @@ from jaxalign.games.metrics import duality_gap
 
 
 def steps_to_gap(
-    learner: Learner, games: Sequence[Float[np.ndarray, "_ _"]], target: float, limit: int, chunk: int = 1000
+    learner: Learner,
+    games: Sequence[Float[np.ndarray, "_ _"]],
+    target: float,
+    limit: int,
+    chunk: int = 1000,
+    *,
+    sweep: bool = False,
 ) -> Int[np.ndarray, " b"]:
     """Steps from the uniform policy until the last iterate's duality gap is at most `target`; -1 beyond `limit`.
 
     Games are padded to two sizes and run side by side; every `chunk` steps those that have arrived are taken out.
+    With `sweep` the learner's fields are arrays [b], a setting for each game.
     """
     sizes = np.array([len(game) for game in games])
     needed = np.full(len(games), -1)
@@ -26,20 +33,33 @@ def steps_to_gap(
     for members, width in ((sizes <= middle, middle), (sizes > middle, int(sizes.max()))):
         if members.any():
             chosen = np.flatnonzero(members)
-            needed[chosen] = _run_bucket(learner, [games[int(index)] for index in chosen], width, target, limit, chunk)
+            some = _of_games(learner, chosen) if sweep else learner
+            bucket = [games[int(index)] for index in chosen]
+            needed[chosen] = _run_bucket(some, bucket, width, target, limit, chunk, 0 if sweep else None)
     return needed
 
 
+def _of_games(tree: Any, chosen: Int[np.ndarray, " c"]) -> Any:
+    return jax.tree.map(lambda leaf: leaf[chosen], tree)
+
+
 def _run_bucket(
-    learner: Learner, games: Sequence[Float[np.ndarray, "_ _"]], width: int, target: float, limit: int, chunk: int
+    learner: Any,
+    games: Sequence[Float[np.ndarray, "_ _"]],
+    width: int,
+    target: float,
+    limit: int,
+    chunk: int,
+    axis: int | None,
 ) -> Int[np.ndarray, " b"]:
     padded = [pad(game, np.full(len(game), -np.log(len(game))), width) for game in games]
     prefer, starts = (jnp.asarray(np.stack(part)) for part in zip(*padded, strict=True))
-    states = jax.jit(jax.vmap(lambda matrix, start: learner.init(MatrixGame(matrix), start)))(prefer, starts)
-    advance = _advance(learner, target, chunk)
+    begin = jax.vmap(lambda learner, matrix, start: learner.init(MatrixGame(matrix), start), (axis, 0, 0))
+    states = jax.jit(begin)(learner, prefer, starts)
+    advance = _advance(target, chunk, axis)
     needed, alive = np.full(len(games), -1), np.arange(len(games))
     for base in range(0, limit, chunk):
-        states, arrived = advance(prefer, states, jnp.asarray(needed[alive]), base)
+        states, arrived = advance(learner, prefer, states, jnp.asarray(needed[alive]), base)
         needed[alive] = np.asarray(arrived)
         left = np.flatnonzero(needed[alive] < 0)
         if left.size == 0:
@@ -48,27 +68,27 @@ def _run_bucket(
         if left.size <= smaller:
             # The batch shrinks by quarters, so that few shapes are compiled, and is filled up with repeats.
             keep = np.resize(left, smaller)
-            alive, prefer = alive[keep], prefer[keep]
-            states = jax.tree.map(lambda leaf, keep=keep: leaf[keep], states)
+            alive, prefer, states = alive[keep], prefer[keep], _of_games(states, keep)
+            learner = learner if axis is None else _of_games(learner, keep)
     return needed
 
 
-def _advance(learner: Learner, target: float, chunk: int) -> Any:
-    """(matrices, states, arrivals, steps before) → (states, arrivals) up to `chunk` steps later."""
+def _advance(target: float, chunk: int, axis: int | None) -> Any:
+    """(learner, matrices, states, arrivals, steps before) → (states, arrivals) up to `chunk` steps later."""
 
-    def one(matrix: Any, state: Any, arrived: Any, base: Any) -> Any:
-        game = MatrixGame(matrix)
+    def one(learner: Any, matrix: Any, state: Any, arrived: Any, t: Any) -> Any:
+        state = learner.step(MatrixGame(matrix), state, t)
+        there = (arrived < 0) & (duality_gap(MatrixGame(matrix), state.logp) <= target)
+        return state, jnp.where(there, t + 1, arrived)
 
-        def going(carry: Any) -> Any:
-            return (carry[1] < 0) & (carry[2] < chunk)
-
+    def advance(learner: Any, prefer: Any, states: Any, arrived: Any, base: Any) -> Any:
         def step(carry: Any) -> Any:
-            state, arrived, done = carry
-            state = learner.step(game, state, base + done)
-            there = duality_gap(game, state.logp) <= target
-            return state, jnp.where(there, base + done + 1, arrived), done + 1
+            states, arrived, done = carry
+            # All games share the step's number: what a learner does only every so many steps stays a branch.
+            states, arrived = jax.vmap(one, (axis, 0, 0, 0, None))(learner, prefer, states, arrived, base + done)
+            return states, arrived, done + 1
 
-        state, arrived, _ = jax.lax.while_loop(going, step, (state, arrived, jnp.asarray(0)))
-        return state, arrived
+        carry = (states, arrived, jnp.zeros((), jnp.asarray(base).dtype))
+        return jax.lax.while_loop(lambda carry: (carry[1] < 0).any() & (carry[2] < chunk), step, carry)[:2]
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None)))
+    return jax.jit(advance)

@@ -1,4 +1,7 @@
-"""Populations of users for the (k + 1)-player game: rankings [o v] from worst to best, and weights [o]."""
+"""Populations of users for the (k + 1)-player game: rankings [o v] from worst to best, and weights [o].
+
+Rankings are strict: a user who does not care between actions is not a mixture of users who do (see `universal`).
+"""
 
 import itertools
 

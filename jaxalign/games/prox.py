@@ -52,7 +52,8 @@ def prox(game: Game, anchor: Float[Array, " v"], tau: Real, limit: int = 60) -> 
     """Log-probabilities of the equilibrium π*_tau of the game regularised around `anchor`.
 
     Newton's method, far from the solution along a path of falling regularisation from 64 tau, until the gap stops
-    falling or after `limit` steps. O(v³) a step: for games of up to some hundred actions.
+    falling or after `limit` steps. O(v³) a step: for games of up to some hundred actions. For tau far below the game's
+    gains the limit may come first; `regularised_gap` tells what is left.
     """
 
     def unfinished(

@@ -1,10 +1,13 @@
 """The skew spectrum, round factors, verdicts, and the certificates of sampled preference matrices."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxalign.games.certificates import (
+    SILENT,
     contraction,
     diagnose,
     inner_gap,
@@ -14,15 +17,18 @@ from jaxalign.games.certificates import (
     skew_spectrum,
     smallest_inner,
 )
+from jaxalign.games.compare import log_policy
 from jaxalign.games.divergence import kl
 from jaxalign.games.families import bradley_terry, cyclic, planted, three_action
-from jaxalign.games.game import MatrixGame
+from jaxalign.games.files import read_matrix
+from jaxalign.games.game import MatrixGame, uniform
 from jaxalign.games.learner import run
 from jaxalign.games.learners.comal import Comal
 from jaxalign.games.metrics import duality_gap
 from jaxalign.games.prox import regularised_gap
 from jaxalign.games.solve import nash
 
+RANKED = Path(__file__).parents[3] / "shared" / "data" / "audit" / "bradley_terry8.csv"
 NASH = np.array([4, 3, 4]) / 11
 OMEGA = 0.208893
 
@@ -82,6 +88,41 @@ def test_verdicts_say_what_to_change():
     assert sure.contracts
 
 
+def test_the_verdict_on_a_pure_equilibrium_is_the_rate_at_which_the_rest_vanishes():
+    prefer, inner = bradley_terry(np.array([0.0, 1.0, 2.5])), 5
+    verdict = diagnose(prefer, np.eye(3)[2], 0.3, 0.1, inner)
+    begin = jnp.log(jnp.asarray([1e-7, 1e-6, 1 - 1.1e-6]))
+    found = run(Comal(0.3, 0.1, inner), MatrixGame(jnp.asarray(prefer)), begin, jnp.asarray([inner]), inner).logp[0]
+    # The second-best action is the slowest and has nearly all of the rest.
+    assert verdict.factor == pytest.approx(float(jnp.exp(found[1] - begin[1])), rel=1e-3)
+    assert 0.5 < verdict.factor < 1
+    assert diagnose(np.full((3, 3), 0.5), np.full(3, 1 / 3), 0.3, 0.1, inner).contracts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_utilities_alone_do_not_rotate_whatever_rounding_says(seed):
+    """P = 1/2 + (u_i - u_j) / 2 has no skew part beside u; in fp32 rounding leaves one of 1e-8."""
+    utility = np.random.default_rng(seed).uniform(0, 1, 5).astype(np.float32)
+    prefer = np.float32(0.5) + (utility[:, None] - utility[None, :]) / 2
+    weights = np.full((1, 5), 0.2)
+    assert skew_spectrum(prefer[None], weights).max() < SILENT
+    assert contraction(prefer[None], weights, 0.3, 0.1, 12)[0] == 0.0
+
+
+@pytest.mark.skipif(not RANKED.exists(), reason=f"needs {RANKED}, which lies beside the checkout")
+def test_one_annotator_s_ranking_is_reached_in_a_round_and_the_verdict_says_so():
+    """Eight answers, step 10, tau .02, K 2: linearised at the uniform policy a round would expand by 2.65."""
+    prefer, begin = read_matrix(RANKED), uniform(8, jnp.float64)
+    equilibrium = nash(prefer)
+    verdict = diagnose(prefer, equilibrium, 10, 0.02, 2)
+    found = run(Comal(10, 0.02, 2), MatrixGame(jnp.asarray(prefer)), begin, jnp.asarray([2]), 2).logp[0]
+    left = float(kl(jnp.asarray(log_policy(equilibrium)), found))
+    assert verdict.contracts
+    assert left == pytest.approx(0.0041, abs=1e-4)
+    assert verdict.factor < 0.1
+    assert contraction(prefer, np.full(8, 1 / 8), 10, 0.02, 2) == pytest.approx(2.654, abs=1e-3)
+
+
 def test_a_refused_setting_indeed_fails_and_an_accepted_one_does_not():
     game, begin = MatrixGame(jnp.asarray(cyclic(5))), jnp.log(jnp.asarray([0.3, 0.25, 0.2, 0.15, 0.1]))
     for inner in (2, 200):
@@ -127,7 +168,7 @@ def test_contraction_of_sampled_matrices():
     weights = np.full((3, 3), 1 / 3)
     factors = contraction(prefer, weights, 0.3, 0.1, 100)
     assert (factors[:2] < 1).all()
-    assert factors[2] == 1.0
+    assert factors[2] == 0.0
     assert (contraction(prefer, weights, 0.3, 0.1, 1)[:2] > 1).all()
     assert (contraction(prefer, weights, 500.0, 1 / 1500, 6)[:2] > 1).all()
 

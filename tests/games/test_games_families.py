@@ -54,6 +54,14 @@ def test_known_equilibria():
     np.testing.assert_allclose(nash(with_dominated(three_action(), 2)), np.array([4, 3, 4, 0, 0]) / 11, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e-5, 1.0])
+def test_faint_preferences_are_solved_as_closely_as_strong_ones(scale):
+    """The solver's tolerance is absolute: unscaled it takes almost any policy for an equilibrium of a game of 1e-8."""
+    for seed in range(5):
+        prefer = random_skew(np.random.default_rng(seed), 12, 0.5 * scale)
+        assert gap(prefer, nash(prefer)) < 2.1e-7 * scale
+
+
 @pytest.mark.parametrize(("actions", "support"), [(5, 5), (6, 3), (9, 1), (4, 4)])
 def test_planted_equilibria_are_equilibria(actions, support):
     prefer, policy = planted(np.random.default_rng(actions), actions, support)

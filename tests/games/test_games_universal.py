@@ -142,6 +142,20 @@ def test_gains_sum_to_the_value_under_the_policy_itself(k):
     assert win_rate(game, jnp.log(policy), jnp.log(policy)) == pytest.approx(k / (k + 1), abs=1e-14)
 
 
+def test_a_user_who_does_not_care_is_no_mixture_of_rankings():
+    """k = 4, policy (.8, .2): among five answers that one likes alike each is picked with 1/5; the mixture differs."""
+    gain = game_of(two_types(0.5), 4).gain(jnp.asarray([0.8, 0.2]))
+    by_hand = [(1 - 0.2**5 + 0.8**5) / (10 * 0.8), (1 - 0.8**5 + 0.2**5) / (10 * 0.2)]
+    np.testing.assert_allclose(gain, by_hand, atol=1e-14)
+    assert abs(gain - 0.2).min() > 0.03
+
+
+@pytest.mark.parametrize("k", [0, 64, 1000])
+def test_more_samples_than_the_quadrature_is_exact_for_are_refused(k):
+    with pytest.raises(ValueError, match=f"k is {k}"):
+        game_of(two_types(0.6), k)
+
+
 def test_one_sample_is_the_alignment_game_of_the_majority():
     order, weights = random_rankings(np.random.default_rng(4), 9, 5)
     policy = jnp.asarray(np.random.default_rng(5).dirichlet(np.ones(5)))

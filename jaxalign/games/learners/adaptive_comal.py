@@ -18,6 +18,13 @@ game's skew spectrum at the policy; then each step measures the coupling along i
 which makes the step a contraction towards the regularised equilibrium by 1 - eta tau. Steps grow after a success and
 shrink after a refusal, so no bound on the game is needed. `tau` starts at omega, falls where a stage has not brought
 the gap down enough and rises where stages are easy; any positive sequence is allowed by COMAL's Theorem 1.
+
+First-order steps alone are not enough where the support of the equilibrium rotates at very different frequencies:
+rounds shrink a deviation of frequency omega by tau / sqrt(tau² + omega²), so tau has to fall to the least of them,
+while eta stays below 1 / the largest, and a stage takes their ratio in steps: 1e3 to 1e4 in games of 30 and more
+actions. A Newton step on the regularised game takes no notice of that ratio. It costs some v gains and the solution of
+v equations, so one is tried every v steps, and kept if it leaves less of KL(μ ‖ BR(μ)); if not, tau was too small for
+it and rises. The certificate holds for any μ, hence for these.
 """
 
 import jax
@@ -29,7 +36,11 @@ from jaxalign.games.divergence import kl
 from jaxalign.games.game import Game, Real
 from jaxalign.games.metrics import exploitability
 from jaxalign.games.mixture import geometric_mixture
+from jaxalign.games.prox import best_response, newton_step
 from jaxalign.types import pytree
+
+LARGEST = 2000
+"""Actions up to which a Jacobian of the game is afforded."""
 
 
 @pytree
@@ -56,13 +67,15 @@ class AdaptiveComal:
     """No field needs tuning; they are constants of the method.
 
     `accept` is the relative error an anchor may move with. A stage is slow when it leaves more than `slow` of the
-    gap, easy when less than `easy`; tau is then multiplied or divided by `change`.
+    gap, easy when less than `easy`; tau is then multiplied or divided by `change`. A Newton step is tried every
+    `newton` v steps, never if that is infinite or the game has more than `LARGEST` actions.
     """
 
     accept: Real = 0.1
     slow: Real = 0.6
     easy: Real = 0.3
     change: Real = 0.8
+    newton: Real = 1.0
 
     def init(self, game: Game, start: Float[Array, " v"]) -> Adaptive:
         # A game without any coupling (all ties) has frequency 0; the floor keeps the sizes finite there.
@@ -76,31 +89,53 @@ class AdaptiveComal:
         response = jax.nn.log_softmax(state.anchor + gain / state.tau)
         error, moved = kl(state.logp, response), kl(state.logp, state.anchor)
         certified = error <= self.accept * moved
-        inner, accepted = self._inner(game, state, gain)
+        eta = jnp.minimum(state.eta, 0.7 / state.tau)
+        inner, accepted = _extragradient(game, state, gain, eta)
+        inner, tau = self._newton(game, state, error, inner, t)
         gap = gain.max() - game.value
-        tau = jnp.where(gap > self.slow * state.gap, self.change * state.tau, state.tau)
-        tau = jnp.where(gap < self.easy * state.gap, state.tau / self.change, tau)
         return Adaptive(
             logp=jnp.where(certified, response, inner),
             anchor=jnp.where(certified, response, state.anchor),
-            eta=jnp.where(certified, state.eta, state.eta * jnp.where(accepted, 1.1, 0.6)),
-            tau=jnp.where(certified, tau, state.tau),
+            eta=jnp.where(certified, state.eta, eta * jnp.where(accepted, 1.1, 0.6)),
+            tau=jnp.where(certified, self._next_tau(state, gap), tau),
             gap=jnp.where(certified, gap, state.gap),
             rounds=state.rounds + jnp.where(certified, 1, 0),
             refused=state.refused + jnp.where(certified | accepted, 0, 1),
             certified=state.certified + jnp.where(certified, moved - error, 0.0),
         )
 
-    def _inner(
-        self, game: Game, state: Adaptive, gain: Float[Array, " v"]
-    ) -> tuple[Float[Array, " v"], Bool[Array, ""]]:
-        """The extragradient step, or no step at all, and whether its test was passed."""
-        eta = jnp.minimum(state.eta, 0.7 / state.tau)
-        pull = eta * state.tau
-        pulled = geometric_mixture(state.logp, state.anchor, pull)
-        half = jax.nn.log_softmax(pulled + eta * gain)
-        ahead = game.gain(jnp.exp(half))
-        full = jax.nn.log_softmax(pulled + eta * ahead)
-        coupling = eta * (ahead - gain) @ (jnp.exp(full) - jnp.exp(half))
-        accepted = coupling <= 0.8 * (kl(full, half) + (1.0 - pull) * kl(half, state.logp))
-        return jnp.where(accepted, full, state.logp), accepted
+    def _next_tau(self, state: Adaptive, gap: Float[Array, ""]) -> Float[Array, ""]:
+        """The next stage's tau, by how much of the gap this one has left."""
+        tau = jnp.where(gap > self.slow * state.gap, self.change * state.tau, state.tau)
+        return jnp.where(gap < self.easy * state.gap, state.tau / self.change, tau)
+
+    def _newton(
+        self, game: Game, state: Adaptive, error: Float[Array, ""], inner: Float[Array, " v"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, " v"], Float[Array, ""]]:
+        """The next inner policy and tau: by a Newton step if one is due and helps, else `inner`."""
+
+        def attempt() -> tuple[Float[Array, " v"], Float[Array, ""]]:
+            trial = newton_step(game, state.logp, state.anchor, state.tau)
+            helps = kl(trial, best_response(game, trial, state.anchor, state.tau)) <= 0.9 * error
+            # No gain exceeds 1: a game regularised with tau = 1 is easy for any step.
+            return jnp.where(helps, trial, inner), jnp.where(helps, state.tau, jnp.minimum(1.3 * state.tau, 1.0))
+
+        size = state.logp.size
+        if size > LARGEST:
+            return inner, state.tau
+        # Under `vmap` over games this stays a branch, and its cost is spread, as long as they share t.
+        return jax.lax.cond((t + 1) % (self.newton * size) == 0, attempt, lambda: (inner, state.tau))
+
+
+def _extragradient(
+    game: Game, state: Adaptive, gain: Float[Array, " v"], eta: Float[Array, ""]
+) -> tuple[Float[Array, " v"], Bool[Array, ""]]:
+    """The extragradient step, or no step at all, and whether its test was passed."""
+    pull = eta * state.tau
+    pulled = geometric_mixture(state.logp, state.anchor, pull)
+    half = jax.nn.log_softmax(pulled + eta * gain)
+    ahead = game.gain(jnp.exp(half))
+    full = jax.nn.log_softmax(pulled + eta * ahead)
+    coupling = eta * (ahead - gain) @ (jnp.exp(full) - jnp.exp(half))
+    accepted = coupling <= 0.8 * (kl(full, half) + (1.0 - pull) * kl(half, state.logp))
+    return jnp.where(accepted, full, state.logp), accepted

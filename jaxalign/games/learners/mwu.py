@@ -1,8 +1,9 @@
 """Multiplicative weights: π' ∝ π exp(eta P(· ≻ π)).
 
-In expectation this is iterative IPO (IPO against the latest policy, pairs drawn from it), SPPO (Wu et al. 2024,
-arXiv 2405.00675, whose log-normaliser eta / 2 only shifts) and DNO. Its last iterate spirals away from an interior
-equilibrium; its average converges.
+In expectation this is iterative IPO (IPO against the latest policy, pairs drawn from it) and DNO, and to first order in
+eta SPPO (Wu et al. 2024, arXiv 2405.00675), which writes eta / 2 for the log-normaliser and fits a normalised policy to
+that by least squares. Its last iterate spirals away from an interior equilibrium, while its average converges; a pure
+equilibrium it reaches.
 """
 
 import jax
