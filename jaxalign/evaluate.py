@@ -3,10 +3,11 @@
 import dataclasses
 import resource
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.contracts.evals import merged
 from jaxalign.contracts.scope import OpenableOracle
@@ -44,7 +45,22 @@ def judged_metrics(session: Session, iterate: int) -> Metrics:
     if judge is None:
         return measure(evals, held_out(session, iterate, None))
     with session.judging(judge, home(iterate), "evals") as asked:
-        return measure(evals, held_out(session, iterate, asked)) | asked.metrics
+        context = held_out(session, iterate, asked)
+        if session.experiment.trainer is not None:
+            context = dataclasses.replace(context, trainer=partial(by_trainer, session, iterate))
+        return measure(evals, context) | asked.metrics
+
+
+def by_trainer(session: Session, iterate: int, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
+    """What the judge of training says of policy `iterate` and the base: an artifact of its own, asked for by evals."""
+    trainer, where = session.experiment.trainer, home(iterate)
+    assert trainer is not None
+
+    def judge() -> Preferences:
+        with session.judging(trainer, where, "evals_by_trainer") as asked:
+            return asked(rollouts, key)
+
+    return session.phase(where, "evals_by_trainer", Preferences, judge)
 
 
 def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:

@@ -92,8 +92,16 @@ class Experiment:
         yield from self._eval_problems()
 
     def _eval_problems(self) -> Iterable[str]:
-        there = {"answers": self.evaluation.prompts is not None, "oracle": self.judge is not None}
-        mended = {"answers": "give evaluation.prompts and evaluation.rollout", "oracle": "give evaluation.oracle"}
+        there = {
+            "answers": self.evaluation.prompts is not None,
+            "oracle": self.judge is not None,
+            "trainer": self.trainer is not None,
+        }
+        mended = {
+            "answers": "give evaluation.prompts and evaluation.rollout",
+            "oracle": "give evaluation.oracle",
+            "trainer": "give evaluation.oracle, another than the feedback's",
+        }
         for each in self.evaluation.evals:
             for name in each.needs:
                 if name not in there:
@@ -118,6 +126,11 @@ class Experiment:
     def judge(self) -> Oracle | OpenableOracle | None:
         """Who judges held-out answers; None where nobody does."""
         return self.evaluation.oracle or self.feedback.oracle
+
+    @property
+    def trainer(self) -> Oracle | OpenableOracle | None:
+        """Who judges in training, where that is somebody else."""
+        return self.feedback.oracle if self.feedback.oracle != self.judge else None
 
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""

@@ -17,14 +17,15 @@ from jaxalign.errors import DataError
 from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
 from jaxalign.evals.cycles import Cycles, cycle_metrics
 from jaxalign.evals.drift import Drift
+from jaxalign.evals.judges_apart import JudgesApart
 from jaxalign.evals.nash_gap import NashGap, action_probabilities, duality_gap
+from jaxalign.evals.side_by_side import side_by_side
 from jaxalign.evals.text import Text
 from jaxalign.evals.win_rate import (
     WinRate,
     between,
     bootstrap_interval,
     format_matrix,
-    side_by_side,
     win_rate_matrix,
 )
 from jaxalign.oracles.annotators import Brevity, Coverage, NonRepetition
@@ -58,7 +59,7 @@ def panel() -> Panel:
     return Panel((Weighted(Brevity(), 1.0, 0.2), Weighted(Coverage(), 1.0, 0.1), Weighted(NonRepetition(), 1.0, 0.1)))
 
 
-def held_out(policies: int = 3, oracle=None, key=None) -> HeldOut:
+def held_out(policies: int = 3, oracle=None, key=None, trainer=None) -> HeldOut:
     """Three prompts, two answers from each of up to three policies; the last finds 1/4 nat more than the others."""
     names = ("base", "iterate-1", "iterate-2")[:policies]
     responses = {name: rollouts(ANSWERS[index], ASKED) for index, name in enumerate(names)}
@@ -68,6 +69,7 @@ def held_out(policies: int = 3, oracle=None, key=None) -> HeldOut:
         judge=oracle or panel(),
         logps=lambda name, given_rollouts: given_rollouts.logps.sum(-1) - 0.25 * (name != names[-1]),
         key=jax.random.key(0) if key is None else key,
+        trainer=trainer or Panel((Weighted(Brevity(), 1.0, 0.1),)),
     )
 
 
@@ -89,6 +91,40 @@ def test_equal_evals_are_equal_values_and_meet_the_contract(measurement):
     assert hash(measurement) == hash(dataclasses.replace(measurement))
     assert measurement == dataclasses.replace(measurement)
     assert list(getattr(measurement, "problems", list)()) == []
+
+
+def test_judges_that_are_one_are_nowhere_apart():
+    metrics = JudgesApart()(held_out(3, trainer=panel()))
+    assert metrics["judges/apart"] == metrics["judges/apart_ci95_low"] == metrics["judges/apart_ci95_high"] == 0.0
+    assert metrics["judges/win_rate_trainer"] == metrics["judges/win_rate_oracle"]
+    assert metrics["judges/agreement"] == 1.0
+
+
+def test_judges_apart_by_hand():
+    """Brevity alone against its opposite: what one wins the other loses."""
+
+    class Opposite:
+        def __call__(self, given_rollouts, key):
+            told = Panel((Weighted(Brevity(), 1.0, 0.1),))(given_rollouts, key)
+            return dataclasses.replace(told, prefer=1 - told.prefer, by_annotator=1 - told.by_annotator)
+
+    metrics = JudgesApart()(held_out(3, oracle=Opposite(), trainer=Panel((Weighted(Brevity(), 1.0, 0.1),))))
+    assert metrics["judges/win_rate_trainer"] == pytest.approx(1 - metrics["judges/win_rate_oracle"])
+    assert metrics["judges/apart"] == pytest.approx(2 * metrics["judges/win_rate_trainer"] - 1)
+    assert metrics["judges/agreement"] == 0.0
+
+
+def test_an_oracle_is_asked_about_two_policies_once():
+    calls = []
+
+    def oracle(given_rollouts, key):
+        calls.append(given_rollouts.lengths.shape)
+        return panel()(given_rollouts, key)
+
+    context = held_out(3, oracle=oracle)
+    WinRate(against=("base", "previous"))(context)
+    JudgesApart()(context)
+    assert len(calls) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------------------

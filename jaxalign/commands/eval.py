@@ -5,16 +5,19 @@ file anew, with the run's own sampler. Every field of the run's placement is an 
 """
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jaxtyping import PRNGKeyArray
+
     from jaxalign.evals.context import HeldOut
     from jaxalign.machine import Machine
     from jaxalign.rollouts.contract import Rollout
     from jaxalign.storage.rundir import RunDir
-    from jaxalign.types import Prompt, Rollouts
+    from jaxalign.types import Preferences, Prompt, Rollouts
 
 HELP = "win rates between the iterates of a run"
 
@@ -55,11 +58,19 @@ def run(args: argparse.Namespace) -> None:
     prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
     responses = answered(run.directory, machine, evaluation.rollout, numbers, prompts)
 
-    with judging(judge, machine.site, machine.placement.judge_block_size) as oracle:
+    trainer, block = run.experiment.trainer, machine.placement.judge_block_size
+
+    def by_trainer(rollouts: "Rollouts", key: "PRNGKeyArray") -> "Preferences":
+        assert trainer is not None
+        with judging(trainer, machine.site, block) as asked:
+            return asked(rollouts, key)
+
+    with judging(judge, machine.site, block) as oracle:
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
-            return context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
+            made = context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
+            return dataclasses.replace(made, trainer=by_trainer if trainer is not None else None)
 
         names, matrix = win_rate_matrix(context(list(responses)))
         evals = {who: measure(evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}

@@ -1,14 +1,15 @@
 """What an eval sees: held-out prompts, every policy's answers to them, the oracle, and log-probs on demand."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.errors import ConfigError
-from jaxalign.types import Metrics, Oracle, Prompt, Rollouts
+from jaxalign.evals.side_by_side import joint_preferences
+from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class HeldOut:
     """`responses` by `iterate_name` in the order of the iterates; the last one is evaluated.
 
     Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `logps(policy,
-    rollouts)` are that policy's log-prob sums [b m] in nats.
+    rollouts)` are that policy's log-prob sums [b m] in nats. `trainer` is who preferred what in training, None where
+    that is the judge itself or nobody.
     """
 
     prompts: tuple[Prompt, ...]
@@ -24,6 +26,22 @@ class HeldOut:
     judge: Oracle | None
     logps: Callable[[str, Rollouts], Float[np.ndarray, "b m"]]
     key: PRNGKeyArray
+    trainer: Oracle | None = None
+    _asked: dict[str, Preferences] = field(default_factory=dict, repr=False, compare=False)
+
+    def preferences(self, opponent: str) -> Preferences:
+        """Among the answers of the evaluated policy and of the policy `opponent`, in this order along m. Asked once,
+        however many evals want to know."""
+        if opponent not in self._asked:
+            pair = (self.current, self.responses[opponent])
+            self._asked[opponent] = joint_preferences(self.oracle, pair, self.key)
+        return self._asked[opponent]
+
+    def by_trainer(self) -> Preferences:
+        """What the oracle of training says of the evaluated policy's answers and the base's."""
+        if self.trainer is None:
+            raise ConfigError("an eval asks for the oracle of training and there is none: say so in its `needs`")
+        return joint_preferences(self.trainer, (self.current, self.responses[self.names[0]]), self.key)
 
     @property
     def oracle(self) -> Oracle:
@@ -57,7 +75,7 @@ class HeldOut:
 @runtime_checkable
 class Eval(Protocol):
     """HeldOut → {metric: value}. Pure. `needs` names what it asks of the context that not every experiment has:
-    "answers" of the policies to held-out prompts, an "oracle"."""
+    "answers" of the policies to held-out prompts, an "oracle", a "trainer" who is another judge."""
 
     needs: ClassVar[tuple[str, ...]]
 

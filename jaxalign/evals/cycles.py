@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.evals.context import HeldOut
-from jaxalign.evals.win_rate import joint_preferences
+from jaxalign.evals.side_by_side import joint_preferences
 from jaxalign.types import Metrics
 
 

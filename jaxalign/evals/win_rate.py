@@ -6,21 +6,18 @@ over all pairs of an answer of A and one of B (w = 1/m for samples). Identical t
 percentile bootstraps over prompts (Efron 1979): prompts, not answers, are the sampled unit.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from jaxalign.config.settings import short
-from jaxalign.errors import DataError
 from jaxalign.evals.context import HeldOut, role_problems
 from jaxalign.evals.length_control import length_controlled
-from jaxalign.rollouts.shares import joined
-from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
+from jaxalign.evals.side_by_side import joint_preferences
+from jaxalign.types import Metrics, Rollouts
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class WinRate:
             if name is None:
                 continue
             pair = (context.current, context.responses[name])
-            preferences = joint_preferences(context.oracle, pair, context.key)
+            preferences = context.preferences(name)
             rates = between(preferences.prefer, pair)[:, 0, 1]
             raw = (float(rates.mean()), *bootstrap_interval(rates, context.key, self.resamples))
             controlled = length_controlled(preferences, pair, context.key, self.resamples)
@@ -69,11 +66,6 @@ def win_rate_matrix(context: HeldOut) -> tuple[tuple[str, ...], Float[np.ndarray
     return context.names, between(preferences.prefer, policies).mean(0)
 
 
-def joint_preferences(oracle: Oracle, policies: Sequence[Rollouts], key: PRNGKeyArray) -> Preferences:
-    """The oracle's preferences among the answers of all policies, policy after policy along m."""
-    return oracle(side_by_side(policies), key)
-
-
 def between(prefer: Float[np.ndarray, "b m m"], policies: Sequence[Rollouts]) -> Float[np.ndarray, "b k k"]:
     """Each prompt's win rates between k policies whose answers lie policy after policy along m.
 
@@ -85,33 +77,6 @@ def between(prefer: Float[np.ndarray, "b m m"], policies: Sequence[Rollouts]) ->
     advantage = np.einsum("bik,bij,bjl->bkl", share, prefer.astype(np.float64) - 0.5, share)
     advantage = (advantage - advantage.swapaxes(1, 2)) / 2
     return 0.5 + np.round(advantage * 2**40) / 2**40
-
-
-def side_by_side(policies: Sequence[Rollouts]) -> Rollouts:
-    """One set of rollouts with every policy's answers along m, tokens padded to the longest; weights 1 in all.
-
-    Raises DataError naming the first prompt that is not the same for all of them, in id, messages and tools.
-    """
-    for other in policies[1:]:
-        refuse_other_prompts(policies[0].prompts, other.prompts)
-    together = joined(policies, "m")
-    return replace(together, weights=together.weights / len(policies))
-
-
-def refuse_other_prompts(one: Sequence[Prompt], other: Sequence[Prompt]) -> None:
-    """Raises DataError naming the first prompt that differs: a preference between answers to two questions says
-    nothing."""
-    for index, (mine, theirs) in enumerate(itertools.zip_longest(one, other)):
-        if mine != theirs:
-            raise DataError(
-                f"answers to different prompts cannot be compared: prompt {index} is {told(mine)} to one policy and "
-                f"{told(theirs)} to another"
-            )
-
-
-def told(prompt: Prompt | None) -> str:
-    """Id and last message of a prompt, or that there is none."""
-    return "absent" if prompt is None else f"{short(prompt.id)} {short(prompt.text)!r}"
 
 
 def bootstrap_interval(
