@@ -1,4 +1,4 @@
-"""Directories of small random sequence classifiers, as Hugging Face keeps them."""
+"""Directories of small random sequence classifiers, as Hugging Face keeps them, and devices to open judges on."""
 
 import json
 import pathlib
@@ -6,8 +6,19 @@ import pathlib
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from jaxalign.contracts.scope import Site
 from jaxalign.exchange.export import export
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.random_llama import RandomLlama
+
+
+def site(shape: MeshShape, rows: int = 4) -> Site:
+    """The first devices here, to open judges on."""
+    return Site(shape.build(), shape.rules, None, rows)
+
+
+SITE = site(MeshShape(fsdp=1))
+"""One device."""
 
 
 def judge_directory(home: pathlib.Path, outputs: int, seed: int = 0) -> pathlib.Path:

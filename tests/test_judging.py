@@ -12,13 +12,14 @@ import made_rollouts
 import numpy as np
 import pytest
 from made_hosts import together
+from made_judges import SITE
 from made_runs import run_here, tiny_lm
 
 from jaxalign.contracts.scope import Site, opened
 from jaxalign.errors import BrokenContract, ConfigError, Interrupted
 from jaxalign.hosts.group import Hosts
 from jaxalign.judging import judging, note_metrics
-from jaxalign.mesh.sharding import MeshShape, replicated
+from jaxalign.mesh.sharding import replicated
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.oracles.annotators import Brevity, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
@@ -30,11 +31,6 @@ from jaxalign.types import Preferences, Rollouts
 
 CONFIG = {"seed": 0}
 KEY = jax.random.key(0)
-
-
-def site() -> Site:
-    mesh = MeshShape(fsdp=1)
-    return Site(mesh.build(), mesh.rules, None, 4)
 
 
 def said() -> Rollouts:
@@ -70,7 +66,7 @@ ORACLES = {
 @pytest.mark.parametrize("oracle", ORACLES.values(), ids=list(ORACLES))
 @pytest.mark.parametrize("block", [1, 2, 5, 64])
 def test_blocks_of_any_size_are_the_judging_of_one_to_the_byte(oracle, block):
-    with judging(oracle, site(), block) as judge:
+    with judging(oracle, SITE, block) as judge:
         assert artifact.encode(judge(said(), KEY)) == artifact.encode(oracle(said(), KEY))
 
 
@@ -82,9 +78,9 @@ def test_shared_judging_is_the_judging_of_one_to_the_byte(oracle, count, block, 
 
     def work(hosts: Hosts):
         with rundir.open_run(tmp_path, CONFIG, hosts) as run:
-            with judging(oracle, site(), block, run.parts(0, "preferences")) as judge:
+            with judging(oracle, SITE, block, run.parts(0, "preferences")) as judge:
                 first, second = judge(said(), KEY), judge(said(), KEY)
-            with judging(oracle, site(), block, run.parts(0, "preferences")) as judge:
+            with judging(oracle, SITE, block, run.parts(0, "preferences")) as judge:
                 return first, second, judge(said(), KEY)
 
     for found in together(count, work):
@@ -116,12 +112,12 @@ def test_stopped_judging_goes_on_where_it_stopped_and_asks_nothing_twice(blocks,
     with rundir.open_run(tmp_path, CONFIG) as run:
         parts = run.parts(0, "evals")
         first = -(-5 // blocks[0])
-        with judging(Drawing(), site(), blocks[0], parts, between=stop_after(first + 1)) as judge:
+        with judging(Drawing(), SITE, blocks[0], parts, between=stop_after(first + 1)) as judge:
             judge(said(), KEY)
             with pytest.raises(Interrupted):
                 judge(other, KEY)
         assert len(Drawing.asked) == 5 + blocks[0]
-        with judging(Drawing(), site(), blocks[1], parts) as judge:
+        with judging(Drawing(), SITE, blocks[1], parts) as judge:
             found = judge(said(), KEY), judge(other, KEY)
     assert sorted(Drawing.asked) == sorted(2 * [f"p{number}" for number in range(5)])
     for preferences, rollouts in zip(found, (said(), other), strict=True):
@@ -141,7 +137,7 @@ def test_progress_counts_what_was_judged_before(tmp_path):
             with (
                 contextlib.suppress(Interrupted),
                 judging(
-                    TabularGame(), site(), 2, run.parts(0, "preferences"), progress=progress, between=between
+                    TabularGame(), SITE, 2, run.parts(0, "preferences"), progress=progress, between=between
                 ) as judge,
             ):
                 judge(said(), KEY)
@@ -195,15 +191,15 @@ class Opened:
 
 def test_what_an_oracle_holds_it_holds_within_its_scope():
     before = len(jax.live_arrays())
-    with opened(Heavy(), site()) as judge:
+    with opened(Heavy(), SITE) as judge:
         assert len(jax.live_arrays()) == before + 1
         judge(said(), KEY)
     assert len(jax.live_arrays()) == before
-    with pytest.raises(RuntimeError, match="on purpose"), opened(Heavy(), site()):
+    with pytest.raises(RuntimeError, match="on purpose"), opened(Heavy(), SITE):
         raise RuntimeError("on purpose")
     assert len(jax.live_arrays()) == before
     game = TabularGame()
-    with opened(game, site()) as judge:
+    with opened(game, SITE) as judge:
         assert judge is game
 
 
@@ -257,10 +253,10 @@ class Changing:
 
 
 def test_a_note_that_a_block_lacks_is_none_there_and_annotators_stay_who_they_are():
-    with judging(Changing("me"), site(), 2) as judge:
+    with judging(Changing("me"), SITE, 2) as judge:
         np.testing.assert_array_equal(judge(said(), KEY).notes["special"], [1, 0, 0, 0, 0])
     with (
-        judging(Changing("{}"), site(), 2) as judge,
+        judging(Changing("{}"), SITE, 2) as judge,
         pytest.raises(BrokenContract, match=r"oracle Changing: answers must be of one kind .*'p0'.* and .*'p2'"),
     ):
         judge(said(), KEY)

@@ -6,18 +6,35 @@ import jax
 import numpy as np
 import pytest
 from made_examples import examples, named
+from made_judges import SITE
 from made_oracles import ANSWER, OTHERS, QUESTION
 from made_rollouts import permuted, rollouts
 
 import jaxalign.oracles
+from jaxalign.config.load import Checked
+from jaxalign.contracts.oracle import checked
+from jaxalign.contracts.scope import Named, OpenableOracle, opened
+from jaxalign.oracles.among import among
 from jaxalign.types import Oracle, Preferences
 
-ORACLES = examples(jaxalign.oracles, Oracle, least=3)
+OPENABLE = examples(jaxalign.oracles, OpenableOracle, least=3)
+ORACLES = examples(jaxalign.oracles, Oracle, least=3) | OPENABLE
+
+CLOSE = {"rtol": 0, "atol": 2e-6}
+"""Of judges with weights: the same fp32 products, in rows of another batch."""
 
 
 @pytest.fixture(params=ORACLES.values(), ids=named)
-def oracle(request):
+def settings(request):
+    """An oracle as configs have it."""
     return request.param
+
+
+@pytest.fixture
+def oracle(settings):
+    """One that answers."""
+    with opened(settings, SITE) as judge:
+        yield judge
 
 
 def three_answers(count: int = 4, seed: int = 0):
@@ -79,10 +96,35 @@ def test_padding_changes_nothing(oracle, key):
 def test_a_prompt_is_judged_by_itself(oracle, key):
     whole = three_answers()
     alone = rollouts(whole.texts[2:3], QUESTION, tokens=whole.tokens[2:3], lengths=whole.lengths[2:3])
-    np.testing.assert_array_equal(oracle(whole, key).prefer[2:3], oracle(alone, key).prefer)
+    np.testing.assert_allclose(oracle(whole, key).prefer[2:3], oracle(alone, key).prefer, **CLOSE)
 
 
-def test_equal_oracles_are_equal_values(oracle):
-    assert hash(oracle) == hash(dataclasses.replace(oracle))
-    assert oracle == dataclasses.replace(oracle)
-    assert list(oracle.problems()) == []
+def test_what_is_said_of_some_prompts_among_others_is_what_is_said_of_them(oracle, key):
+    whole, own = three_answers(), np.array([3, 1])
+    np.testing.assert_allclose(among(oracle, whole, own, key).prefer, oracle(whole, key).prefer[own], **CLOSE)
+    none = among(oracle, whole, own[:0], key)
+    assert none.prefer.shape == (0, 3, 3)
+    assert none.annotators == oracle(whole, key).annotators
+
+
+def test_names_that_are_known_beforehand_are_those_of_the_answer(settings, oracle, key):
+    assert isinstance(settings, Named)
+    assert settings.names == oracle(three_answers(), key).annotators
+
+
+def test_answers_keep_the_contract(settings, oracle, key):
+    checked(oracle(three_answers(), key), three_answers(), type(settings).__name__)
+
+
+def test_what_a_scope_held_is_freed(settings, key):
+    before = len(jax.live_arrays())
+    with opened(settings, SITE) as judge:
+        judge(three_answers(), key)
+    del judge
+    assert len(jax.live_arrays()) == before
+
+
+def test_equal_oracles_are_equal_values(settings):
+    assert hash(settings) == hash(dataclasses.replace(settings))
+    assert settings == dataclasses.replace(settings)
+    assert not isinstance(settings, Checked) or list(settings.problems()) == []

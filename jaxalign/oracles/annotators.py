@@ -10,12 +10,14 @@ What counting cannot see is whether an answer is true.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.contracts.scope import Site
 from jaxalign.oracles.words import (
     content_stems,
     finished_part,
@@ -26,7 +28,7 @@ from jaxalign.oracles.words import (
     stem,
     words,
 )
-from jaxalign.types import Prompt
+from jaxalign.types import Prompt, Rollouts
 
 COPIED_RUN = 6
 """Consecutive words shared with the prompt that count as copied: one more than "is the capital of France"."""
@@ -43,6 +45,34 @@ class Annotator(Protocol):
     def name(self) -> str: ...
 
     def __call__(self, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an annotator says of the answers to b prompts, and what it notes of each prompt by name."""
+
+    values: Float[np.ndarray, "b m"]
+    notes: dict[str, Float[np.ndarray, " b"]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class BlockAnnotator(Protocol):
+    """An annotator that scores many prompts together; every process asks about the same ones, in step."""
+
+    @property
+    def name(self) -> str: ...
+
+    def block(self, rollouts: Rollouts) -> Scores: ...
+
+
+@runtime_checkable
+class OpenableAnnotator(Protocol):
+    """An annotator that scores inside a scope only. Raises what is wrong with its files when it is opened."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, site: Site) -> AbstractContextManager[BlockAnnotator]: ...
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,17 @@ weights, and three annotators or more, can cycle: with three near-hard votes, i 
 (Condorcet 1785).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
+from jaxalign.contracts.scope import Site
 from jaxalign.errors import BrokenContract
-from jaxalign.oracles.annotators import Annotator, Brevity, Coverage
+from jaxalign.oracles.annotators import Annotator, BlockAnnotator, Brevity, Coverage, OpenableAnnotator, Scores
+from jaxalign.rollouts.shares import picked
 from jaxalign.types import Preferences, Prompt, Rollouts
 
 
@@ -25,7 +28,7 @@ from jaxalign.types import Preferences, Prompt, Rollouts
 class Weighted:
     """An annotator's place in a panel."""
 
-    annotator: Annotator
+    annotator: Annotator | OpenableAnnotator | BlockAnnotator
     weight: float = 1.0
     """share of the vote before normalisation, > 0"""
     temperature: float = 1.0
@@ -40,7 +43,10 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Panel:
-    """Oracle: the weighted vote of annotators. Needs no key; identical texts are at exactly 1/2."""
+    """Oracle: the weighted vote of annotators. Needs no key; identical texts are at exactly 1/2.
+
+    Annotators that hold weights score inside the scope of `open` only. What annotators note is noted by their names.
+    """
 
     annotators: tuple[Weighted, ...]
 
@@ -61,12 +67,29 @@ class Panel:
         Raises:
             BrokenContract: an annotator gave more or fewer scores than texts, or one that is not finite; by its name.
         """
-        pairs = zip(rollouts.prompts, rollouts.texts, strict=True)
-        return self.preferences(np.stack([self.scores(prompt, texts) for prompt, texts in pairs]))
+        return self.among(rollouts, np.arange(len(rollouts.prompts)), key)
 
-    def scores(self, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, "o m"]:
-        """Each annotator's scores of one prompt's texts, in its own unit."""
-        return np.stack([_checked(member.annotator, prompt, texts) for member in self.annotators])
+    def among(self, rollouts: Rollouts, own: Int[np.ndarray, " k"], key: PRNGKeyArray) -> Preferences:
+        """The same for the prompts numbered `own`, of those that all processes ask about in step."""
+        found = [scored(member.annotator, rollouts, own) for member in self.annotators]
+        notes = {
+            f"{name}/{note}": counts
+            for name, scores in zip(self.names, found, strict=True)
+            for note, counts in scores.notes.items()
+        }
+        return replace(self.preferences(np.stack([scores.values for scores in found], axis=1)), notes=notes)
+
+    @contextmanager
+    def open(self, site: Site) -> Iterator["Panel"]:
+        """The same panel, whose annotators are all open."""
+        with ExitStack() as stack:
+
+            def opened(member: Weighted) -> Weighted:
+                if not isinstance(member.annotator, OpenableAnnotator):
+                    return member
+                return replace(member, annotator=stack.enter_context(member.annotator.open(site)))
+
+            yield replace(self, annotators=tuple(map(opened, self.annotators)))
 
     def preferences(self, scores: Float[np.ndarray, "b o m"]) -> Preferences:
         """The module's formulas for b prompts' scores."""
@@ -98,15 +121,33 @@ def probabilities(advantage: Float[np.ndarray, "*batch m m"]) -> Float[np.ndarra
     return np.where(advantage < 0, 1 - winner, winner)
 
 
-def _checked(annotator: Annotator, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]:
+def scored(
+    annotator: Annotator | OpenableAnnotator | BlockAnnotator, rollouts: Rollouts, own: Int[np.ndarray, " k"]
+) -> Scores:
+    """An annotator's scores of the prompts numbered `own`, checked. One that works on blocks scores all of them."""
+    mine, shape = picked(rollouts, own), (len(own), rollouts.lengths.shape[1])
+    if isinstance(annotator, BlockAnnotator):
+        found = annotator.block(rollouts)
+        scores = Scores(found.values[own], {name: counts[own] for name, counts in found.notes.items()})
+    elif isinstance(annotator, Annotator):
+        pairs = zip(mine.prompts, mine.texts, strict=True)
+        each = [_of_texts(annotator, prompt, texts) for prompt, texts in pairs]
+        scores = Scores(np.array(each, np.float64).reshape(shape))
+    else:
+        raise TypeError(f"annotator {annotator.name!r} scores inside a scope only: `with panel.open(site) as judge`")
+    for prompt, index in np.argwhere(~np.isfinite(scores.values)):
+        raise BrokenContract(
+            f"annotator {annotator.name!r} scored response {index} of prompt {mine.prompts[prompt].id!r} "
+            f"{scores.values[prompt, index]}"
+        )
+    return scores
+
+
+def _of_texts(annotator: Annotator, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]:
     scores = np.asarray(annotator(prompt, texts), np.float64)
     if scores.shape != (len(texts),):
         raise BrokenContract(
             f"annotator {annotator.name!r} must give one score a text, {len(texts)} in all; got shape {scores.shape}"
-        )
-    for index in np.flatnonzero(~np.isfinite(scores)):
-        raise BrokenContract(
-            f"annotator {annotator.name!r} scored response {index} of prompt {prompt.id!r} {scores[index]}"
         )
     return scores
 

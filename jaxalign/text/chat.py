@@ -138,6 +138,14 @@ def tokenized(tokenizer: tokenizers.Tokenizer, text: str, file: str) -> tokenize
         raise ModelError(f"{file}: the tokenizer fails: {error}") from error
 
 
+def tokenized_all(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], file: str) -> list[list[int]]:
+    """Ids of texts that hold all special tokens already, on all cores. ModelError when the tokenizer fails."""
+    try:
+        return [each.ids for each in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{file}: the tokenizer fails: {error}") from error
+
+
 FAILURES = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What the code of a template can raise."""
 
