@@ -85,12 +85,15 @@ class Answers:
         content = {"key": key, "sha256": hashlib.sha256(_canonical(answer)).hexdigest(), "answer": answer}
         line = _canonical(content) + b"\n"
         with self._lock, durable.storage_errors(epath.Path(self.directory), len(line)):
-            file, self._own = self._own or self._created(), None  # what a full disk cuts off ends its file
-            start = file.tell()
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._own = file
-            self._places[key] = (Path(file.name), start, len(line))
+            self._own = self._own or self._created()
+            start = self._own.tell()
+            try:
+                if self._own.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._own.truncate(self._own.seek(start))  # a torn line would hold room, and spoil the next one
+                raise
+            self._places[key] = (Path(self._own.name), start, len(line))
 
     def forget(self, key: str) -> None:
         """Of an answer that turns out to be none; it is counted as torn."""

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxalign.served.server import Address
 
@@ -87,19 +88,25 @@ class Reading(io.RawIOBase):
 
     def __init__(self, socket: socket.socket, until: Until):
         self._socket, self._until, self._room = socket, until, LARGEST
+        self._raw = socket.makefile("rb", buffering=0)  # keeps the socket when the connection has let go of it
 
     def readable(self) -> bool:
         """It is."""
         return True
 
-    def readinto(self, buffer: object) -> int:
+    def readinto(self, buffer: Any) -> int:
         """As sockets do."""
         self._socket.settimeout(self._until.left())
-        count = self._socket.recv_into(buffer)  # type: ignore[arg-type]
+        count = self._raw.readinto(buffer) or 0
         self._room -= count
         if self._room < 0:
             raise http.client.HTTPException(f"an answer of more than {LARGEST} bytes")
         return count
+
+    def close(self) -> None:
+        """Lets go of the socket."""
+        self._raw.close()
+        super().close()
 
 
 class Incoming:
