@@ -43,6 +43,12 @@ class BrokenContract(JaxalignError):
     exit_code = 10
 
 
+class ServerError(JaxalignError):
+    """A server that is asked for answers gives none; what it answered before is kept and is not asked again."""
+
+    exit_code = 11
+
+
 class Interrupted(JaxalignError):
     """A stop was asked for and everything up to it is committed; the same command continues."""
 

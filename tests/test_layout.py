@@ -15,7 +15,7 @@ FLOORS = (
     {"config", "hosts", "mesh"},
     {"contracts"},
     {"storage", "data", "ops"},
-    {"formats", "trackers"},
+    {"formats", "trackers", "served"},
     {"text"},
     {"models"},
     {"objectives"},

@@ -17,6 +17,14 @@ from jaxalign.types import StopRequested
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_ASKED = threading.Event()
+"""Signals come to the process and not to a part of it, and so does this."""
+
+
+def requested() -> bool:
+    """Whether this process was asked to stop: for those who wait for something outside while nobody asks them."""
+    return _ASKED.is_set()
+
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequested]:
@@ -24,13 +32,13 @@ def stop_on_signal() -> Iterator[StopRequested]:
 
     Outside the main thread, where Python allows no handlers, the question is always answered with no.
     """
-    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield lambda: False
         return
+    _ASKED.clear()
 
     def ask(number: int, _: FrameType | None) -> None:
-        asked.set()
+        _ASKED.set()
         signal.signal(number, signal.SIG_DFL)  # the same signal again ends the process at once
         # print() is not safe inside a signal handler that may have interrupted another print().
         name = signal.Signals(number).name
@@ -38,8 +46,9 @@ def stop_on_signal() -> Iterator[StopRequested]:
 
     previous = {number: signal.signal(number, ask) for number in _SIGNALS}
     try:
-        yield asked.is_set
+        yield requested
     finally:
+        _ASKED.clear()
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not Python's, lost by now
 
