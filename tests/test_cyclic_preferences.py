@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.bradley_terry import BradleyTerry
 from jaxalign.losses.general_preference import GeneralPreference
 from jaxalign.models.headed import Headed
@@ -52,7 +53,9 @@ def pairs(seed: int) -> Batch:
         weight=np.ones(PAIRS, np.float32),
         labels=Labels(prefer, None, None, votes, np.ones_like(votes)),
     )
-    return jax.tree.map(jnp.asarray, pack(rolled, groups, np.arange(PAIRS), row_shape(rolled, groups), {}))
+    return jax.tree.map(
+        jnp.asarray, pack(RolledGroups(rolled, groups), np.arange(PAIRS), row_shape(RolledGroups(rolled, groups)), {})
+    )
 
 
 def learned(loss, outputs: int) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from made_rollouts import prompt
 from made_rollouts import rollouts as said
 from safetensors.numpy import load_file
 
+from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import ConfigError, ModelError
 from jaxalign.exchange.export import export
 from jaxalign.losses.bradley_terry import BradleyTerry
@@ -48,7 +49,9 @@ LOSS = GeneralPreference()
 def batch():
     """Three prompts, six pairs of their answers."""
     rolled, pairs = rollouts(), groups([0, 0, 1, 1, 2, 2], [[0, 1], [2, 3], [1, 0], [3, 1], [0, 2], [2, 1]])
-    return jax.tree.map(jnp.asarray, pack(rolled, pairs, np.arange(6), row_shape(rolled, pairs), {}))
+    return jax.tree.map(
+        jnp.asarray, pack(RolledGroups(rolled, pairs), np.arange(6), row_shape(RolledGroups(rolled, pairs)), {})
+    )
 
 
 def stepped(source, batch, on=None):
@@ -157,7 +160,9 @@ def test_answers_that_share_their_prompt_score_as_each_conversation_alone(tmp_pa
         np.asarray([[*map(len, answers)]], np.int32),
     )
     pairs = groups([0], [[0, 1]])
-    packed = jax.tree.map(jnp.asarray, pack(rolled, pairs, np.arange(1), row_shape(rolled, pairs), {}))
+    packed = jax.tree.map(
+        jnp.asarray, pack(RolledGroups(rolled, pairs), np.arange(1), row_shape(RolledGroups(rolled, pairs)), {})
+    )
     np.testing.assert_allclose(last_outputs(model, params, packed.rows, 2)[0], judge(rows), **CLOSE)
 
 

@@ -75,8 +75,9 @@ def check_loss(
     """Raises what `losses` and `coefficients` raise, from the shapes of two groups: before there are any.
 
     `said` are labels of two groups with the columns that those of all groups have, `there` the references that can be
-    had, `outputs` those of the model for a loss that reads some. Raises BrokenContract for a loss that needs a reference nobody knows, DataError for one that needs another than
-    is `there`, or reads what the labels do not say, or no single annotator where the combiner keeps them apart.
+    had, `outputs` those of the model for a loss that reads some. Raises BrokenContract for a loss that needs a
+    reference nobody knows, DataError for one that needs another than is `there`, or reads what the labels do not say,
+    or no single annotator where the combiner keeps them apart.
     """
     count = combiner.objectives
     if count is not None and count < 1:
