@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jaxalign.config.load import exchanged
 from jaxalign.contracts.scope import OpenableOracle
+from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.feedback.contract import Feedback
@@ -49,7 +50,7 @@ class Experiment:
     """the base policy: where its weights, tokenizer and chat template come from"""
     feedback: Feedback
     """where an iteration's pairs come from: sampled and judged, or recorded"""
-    loss: Loss
+    loss: Loss | ScoreLoss
     """the objective of one iteration's fit"""
     optimizer: Optimizer
     """how the objective is descended; restarts every iteration"""

@@ -14,11 +14,12 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from jaxalign.contracts.scope import Site
+from jaxalign.errors import ConfigError
 from jaxalign.mesh.flags import FlagSet, options
 from jaxalign.mesh.sharding import MeshShape, param_shardings
-from jaxalign.models.decoder import Remat
 from jaxalign.models.low_rank import frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
+from jaxalign.models.remat import Remat
 from jaxalign.rollouts.contract import Roller, Rollout
 from jaxalign.storage.rundir import PolicySlot
 from jaxalign.training.logps import Scorer
@@ -125,7 +126,12 @@ class Machine:
         return Site(self.mesh, self.placement.mesh.rules, self.flags, self.placement.judge_batch_size)
 
     def roller(self, rollout: Rollout) -> Roller:
-        """Answers as `rollout` says."""
+        """Answers as `rollout` says. ConfigError for a model that gives none."""
+        if outputs := self.model.config.outputs:
+            raise ConfigError(
+                f"{self.model.source} has a head of {len(outputs)} outputs in place of the vocabulary's and answers no "
+                "prompts: train it on recorded pairs, and set evaluation.prompts to None"
+            )
         return rollout.on(self.model, self.mesh, self.flags, self.placement.rollout_rows)
 
 

@@ -17,6 +17,7 @@ from jaxalign.machine import Machine, on
 from jaxalign.mesh.sharding import replicated
 from jaxalign.models.low_rank import trained
 from jaxalign.training.step import Step, TrainState, init_state, make_step
+from jaxalign.training.views import view_of
 from jaxalign.types import Batch, Params
 
 
@@ -61,7 +62,7 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         lambda leaf, place: on(leaf, place.with_memory_kind(placement.reference_memory)), shape, shardings
     )
     place = partial(_state, state, replicated(mesh), shardings)
-    step = make_step(model, experiment.loss, optimizer, schedule, experiment.combiner)
+    step = make_step(view_of(model, experiment.loss), optimizer, schedule, experiment.combiner)
     if placement.optimizer_memory != "device" or (live and placement.reference_memory != "device"):
         step = _fetching(step, place(moments), dict.fromkeys(live, shardings), place(kept))
     return Training(

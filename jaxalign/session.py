@@ -41,6 +41,7 @@ from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
+from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
@@ -87,7 +88,8 @@ class Session:
         built(experiment.optimizer, PROBED)
         datasets = _datasets(run)
         self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
-        check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles)
+        outputs = view_of(self.machine.model, experiment.loss).model.config.outputs
+        check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles, len(outputs))
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
         asked = experiment.evaluation.prompts

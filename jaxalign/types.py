@@ -142,7 +142,7 @@ class Labels:
     each response's probability to beat the policy that sampled it, the weighted mean of its row of `Preferences.prefer`
     (itself included at 1/2); None where nobody knows what that policy says. `score` is the weighted mean of the
     annotators' scores; None where they give none. `votes` are P_o(0 ≻ 1) of each annotator; `decided` is 0 where that
-    is exactly 1/2 or unknown, else 1.
+    is exactly 1/2 or unknown, else 1. `margin` ≥ 0 is how much better the winner is, None where nobody says it.
     """
 
     prefer: Float[Anywhere, " b"]
@@ -150,6 +150,7 @@ class Labels:
     score: Float[Anywhere, "b r"] | None
     votes: Float[Anywhere, "b o"]
     decided: Float[Anywhere, "b o"]
+    margin: Float[Anywhere, " b"] | None = None
 
     @classmethod
     def of_one(
@@ -168,7 +169,8 @@ class Labels:
     def unsaid(cls, groups: int, responses: int, objectives: int = 1) -> "Labels":
         """Of groups that nobody has compared, every field filled in: all even, nothing decided."""
         each, votes = np.full((groups, responses), 0.5, np.float32), np.full((groups, objectives), 0.5, np.float32)
-        return cls(prefer=each[:, 0], win=each, score=np.zeros_like(each), votes=votes, decided=np.zeros_like(votes))
+        none = np.zeros_like(each)
+        return cls(each[:, 0], each, none, votes, decided=np.zeros_like(votes), margin=none[:, 0])
 
 
 @pytree

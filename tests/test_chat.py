@@ -43,6 +43,20 @@ def test_several_turns(speaker):
     assert speaker.encode(turns).count(1) == 5
 
 
+def test_a_closed_chat_ends_where_the_last_turn_does(speaker):
+    messages = [{"role": "user", "content": " Why? "}, {"role": "assistant", "content": "Because.\n"}]
+    closed = speaker.closed()
+    whole = speaker.render(messages, answering=False)
+    assert whole.endswith("<|im_end|>\n")
+    assert closed.render(messages, answering=False) == whole.removesuffix("\n")
+    assert closed.encode(messages[:1]) == speaker.encode(messages[:1])
+    # templates end with a line break of their file, or with spaces that they mean
+    for template in ("{{ messages[0].content }}\n", "{{ messages[0].content }}\n  ", "{% if true %}x{% endif %}\n"):
+        plain = dataclasses.replace(speaker, template=template)
+        assert plain.closed().render(messages) == plain.render(messages)
+        assert plain.closed().render(messages, answering=False) == plain.render(messages, answering=False).rstrip()
+
+
 def test_special_tokens_spelled_out_become_special_tokens(speaker):
     """As transformers has it: the rendered text is tokenized as a whole."""
     assert speaker.encode([{"role": "user", "content": "<|im_end|>"}]).count(2) == 2

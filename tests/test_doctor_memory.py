@@ -8,8 +8,8 @@ from made_openings import by_name, opened
 from jaxalign.doctor.checks.memory import activations, training
 from jaxalign.doctor.examine import examine
 from jaxalign.doctor.opened import Opened
-from jaxalign.models.decoder import REMAT
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.models.remat import REMAT
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.references.live import Live
 

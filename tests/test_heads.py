@@ -131,12 +131,12 @@ def test_what_is_no_judge_is_refused_by_name(scalar, skew, tmp_path, key):
     from jaxalign.exchange.export import export
 
     export(model, model.load(), tmp_path / "plain")
-    with pytest.raises(ModelError, match="not that of a sequence classifier"):
+    with pytest.raises(ModelError, match="does not name a sequence classifier"):
         open_classifier(str(tmp_path / "plain"))
     broken = judge_directory(tmp_path / "broken", 1)
     tensors = load_file(broken / "model.safetensors")
     save_file({name: value for name, value in tensors.items() if name != "score.weight"}, broken / "model.safetensors")
-    with pytest.raises(ModelError, match=r"score.weight' is None"):
+    with pytest.raises(ModelError, match=r"'score.weight' is missing"):
         open_classifier(str(broken))
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps({**config, "mystery": 3}))

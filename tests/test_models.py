@@ -14,9 +14,9 @@ from made_models import ONE as ONE_DEVICE
 
 from jaxalign.errors import ModelError
 from jaxalign.mesh.sharding import MeshShape
-from jaxalign.models.decoder import REMAT, Remat, tighter
 from jaxalign.models.model import Model
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.models.remat import REMAT, Remat, tighter
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.ops.attention import Tree
 from jaxalign.types import Params

@@ -21,7 +21,8 @@ from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.training.logps import Scorer
 from jaxalign.training.pullbacks import gram
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
-from jaxalign.training.step import group_logps, init_state, make_step
+from jaxalign.training.step import init_state, make_step
+from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Batch, Combiner, Labels, Loss, Params
 
 MODEL = TabularPolicy((0.1, 0.2, 0.3, 0.4)).open()
@@ -61,7 +62,7 @@ def batch_of(labels: Labels, accumulate: int = 1) -> Batch:
 
 def taken(combiner: Combiner, batch: Batch, loss: Loss = LOSS) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The direction of one step and its metrics."""
-    step = jax.jit(make_step(MODEL, loss, optax.sgd(1.0), optax.constant_schedule(1.0), combiner))
+    step = jax.jit(make_step(view_of(MODEL, loss), optax.sgd(1.0), optax.constant_schedule(1.0), combiner))
     state, metrics = step(init_state(POLICY, optax.sgd(1.0)), {}, {}, batch)
     return np.asarray(POLICY["table"] - state.params["table"])[:, 0], jax.tree.map(np.asarray, metrics)
 

@@ -18,7 +18,8 @@ from jaxalign.models.tabular import TabularPolicy
 from jaxalign.training.logps import Scorer
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
-from jaxalign.training.step import NotFinite, check_finite, group_logps, init_state, make_step
+from jaxalign.training.step import NotFinite, check_finite, init_state, make_step
+from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Loss
 
 LOSSES = examples(jaxalign.losses, Loss, least=4)
@@ -56,7 +57,7 @@ def columns(model, policies):
 @pytest.fixture(scope="module")
 def step(model):
     """INPO's step by clipped gradient descent: compiled once a shape, and its state is donated, as in a fit."""
-    return jax.jit(make_step(model, LOSSES["INPO"], CLIPPED, optax.constant_schedule(RATE)), donate_argnums=0)
+    return jax.jit(make_step(view_of(model, LOSSES["INPO"]), CLIPPED, optax.constant_schedule(RATE)), donate_argnums=0)
 
 
 def batch_of(chosen, columns, accumulate=1, pairs=PAIRS):
@@ -98,7 +99,7 @@ class Table:
         self.step = {name: jax.jit(self.eager(name)) for name in LOSSES}
 
     def eager(self, name):
-        return make_step(self.model, LOSSES[name], *DESCENT.build(1))
+        return make_step(view_of(self.model, LOSSES[name]), *DESCENT.build(1))
 
     def batch(self, columns):
         packed = pack(RolledGroups(self.data, self.pairs), np.arange(3), RowShape(4, 2, 1), columns)
@@ -289,7 +290,7 @@ def test_jit_equals_eager(table):
 
 def test_at_the_first_step_dpo_is_ln_2_and_every_reward_0(model, params):
     optimizer, schedule = AdamW(WarmupLinear(0.01)).build(2)
-    step = jax.jit(make_step(model, LOSSES["DPO"], optimizer, schedule))
+    step = jax.jit(make_step(view_of(model, LOSSES["DPO"]), optimizer, schedule))
     _, metrics = step(init_state(params, optimizer), {}, {"anchor": params}, batch_of(ALL, {}))
     np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
     assert metrics["rewards/chosen"] == metrics["rewards/rejected"] == metrics["rewards/margins"] == 0  # one path

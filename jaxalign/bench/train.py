@@ -21,6 +21,7 @@ from jaxalign.rollouts.shares import given
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.rows import pack, row_shape, stack_microbatches
 from jaxalign.training.step import init_state, make_step
+from jaxalign.training.views import view_of
 from jaxalign.types import Batch, Groups, Labels, Params, Rollouts
 
 HELP = "a training step against torch + transformers"
@@ -87,7 +88,7 @@ def random_pairs(count: int, prompt: int, response: int, vocab: int) -> tuple[Ro
 
 def _ours(model: Model, params: Params, rollouts: Rollouts, pairs: Groups) -> Any:
     optimizer, schedule = OPTIMIZER.build(1000)
-    step = jax.jit(make_step(model, LOSS, optimizer, schedule), donate_argnums=0)
+    step = jax.jit(make_step(view_of(model, LOSS), optimizer, schedule), donate_argnums=0)
     state = init_state(params, optimizer)
     zeros = np.zeros(pairs.responses.shape, np.float32)
     groups = RolledGroups(rollouts, pairs)

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
+from jaxalign.contracts.scores import GroupScores, ScoreLoss
 from jaxalign.errors import BrokenContract, DataError
 from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
 
@@ -17,10 +18,11 @@ ROLES = ("last", "anchor")
 """The references that a loss can read."""
 
 
-def losses(loss: Loss, logps: GroupLogps) -> Float[Array, " b"]:
-    """`loss` of each group. Raises BrokenContract unless it returns one fp32 number a group: a mean hides weights."""
-    found = loss(logps)
-    groups = logps.mask.shape[0]
+def losses(loss: Loss | ScoreLoss, seen: Any) -> Float[Array, " b"]:
+    """`loss` of each group of what it sees, GroupLogps or GroupScores. Raises BrokenContract unless it returns one fp32
+    number a group: a mean hides weights."""
+    found = loss(seen)
+    groups = seen.prefer.shape[0]
     if not (isinstance(found, jax.Array) and found.shape == (groups,) and found.dtype == jnp.float32):
         raise BrokenContract(
             f"loss {type(loss).__name__}: must return one value a group, float32 [{groups}], got {got(found)}"
@@ -62,12 +64,20 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
     return found
 
 
-def check_loss(loss: Loss, combiner: Combiner, said: Labels, there: tuple[str, ...] = ROLES) -> None:
-    """Raises what `losses` and `coefficients` raise, from the shapes of two pairs: before there are any.
+def check_loss(
+    loss: Loss | ScoreLoss,
+    combiner: Combiner,
+    said: Labels,
+    there: tuple[str, ...] = ROLES,
+    outputs: int = 0,
+    responses: int = 2,
+) -> None:
+    """Raises what `losses` and `coefficients` raise, from the shapes of two groups: before there are any.
 
     `said` are labels of two groups with the columns that those of all groups have, `there` the references that can be
-    had. Raises BrokenContract for a loss that needs a reference nobody knows, DataError for one that needs another than
-    is `there`, or reads what the labels do not say, or no single annotator where the combiner keeps them apart.
+    had, `outputs` those of the model for a loss that reads some. Raises BrokenContract for a loss that needs a
+    reference nobody knows, DataError for one that needs another than is `there`, or reads what the labels do not say,
+    or no single annotator where the combiner keeps them apart.
     """
     count = combiner.objectives
     if count is not None and count < 1:
@@ -78,10 +88,14 @@ def check_loss(loss: Loss, combiner: Combiner, said: Labels, there: tuple[str, .
     for role in set(loss.needs) - set(there):
         raise DataError(f"loss {name}: needs log-probs of the policy that sampled the pairs ({role}), and none did")
     labels = said if count is None else said.of_annotator(0)
-    last, anchor = (jnp.zeros((2, 2)) if role in loss.needs else None for role in ROLES)
-    pairs = GroupLogps(jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3), bool), last, anchor, labels)
+    sums = jnp.zeros((2, responses))
+    last, anchor = (sums if role in loss.needs else None for role in ROLES)
+    tokens = jnp.zeros((2, responses, 3))
+    seen: GroupLogps | GroupScores = GroupLogps(tokens, jnp.ones_like(tokens, bool), last, anchor, labels)
+    if isinstance(loss, ScoreLoss):
+        seen = GroupScores(jnp.zeros((2, responses, outputs)), labels)
     try:
-        jax.eval_shape(partial(losses, loss), pairs)
+        jax.eval_shape(partial(losses, loss), seen)
     except DataError as error:
         raise DataError(f"loss {name}: {error}") from error
     jax.eval_shape(partial(coefficients, combiner), jnp.zeros((count or 1, count or 1)))

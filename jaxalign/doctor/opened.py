@@ -15,7 +15,7 @@ from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.data.groups import RolledGroups, TrainingGroups
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
-from jaxalign.errors import DataError
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.experiment import Experiment
 from jaxalign.feedback.sampled import Sampling
 from jaxalign.judging import judging
@@ -45,6 +45,11 @@ class Opened:
     def __init__(self, experiment: Experiment, cache: pathlib.Path, prompts: int):
         self.experiment = experiment
         self.machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
+        if outputs := self.model.config.outputs:
+            raise ConfigError(
+                f"the doctor looks at how policies answer and are scored, and {self.model.source} has a head of "
+                f"{len(outputs)} outputs in place of the vocabulary's"
+            )
         self.mesh = self.machine.mesh
         self.comparer = experiment.feedback.open(self.machine, cache, experiment.iterations)
         self.prompts = self.comparer.first(prompts)

@@ -15,7 +15,7 @@ from jaxalign.errors import ModelError
 from jaxalign.exchange import export, peft
 from jaxalign.formats.weights import Reader, Stored, Tensor, leaf, part
 from jaxalign.models.lora import Adapted
-from jaxalign.models.low_rank import frozen, is_adapted, join, trained
+from jaxalign.models.low_rank import WHOLE, frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
 from jaxalign.storage.rundir import PolicySlot
 from jaxalign.storage.streamed import StreamedArrays
@@ -61,9 +61,11 @@ def committed(arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
 
 
 def adapted(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
-    if tensor not in adaptation.chosen:
-        return export.from_files(base, adaptation.model.shapes, tensor)
-    return merged(adaptation, base, arrays, tensor)
+    if tensor in adaptation.chosen:
+        return merged(adaptation, base, arrays, tensor)
+    if tensor in adaptation.whole:
+        return map(tensor.to_file, arrays.parts("/".join((*tensor.path, WHOLE)), tensor.stacked))
+    return export.from_files(base, adaptation.model.shapes, tensor)
 
 
 def merged(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:

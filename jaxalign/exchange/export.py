@@ -24,7 +24,7 @@ from jaxalign.formats import safetensors_stream, weights
 from jaxalign.formats.huggingface import INDEX, SINGLE
 from jaxalign.formats.native import DTYPES
 from jaxalign.formats.weights import SlicedReader, Stored, Tensor, all_finite, entries, leaf
-from jaxalign.models.low_rank import dense, is_low_rank
+from jaxalign.models.low_rank import dense, is_trained
 from jaxalign.models.model import Exportable, Model
 from jaxalign.text.chat import Chat
 from jaxalign.types import Params
@@ -67,7 +67,7 @@ def from_arrays(params: Params, tensor: Tensor) -> Iterator[np.ndarray]:
 def part_of(array: Any, at: tuple[int, ...]) -> Any:
     if isinstance(array, np.ndarray):
         return array[at]
-    return pick(array, np.asarray(at, np.int32)) if at or is_low_rank(array) else array
+    return pick(array, np.asarray(at, np.int32)) if at or is_trained(array) else array
 
 
 @jax.jit

@@ -8,6 +8,7 @@ Certificates (`games.certificates`) and figures of learners speak of `step` and 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.types import Loss
 
 
@@ -34,6 +35,6 @@ class Mirroring(Protocol):
     def mirror(self) -> MirrorStep: ...
 
 
-def mirror_step(loss: Loss) -> MirrorStep | None:
+def mirror_step(loss: Loss | ScoreLoss) -> MirrorStep | None:
     """The step that the loss takes; None for losses that take another kind."""
     return loss.mirror if isinstance(loss, Mirroring) else None

@@ -12,7 +12,7 @@ without positions: Yang et al. 2025 (2501.18795).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -28,28 +28,13 @@ from jaxalign.models.attention import Attention, KeyValue
 from jaxalign.models.experts import Experts, Mixture
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
+from jaxalign.models.hf_outputs import named, scored
 from jaxalign.models.layers import Activation, GatedMLP, RMSNorm, is_variable, lookup, parameter
+from jaxalign.models.remat import REMAT, Remat
 from jaxalign.models.rope import Angles, Rope, angles
 from jaxalign.ops.attention import Shown, Sight
 
 Dtype = Literal["float32", "bfloat16"]
-Remat = Literal["none", "dots", "attention", "full"]
-
-REMAT: Mapping[Remat, Callable[..., bool] | None] = {
-    "none": None,
-    "dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
-    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-"""What the backward pass keeps of a layer besides its input, from most to least: everything, nothing is made again;
-the results of its matrix products and of attention; those of attention alone; nothing."""
-
-
-def tighter(remat: Remat) -> tuple[Remat, ...]:
-    """The policies that keep less than this one, from most to least."""
-    policies = tuple(REMAT)
-    return policies[policies.index(remat) + 1 :]
-
 
 Cache = tuple[KeyValue, ...]
 Column = tuple[Float[Array, "n k h 1"], Float[Array, "n k 1 h"]]
@@ -136,14 +121,16 @@ class DecoderConfig:
     softcap: float | None = None
     """soft-cap of the scores of the vocabulary"""
     tied: bool = True
+    outputs: tuple[str, ...] = ()
+    """names of what the last token is scored by, in place of the vocabulary; none: it is a language model"""
     context: int = 2048
     compute_dtype: Dtype = "float32"
     remat: Remat = "none"
 
     @property
     def output(self) -> str:
-        """Name of the parameter whose rows score the vocabulary."""
-        return "embed" if self.tied else "head"
+        """Name of the parameter whose rows score the vocabulary, or the last token."""
+        return "score" if self.outputs else "embed" if self.tied else "head"
 
     @property
     def kinds(self) -> tuple[Layer, ...]:
@@ -188,11 +175,12 @@ class DecoderConfig:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Where each parameter lies in Hugging Face and GGUF files."""
-        return self.family.tensors(self)
+        return scored(self.family.tensors(self)) if self.outputs else self.family.tensors(self)
 
     def to_hf(self) -> dict[str, Any]:
         """The fields of config.json."""
-        return self.family.to_hf(self)
+        fields = self.family.to_hf(self)
+        return named(fields, self.outputs) if self.outputs else fields
 
 
 class Block(nnx.Module):
@@ -254,7 +242,9 @@ class Decoder(nnx.Module):
         # one block, traced once for all layers: building a deep model takes no longer
         self.blocks = nnx.vmap(lambda: Block(config, layout), axis_size=config.layers)()
         self.norm = config.norm(config.width)
-        if not config.tied:
+        if config.outputs:
+            self.score = parameter((len(config.outputs), config.width), (None, "embed"))
+        elif not config.tied:
             self.head = parameter((config.vocab, config.width), ("vocab", "embed"))
 
     def hidden(self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], sight: Sight) -> Float[Array, "n s d"]:
@@ -317,7 +307,7 @@ class Unrolled(nnx.Module):
             for index in range(config.layers)
         )
         self.norm = model.norm
-        if not config.tied:
+        if config.output == "head":
             self.head = self.kept(model.head)
 
     def kept(self, matrix: nnx.Param) -> nnx.Param:

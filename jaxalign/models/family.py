@@ -4,6 +4,7 @@ A family is one module of `jaxalign.models.families` that defines `FAMILY`. Noth
 modules are searched, and the import is the registry.
 """
 
+import dataclasses
 import functools
 import importlib
 import pkgutil
@@ -13,6 +14,7 @@ from jaxalign.models import families as modules
 from jaxalign.models.decoder import DecoderConfig, Family, InGguf
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
+from jaxalign.models.hf_outputs import names_of
 
 
 @functools.cache
@@ -30,7 +32,7 @@ def config_of_hf(fields: HfFields) -> DecoderConfig:
         raise ModelError(
             f"{fields.file}: model_type {fields.model_type!r} is not supported; known are {', '.join(sorted(known))}"
         )
-    config = family.from_hf(fields)
+    config = dataclasses.replace(family.from_hf(fields), outputs=names_of(fields))
     fields.close()
     return config
 

@@ -1,14 +1,16 @@
-"""A Hugging Face directory of a sequence classifier (reward or preference model): a family's decoder with a head.
+"""Score models: any decoder with a head on the last token of a conversation in place of the vocabulary's.
 
-The architecture names end in ForSequenceClassification; the tensor `score.weight` [o d] is the head and there is no
-matrix that scores the vocabulary. See `heads` for what o outputs mean.
+`Headed` makes one of a language model; a Hugging Face directory of a sequence classifier is one already (`Pretrained`
+reads it). Their parameters hold `score` [o d]; see `heads` for what o outputs mean. The last token is the one that ends
+the answer's turn: what templates write behind it is left out, so that answers are scored by the tokens that policies
+are trained on.
 """
 
 import dataclasses
 import functools
-import pathlib
-from collections.abc import Sequence
-from typing import Any
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,33 +18,148 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.errors import DataError, ModelError
-from jaxalign.formats import native, weights
-from jaxalign.formats.huggingface import read_json
-from jaxalign.formats.weights import Tensor
+from jaxalign.formats.stacking import Index
+from jaxalign.formats.weights import Folder, Reader, SlicedReader, Stored, Tensor
 from jaxalign.mesh.rounding import rounded
-from jaxalign.models.decoder import Dtype
-from jaxalign.models.family import config_of_hf
+from jaxalign.models.decoder import DecoderConfig, Dtype
 from jaxalign.models.heads import last_tokens, outputs
-from jaxalign.models.hf_fields import HfFields
-from jaxalign.models.model import Model, split
-from jaxalign.text.chat import Chat, Message, from_directory, tokenized
+from jaxalign.models.hf_outputs import SCORE, plain_names
+from jaxalign.models.lora import LoRA, adapted
+from jaxalign.models.model import Model, Source, split
+from jaxalign.models.pretrained import Pretrained
+from jaxalign.text.chat import Chat, Message, tokenized
 from jaxalign.types import Params
 
-LABELS = ("id2label", "label2id", "num_labels", "problem_type")
-"""Fields of config.json that say what the outputs are called."""
-
-SCORE = Tensor(("score",), "score.weight", None)
+SPREAD = 0.02
+"""Standard deviation of a new head, as transformers draws it (`initializer_range`)."""
 BUCKET = 64
 """Rows are padded to multiples of so many tokens, so that few programs are compiled."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Headed:
+    """A language model whose last token is scored, by a head drawn from a seed."""
+
+    base: Source
+    """the language model; where there are low-rank differences, they are of this one: LoRA(Headed(...))"""
+    outputs: int = 1
+    """what is said of a conversation: 1 a reward, an even number a general preference, or one a class"""
+    trunk: Literal["trained", "frozen"] = "trained"
+    """whether all of the model is trained, or the head alone"""
+    layers: int | None = None
+    """layers of the trunk that are kept, from the first; None: all"""
+    names: tuple[str, ...] = ()
+    """of the outputs, for files; none: LABEL_0, LABEL_1, …"""
+    seed: int = 0
+    """of the head"""
+
+    def problems(self) -> Iterable[str]:
+        if self.outputs < 1:
+            yield f"outputs must be at least 1, got {self.outputs}"
+        if self.layers is not None and self.layers < 1:
+            yield f"layers must be at least 1 or None, got {self.layers}"
+        if self.names and len(set(self.names)) != self.outputs:
+            yield f"names must be {self.outputs} different ones, got {list(self.names)}"
+        if self.seed < 0:
+            yield f"seed must not be negative, got {self.seed}"
+
+    def open(self) -> Model:
+        """Raises ModelError when the base is no plain language model that is read tensor by tensor."""
+        for problem in self.problems():
+            raise ModelError(f"Headed: {problem}")
+        base = self.base.open()
+        if not (isinstance(base.config, DecoderConfig) and isinstance(base.read, Stored)):
+            raise ModelError(
+                f"{base.source}: a head needs a plain decoder below it (LoRA goes around: LoRA(Headed(…)))"
+            )
+        if base.config.outputs:
+            raise ModelError(
+                f"{base.source}: has a head of {len(base.config.outputs)} outputs already; train it as it is"
+            )
+        config = self._config(base.config, base.source)
+        read = Stored(with_score(base.read.reader, (self.outputs, config.width), self.seed), config.tensors())
+        assert isinstance(base.chat, Chat)
+        model = dataclasses.replace(split(config, base.chat.closed(), base.source, read), files=base.files)
+        # what is frozen is what is not adapted, and here nothing is
+        return adapted(LoRA(self.base, targets=()), (), model) if self.trunk == "frozen" else model
+
+    def _config(self, base: DecoderConfig, source: str) -> DecoderConfig:
+        layers = base.layers if self.layers is None else self.layers
+        if layers > base.layers:
+            raise ModelError(f"Headed: {layers} layers are to be kept, but {source} has {base.layers}")
+        names = self.names or plain_names(self.outputs)
+        return dataclasses.replace(base, layers=layers, pattern=base.pattern[:layers], outputs=names)
+
+
+def with_score(reader: Reader, shape: tuple[int, int], seed: int) -> Reader:
+    """The tensors of `reader` and a head of that shape: sliced where `reader` is."""
+    scored = Scored(reader, shape, seed)
+    return ScoredSlices(reader, scored) if isinstance(reader, SlicedReader) else scored
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Reader of another's tensors, and of a head that is drawn, N(0, 0.02²), rather than stored."""
+
+    reader: Reader
+    shape: tuple[int, int]
+    seed: int
+
+    def name(self, tensor: Tensor) -> str:
+        return tensor.hf if tensor == SCORE else self.reader.name(tensor)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {**self.reader.shapes(), SCORE.hf: self.shape}
+
+    def where(self, name: str) -> str:
+        return f"a head of seed {self.seed}" if name == SCORE.hf else self.reader.where(name)
+
+    def read(self, name: str, tensor: Tensor) -> np.ndarray:
+        if tensor != SCORE:
+            return self.reader.read(name, tensor)
+        generator = np.random.default_rng([self.seed, zlib.crc32(SCORE.hf.encode())])
+        return generator.standard_normal(self.shape, np.float32) * np.float32(SPREAD)
+
+    def files(self) -> Mapping[str, Folder]:
+        return self.reader.files()
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredSlices:
+    """`scored`, whose other tensors `slices` gives in slices."""
+
+    slices: SlicedReader
+    scored: Scored
+
+    def name(self, tensor: Tensor) -> str:
+        return self.scored.name(tensor)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.scored.shapes()
+
+    def where(self, name: str) -> str:
+        return self.scored.where(name)
+
+    def read(self, name: str, tensor: Tensor) -> np.ndarray:
+        return self.scored.read(name, tensor)
+
+    def files(self) -> Mapping[str, Folder]:
+        return self.scored.files()
+
+    def slice(self, tensor: Tensor, at: tuple[int, ...], index: Index) -> np.ndarray:
+        return self.read(SCORE.hf, SCORE)[index] if tensor == SCORE else self.slices.slice(tensor, at, index)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """An opened sequence classifier: outputs [o] of the last token of a conversation."""
+    """An opened score model: outputs [o] of the last token of a conversation."""
 
     model: Model
     params: Params
-    weight: Float[Array, "o d"]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.model.config.outputs)
 
     @property
     def chat(self) -> Chat:
@@ -51,12 +168,12 @@ class Classifier:
 
     @functools.cached_property
     def _compiled(self) -> Any:
-        def apply(params: Params, weight: Array, tokens: Array, lengths: Array) -> Array:
+        def apply(params: Params, tokens: Array, lengths: Array) -> Array:
             position = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
             valid = position < lengths[:, None]
             mask = (position[:, None, :] <= position[:, :, None]) & valid[:, None, :]
             hidden = self.model.hidden(params, tokens, position, mask)
-            return outputs(weight, last_tokens(hidden, jnp.where(valid, 0, -1), 1)[:, 0])
+            return outputs(self.model.head(params), last_tokens(hidden, jnp.where(valid, 0, -1), 1)[:, 0])
 
         return jax.jit(apply)
 
@@ -70,31 +187,20 @@ class Classifier:
         for index, row in enumerate(rows):
             tokens[index, : len(row)] = row
         lengths: Int[np.ndarray, " n"] = np.array([len(row) for row in rows], np.int32)
-        return np.asarray(self._compiled(self.params, self.weight, tokens, lengths))
+        return np.asarray(self._compiled(self.params, tokens, lengths))
 
     def conversations(self, messages: Sequence[Sequence[Message]]) -> Float[np.ndarray, "n o"]:
         """Outputs of whole conversations, the last turn being the assistant's, in the model's own template."""
-        rendered = [self.chat.render(each, answering=False) for each in messages]
-        return self([tokenized(self.chat.tokenizer, text, self.chat.file).ids for text in rendered])
+        return self([self.ids(each) for each in messages])
+
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """A whole conversation, as the model's template writes it."""
+        return tokenized(self.chat.tokenizer, self.chat.render(messages, answering=False), self.chat.file).ids
 
 
 def open_classifier(path: str, compute_dtype: Dtype = "float32") -> Classifier:
     """Reads a directory. Raises ModelError naming file and field or tensor when it is no sequence classifier."""
-    home = pathlib.Path(path)
-    file = home / "config.json"
-    fields = read_json(file)
-    named = fields.get("architectures") or [None]
-    if not str(named[0]).endswith("ForSequenceClassification"):
-        raise ModelError(f"{file}: architectures is {named!r}, not that of a sequence classifier")
-    known = {name: value for name, value in fields.items() if name not in LABELS}
-    # Nothing scores the vocabulary, so the output is the embedding, which is not used.
-    config = dataclasses.replace(config_of_hf(HfFields(known, file)), compute_dtype=compute_dtype, tied=True)
-    reader = native.reader(home, config.tensors())
-    shape = reader.shapes().get(SCORE.hf)
-    if shape is None or len(shape) != 2 or shape[1] != config.width:
-        raise ModelError(f"{reader.where(SCORE.hf)}: tensor 'score.weight' is {shape}, not [outputs, {config.width}]")
-    model = split(config, from_directory(home), str(home), weights.Stored(reader, config.tensors()))
-    weights.check(
-        reader, (*config.tensors(), SCORE), {**model.shapes, "score": np.empty(shape)}, ("rotary_emb.inv_freq",)
-    )
-    return Classifier(model, model.load(), jnp.asarray(reader.read(SCORE.hf, SCORE)))
+    model = Pretrained(path, compute_dtype).open()
+    if not model.config.outputs:
+        raise ModelError(f"{path}/config.json: architectures does not name a sequence classifier")
+    return Classifier(model, model.load())

@@ -2,7 +2,7 @@
 
 Hu et al. 2021 (arXiv 2106.09685); frozen base in bf16, int8 or NF4: Dettmers et al. 2023 (arXiv 2305.14314). The
 reference policies of a run are the base with another iterate's differences, so references cost nothing but A and B, and
-checkpoints hold A and B alone.
+checkpoints hold A and B alone. The head of a score model is trained beside them, as it is.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ import numpy as np
 
 from jaxalign.errors import ModelError
 from jaxalign.formats.weights import Place, Stored, Tensor, leaf
-from jaxalign.models.low_rank import LowRank
+from jaxalign.models.hf_outputs import SCORE
+from jaxalign.models.low_rank import LowRank, Whole, is_adapted
 from jaxalign.models.model import Exportable, Model, Source
 from jaxalign.models.quantised import Kind, Quantised, quantise
 from jaxalign.types import Params
@@ -60,15 +61,17 @@ class LoRA:
         for problem in self.problems():
             raise ModelError(f"LoRA: {problem}")
         model = self.base.open()
-        chosen = chosen_tensors(model, self.targets)
-        build = Adapted(self, chosen, model)
-        return dataclasses.replace(
-            model,
-            shapes=jax.eval_shape(build.of_shapes),
-            axes=build.axes(),
-            read=build,
-            dropout=self.dropout,
-        )
+        if is_adapted(model.abstract()):
+            raise ModelError(f"{model.source}: is adapted already; LoRA has its own frozen base")
+        return adapted(self, chosen_tensors(model, self.targets), model)
+
+
+def adapted(settings: LoRA, chosen: tuple[Tensor, ...], model: Model) -> Model:
+    """`model` with low-rank differences on the `chosen` matrices; nothing else but its head of outputs is trained."""
+    build = Adapted(settings, chosen, (SCORE,) if model.config.outputs else (), model)
+    return dataclasses.replace(
+        model, shapes=jax.eval_shape(build.of_shapes), axes=build.axes(), read=build, dropout=settings.dropout
+    )
 
 
 def chosen_tensors(model: Model, targets: tuple[str, ...]) -> tuple[Tensor, ...]:
@@ -91,10 +94,12 @@ def fits(tensor: Tensor, pattern: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Adapted:
-    """The parameters of an adapted model: how they look, how they are split, how they are made. `model` is the base."""
+    """The parameters of an adapted model: how they look, how they are split, how they are made. `chosen` have low-rank
+    differences, `whole` are trained as they are, `model` is the base."""
 
     settings: LoRA
     chosen: tuple[Tensor, ...]
+    whole: tuple[Tensor, ...]
     model: Model
 
     def of_shapes(self) -> Params:
@@ -118,6 +123,7 @@ class Adapted:
         def base_place(path: tuple[str, ...]) -> Any:
             there: Any = place(path)
             kept = there.base if isinstance(there, LowRank) else there
+            kept = kept.value if isinstance(kept, Whole) else kept
             return kept.codes if isinstance(kept, Quantised) else kept
 
         stored = self.model.read
@@ -131,7 +137,7 @@ class Adapted:
             # One at a time: a base in four bits is for machines that the whole in fp32 does not fit.
             one = dataclasses.replace(stored, tensors=(tensor,))(self.model.shapes, base_place)
             put(params, tensor.path, self._placed(tensor, leaf(one, tensor.path), place))
-        return params
+        return self._marked(params)
 
     def merged(self, base: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Rows of one part (a layer's, an expert's) of a policy: the source's as the base keeps them, difference added.
@@ -174,11 +180,16 @@ class Adapted:
         return axes[: tensor.stacked], axes[tensor.stacked : inputs], axes[inputs:]
 
     def _each(self, params: Params, make: Callable[[Tensor, Any], LowRank]) -> Params:
-        """A copy of the tree, with the chosen leaves replaced."""
+        """A copy of the tree, with the chosen leaves replaced and those that are trained as they are marked."""
         found = jax.tree.map(lambda each: each, params, is_leaf=lambda node: isinstance(node, tuple))
         for tensor in self.chosen:
             put(found, tensor.path, make(tensor, leaf(params, tensor.path)))
-        return found
+        return self._marked(found)
+
+    def _marked(self, params: Params) -> Params:
+        for tensor in self.whole:
+            put(params, tensor.path, Whole(leaf(params, tensor.path)))
+        return params
 
 
 _quantised = jax.jit(quantise, static_argnames="kind")

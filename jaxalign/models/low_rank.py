@@ -6,8 +6,8 @@ Hu et al. 2021 (arXiv 2106.09685). A `LowRank` stands in the tree of parameters 
 with the tree reads the sum, one layer at a time inside the scan over layers, and cannot tell. With B = 0, or `switched
 off`, it is the base exactly: that is what references of an adapter run are.
 
-Trees of one policy are taken apart and put together here: what is trained and stored (`trained`: A and B alone, or
-everything where nothing is adapted) and what all policies of a run share (`frozen`).
+Trees of one policy are taken apart and put together here: what is trained and stored (`trained`: A, B and what is
+`Whole` alone, or everything where nothing is adapted) and what all policies of a run share (`frozen`).
 """
 
 import dataclasses
@@ -19,6 +19,29 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxalign.models.quantised import Quantised
 from jaxalign.types import Params, pytree
+
+WHOLE = "whole"
+"""Where the trees of what is trained have a parameter that is trained as it is."""
+
+
+@pytree
+class Whole:
+    """A parameter of an adapted model that is trained as it is: the head of a score model. `None` stands for it in
+    what is frozen."""
+
+    value: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, everything: Any) -> Float[Array, "..."]:
+        """`leaf[...]`, as modules read parameters."""
+        return self.value[everything]
 
 
 @pytree
@@ -57,30 +80,34 @@ def is_low_rank(leaf: Any) -> bool:
     return isinstance(leaf, LowRank)
 
 
+def is_whole(leaf: Any) -> bool:
+    return isinstance(leaf, Whole)
+
+
+def is_trained(leaf: Any) -> bool:
+    """Whether the leaf of an adapted model holds what an optimizer changes."""
+    return is_low_rank(leaf) or is_whole(leaf)
+
+
 def is_adapted(params: Params) -> bool:
-    """Whether any parameter has a low-rank difference."""
-    return any(map(is_low_rank, jax.tree.leaves(params, is_leaf=is_low_rank)))
+    """Whether a part of the parameters is trained, and the rest is not."""
+    return any(map(is_trained, jax.tree.leaves(params, is_leaf=is_trained)))
 
 
 def dense(params: Any) -> Any:
     """The tree with every sum carried out."""
-    return jax.tree.map(lambda leaf: leaf.dense() if is_low_rank(leaf) else leaf, params, is_leaf=is_low_rank)
+    return jax.tree.map(_dense, params, is_leaf=is_trained)
 
 
 def trained(params: Params) -> Params:
-    """What an optimizer changes: {"a", "b"} at the adapted paths alone, or all of `params` when nothing is adapted."""
-    return _differences(params) if is_adapted(params) else params
+    """What an optimizer changes: {"a", "b"} at the adapted paths and {"whole"} where parameters are trained as they
+    are, or all of `params` when nothing is adapted."""
+    return _changing(params) if is_adapted(params) else params
 
 
 def frozen(params: Params) -> Params:
-    """What it does not: `params` without the differences, or nothing when nothing is adapted."""
-    if not is_adapted(params):
-        return {}
-    return jax.tree.map(
-        lambda leaf: dataclasses.replace(leaf, a=None, b=None) if is_low_rank(leaf) else leaf,
-        params,
-        is_leaf=is_low_rank,
-    )
+    """What it does not: `params` without what is trained, or nothing when nothing is adapted."""
+    return jax.tree.map(_emptied, params, is_leaf=is_trained) if is_adapted(params) else {}
 
 
 def join(trained: Params, frozen: Params) -> Params:
@@ -107,12 +134,26 @@ def _dropped(leaf: LowRank, rate: float, key: PRNGKeyArray) -> LowRank:
     return dataclasses.replace(leaf, a=jnp.where(kept, leaf.a / (1.0 - rate), 0.0))
 
 
-def _differences(params: Params) -> Params:
+def _dense(leaf: Any) -> Any:
+    if is_low_rank(leaf):
+        return leaf.dense()
+    return leaf.value if is_whole(leaf) else leaf
+
+
+def _emptied(leaf: Any) -> Any:
+    if is_low_rank(leaf):
+        return dataclasses.replace(leaf, a=None, b=None)
+    return Whole(None) if is_whole(leaf) else leaf
+
+
+def _changing(params: Params) -> Params:
     found: Params = {}
     for name, leaf in params.items():
         if is_low_rank(leaf):
             found[name] = {"a": leaf.a, "b": leaf.b}
-        elif isinstance(leaf, dict) and (inner := _differences(leaf)):
+        elif is_whole(leaf):
+            found[name] = {WHOLE: leaf.value}
+        elif isinstance(leaf, dict) and (inner := _changing(leaf)):
             found[name] = inner
     return found
 
@@ -120,6 +161,8 @@ def _differences(params: Params) -> Params:
 def _joined(trained: Any, frozen: Any) -> Any:
     if is_low_rank(frozen):
         return dataclasses.replace(frozen, a=trained["a"], b=trained["b"])
+    if is_whole(frozen):
+        return Whole(trained[WHOLE])
     if isinstance(frozen, dict):
         return {name: _joined(trained.get(name, {}), leaf) for name, leaf in frozen.items()}
     return frozen

@@ -52,6 +52,11 @@ class Architecture(Protocol):
     def compute_dtype(self) -> str: ...
     @property
     def softcap(self) -> float | None: ...
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `output` [o d] scores the last token by; none where it scores the vocabulary."""
+        ...
+
     def module(self, layout: Layout | None = None) -> Any: ...
     def keeping(self, remat: str) -> "Architecture":
         """The same config, whose backward pass keeps of a layer what the policy `remat` says. Raises ModelError for a
@@ -167,8 +172,9 @@ class Model:
         return nnx.merge(self.graphdef, params).hidden(tokens, position, seen(sight, position))
 
     def head(self, params: Params) -> Float[Array, "v d"]:
-        """The matrix that scores the vocabulary, compute dtype; of `params` or of `unstacked(params)`."""
-        return params[self.config.output].astype(self.config.compute_dtype)
+        """The matrix that scores the vocabulary, or of a score model the last token [o d]; compute dtype, of `params`
+        or of `unstacked(params)`."""
+        return dense(params[self.config.output]).astype(self.config.compute_dtype)
 
     def logits(self, params: Params, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
         """Scores, accumulated and returned in fp32, soft-capped where the family does so."""

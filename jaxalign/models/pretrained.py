@@ -79,5 +79,5 @@ def opened(config: DecoderConfig, conversation: chat.Chat, reader: weights.Reade
     if conversation.vocab > config.vocab:
         raise ModelError(f"{path}: the tokenizer has {conversation.vocab} ids, the model {config.vocab}")
     model = split(config, conversation, str(path), weights.Stored(reader, config.tensors()))
-    weights.check(reader, config.tensors(), model.shapes, IGNORED if config.tied else IGNORED[:-1])
+    weights.check(reader, config.tensors(), model.shapes, IGNORED if config.output == "embed" else IGNORED[:-1])
     return dataclasses.replace(model, files=reader.files())

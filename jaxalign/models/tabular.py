@@ -52,6 +52,7 @@ class TabularConfig:
     context: int = 2
     compute_dtype: str = "float32"
     softcap: float | None = None
+    outputs: tuple[str, ...] = ()
 
     @property
     def vocab(self) -> int:

@@ -113,8 +113,8 @@ def judge_problems(path: str, date: str) -> Iterable[str]:
 def opened(path: str, compute_dtype: Dtype, date: str, fits: Callable[[int], bool], count: str) -> Classifier:
     """The judge at `path`, on its date if it has one. Raises ModelError unless its number of outputs fits."""
     judge = open_classifier(path, compute_dtype)
-    if not fits(judge.weight.shape[0]):
-        raise ModelError(f"{path}: score.weight has {judge.weight.shape[0]} outputs; this needs {count}")
+    if not fits(judge.outputs):
+        raise ModelError(f"{path}: score.weight has {judge.outputs} outputs; this needs {count}")
     if not date:
         return judge
     return dataclasses.replace(judge, model=judge.model.dated(datetime.date.fromisoformat(date)))

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from jaxalign.experiment import Experiment
-from jaxalign.models.decoder import tighter
+from jaxalign.models.remat import tighter
 from jaxalign.types import Memory
 
 HOST: Memory = "pinned_host"

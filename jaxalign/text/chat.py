@@ -68,6 +68,14 @@ class Chat:
         """The same, whose templates find it to be `date` whenever they ask."""
         return dataclasses.replace(self, date=date)
 
+    def closed(self) -> "Chat":
+        """The same, whose whole conversations end with their last turn: a line break behind it is left out.
+
+        Score models read the last token of a conversation, which so is the one that ends an answer.
+        """
+        tools = None if self.tool_template is None else closed(self.tool_template)
+        return dataclasses.replace(self, template=closed(self.template), tool_template=tools)
+
     @functools.cached_property
     def compiled(self) -> jinja2.Template:
         return compile_template(self.template, self.file)
@@ -123,6 +131,15 @@ class Chat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens left out."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+
+def closed(template: str) -> str:
+    """A template that writes no space behind a conversation, but for the beginning of an answer."""
+    # a line break that ends a template is not part of it, and would be if another tag came behind
+    return (
+        f"{{% set conversation %}}{template.removesuffix(chr(10))}{{%+ endset %}}"
+        "{{ conversation if add_generation_prompt else conversation.rstrip() }}"
+    )
 
 
 def digest(text: str) -> str:

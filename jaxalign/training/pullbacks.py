@@ -16,33 +16,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.traced import coefficients, losses
-from jaxalign.types import Combiner, GroupLogps, Loss, Params
+from jaxalign.training.views import Seen, View
+from jaxalign.types import Combiner, Params
 
 
 def each_objective(
-    logps_of: Callable[[Params], GroupLogps], params: Params, loss: Loss, share: Float[Array, " b"], objectives: int
-) -> tuple[Params, Float[Array, " o"], GroupLogps]:
+    view: View[Seen], seen_of: Callable[[Params], Seen], params: Params, share: Float[Array, " b"], objectives: int
+) -> tuple[Params, Float[Array, " o"], Seen]:
     """The gradients g_i, one behind the other along a first axis of every array, the values L_i, and what losses see.
 
     `share` is each group's weight over that of the whole batch: values and gradients of microbatches add up.
     """
 
-    def tokens_of(params: Params) -> tuple[Float[Array, "b r t"], GroupLogps]:
-        logps = logps_of(params)
-        return logps.tokens, logps
+    def varying(params: Params) -> tuple[Float[Array, "b r k"], Seen]:
+        seen = seen_of(params)
+        return view.varying(seen), seen
 
-    tokens, pull_back, logps = jax.vjp(tokens_of, params, has_aux=True)
+    computed, pull_back, seen = jax.vjp(varying, params, has_aux=True)
 
-    def value(tokens: Float[Array, "b r t"], index: int) -> Float[Array, ""]:
-        labels = logps.labels.of_annotator(index)
+    def value(computed: Float[Array, "b r k"], index: int) -> Float[Array, ""]:
+        labels = seen.labels.of_annotator(index)
         counts = share * labels.decided[:, 0]
-        alone = dataclasses.replace(logps, tokens=tokens, labels=labels)
-        return jnp.where(counts > 0, losses(loss, alone) * counts, 0.0).sum()
+        alone = dataclasses.replace(view.at(seen, computed), labels=labels)
+        return jnp.where(counts > 0, losses(view.loss, alone) * counts, 0.0).sum()
 
-    values, slopes = zip(*(jax.value_and_grad(value)(tokens, index) for index in range(objectives)), strict=True)
+    values, slopes = zip(*(jax.value_and_grad(value)(computed, index) for index in range(objectives)), strict=True)
     # A loop, so that the program holds one backward pass and memory the temporaries of one.
     gradients = jax.lax.map(lambda slope: pull_back(slope)[0], jnp.stack(slopes))
-    return gradients, jnp.stack(values), logps
+    return gradients, jnp.stack(values), seen
 
 
 def gram(gradients: Params) -> Float[Array, "o o"]:

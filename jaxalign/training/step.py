@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxalign.contracts.scores import GroupScores
 from jaxalign.contracts.traced import losses
 from jaxalign.errors import JaxalignError
 from jaxalign.models.low_rank import dropped, join, trained
-from jaxalign.models.model import Model
 from jaxalign.objectives.mixed import Mixed
-from jaxalign.training.logps import logp_sums, token_logps
 from jaxalign.training.pullbacks import combined, each_objective
-from jaxalign.types import Batch, Combiner, GroupLogps, Loss, Params, pytree
+from jaxalign.training.views import View
+from jaxalign.types import Batch, Combiner, GroupLogps, Params, pytree
 
 Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
 """(state, frozen, references, batches) → (state, metrics); `frozen` is {} where every parameter is trained."""
@@ -74,43 +74,14 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
 
-def group_logps(
-    model: Model,
-    loss: Loss,
-    params: Params,
-    references: Mapping[str, Params],
-    batch: Batch,
-) -> GroupLogps:
-    """What `loss` sees of `batch`; no gradient flows into the references."""
-
-    def reference(role: str) -> Float[Array, "b r"] | None:
-        if role not in loss.needs:
-            return None
-        if role in references:
-            with jax.named_scope(f"reference_{role}"):
-                return jax.lax.stop_gradient(logp_sums(model, references[role], batch))
-        return batch.references[role]
-
-    with jax.named_scope("policy"):
-        tokens = token_logps(model, params, batch.rows, batch.mask)
-    return GroupLogps(
-        tokens=tokens,
-        mask=batch.mask,
-        last=reference("last"),
-        anchor=reference("anchor"),
-        labels=batch.labels,
-    )
-
-
 def make_step(
-    model: Model,
-    loss: Loss,
+    view: View[Any],
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     combiner: Combiner = Mixed(),  # noqa: B008
 ) -> Step:
-    """One optimizer step. Batches carry a leading axis of microbatches; groups count by their weight. References are
-    given as what is trained of them; policy and references share what is frozen.
+    """One optimizer step on the loss of `view`. Batches carry a leading axis of microbatches; groups count by their
+    weight. References are given as what is trained of them; policy and references share what is frozen.
 
     The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding. A
     combiner of several objectives has one of them for each annotator (see `pullbacks`).
@@ -122,25 +93,25 @@ def make_step(
         total = jnp.maximum(batches.weight.sum(), 1e-30)
         references = {role: join(params, frozen) for role, params in references.items()}
 
-        def logps_of(params: Params, batch: Batch) -> GroupLogps:
+        def seen_of(params: Params, batch: Batch) -> GroupLogps | GroupScores:
             policy = join(params, frozen)
-            if model.dropout:
+            if view.model.dropout:
                 # One mask a step, so that splitting a batch into microbatches changes nothing.
-                policy = dropped(policy, model.dropout, jax.random.fold_in(jax.random.key(0), state.step))
-            return group_logps(model, loss, policy, references, batch)
+                policy = dropped(policy, view.model.dropout, jax.random.fold_in(jax.random.key(0), state.step))
+            return view(policy, references, batch)
 
         def mixture(params: Params, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
-            logps, share = logps_of(params, batch), batch.weight / total
-            value = jnp.where(batch.weight > 0, losses(loss, logps) * share, 0.0).sum()
-            return value, {"loss": value, **_watch(logps, share)}
+            seen, share = seen_of(params, batch), batch.weight / total
+            value = jnp.where(batch.weight > 0, losses(view.loss, seen) * share, 0.0).sum()
+            return value, {"loss": value, **view.watch(seen, share)}
 
         def together(batch: Batch) -> tuple[Params, dict[str, Array]]:
             return jax.grad(mixture, has_aux=True)(state.params, batch)
 
         def apart(batch: Batch) -> tuple[Params, Float[Array, " o"], dict[str, Array]]:
             share, count = batch.weight / total, batch.labels.votes.shape[-1]
-            gradients, values, logps = each_objective(lambda p: logps_of(p, batch), state.params, loss, share, count)
-            return gradients, values, _watch(logps, share)
+            gradients, values, seen = each_objective(view, lambda p: seen_of(p, batch), state.params, share, count)
+            return gradients, values, view.watch(seen, share)
 
         if combiner.objectives is None:
             grads, metrics = _summed(together, batches)
@@ -181,22 +152,3 @@ def check_finite(step: int, metrics: Mapping[str, float]) -> None:
                 f"fit: {name} is {metrics[name]} at step {step}. The last checkpoint is intact; lower the learning "
                 "rate, or clip harder, in a fork of the config and start it in another directory"
             )
-
-
-def _watch(logps: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
-    """TRL's metric names, group-weighted means. A reward is log π/π_reference in nats, against the anchor."""
-    mean = lambda values: (values * share).sum()  # noqa: E731
-    sums, reference = logps.sums, logps.anchor if logps.anchor is not None else logps.last
-    watched = {"logps/chosen": mean(sums[:, 0]), "logps/rejected": mean(sums[:, 1])}
-    if reference is not None:
-        rewards = sums - reference
-        margins = rewards[:, 0] - rewards[:, 1]
-        # A pair whose label is a draw has no right order; it counts half either way.
-        right = jnp.where(margins == 0, 0.5, jnp.where(margins > 0, logps.prefer, 1 - logps.prefer))
-        watched |= {
-            "rewards/chosen": mean(rewards[:, 0]),
-            "rewards/rejected": mean(rewards[:, 1]),
-            "rewards/margins": mean(margins),
-            "rewards/accuracies": mean(right),
-        }
-    return watched

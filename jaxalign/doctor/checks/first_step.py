@@ -12,16 +12,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import PickedGroups
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
+from jaxalign.errors import ConfigError
 from jaxalign.losses.dpo import DPO
 from jaxalign.models.low_rank import frozen, join, trained
 from jaxalign.session import PROBED
 from jaxalign.training.logps import Scorer
-from jaxalign.training.step import group_logps
+from jaxalign.training.views import group_logps
 from jaxalign.types import Batch, GroupLogps, Loss, Params
 
 MICROBATCH = 4
@@ -89,6 +91,8 @@ class FirstStep:
         check_loss(opened.experiment.loss, opened.experiment.combiner, opened.comparer.labels, opened.comparer.roles)
         built(opened.experiment.optimizer, PROBED)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
+        if isinstance(loss, ScoreLoss):
+            raise ConfigError(f"loss {type(loss).__name__} reads outputs of a head, and {model.source} has none")
         batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
         count = min(MICROBATCH, len(opened.groups), opened.experiment.fit.batch_size)
         chosen = PickedGroups(opened.groups, np.arange(count))

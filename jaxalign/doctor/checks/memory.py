@@ -18,7 +18,8 @@ from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
-from jaxalign.models.decoder import DecoderConfig, tighter
+from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.remat import tighter
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import groups_a_microbatch

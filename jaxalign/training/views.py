@@ -1,0 +1,173 @@
+"""What a loss sees of a batch: log-probs of a policy's responses, or outputs of a score model on their last tokens.
+
+A view is a pure function (parameters, references, batch) → what the loss reads. The step, its gradients and its
+metrics are the same for both.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxalign.contracts.scores import Compares, GroupScores, ScoreLoss, agreement
+from jaxalign.errors import ConfigError
+from jaxalign.models.heads import last_tokens, outputs
+from jaxalign.models.model import Model
+from jaxalign.training.logps import logp_sums, sight_of, token_logps
+from jaxalign.types import Batch, GroupLogps, Loss, Params, Rows
+
+Seen = TypeVar("Seen", GroupLogps, GroupScores)
+
+
+@runtime_checkable
+class View(Protocol[Seen]):
+    """What `loss` sees of `model`."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def loss(self) -> Any: ...
+
+    def __call__(self, params: Params, references: Mapping[str, Params], batch: Batch) -> Seen: ...
+
+    def varying(self, seen: Seen) -> Float[Array, "b r k"]:
+        """What gradients flow through, of what is seen."""
+        ...
+
+    def at(self, seen: Seen, varying: Float[Array, "b r k"]) -> Seen:
+        """The same with other values there."""
+        ...
+
+    def watch(self, seen: Seen, share: Float[Array, " b"]) -> dict[str, Array]:
+        """Metrics under TRL's names: means over groups that have these shares of all."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LogpView:
+    """Log-probs of responses under the policy and the references that `loss` needs."""
+
+    model: Model
+    loss: Loss
+
+    def __call__(self, params: Params, references: Mapping[str, Params], batch: Batch) -> GroupLogps:
+        return group_logps(self.model, self.loss, params, references, batch)
+
+    def varying(self, seen: GroupLogps) -> Float[Array, "b r t"]:
+        return seen.tokens
+
+    def at(self, seen: GroupLogps, varying: Float[Array, "b r t"]) -> GroupLogps:
+        return dataclasses.replace(seen, tokens=varying)
+
+    def watch(self, seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
+        """A reward is log π/π_reference in nats, against the anchor."""
+        mean = lambda values: (values * share).sum()  # noqa: E731
+        sums, reference = seen.sums, seen.anchor if seen.anchor is not None else seen.last
+        watched = {"logps/chosen": mean(sums[:, 0]), "logps/rejected": mean(sums[:, 1])}
+        if reference is not None:
+            rewards = sums - reference
+            margins = rewards[:, 0] - rewards[:, 1]
+            watched |= {
+                "rewards/chosen": mean(rewards[:, 0]),
+                "rewards/rejected": mean(rewards[:, 1]),
+                "rewards/margins": mean(margins),
+                "rewards/accuracies": mean(agreement(margins, seen.prefer)),
+            }
+        return watched
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreView:
+    """Outputs of a score model."""
+
+    model: Model
+    loss: ScoreLoss
+
+    def __call__(self, params: Params, references: Mapping[str, Params], batch: Batch) -> GroupScores:
+        return group_scores(self.model, params, batch)
+
+    def varying(self, seen: GroupScores) -> Float[Array, "b r o"]:
+        return seen.outputs
+
+    def at(self, seen: GroupScores, varying: Float[Array, "b r o"]) -> GroupScores:
+        return dataclasses.replace(seen, outputs=varying)
+
+    def watch(self, seen: GroupScores, share: Float[Array, " b"]) -> dict[str, Array]:
+        """A margin is the log-odds of the label in nats: negative where the outputs say otherwise."""
+        watched = {"rewards/accuracies": (self.loss.accuracies(seen) * share).sum()}
+        if isinstance(self.loss, Compares):
+            margins = self.loss.log_odds(seen.outputs) * jnp.sign(seen.prefer - 0.5)
+            watched["rewards/margins"] = (margins * share).sum()
+        return watched
+
+
+def view_of(model: Model, loss: Loss | ScoreLoss, responses: int = 2) -> Any:
+    """The view that `loss` reads of groups of so many responses. ConfigError, naming both, where they do not fit."""
+    named, count = type(loss).__name__, len(model.config.outputs)
+    if not isinstance(loss, ScoreLoss):
+        if count:
+            raise ConfigError(
+                f"loss {named} reads log-probs, and {model.source} has a head of {count} outputs in place of the "
+                "vocabulary's; train a language model, or take a loss of scores (BradleyTerry, GeneralPreference)"
+            )
+        return LogpView(model, loss)
+    if not count:
+        raise ConfigError(
+            f"loss {named} reads outputs of a head, and {model.source} scores its vocabulary; put a head on it: "
+            "model=Headed(base=…, outputs=…)"
+        )
+    for reason in loss.misfits(count, responses):
+        raise ConfigError(f"loss {named} {reason} (model {model.source})")
+    return ScoreView(model, loss)
+
+
+def group_logps(
+    model: Model,
+    loss: Loss,
+    params: Params,
+    references: Mapping[str, Params],
+    batch: Batch,
+) -> GroupLogps:
+    """What `loss` sees of `batch`; no gradient flows into the references."""
+
+    def reference(role: str) -> Float[Array, "b r"] | None:
+        if role not in loss.needs:
+            return None
+        if role in references:
+            with jax.named_scope(f"reference_{role}"):
+                return jax.lax.stop_gradient(logp_sums(model, references[role], batch))
+        return batch.references[role]
+
+    with jax.named_scope("policy"):
+        tokens = token_logps(model, params, batch.rows, batch.mask)
+    return GroupLogps(
+        tokens=tokens,
+        mask=batch.mask,
+        last=reference("last"),
+        anchor=reference("anchor"),
+        labels=batch.labels,
+    )
+
+
+def group_scores(model: Model, params: Params, batch: Batch) -> GroupScores:
+    """What losses of scores see of `batch`."""
+    with jax.named_scope("policy"):
+        found = last_outputs(model, params, batch.rows, batch.mask.shape[1])
+    return GroupScores(found, batch.labels)
+
+
+def last_hidden(model: Model, params: Params, rows: Rows, responses: int) -> Float[Array, "b r d"]:
+    """Final hidden state of the last token of each response of rows that hold one group each; zeros where a row has
+    none."""
+    hidden = model.hidden(params, rows.tokens, rows.position, sight_of(rows))
+    return last_tokens(hidden, jnp.where(rows.group >= 0, rows.branch - 1, -1), responses)
+
+
+def last_outputs(model: Model, params: Params, rows: Rows, responses: int) -> Float[Array, "b r o"]:
+    """Outputs (fp32) of a score model for each response: what transformers says of the prompt and that response."""
+    return outputs(model.head(params), last_hidden(model, params, rows, responses))
