@@ -113,7 +113,7 @@ class JsonlPrompts:
     """use the first rows only (all are validated)"""
 
     def problems(self) -> Iterable[str]:
-        yield from _limit_problems(self.limit)
+        yield from limit_problems(self.limit)
         if self.max_line_bytes < 1:
             yield f"max_line_bytes must be at least 1, got {self.max_line_bytes}"
         if not (self.text_field or self.messages_field):
@@ -191,7 +191,7 @@ class BuiltinPrompts:
     """use the first ones only"""
 
     def problems(self) -> Iterable[str]:
-        return _limit_problems(self.limit)
+        return limit_problems(self.limit)
 
     def open(self, cache: pathlib.Path) -> PromptSet:
         """The prompts, converted below `cache` unless they are there."""
@@ -213,7 +213,7 @@ class TfdsPrompts:
     """use the first records only"""
 
     def problems(self) -> Iterable[str]:
-        return _limit_problems(self.limit)
+        return limit_problems(self.limit)
 
     def open(self, cache: pathlib.Path) -> PromptSet:
         """The prompts, read where they are. DataError names the directory and the split, feature or record."""
@@ -231,7 +231,7 @@ def _from_text(name: str, text: str) -> Prompt:
     return Prompt(name, ({"role": "user", "content": text},))
 
 
-def _limit_problems(limit: int | None) -> Iterator[str]:
+def limit_problems(limit: int | None) -> Iterator[str]:
     if limit is not None and limit < 1:
         yield f"limit must be at least 1, or None for all prompts, got {limit}"
 
