@@ -124,7 +124,8 @@ class AdaptiveComal:
         if size > LARGEST:
             return inner, state.tau
         # Under `vmap` over games this stays a branch, and its cost is spread, as long as they share t.
-        return jax.lax.cond((t + 1) % (self.newton * size) == 0, attempt, lambda: (inner, state.tau))
+        count, period = (jnp.asarray(each, state.tau.dtype) for each in (t + 1, self.newton * size))
+        return jax.lax.cond(count % period == 0, attempt, lambda: (inner, state.tau))
 
 
 def _extragradient(
