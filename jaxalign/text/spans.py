@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tokenizers
 from jaxtyping import Bool, Int
 
 from jaxalign.errors import DataError
@@ -55,18 +54,19 @@ def spans(chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, 
     text = chat.render(messages, tools, answering=False)
     # of the whole text: pieces tokenized apart would not give the tokens that the model sees, which merge across them
     encoding = chat.offsets(text)
-    count = len(encoding.ids)
+    ids, offsets = encoding.ids, encoding.offsets  # each time they are asked for, new lists are made
+    count = len(ids)
     owner, generated = np.full(count, -1, np.int32), np.zeros(count, bool)
     places = locate(chat, messages, tools, text)
     for index, (begin, end) in enumerate(places):
-        owner[covered(encoding.offsets, begin, end)] = index
+        owner[covered(offsets, begin, end)] = index
     for index, (begin, end) in written(chat, messages, tools, places):
-        inside = covered(encoding.offsets, begin, end)
+        inside = covered(offsets, begin, end)
         generated[inside] = True
-        for i in turn_ends(encoding, inside, text, chat.stop):
+        for i in turn_ends(ids, offsets, inside, text, chat.stop):
             generated[i] = True
             owner[i] = index if owner[i] < 0 else owner[i]
-    return Spans(np.asarray(encoding.ids, np.int32), owner, generated)
+    return Spans(np.asarray(ids, np.int32), owner, generated)
 
 
 def repr_text(message: Message) -> str:
@@ -138,6 +138,8 @@ def calls(
 
 def ranges(marked: str, first: str, last: str) -> list[Range]:
     """Where marked text lies once all marks are taken out."""
+    if first not in marked:
+        return []
     found, at, begin = [], 0, None
     for character in marked:
         if character == first:
@@ -173,14 +175,14 @@ def covered(offsets: Sequence[Range], begin: int, end: int) -> slice:
     return slice(first, last if end > begin else first)
 
 
-def turn_ends(encoding: tokenizers.Encoding, inside: slice, text: str, stop: Sequence[int]) -> list[int]:
+def turn_ends(ids: Sequence[int], offsets: Sequence[Range], inside: slice, text: str, stop: Sequence[int]) -> list[int]:
     """The tokens that end a turn inside a range, and the one behind it if there are only spaces between."""
-    found = [index for index in range(inside.start, inside.stop) if encoding.ids[index] in stop]
+    found = [index for index in range(inside.start, inside.stop) if ids[index] in stop]
     # the model writes the end of its turn, so it is trained on; what the template writes behind it is not
-    for index in range(inside.stop, len(encoding.ids)):
-        if encoding.ids[index] in stop:
+    for index in range(inside.stop, len(ids)):
+        if ids[index] in stop:
             return [*found, index]
-        first, last = encoding.offsets[index]
+        first, last = offsets[index]
         if text[first:last].strip():
             break
     return found
