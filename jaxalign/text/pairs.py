@@ -61,6 +61,8 @@ class Encode:
 
     def _one(self, each: Comparison) -> Ids | str:
         room = self.room
+        if len(set(each.answers)) < len(each.answers):
+            return "the same answer twice"
         try:
             prompt = np.asarray(self.chat.encode(each.prompt.messages, each.prompt.tool_list), np.int32)
             answers = [generated(self.chat, each.prompt, answer) for answer in each.answers]

@@ -49,9 +49,10 @@ def spans(chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, 
     the template does not write the messages as they are; ModelError when it fails.
     """
     for index, message in enumerate(messages):
-        if any(mark in repr_text(message) for mark in MARKS):
+        if set(MARKS).intersection(repr_text(message)):
             raise DataError(f"message {index} holds one of the private-use characters U+10FFF0 to U+10FFF3")
-    text = chat.render(messages, tools, answering=False)
+    marked = chat.marked(messages, tools, answering=False)
+    text = unmarked(marked)
     # of the whole text: pieces tokenized apart would not give the tokens that the model sees, which merge across them
     encoding = chat.offsets(text)
     ids, offsets = encoding.ids, encoding.offsets  # each time they are asked for, new lists are made
@@ -60,7 +61,7 @@ def spans(chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, 
     places = locate(chat, messages, tools, text)
     for index, (begin, end) in enumerate(places):
         owner[covered(offsets, begin, end)] = index
-    for index, (begin, end) in written(chat, messages, tools, places):
+    for index, (begin, end) in written(messages, marked, places):
         inside = covered(offsets, begin, end)
         generated[inside] = True
         for i in turn_ends(ids, offsets, inside, text, chat.stop):
@@ -156,11 +157,9 @@ def unmarked(text: str) -> str:
     return functools.reduce(lambda left, mark: left.replace(mark, ""), MARKS, text)
 
 
-def written(
-    chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, places: Sequence[Range]
-) -> list[tuple[int, Range]]:
+def written(messages: Sequence[Message], marked: str, places: Sequence[Range]) -> list[tuple[int, Range]]:
     """What the assistant generates, and in which message: by the template's own marks, else its messages' content."""
-    own = ranges(chat.marked(messages, tools, answering=False), sandbox.BEGIN, sandbox.END)
+    own = ranges(marked, sandbox.BEGIN, sandbox.END)
     if not own:
         return [(index, places[index]) for index, message in enumerate(messages) if message.get("role") == "assistant"]
     # by where a range ends: templates may open it before the content, with a line break or the name of the role

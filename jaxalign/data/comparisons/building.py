@@ -137,9 +137,9 @@ def _part(
                     "source": int(np.searchsorted(surveyed.ends, index, side="right")),
                 }
             )
-    columns = {name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()}
+    known: dict[str, Any] = {name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()}
     with open(directory / f"columns-{number:05}.npz", "wb") as file:
-        np.savez(file, **columns)
+        np.savez(file, **known)
         _synced(file)
     info = {"prompts": len(prompts), "rows": len(rows), "left_out": left_out, "cut": cut, "seen": seen}
     _write_json(directory / f"part-{number:05}.json", info)

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -37,7 +37,7 @@ Encoder = Callable[[Sequence[Comparison]], list[Ids | str]]
 
 def tokenised(
     comparisons: Iterable[Comparison], encode: Encoder, count: int, workers: int = WORKERS
-) -> Iterator[tuple[Comparison, Ids | str]]:
+) -> Generator[tuple[Comparison, Ids | str], None, None]:
     """Each of about `count` comparisons with what `encode` makes of it, which also is sent to other processes.
 
     Errors of `encode` and of `comparisons` are raised here. Leaving the iterator ends the processes.
