@@ -154,24 +154,37 @@ def test_what_is_too_long_is_dropped_or_cut_and_counted(tmp_path: pathlib.Path):
     whole = everything(built(tmp_path / "whole", rows))
     prompt, answer = len(whole[1][0]), len(whole[1][1][0])
     dropped = built(tmp_path / "prompts", rows, Encode(CHAT, Room(prompt - 1, answer)))
-    assert dropped.left_out == {f"a prompt longer than {prompt - 1} tokens": 1}
+    assert dropped.left_out == {f"a prompt of more than {prompt - 1} tokens": 1}
     assert everything(dropped) == [whole[0], whole[2]]
     dropped = built(tmp_path / "answers", rows, Encode(CHAT, Room(prompt, answer - 1)))
-    assert dropped.left_out == {f"an answer longer than {answer - 1} tokens": 1}
+    assert dropped.left_out == {f"an answer of more than {answer - 1} tokens": 1}
     cut = built(tmp_path / "cut", rows, Encode(CHAT, Room(prompt - 2, answer - 3, "keep_end", "keep_start")))
     assert (cut.left_out, cut.cut) == ({}, {"prompt": 1, "answer": 1})
     assert everything(cut) == [whole[0], (whole[1][0][2:], [whole[1][1][0][:-3], whole[1][1][1]]), whole[2]]
-    with pytest.raises(DataError, match="pairs: none of 3 comparisons is left to train on: 3 with a prompt longer"):
+    with pytest.raises(DataError, match="pairs: nothing to train on; 3 left out, 3 with a prompt of more than 1"):
         built(tmp_path / "none", rows, Encode(CHAT, Room(1, 1)))
     assert list(Room(0, 1).problems()) == ["prompt must be at least 1, got 0"]
 
 
 def test_rows_without_a_scored_token_are_counted(tmp_path: pathlib.Path):
     chat = dataclasses.replace(CHAT, stop=())
-    rows = source([SHORT, {**SHORT, "rejected": ""}])
+    rows = source([SHORT, {**SHORT, "rejected": ""}, {**SHORT, "rejected": "So."}])
     store = built(tmp_path, rows, Encode(chat, Room(99, 99)))
     assert len(store) == 1
-    assert store.left_out == {"an answer without a token to score": 1}
+    assert store.left_out == {"an answer without a token to score": 1, "twice the same answer": 1}
+
+
+def test_conversations_that_the_template_refuses_are_counted(tmp_path: pathlib.Path):
+    """A template of two turns meets one of four."""
+    strict = "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}" + CHAT.template
+    turns = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "I."},
+        {"role": "user", "content": "?"},
+    ]
+    rows = source([SHORT, {**SHORT, "prompt": turns}])
+    store = built(tmp_path, rows, Encode(dataclasses.replace(CHAT, template=strict), Room(99, 99)))
+    assert (len(store), store.left_out) == (1, {"a conversation that the chat template refuses": 1})
 
 
 def test_labels_of_every_kind(tmp_path: pathlib.Path):

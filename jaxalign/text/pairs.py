@@ -62,7 +62,7 @@ class Encode:
     def _one(self, each: Comparison) -> Ids | str:
         room = self.room
         if len(set(each.answers)) < len(each.answers):
-            return "the same answer twice"
+            return "twice the same answer"
         try:
             prompt = np.asarray(self.chat.encode(each.prompt.messages, each.prompt.tool_list), np.int32)
             answers = [generated(self.chat, each.prompt, answer) for answer in each.answers]
@@ -72,9 +72,9 @@ class Encode:
             return "an answer without a token to score"
         long_prompt, longest = len(prompt) > room.prompt, max(map(len, answers))
         if long_prompt and room.long_prompts == "drop":
-            return f"a prompt longer than {room.prompt} tokens"
+            return f"a prompt of more than {room.prompt} tokens"
         if longest > room.answer and room.long_answers == "drop":
-            return f"an answer longer than {room.answer} tokens"
+            return f"an answer of more than {room.answer} tokens"
         cut = [kind for kind, is_so in (("prompt", long_prompt), ("answer", longest > room.answer)) if is_so]
         return Ids(prompt[-room.prompt :], tuple(answer[: room.answer] for answer in answers), tuple(cut))
 

@@ -58,8 +58,8 @@ class Store:
         self.cut: Mapping[str, int] = info["cut"]
         self._seen, self._filled = info["seen"], info["filled"]
         if not self._filled:
-            told = ", ".join(f"{count} with {reason}" for reason, count in self.left_out.items())
-            raise DataError(f"{origin}: none of {info['comparisons']} comparisons is left to train on: {told}")
+            told = "".join(f", {count} with {why}" for why, count in self.left_out.items())
+            raise DataError(f"{origin}: nothing to train on; {sum(self.left_out.values())} left out{told}")
         self._columns = {name: self._column(name) for name in (*building.COLUMNS, "groups")}
         self._scored = bool(np.isfinite(self._columns["scores"]).all())
 
