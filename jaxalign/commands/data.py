@@ -7,6 +7,7 @@ the guess is an option: --answers output_a,output_b --prompt.field question. Wha
 
 import argparse
 import json
+import pathlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -82,5 +83,5 @@ def _measure(place: str | None) -> "Measure":
     from jaxalign.formats.gguf import GgufFile
     from jaxalign.text.chat import from_directory, from_gguf
 
-    chat = from_gguf(GgufFile(place)) if place.endswith(".gguf") else from_directory(epath.Path(place))
+    chat = from_gguf(GgufFile(pathlib.Path(place))) if place.endswith(".gguf") else from_directory(epath.Path(place))
     return lambda texts: [len(found) for found in chat.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

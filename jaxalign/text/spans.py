@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tokenizers
 from jaxtyping import Bool, Int
 
 from jaxalign.errors import DataError
@@ -50,23 +49,25 @@ def spans(chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, 
     the template does not write the messages as they are; ModelError when it fails.
     """
     for index, message in enumerate(messages):
-        if any(mark in repr_text(message) for mark in MARKS):
+        if set(MARKS).intersection(repr_text(message)):
             raise DataError(f"message {index} holds one of the private-use characters U+10FFF0 to U+10FFF3")
-    text = chat.render(messages, tools, answering=False)
+    marked = chat.marked(messages, tools, answering=False)
+    text = unmarked(marked)
     # of the whole text: pieces tokenized apart would not give the tokens that the model sees, which merge across them
     encoding = chat.offsets(text)
-    count = len(encoding.ids)
+    ids, offsets = encoding.ids, encoding.offsets  # each time they are asked for, new lists are made
+    count = len(ids)
     owner, generated = np.full(count, -1, np.int32), np.zeros(count, bool)
     places = locate(chat, messages, tools, text)
     for index, (begin, end) in enumerate(places):
-        owner[covered(encoding.offsets, begin, end)] = index
-    for index, (begin, end) in written(chat, messages, tools, places):
-        inside = covered(encoding.offsets, begin, end)
+        owner[covered(offsets, begin, end)] = index
+    for index, (begin, end) in written(messages, marked, places):
+        inside = covered(offsets, begin, end)
         generated[inside] = True
-        for i in turn_ends(encoding, inside, text, chat.stop):
+        for i in turn_ends(ids, offsets, inside, text, chat.stop):
             generated[i] = True
             owner[i] = index if owner[i] < 0 else owner[i]
-    return Spans(np.asarray(encoding.ids, np.int32), owner, generated)
+    return Spans(np.asarray(ids, np.int32), owner, generated)
 
 
 def repr_text(message: Message) -> str:
@@ -138,6 +139,8 @@ def calls(
 
 def ranges(marked: str, first: str, last: str) -> list[Range]:
     """Where marked text lies once all marks are taken out."""
+    if first not in marked:
+        return []
     found, at, begin = [], 0, None
     for character in marked:
         if character == first:
@@ -154,11 +157,9 @@ def unmarked(text: str) -> str:
     return functools.reduce(lambda left, mark: left.replace(mark, ""), MARKS, text)
 
 
-def written(
-    chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, places: Sequence[Range]
-) -> list[tuple[int, Range]]:
+def written(messages: Sequence[Message], marked: str, places: Sequence[Range]) -> list[tuple[int, Range]]:
     """What the assistant generates, and in which message: by the template's own marks, else its messages' content."""
-    own = ranges(chat.marked(messages, tools, answering=False), sandbox.BEGIN, sandbox.END)
+    own = ranges(marked, sandbox.BEGIN, sandbox.END)
     if not own:
         return [(index, places[index]) for index, message in enumerate(messages) if message.get("role") == "assistant"]
     # by where a range ends: templates may open it before the content, with a line break or the name of the role
@@ -173,14 +174,14 @@ def covered(offsets: Sequence[Range], begin: int, end: int) -> slice:
     return slice(first, last if end > begin else first)
 
 
-def turn_ends(encoding: tokenizers.Encoding, inside: slice, text: str, stop: Sequence[int]) -> list[int]:
+def turn_ends(ids: Sequence[int], offsets: Sequence[Range], inside: slice, text: str, stop: Sequence[int]) -> list[int]:
     """The tokens that end a turn inside a range, and the one behind it if there are only spaces between."""
-    found = [index for index in range(inside.start, inside.stop) if encoding.ids[index] in stop]
+    found = [index for index in range(inside.start, inside.stop) if ids[index] in stop]
     # the model writes the end of its turn, so it is trained on; what the template writes behind it is not
-    for index in range(inside.stop, len(encoding.ids)):
-        if encoding.ids[index] in stop:
+    for index in range(inside.stop, len(ids)):
+        if ids[index] in stop:
             return [*found, index]
-        first, last = encoding.offsets[index]
+        first, last = offsets[index]
         if text[first:last].strip():
             break
     return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from jaxalign.data.comparisons.digests import digests
 from jaxalign.data.comparisons.record import Comparison
@@ -34,7 +34,7 @@ class Columns:
 
     def __init__(self, comparisons: Iterable[Comparison], measure: Measure):
         self.votes = Votes()
-        names = {"prompt_id": "Q", "answers_id": "Q", "prefer": "d", "margin": "d", "swapped": "b", "answers": "b"}
+        names = {"prompt_id": "L", "answers_id": "L", "prefer": "d", "margin": "d", "swapped": "b", "answers": "b"}
         names |= {"turned": "b", "blank": "b", "equal": "b", "prompt": "l", "chosen": "l", "rejected": "l"}
         self._kept = {name: array(code) for name, code in names.items()}
         left = iter(comparisons)
@@ -50,7 +50,7 @@ class Columns:
         prompts = list(itertools.islice(lengths, len(block)))
         for one, prompt in zip(block, prompts, strict=True):
             mine, sizes = digests(one), list(itertools.islice(lengths, len(one.answers)))
-            values = {
+            values: dict[str, Any] = {
                 "prompt_id": mine.prompt,
                 "answers_id": mine.answers,
                 "turned": mine.turned,
@@ -122,7 +122,7 @@ def summarise(source: Comparisons, measure: Measure, heldout: Comparisons | None
     return summary
 
 
-def prompts(ids: Int[np.ndarray, " b"]) -> Summary:
+def prompts(ids: Integer[np.ndarray, " b"]) -> Summary:
     """How many different prompts there are, and how many comparisons each has."""
     _, counts = np.unique(ids, return_counts=True)
     return {"distinct": len(counts), "comparisons_each": quantiles(counts)}
@@ -132,7 +132,7 @@ def quantiles(values: np.ndarray) -> dict[str, float]:
     """Of the values, and their mean; nothing of none."""
     if not len(values):
         return {}
-    found = np.quantile(values, list(QUANTILES.values()), method="higher")
+    found = np.quantile(values, list(QUANTILES.values()), method="higher").astype(np.float64)
     return {**dict(zip(QUANTILES, found.tolist(), strict=True)), "mean": float(values.mean())}
 
 
@@ -155,7 +155,7 @@ def biases(columns: Columns) -> Summary:
     }
 
 
-def share(values: Bool[np.ndarray, " b"], prompt: Int[np.ndarray, " b"]) -> dict[str, float] | None:
+def share(values: Bool[np.ndarray, " b"], prompt: Integer[np.ndarray, " b"]) -> dict[str, float] | None:
     """A share of comparisons with its 95 % interval from the variance over prompts; None of nothing."""
     if not len(values):
         return None

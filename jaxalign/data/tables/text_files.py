@@ -7,8 +7,7 @@ import io
 import json
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from jaxalign.data import jsonl
 from jaxalign.data.jsonl import RowError
@@ -23,7 +22,7 @@ def json_lines(path: pathlib.Path, max_line_bytes: int) -> Iterator[Row]:
     """Rows of a file of one JSON object a line."""
     with opened(path) as file:
         for number, line in enumerate(jsonl.lines(file.readline, max_line_bytes), 1):
-            yield row(f"{path}:{number}", lambda line=line: jsonl.parsed(line, max_line_bytes))
+            yield row(f"{path}:{number}", line, max_line_bytes)
 
 
 def json_file(path: pathlib.Path, max_line_bytes: int) -> Iterator[Row]:
@@ -55,7 +54,7 @@ def _elements(path: pathlib.Path, text: "_Buffer", longest: int) -> Iterator[Row
     while more:
         number, line, element = number + 1, text.line, text.element()
         place = f"{path}:{line}" if line > before else f"{path}:{line} element {number}"
-        yield row(place, lambda element=element: jsonl.parsed(element.encode(), longest))
+        yield row(place, element.encode(), longest)
         before, more = line, text.accept(",")
         if not more:
             text.expect("]")
@@ -63,9 +62,10 @@ def _elements(path: pathlib.Path, text: "_Buffer", longest: int) -> Iterator[Row
         raise RowError("", f"{jsonl.quoted(rest)} behind the end of the array")
 
 
-def row(place: str, parse: Callable[[], dict[str, Any]]) -> Row:
+def row(place: str, content: bytes | None, longest: int) -> Row:
+    """The row that a line or an element of an array is."""
     try:
-        return Row(place, parse())
+        return Row(place, jsonl.parsed(content, longest))
     except RowError as error:
         return Row(place, error)
 
