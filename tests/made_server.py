@@ -1,6 +1,7 @@
 """A server in this process that answers as it is told to: well, badly, late, in halves, or not at all."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class Made(ThreadingHTTPServer):
     def __init__(self, script: Script):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script, self.asked, self.most, self.closing = script, [], 0, threading.Event()
-        self.lock, self.now = threading.Lock(), 0
+        self.lock, self.now, self.failed = threading.Lock(), 0, []
 
     @property
     def url(self) -> str:
@@ -65,7 +66,10 @@ class Made(ThreadingHTTPServer):
         return [asked.path for asked in self.asked]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no error of the test."""
+        """A client that has gone is no error; anything else is one of the test's script."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            self.failed.append(error)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -114,6 +118,8 @@ def served(script: Script) -> Iterator[Made]:
             made.closing.set()
             made.shutdown()
             thread.join()
+            for problem in made.failed:
+                raise problem
 
 
 # ----------------------------------------------------------------------------------------------------------------------

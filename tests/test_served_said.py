@@ -106,6 +106,14 @@ def test_log_probs_that_are_not_numbers_stay_what_they_are():
     assert math.isnan(tokens[0].logp)
 
 
+@pytest.mark.parametrize("logps", [[math.nan], [math.nan, -1.0], [-1.0, math.nan], [None, -1.0]])
+def test_alternatives_that_are_no_numbers_stay_so_when_they_add_up(logps):
+    listed = [{"token": "a", "logprob": logp} for logp in logps]
+    content = [{"token": "a", "logprob": -1.0, "top_logprobs": listed}]
+    (token,) = said({"choices": [{"text": "a", "logprobs": {"content": content}}]}).tokens
+    assert math.isnan(token.alternatives["a"])
+
+
 @pytest.mark.parametrize("ids", [[1, -2], [1.0], ["1"], [True]])
 def test_ids_that_are_none_are_named(ids):
     with pytest.raises(Garbage, match="token_ids must be a list of ids"):

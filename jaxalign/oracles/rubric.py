@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.oracles.panel import probabilities
+from jaxalign.served.said import either
 from jaxalign.types import Prompt, Rollouts
 
 PAIRWISE = """\
@@ -111,7 +112,7 @@ class Rubric:
         for text, logp in alternatives.items():
             if (word := text.strip(AROUND).lower()) in self._words:
                 which = self._words.index(word)
-                found[which] = np.logaddexp(found[which], logp)
+                found[which] = either(found[which], logp)
         return found
 
     @property

@@ -83,6 +83,14 @@ def said(reply: Mapping[str, Any]) -> Said:
     )
 
 
+def either(one: float, other: float) -> float:
+    """log(exp(one) + exp(other)): NaN where one of them is, without a warning."""
+    high, low = max(one, other), min(one, other)
+    if math.isnan(one) or math.isnan(other):
+        return math.nan
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
 def excerpt(text: str, most: int = 200) -> str:
     """The beginning of what a server sent, in one line without control characters: it goes to terminals and logs."""
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
@@ -129,9 +137,7 @@ def _added(tokens: list[tuple[str, float]]) -> Mapping[str, float]:
     """By text: pieces of characters that different tokens are have the same one, and their probabilities add up."""
     found: dict[str, float] = {}
     for text, logp in tokens:
-        before = found.get(text, -math.inf)
-        high, low = max(before, logp), min(before, logp)
-        found[text] = high + math.log1p(math.exp(low - high)) if low > -math.inf else high
+        found[text] = either(found.get(text, -math.inf), logp)
     return found
 
 
