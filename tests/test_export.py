@@ -290,7 +290,7 @@ def test_an_adapter_of_a_score_model_holds_its_head(tmp_path):
 
 
 def test_weights_of_several_runs_are_averaged(tmp_path, capsys):
-    """Of runs from one start; differences are merged first, so that of products the mean is taken and not of factors."""
+    """Of runs from one start; differences are merged first: it is the mean of products, not a product of means."""
     source = LoRA(Headed(BASE, outputs=2), rank=4)
     model = source.open()
     policies = [join(nudged(trained(whole := model.load()), 0.1, seed), frozen(whole)) for seed in (1, 2, 3)]

@@ -1,4 +1,4 @@
-"""Features of a frozen trunk: each answer read once, in parts that survive a stop; the head learns as from whole rows."""
+"""Features of a frozen trunk: each answer is read once, and a head learns from them as from whole rows."""
 
 import jax
 import jax.numpy as jnp
