@@ -22,6 +22,7 @@ from jaxalign.models.model import Model
 from jaxalign.models.remat import Remat
 from jaxalign.rollouts.contract import Roller, Rollout
 from jaxalign.storage.rundir import PolicySlot
+from jaxalign.training.features import FeatureReader
 from jaxalign.training.logps import Scorer
 from jaxalign.types import Memory, Params
 
@@ -124,6 +125,11 @@ class Machine:
     def site(self) -> Site:
         """Where judges are opened, anew for each judging."""
         return Site(self.mesh, self.placement.mesh.rules, self.flags, self.placement.judge_batch_size)
+
+    @cached_property
+    def features(self) -> FeatureReader:
+        """What a frozen trunk makes of answers."""
+        return FeatureReader(self.model, self.mesh, self.placement.score_batch_size, self.flags)
 
     def roller(self, rollout: Rollout) -> Roller:
         """Answers as `rollout` says. ConfigError for a model that gives none."""

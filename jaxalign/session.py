@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from types import GenericAlias
@@ -28,7 +28,7 @@ from jaxalign.feedback.contract import Compared
 from jaxalign.judging import Judging, judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
-from jaxalign.models.low_rank import trained
+from jaxalign.models.low_rank import head_alone, trained
 from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, training
 from jaxalign.progress import Progress, Unseen
@@ -40,6 +40,7 @@ from jaxalign.storage.inputs import Input
 from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir
+from jaxalign.training.features import Answers, Featured, LastStates, table_of
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
 from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
@@ -143,7 +144,26 @@ class Session:
 
     def compared(self, iteration: int, policy: Params) -> Compared:
         """What iteration `iteration`, which begins with `policy`, trains on."""
-        return self._comparer(self, iteration, policy)
+        found = self._comparer(self, iteration, policy)
+        if not head_alone(self.machine.model.abstract()):
+            return found
+        return replace(found, groups=self.featured(iteration, "features", policy, found.groups))
+
+    def featured(self, iteration: Iteration, phase: str, policy: Params, groups: TrainingGroups) -> Featured:
+        """The groups with what the frozen trunk makes of their answers, committed in parts as rollouts are."""
+        answers, reader = Answers(groups), self.machine.features
+        parts = self.run.parts(iteration, phase)
+        with self.progress(iteration, phase, len(answers), "rows") as progress:
+
+            def make(number: int, block: np.ndarray) -> np.ndarray:
+                own = self.hosts.share(len(block))
+                found = parts.get(number, lambda: LastStates(reader(policy, answers, block)[own]), LastStates)
+                progress(min((number + 1) * reader.batch_size, len(answers)))
+                self.stop_here(f"after {number + 1} parts of {phase}")
+                return np.concatenate([part.states for part in found])
+
+            table = table_of(answers, reader.batch_size, make)
+        return Featured(groups, table, answers.index)
 
     def roll_heldout(self, policy: Params, iteration: Iteration) -> Rollouts:
         """Answers to the held-out prompts; every iterate draws with the same keys."""

@@ -167,10 +167,9 @@ class Labels:
 
     @classmethod
     def unsaid(cls, groups: int, responses: int, objectives: int = 1) -> "Labels":
-        """Of groups that nobody has compared, every field filled in: all even, nothing decided."""
+        """Of groups that nobody has compared, and no margins: all even, nothing decided."""
         each, votes = np.full((groups, responses), 0.5, np.float32), np.full((groups, objectives), 0.5, np.float32)
-        none = np.zeros_like(each)
-        return cls(each[:, 0], each, none, votes, decided=np.zeros_like(votes), margin=none[:, 0])
+        return cls(prefer=each[:, 0], win=each, score=np.zeros_like(each), votes=votes, decided=np.zeros_like(votes))
 
 
 @pytree
@@ -227,13 +226,14 @@ class Rows:
 
 @pytree
 class Batch:
-    """Rows and what belongs to their b groups. `references` are stored log-prob sums [b r] by role (cached)."""
+    """Rows and what belongs to their b groups: log-prob sums by role and last hidden states, where they are stored."""
 
     rows: Rows
     mask: Bool[Anywhere, "b r t"]
     weight: Float[Anywhere, " b"]
     labels: Labels
     references: dict[str, Float[Anywhere, "b r"]]
+    features: Float[Anywhere, "b r d"] | None = None
 
 
 @pytree

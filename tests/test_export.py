@@ -18,6 +18,7 @@ from jaxalign.config.resolved import dump
 from jaxalign.errors import CheckpointError, ConfigError, ModelError
 from jaxalign.exchange import committed, peft
 from jaxalign.exchange.export import export
+from jaxalign.models.headed import Headed, open_classifier
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import frozen, join, trained
 from jaxalign.models.model import Model, Source
@@ -224,6 +225,37 @@ def test_an_adapted_policy_is_merged_as_its_arrays_are(tmp_path, base_dtype, fil
         np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=4e-7)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        Headed(BASE, outputs=2),
+        Headed(BASE, outputs=2, trunk="frozen", layers=2),
+        LoRA(Headed(BASE, outputs=2), rank=4, base_dtype="nf4"),
+    ],
+    ids=["full", "frozen", "lora"],
+)
+@pytest.mark.parametrize("files_of_base", ["drawn", "huggingface", "native"])
+def test_a_score_model_is_exported_as_its_arrays_are(tmp_path, source, files_of_base):
+    """Its head is the run's, what is frozen comes from the files of its base; a classifier's own reader reads both."""
+    if files_of_base != "drawn":
+        export(BASE.open(), BASE.open().load(), tmp_path / "huggingface")
+        if files_of_base == "native":
+            assert not main(["import", str(tmp_path / "huggingface"), str(tmp_path / "native")])
+        base = Pretrained(str(tmp_path / files_of_base))
+        inner = source.base if isinstance(source, LoRA) else source
+        headed = dataclasses.replace(inner, base=base)
+        source = dataclasses.replace(source, base=headed) if isinstance(source, LoRA) else headed
+    model = source.open()
+    params = moved(model)
+    run = run_of(source, tmp_path / "run", params)
+    assert not main(["export", str(run), str(tmp_path / "judge")])
+    export(model, params, tmp_path / "out")
+    assert files(tmp_path / "judge") == files(tmp_path / "out")
+    again = open_classifier(str(tmp_path / "judge"))
+    np.testing.assert_array_equal(again.params["score"], params["score"][...])
+    assert again.model.config.layers == model.config.layers
+
+
 @pytest.mark.parametrize("base_dtype", ["float32", "nf4"])
 def test_a_difference_is_added_in_rows_as_to_the_whole(tmp_path, monkeypatch, base_dtype):
     source = LoRA(RandomLlama(width=128, mlp=256, heads=8, head_dim=16), rank=8, base_dtype=base_dtype)
@@ -243,6 +275,37 @@ def test_an_adapter_is_exported_as_its_arrays_are(tmp_path):
     assert not main(["export", str(run), str(tmp_path / "adapter"), "--adapter", "--base-name", "org/base"])
     peft.export_policy(model, params, tmp_path / "out", "org/base")
     assert files(tmp_path / "adapter") == files(tmp_path / "out")
+
+
+def test_an_adapter_of_a_score_model_holds_its_head(tmp_path):
+    source = LoRA(Headed(BASE, outputs=2), rank=4)
+    model = source.open()
+    params = moved(model)
+    run = run_of(source, tmp_path / "run", params)
+    assert not main(["export", str(run), str(tmp_path / "adapter"), "--adapter", "--base-name", "org/base"])
+    found = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    np.testing.assert_array_equal(found["base_model.model.score.weight"], params["score"][...])
+    fields = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (fields["task_type"], fields["modules_to_save"]) == ("SEQ_CLS", ["score"])
+
+
+def test_weights_of_several_runs_are_averaged(tmp_path, capsys):
+    """Of runs from one start; differences are merged first: it is the mean of products, not a product of means."""
+    source = LoRA(Headed(BASE, outputs=2), rank=4)
+    model = source.open()
+    policies = [join(nudged(trained(whole := model.load()), 0.1, seed), frozen(whole)) for seed in (1, 2, 3)]
+    runs = [str(run_of(source, tmp_path / str(k), params)) for k, params in enumerate(policies)]
+    more = [word for run in runs[1:] for word in ("--mean-with", run)]
+    assert not main(["export", runs[0], str(tmp_path / "mean"), *more])
+    for k, params in enumerate(policies):
+        export(model, params, tmp_path / f"out{k}")
+    found, *each = (load_file(tmp_path / name / "model.safetensors") for name in ("mean", "out0", "out1", "out2"))
+    for name in found:
+        np.testing.assert_allclose(found[name], np.mean([one[name] for one in each], 0), rtol=1e-6, atol=1e-7)
+    other = str(run_of(Headed(BASE, outputs=1), tmp_path / "other", Headed(BASE, outputs=1).open().load()))
+    assert main(["export", runs[0], str(tmp_path / "no"), "--mean-with", other]) == ModelError.exit_code
+    assert "differ in more than weights" in capsys.readouterr().err
+    assert main(["export", runs[0], str(tmp_path / "no"), "--adapter", *more]) == ConfigError.exit_code
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
     )
+    parser.add_argument(
+        "--mean-with",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="average the weights with the last policy of RUN",
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
     parser.add_argument("--adapter", action="store_true", help="of a LoRA run: the differences alone, as PEFT has them")
     parser.add_argument(
@@ -51,6 +58,16 @@ def run(args: argparse.Namespace) -> None:
     run = reopen(args.run, args.config)
     number = run.policy_number(args.policy)
     model, slot = run.model, run.directory.policy(number)
+    others = [reopen(path, args.config) for path in args.mean_with]
+    if args.adapter and others:
+        raise ConfigError("--mean-with averages whole weights, and an adapter is a product of two: leave one out")
+    if others:
+        each = [(other.model, other.directory.policy(other.policy_number("last"))) for other in others]
+        committed.export_mean([(model, slot), *each], args.directory, args.dtype)
+        print(
+            f"the mean of policy {number} of {run.directory.path} and of {len(others)} more runs is in {args.directory}"
+        )
+        return
     if args.adapter:
         committed.export_adapter(model, slot, args.directory, args.base_name or model.source, args.dtype)
     else:

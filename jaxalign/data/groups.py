@@ -18,7 +18,8 @@ from jaxalign.types import Groups, Labels, Rollouts, pytree
 @pytree
 class Taken:
     """Some b groups of r responses each, chosen first: token ids, right-padded beyond their lengths, and what is said
-    of them. `weight` is a group's share in the loss before normalisation."""
+    of them. `weight` is a group's share in the loss before normalisation, `features` what a frozen trunk makes of the
+    last token of each response, where that is known."""
 
     prompt: Int[np.ndarray, "b p"]
     prompt_lengths: Int[np.ndarray, " b"]
@@ -26,6 +27,7 @@ class Taken:
     lengths: Int[np.ndarray, "b r"]
     weight: Float[np.ndarray, " b"]
     labels: Labels
+    features: Float[np.ndarray, "b r d"] | None = None
 
 
 @runtime_checkable

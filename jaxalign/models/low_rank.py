@@ -94,6 +94,11 @@ def is_adapted(params: Params) -> bool:
     return any(map(is_trained, jax.tree.leaves(params, is_leaf=is_trained)))
 
 
+def head_alone(params: Params) -> bool:
+    """Whether what is trained is trained as it is, and nothing below it changes: a head on a frozen trunk."""
+    return is_adapted(params) and not any(map(is_low_rank, jax.tree.leaves(params, is_leaf=is_trained)))
+
+
 def dense(params: Any) -> Any:
     """The tree with every sum carried out."""
     return jax.tree.map(_dense, params, is_leaf=is_trained)

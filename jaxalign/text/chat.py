@@ -71,10 +71,20 @@ class Chat:
     def closed(self) -> "Chat":
         """The same, whose whole conversations end with their last turn: a line break behind it is left out.
 
-        Score models read the last token of a conversation, which so is the one that ends an answer.
+        Score models read the last token of a conversation, which so is the one that ends an answer. To transformers
+        that is the last one which is no padding, so what pads is a token that ends no turn.
         """
         tools = None if self.tool_template is None else closed(self.tool_template)
-        return dataclasses.replace(self, template=closed(self.template), tool_template=tools)
+        template, pad = closed(self.template), self._unending()
+        specials = {**self.specials, "pad_token": self.tokenizer.id_to_token(pad)}
+        return dataclasses.replace(self, template=template, tool_template=tools, pad=pad, specials=specials)
+
+    def _unending(self) -> int:
+        """An id that ends no turn: the padding's, another special one's, or the first."""
+        named = (self.specials.get(role) for role in ("pad_token", "unk_token", "bos_token"))
+        known = (self.tokenizer.token_to_id(text) for text in named if text is not None)
+        every = (*(found for found in known if found is not None), *range(self.vocab))
+        return next(found for found in every if found not in self.stop)
 
     @functools.cached_property
     def compiled(self) -> jinja2.Template:

@@ -88,9 +88,9 @@ def pack(
         block = slice(first, first + BLOCK)
         taken = _taken(groups, chosen[block])
         _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, taken)
-        columns.append((taken.weight, taken.labels))
-    weight, labels = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
-    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen))
+        columns.append((taken.weight, taken.labels, taken.features))
+    weight, labels, features = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
+    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features)
 
 
 def abstract_batch(shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1) -> Batch:

@@ -157,7 +157,10 @@ def group_logps(
 def group_scores(model: Model, params: Params, batch: Batch) -> GroupScores:
     """What losses of scores see of `batch`."""
     with jax.named_scope("policy"):
-        found = last_outputs(model, params, batch.rows, batch.mask.shape[1])
+        if batch.features is None:
+            found = last_outputs(model, params, batch.rows, batch.mask.shape[1])
+        else:
+            found = outputs(model.head(params), batch.features)
     return GroupScores(found, batch.labels)
 
 

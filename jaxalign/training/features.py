@@ -1,0 +1,190 @@
+"""What a frozen trunk makes of answers, computed once: hidden states of last tokens, from which a head learns.
+
+An answer is in many pairs and a prompt has many answers, so each different answer is read once, as one of several
+branches of a row that holds its prompt: for pairs of a dozen answers each, an eighth of the tokens that the pairs have.
+Later epochs, other heads and evaluations cost no pass through the trunk. Features are kept on the host, 4 d bytes an
+answer.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxalign.data.groups import PickedGroups, Taken, TrainingGroups
+from jaxalign.mesh.flags import Options
+from jaxalign.mesh.rows import on_mesh, rows_here
+from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
+from jaxalign.models.model import Model
+from jaxalign.training.rows import pack, row_shape
+from jaxalign.training.views import last_hidden
+from jaxalign.types import Batch, Labels, Params
+
+BRANCHES = 8
+"""Answers of a prompt that share a row."""
+WIDTHS = 256
+"""Rows are made in multiples of so many tokens: answers are few, and every width is a program."""
+AT_ONCE = 256
+"""Groups that are looked through together for answers that came before."""
+
+
+@dataclass(frozen=True)
+class LastStates:
+    """Hidden states of the last tokens of the answers in some rows, fp32: a part of what is computed once."""
+
+    states: Float[np.ndarray, "b r d"]
+
+
+class Answers:
+    """The n different answers of some groups, as groups of up to `BRANCHES` answers to one prompt each; `index` says
+    which answer response r of group g is. Branches beyond a prompt's answers are empty."""
+
+    responses = BRANCHES
+
+    def __init__(self, groups: TrainingGroups):
+        self._groups = groups
+        self.index = np.zeros((len(groups), groups.responses), np.int64)
+        self._places: list[tuple[int, int]] = []  # group and response where each answer was first seen
+        prompts: dict[bytes, dict[bytes, int]] = {}
+        for group, prompt, answers in _texts(groups):
+            seen = prompts.setdefault(prompt, {})
+            for response, answer in enumerate(answers):
+                if answer not in seen:
+                    seen[answer] = len(self._places)
+                    self._places.append((group, response))
+                self.index[group, response] = seen[answer]
+        self.numbers = np.stack([_filled(some) for seen in prompts.values() for some in _chunks([*seen.values()])])
+        """of the answers in each row, -1 where a branch is empty"""
+
+    @property
+    def count(self) -> int:
+        """n."""
+        return len(self._places)
+
+    @cached_property
+    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
+        firsts = np.array([self._places[number][0] for number in self.numbers[:, 0]])
+        return self._groups.prompt_lengths[firsts]
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, "g r"]:
+        places = np.array(self._places)
+        found = self._groups.lengths[places[:, 0], places[:, 1]]
+        return np.where(self.numbers >= 0, found[self.numbers], 0)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
+        wanted = self.numbers[numbers]
+        places = np.array([self._places[number] for number in np.maximum(wanted, wanted[:, :1]).ravel()])
+        taken = self._groups.take(places[:, 0])
+        tokens = taken.tokens[np.arange(len(places)), places[:, 1]].reshape(*wanted.shape, -1)
+        count = len(numbers)
+        return Taken(
+            prompt=taken.prompt[::BRANCHES],
+            prompt_lengths=taken.prompt_lengths[::BRANCHES],
+            tokens=tokens,
+            lengths=self.lengths[numbers],
+            weight=np.ones(count, np.float32),
+            labels=Labels.unsaid(count, BRANCHES),
+        )
+
+    def blocks(self, size: int) -> list[Int[np.ndarray, " b"]]:
+        """Numbers of rows to be read together, those of like lengths, so that padding is little."""
+        order = np.argsort(self.prompt_lengths + self.lengths.sum(1), kind="stable")
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+@dataclass(frozen=True)
+class Featured:
+    """Groups whose features are known: nothing else of their texts is read, and a row of theirs is one token."""
+
+    groups: TrainingGroups
+    table: Float[np.ndarray, "n d"]
+    index: Int[np.ndarray, "g r"]
+
+    @property
+    def responses(self) -> int:
+        return self.groups.responses
+
+    @property
+    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
+        return np.ones(len(self.groups), np.int32)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "g r"]:
+        return np.zeros(self.index.shape, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
+        said, count = self.groups.take(numbers), len(numbers)
+        return Taken(
+            prompt=np.zeros((count, 1), np.int32),
+            prompt_lengths=np.ones(count, np.int32),
+            tokens=np.zeros((count, self.responses, 0), np.int32),
+            lengths=np.zeros((count, self.responses), np.int32),
+            weight=said.weight,
+            labels=said.labels,
+            features=self.table[self.index[numbers]],
+        )
+
+
+class FeatureReader:
+    """Features of the answers of a row, `batch_size` rows together; compiled once a row shape."""
+
+    def __init__(self, model: Model, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
+        self.batch_size = full_rows(mesh, batch_size)
+        self._mesh, self._here = mesh, rows_here(row_sharding(mesh), self.batch_size)
+        self._run = jax.jit(partial(_hidden, model), out_shardings=replicated(mesh), compiler_options=options)
+
+    def __call__(self, params: Params, answers: Answers, block: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b r d"]:
+        """Of the rows numbered `block`, at most `batch_size`."""
+        chosen = np.full(self.batch_size, -1)
+        chosen[: len(block)] = block
+        shape = row_shape(PickedGroups(answers, block), WIDTHS)
+        batch = on_mesh(pack(answers, np.where(self._here, chosen, -1), shape, {}), row_sharding(self._mesh))
+        return np.asarray(self._run(params, batch))[: len(block)]
+
+
+def table_of(
+    answers: Answers, size: int, make: Callable[[int, Int[np.ndarray, " b"]], Float[np.ndarray, "b r d"]]
+) -> Float[np.ndarray, "n d"]:
+    """The features of all answers, from what `make(k, rows)` finds of the k-th block of rows."""
+    blocks = answers.blocks(size)
+    found = [make(k, block) for k, block in enumerate(blocks)]
+    table = np.zeros((answers.count, found[0].shape[-1]), np.float32)
+    for block, values in zip(blocks, found, strict=True):
+        numbers = answers.numbers[block]
+        table[numbers[numbers >= 0]] = values[numbers >= 0]
+    return table
+
+
+def _hidden(model: Model, params: Params, batch: Batch) -> Float[Array, "b r d"]:
+    return last_hidden(model, params, batch.rows, batch.mask.shape[1]).astype(jnp.float32)
+
+
+def _texts(groups: TrainingGroups) -> Iterator[tuple[int, bytes, list[bytes]]]:
+    """Number, prompt and answers of every group, as bytes of their ids."""
+    for start in range(0, len(groups), AT_ONCE):
+        numbers = np.arange(start, min(start + AT_ONCE, len(groups)))
+        taken = groups.take(numbers)
+        for row, number in enumerate(numbers):
+            prompt = taken.prompt[row, : taken.prompt_lengths[row]].astype(np.int32).tobytes()
+            ids = zip(taken.tokens[row], taken.lengths[row], strict=True)
+            yield int(number), prompt, [answer[:length].astype(np.int32).tobytes() for answer, length in ids]
+
+
+def _chunks(numbers: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(numbers), BRANCHES):
+        yield numbers[start : start + BRANCHES]
+
+
+def _filled(numbers: list[int]) -> Int[np.ndarray, " r"]:
+    return np.array(numbers + [-1] * (BRANCHES - len(numbers)))
