@@ -88,12 +88,22 @@ class Experiment:
                 f"fit.batch_size {self.fit.batch_size} must be a multiple of placement.accumulate "
                 f"{self.placement.accumulate}"
             )
+        if self.fit.evaluate_every is not None and not self.feedback.holds_out:
+            yield "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on"
         yield from self._swap_problems()
         yield from self._eval_problems()
 
     def _eval_problems(self) -> Iterable[str]:
-        there = {"answers": self.evaluation.prompts is not None, "oracle": self.judge is not None}
-        mended = {"answers": "give evaluation.prompts and evaluation.rollout", "oracle": "give evaluation.oracle"}
+        there = {
+            "answers": self.evaluation.prompts is not None,
+            "oracle": self.judge is not None,
+            "pairs": self.feedback.holds_out,
+        }
+        mended = {
+            "answers": "give evaluation.prompts and evaluation.rollout",
+            "oracle": "give evaluation.oracle",
+            "pairs": "hold some out (feedback.heldout)",
+        }
         for each in self.evaluation.evals:
             for name in each.needs:
                 if name not in there:

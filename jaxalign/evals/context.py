@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.errors import ConfigError
+from jaxalign.training.pair_scores import PairScores
 from jaxalign.types import Metrics, Oracle, Prompt, Rollouts
 
 
@@ -16,7 +17,8 @@ class HeldOut:
     """`responses` by `iterate_name` in the order of the iterates; the last one is evaluated.
 
     Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `logps(policy,
-    rollouts)` are that policy's log-prob sums [b m] in nats.
+    rollouts)` are that policy's log-prob sums [b m] in nats. `pairs` are what the evaluated policy makes of held-out
+    pairs, None where there are none.
     """
 
     prompts: tuple[Prompt, ...]
@@ -24,6 +26,7 @@ class HeldOut:
     judge: Oracle | None
     logps: Callable[[str, Rollouts], Float[np.ndarray, "b m"]]
     key: PRNGKeyArray
+    pairs: PairScores | None = None
 
     @property
     def oracle(self) -> Oracle:
@@ -57,7 +60,7 @@ class HeldOut:
 @runtime_checkable
 class Eval(Protocol):
     """HeldOut → {metric: value}. Pure. `needs` names what it asks of the context that not every experiment has:
-    "answers" of the policies to held-out prompts, an "oracle"."""
+    "answers" of the policies to held-out prompts, an "oracle", "pairs" that are held out."""
 
     needs: ClassVar[tuple[str, ...]]
 
