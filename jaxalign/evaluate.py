@@ -15,18 +15,15 @@ from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
 from jaxalign.machine import Machine
+from jaxalign.models.low_rank import frozen, trained
 from jaxalign.session import Session
 from jaxalign.storage.record import read_perf
-from jaxalign.storage.rundir import Iteration, RunDir
+from jaxalign.storage.rundir import RunDir, home
+from jaxalign.training.pair_scores import PairScores
 from jaxalign.types import Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
 SAMPLES_SHOWN = 3
 POLICIES_SHOWN = 8
-
-
-def home(iterate: int) -> Iteration:
-    """Where the artifacts of a policy lie: with the iteration that made it."""
-    return iterate - 1 if iterate else "initial"
 
 
 def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
@@ -34,6 +31,8 @@ def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
     where = home(iterate)
     if session.heldout:
         session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
+    if session.heldout_pairs is not None:
+        score_pairs(session, iterate, policy)
     metrics = session.phase(where, "evals", dict[str, float], lambda: judged_metrics(session, iterate))
     session.recorder.log(where, "evals", 0, metrics)
     return metrics
@@ -68,10 +67,24 @@ def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
     return merged((measurement, measurement(context)) for measurement in evals)
 
 
+def score_pairs(session: Session, iterate: int, policy: Params) -> None:
+    """Commits what policy `iterate` makes of the held-out pairs, against the anchor of its own fit."""
+    experiment, where = session.experiment, home(iterate)
+    if experiment.anchor(iterate) == iterate and "anchor" in experiment.loss.needs:
+        session.anchor_sums(iterate)  # the coming fits ask for them, with less memory to spare
+    params, base, anchor = trained(policy), frozen(policy), experiment.anchor(max(iterate - 1, 0))
+    make = partial(session.pair_scores, where, params, base, anchor, "held-out pairs")
+    session.phase(where, "heldout_pairs", PairScores, make)
+
+
 def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:
-    """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it."""
+    """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it, and
+    what it makes of held-out pairs."""
     answers = Answers(session.run, range(iterate + 1))
-    return context_of(session.machine, session.run, judge, session.heldout, answers)
+    context = context_of(session.machine, session.run, judge, session.heldout, answers)
+    if session.heldout_pairs is None:
+        return context
+    return dataclasses.replace(context, pairs=session.run.load(home(iterate), "heldout_pairs", PairScores))
 
 
 def context_of(
@@ -142,6 +155,8 @@ def _summarise(session: Session, rates: WinRates | None) -> None:
     if session.heldout:
         told, sections = _of_answers(session, metrics, rates)
         summary = {**told, **summary}
+    if session.heldout_pairs is not None:
+        summary = {**_of_pairs(metrics), **summary}
     session.run.write_summary(summary)
     print("\n\n".join([*sections, *_closing(session, metrics)]))
 
@@ -161,20 +176,30 @@ def _of_answers(session: Session, metrics: Metrics, rates: WinRates | None) -> t
             "win_rates": {"policies": list(rates.policies), "row_beats_column": rates.row_beats_column.tolist()},
         }
         sections.append(f"Win rates (row against column):\n{format_matrix(rates.policies, rates.row_beats_column)}")
-    if session.run.has(last - 1, "preferences"):
+    if session.experiment.feedback.oracle is not None:
         preferences = session.run.load(last - 1, "preferences", Preferences)
         told["cyclic_triples"] = cycle_metrics(preferences.prefer)["cycles/cyclic_triples"]
     return told, sections
+
+
+def _of_pairs(metrics: Metrics) -> dict[str, Any]:
+    """What the held-out pairs say of the last policy, with intervals where an eval gives them."""
+    told: dict[str, Any] = {}
+    for name in ("loss", "accuracy", "margin_nats"):
+        told[f"heldout_{name}"] = metrics.get(f"heldout/{name}")
+        told[f"heldout_{name}_ci95"] = [metrics.get(f"heldout/{name}_ci95_{end}") for end in ("low", "high")]
+    return told
 
 
 def _closing(session: Session, metrics: Metrics) -> list[str]:
     """The last policy's metrics, and where all lies."""
     path = session.run.path
     evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(metrics.items()))
+    judged = session.heldout and session.experiment.judge is not None
+    again = f"  jaxalign eval {path}          win rates again, on other prompts if you like\n" if judged else ""
     return [
         f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
-        f"Everything lies in {path}\n"
-        f"  jaxalign eval {path}          win rates again, on other prompts if you like\n"
+        f"Everything lies in {path}\n{again}"
         f"  jaxalign sample {path}        talk to any iterate\n"
         f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
     ]

@@ -89,6 +89,8 @@ class Experiment:
                 f"fit.batch_size {self.fit.batch_size} must be a multiple of placement.accumulate "
                 f"{self.placement.accumulate}"
             )
+        if self.fit.evaluate_every is not None and not self.feedback.holds_out:
+            yield "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on"
         yield from self._swap_problems()
         yield from self._eval_problems()
 
@@ -97,11 +99,13 @@ class Experiment:
             "answers": self.evaluation.prompts is not None,
             "oracle": self.judge is not None,
             "trainer": self.trainer is not None,
+            "pairs": self.feedback.holds_out,
         }
         mended = {
             "answers": "give evaluation.prompts and evaluation.rollout",
             "oracle": "give evaluation.oracle",
             "trainer": "give evaluation.oracle, another than the feedback's",
+            "pairs": "hold some out (feedback.heldout)",
         }
         for each in self.evaluation.evals:
             for name in each.needs:

@@ -27,6 +27,7 @@ from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.training.outcomes import Outcomes, Work
 from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
 from jaxalign.training.step import TrainState, check_finite
+from jaxalign.trial import Trial
 from jaxalign.types import Batch, Metrics, Params
 
 
@@ -59,7 +60,10 @@ def fit(
     with FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
     ) as checkpoints:
-        first, state = _start(checkpoints, order, training, policy)
+        trial = Trial(session, iteration, len(order), base)
+        first, state = _start(checkpoints, order, training, policy, trial)
+        if not trial.passes(first, state):
+            session.stop_here(f"before the evaluation after step {first}")
         todo = range(first, len(order))
         with session.progress(iteration, "fit", len(order), "steps", start=first) as progress:
             outcomes = Outcomes(partial(_tell, session, iteration, progress), partial(_check, session))
@@ -69,6 +73,8 @@ def fit(
                 jax.transfer_guard("disallow"),
             ):
                 for index in todo:
+                    if trial.over:
+                        break
                     with traced(index):
                         asked = outcomes.clock()
                         batch, tokens = next(batches)
@@ -77,11 +83,12 @@ def fit(
                         outcomes.follow(index, metrics, work)
                         if one_at_a_time(mesh):
                             outcomes.settle()
-                    _save_when_due(session, iteration, checkpoints, order, index + 1, state, outcomes)
+                    _keep_when_due(session, trial, checkpoints, order, index + 1, state, outcomes)
                 outcomes.settle()
-    session.commit_policy(iteration + 1, state.params)
+    params = trial.chosen(state, training.abstract.params)
+    session.commit_policy(iteration + 1, params)
     session.run.clear_fit(iteration)
-    return join(state.params, base)
+    return join(params, base)
 
 
 def one_at_a_time(mesh: jax.sharding.Mesh) -> bool:
@@ -122,13 +129,14 @@ def row_tokens(groups: TrainingGroups, chosen: np.ndarray) -> int:
 
 
 def _start(
-    checkpoints: FitCheckpoints, order: GroupOrder, training: Training, policy: Params
+    checkpoints: FitCheckpoints, order: GroupOrder, training: Training, policy: Params, trial: Trial
 ) -> tuple[int, TrainState]:
     """The step to begin or continue with, and the state before it."""
     found = checkpoints.restore(training.abstract)
     if found is None:
         return 0, training.begin(policy)
     order.check(found.data)
+    trial.recall(found.meta)
     return found.step, found.state
 
 
@@ -145,22 +153,29 @@ def _tell(
     progress(step + 1)
 
 
-def _save_when_due(
+def _keep_when_due(
     session: Session,
-    iteration: int,
+    trial: Trial,
     checkpoints: FitCheckpoints,
     order: GroupOrder,
     done: int,
     state: TrainState,
     outcomes: Outcomes,
 ) -> None:
-    """Checkpoints after `done` steps when it is time or a stop is asked for; the last state becomes the policy."""
+    """Evaluates after `done` steps when it is time, and checkpoints when it is or a stop is asked for. Behind the last
+    step there is the policy, unless the stop came before its evaluation."""
+    if trial.due(done):
+        outcomes.settle()
+        with jax.transfer_guard("allow"):
+            trial.passes(done, state)
     stopping = session.stop_requested()
-    if done == len(order) or not (stopping or checkpoints.due(done)):
+    ended = trial.over or (done == len(order) and not trial.due(done))
+    if ended or not (stopping or checkpoints.due(done)):
         return
     outcomes.settle()
     with jax.transfer_guard("allow"):  # copies to the host are what it is for
-        checkpoints.save(done, state, order.state(done), {"iteration": iteration})
+        checkpoints.save(done, state, order.state(done), trial.meta)
+    trial.forget(checkpoints.steps())
     if stopping:
         checkpoints.close()
         raise Interrupted(f"stopped after step {done} of {len(order)}; the same command continues there")

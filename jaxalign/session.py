@@ -28,9 +28,9 @@ from jaxalign.feedback.contract import Compared
 from jaxalign.judging import Judging, judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
-from jaxalign.models.low_rank import head_alone, trained
+from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
-from jaxalign.programs import Training, check_batches, training
+from jaxalign.programs import Training, check_batches, groups_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.seam import checked, refuse_gaps
@@ -39,8 +39,9 @@ from jaxalign.storage import durable, inputs, pinned
 from jaxalign.storage.inputs import Input
 from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import Recorder, Silent
-from jaxalign.storage.rundir import Iteration, RunDir
+from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.features import Answers, Featured, LastStates, table_of
+from jaxalign.training.pair_scores import PairScorer, PairScores
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
 from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
@@ -184,6 +185,43 @@ class Session:
         shape = (len(stored), len(groups), groups.responses)
         sums = np.array([tables[roles[role]] for role in stored], np.float32).reshape(shape)
         return ReferenceLogps(roles=stored, sums=sums)
+
+    @property
+    def heldout_pairs(self) -> TrainingGroups | None:
+        """The feedback's pairs that are never trained on; None where it has none."""
+        return self._comparer.heldout
+
+    def pair_scores(
+        self, iteration: Iteration, params: Params, base: Params, anchor: int | None, what: str
+    ) -> PairScores:
+        """What the policy of trained parameters `params` and frozen ones `base` makes of the held-out pairs, against
+        policy `anchor`; None: against log-probs of 0."""
+        pairs = self.heldout_pairs
+        assert pairs is not None, "no pairs are held out"
+        table = self.anchor_sums(anchor) if anchor is not None and "anchor" in self.experiment.loss.needs else None
+        with self.progress(iteration, what, len(pairs), "pairs") as progress:
+
+            def between(done: int) -> None:
+                progress(done)
+                self.stop_here(f"after {done} held-out pairs")
+
+            return self._pair_scorer(params, base, pairs, table, between)
+
+    def anchor_sums(self, number: int) -> Float[np.ndarray, "g r"]:
+        """Log-probs of the held-out pairs under policy `number`, an anchor; scored when they are first asked for."""
+        where = home(number)
+
+        def make() -> ReferenceLogps:
+            policy = self.policy(number)
+            found = self.pair_scores(where, trained(policy), frozen(policy), None, f"held-out pairs, policy {number}")
+            return ReferenceLogps(("anchor",), found.sums[None])
+
+        return self.phase(where, "heldout_anchor", ReferenceLogps, make).sums[0]
+
+    @cached_property
+    def _pair_scorer(self) -> PairScorer:
+        machine, together = self.machine, groups_a_microbatch(self.experiment)
+        return PairScorer(machine.model, self.experiment.loss, machine.mesh, together, machine.flags)
 
     def _score_policy(
         self, iteration: int, number: int, params: Params, groups: TrainingGroups

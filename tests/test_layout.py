@@ -28,6 +28,7 @@ FLOORS = (
     {"experiment"},
     {"programs"},
     {"session"},
+    {"trial"},
     {"fit", "certify", "evaluate", "reopen"},
     {"align"},
     {"plan", "doctor", "report"},

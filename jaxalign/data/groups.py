@@ -40,6 +40,11 @@ class TrainingGroups(Protocol):
         ...
 
     @property
+    def prompts(self) -> Int[np.ndarray, " g"]:
+        """A number for every group's prompt: groups of one prompt say much the same."""
+        ...
+
+    @property
     def prompt_lengths(self) -> Int[np.ndarray, " g"]:
         """Tokens of every group's prompt, known without reading it."""
         ...
@@ -66,6 +71,10 @@ class RolledGroups:
     @property
     def responses(self) -> int:
         return self.groups.responses.shape[1]
+
+    @property
+    def prompts(self) -> Int[np.ndarray, " g"]:
+        return self.groups.prompt
 
     @cached_property
     def prompt_lengths(self) -> Int[np.ndarray, " g"]:
@@ -104,6 +113,10 @@ class PickedGroups:
     @property
     def responses(self) -> int:
         return self.groups.responses
+
+    @property
+    def prompts(self) -> Int[np.ndarray, " n"]:
+        return self.groups.prompts[self.numbers]
 
     @cached_property
     def prompt_lengths(self) -> Int[np.ndarray, " n"]:

@@ -76,6 +76,14 @@ class PromptStream(Order[Prompt]):
         return self.take(0, min(count, self._there))
 
 
+def endless(count: int, seed: int, start: int, length: int) -> np.ndarray:
+    """Int[length]: what stands at `start` and behind it in an endless order of the numbers below `count`, which has
+    every number once before any again, each time in an order of its own."""
+    first, last = start // count, -(-(start + length) // count)
+    orders = [np.random.default_rng([seed, epoch]).permutation(count) for epoch in range(first, last)]
+    return np.concatenate(orders)[start - first * count :][:length]
+
+
 class GroupOrder(Order[np.ndarray]):
     """Numbers of `count` groups in batches Int[size]: every epoch has each group once, shuffled anew.
 

@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.contracts.pairing import CheckedPairing
-from jaxalign.data.groups import RolledGroups, TrainingGroups
+from jaxalign.data.groups import PickedGroups, RolledGroups, TrainingGroups
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.experiment import Experiment
+from jaxalign.feedback.recorded import Recording
 from jaxalign.feedback.sampled import Sampling
 from jaxalign.judging import judging
 from jaxalign.machine import Machine
@@ -33,6 +34,10 @@ from jaxalign.types import Batch, Groups, Params, Preferences, Prompt, Rollouts
 
 SAMPLED = 4
 """Prompts that are answered: enough for pairs and for every shape that is compiled."""
+
+
+RECORDED = 16
+"""Recorded pairs that are looked at token by token."""
 
 
 class Opened:
@@ -137,7 +142,17 @@ class Opened:
     @cached_property
     def groups(self) -> TrainingGroups:
         """A few groups as the fit gets them."""
+        if isinstance(self.comparer, Recording):
+            recorded = self.comparer.pairs
+            return PickedGroups(recorded, np.arange(min(RECORDED, len(recorded))))
         return RolledGroups(self.rollouts, self.pairs)
+
+    @property
+    def first_prompt(self) -> Prompt:
+        """The prompt of the first of these groups."""
+        if isinstance(self.comparer, Recording):
+            return self.comparer.first(1)[0]
+        return self.rollouts.prompts[self.pairs.prompt[0]]
 
     def batch(self, references: dict[str, np.ndarray], largest: int | None = None) -> Batch:
         """A microbatch of the run's size on the mesh, or of all groups there are if they are fewer.

@@ -27,14 +27,13 @@ class Token:
 
 
 def tokens(opened: Opened) -> list[Token]:
-    """The first group of the sampled answers as the row that trains on it, without its padding."""
-    batch, group = opened.batch({}, 1), 0
+    """The first group as the row that trains on it, without its padding."""
+    batch = opened.batch({}, 1)
     score = jax.jit(lambda params, batch: token_logps(opened.model, params, batch.rows, batch.mask))
     table = np.asarray(score(opened.params, batch)).reshape(-1)
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[0], batch.rows)
-    prompt = opened.rollouts.prompts[opened.pairs.prompt[group]]
     trunk = rows.tokens[(rows.group >= 0) & (rows.branch == 0)].tolist()
-    roles = prompt_roles(opened, prompt, trunk)
+    roles = prompt_roles(opened, opened.first_prompt, trunk)
     logp = {place: float(table[slot]) for slot, place in target_places(rows, batch.mask.shape)}
     return [
         Token(

@@ -9,6 +9,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.errors import ConfigError
 from jaxalign.evals.side_by_side import joint_preferences
+from jaxalign.training.pair_scores import PairScores
 from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
 
 
@@ -18,7 +19,8 @@ class HeldOut:
 
     Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `logps(policy,
     rollouts)` are that policy's log-prob sums [b m] in nats. `trainer` is who preferred what in training, None where
-    that is the judge itself or nobody.
+    that is the judge itself or nobody. `pairs` are what the evaluated policy makes of held-out pairs, None where there
+    are none.
     """
 
     prompts: tuple[Prompt, ...]
@@ -26,6 +28,7 @@ class HeldOut:
     judge: Oracle | None
     logps: Callable[[str, Rollouts], Float[np.ndarray, "b m"]]
     key: PRNGKeyArray
+    pairs: PairScores | None = None
     trainer: Oracle | None = None
     _asked: dict[str, Preferences] = field(default_factory=dict, repr=False, compare=False)
 
@@ -75,7 +78,8 @@ class HeldOut:
 @runtime_checkable
 class Eval(Protocol):
     """HeldOut → {metric: value}. Pure. `needs` names what it asks of the context that not every experiment has:
-    "answers" of the policies to held-out prompts, an "oracle", a "trainer" who is another judge."""
+    "answers" of the policies to held-out prompts, an "oracle", a "trainer" who is another judge, "pairs" that are held
+    out."""
 
     needs: ClassVar[tuple[str, ...]]
 

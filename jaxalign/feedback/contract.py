@@ -92,6 +92,11 @@ class Comparer(Protocol):
         ...
 
     @property
+    def heldout(self) -> TrainingGroups | None:
+        """Pairs that are never trained on; None where there are none."""
+        ...
+
+    @property
     def size(self) -> int:
         """Prompts that there are."""
         ...
@@ -116,6 +121,11 @@ class Feedback(Protocol):
     @property
     def oracle(self) -> Oracle | OpenableOracle | None:
         """Who prefers what; None where people have said it before."""
+        ...
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are pairs that are never trained on, to measure policies by."""
         ...
 
     def sizes(self, model: Model) -> Sizes:

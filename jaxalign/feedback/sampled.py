@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -45,6 +46,8 @@ class Sampled:
     prompts_per_iteration: int
     """prompts drawn each iteration, in a seeded order that visits every prompt before any again"""
 
+    holds_out: ClassVar[bool] = False
+
     def problems(self) -> Iterable[str]:
         if self.prompts_per_iteration < 1:
             yield f"prompts_per_iteration must be at least 1, got {self.prompts_per_iteration}"
@@ -79,6 +82,7 @@ class Sampling:
 
     roles = ("last", "anchor")
     labels = Labels.unsaid(2, 2)
+    heldout = None
 
     def __init__(self, spec: Sampled, machine: Machine, prompts: PromptSet, iterations: int):
         self.spec, self.size = spec, len(prompts)

@@ -9,6 +9,7 @@ initial/<phase>/               artifacts made before the first iteration
 0000/<phase>.parts/00007/      chunks of a phase that is still running
       00007-00001-of-00004/    those of one process, where several run together
 0000/fit/                      Orbax: training checkpoints inside the fit; removed once the policy is committed
+0000/best/00000020/            Orbax: the parameters after a step of the fit that was the best so far; removed likewise
 0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
 metrics.jsonl perf.jsonl summary.json
 profile/ tensorboard/ wandb/   xprof traces, and what trackers write, where they are asked for
@@ -37,7 +38,7 @@ T = TypeVar("T")
 Iteration = int | Literal["initial"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = ("policy", "fit")
+_RESERVED = ("policy", "fit", "best")
 _PLACEMENT = ("placement", "trackers")
 """What of a config says where arrays lie and who watches, not what is computed: each launch may have its own."""
 _SECONDS_TO_SEE = 60.0
@@ -211,6 +212,27 @@ class RunDir:
         """Where the training checkpoints of an iteration's fit go."""
         return self.path / _iteration_name(iteration) / "fit"
 
+    def best(self, iteration: int, step: int) -> "PolicySlot":
+        """Where the parameters after `step` steps of an iteration's fit lie, if they were the best so far."""
+        return PolicySlot(self.path / _iteration_name(iteration) / "best" / f"{step:08d}", iteration + 1, self.hosts)
+
+    def keep_best(self, iteration: int, step: int, params: Params) -> None:
+        """Commits them, in place of what a launch that came to the same step before has left."""
+        self._must_write()
+        slot = self.best(iteration, step)
+        if slot.exists() and self.hosts.leader:
+            pytree.delete(slot.path)
+        self.hosts.barrier("best")
+        slot.save(params, {"step": step})
+
+    def prune_best(self, iteration: int, steps: set[int]) -> None:
+        """Deletes those of all steps but `steps`."""
+        root = self.best(iteration, 0).path.parent
+        if self.hosts.leader and root.is_dir():
+            for entry in root.iterdir():
+                if not entry.name.isdecimal() or int(entry.name) not in steps:
+                    pytree.delete(entry)
+
     def clear_fit(self, iteration: int) -> None:
         """Deletes an iteration's training checkpoints. Raises CheckpointError unless its policy is committed."""
         self._must_write()
@@ -218,6 +240,7 @@ class RunDir:
             raise CheckpointError(f"{self.fit_path(iteration)}: still needed, the policy is not committed")
         if self.hosts.leader:
             pytree.delete(self.fit_path(iteration))
+            pytree.delete(self.best(iteration, 0).path.parent)
 
     def _place(self, iteration: Iteration, name: str) -> epath.Path:
         if not _NAME.fullmatch(name) or name in _RESERVED:
@@ -323,6 +346,11 @@ def _shows(there: Callable[[], bool], hosts: Hosts) -> bool:
             return False
         time.sleep(0.2)
     return True
+
+
+def home(iterate: int) -> Iteration:
+    """Where the artifacts of a policy lie: with the iteration that made it."""
+    return iterate - 1 if iterate else "initial"
 
 
 def _iteration_name(iteration: int) -> str:

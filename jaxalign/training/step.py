@@ -7,7 +7,7 @@ as columns of the batch, those that are live as parameters in `references`; the 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +49,19 @@ class Fit:
     """steps between checkpoints inside a fit"""
     keep_checkpoints: int = 2
     """checkpoints kept inside a fit"""
+    evaluate_every: int | None = None
+    """steps between evaluations on the feedback's held-out pairs; None: none inside a fit"""
+    keep: Literal["last", "best"] = "last"
+    """which step becomes the policy: the last, or that of the least held-out loss"""
+    patience: int | None = None
+    """evaluations in a row without a lower held-out loss that end the fit; None: it takes all its steps"""
 
     def problems(self) -> Iterable[str]:
+        for name, wanted in (("evaluate_every", self.evaluate_every), ("patience", self.patience)):
+            if wanted is not None and wanted < 1:
+                yield f"{name} must be at least 1 or None, got {wanted}"
+        if self.evaluate_every is None and (self.keep == "best" or self.patience is not None):
+            yield "keep 'best' and patience go by the held-out loss: set evaluate_every"
         for name, value in (
             ("batch_size", self.batch_size),
             ("epochs", self.epochs),

@@ -16,6 +16,8 @@ import jax
 from jaxalign import programs
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
+from jaxalign.feedback.recorded import Recording
+from jaxalign.feedback.sampled import Sampling
 from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
 from jaxalign.models.decoder import DecoderConfig
@@ -24,7 +26,7 @@ from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import groups_a_microbatch
 from jaxalign.rollouts.lengths import encoded
-from jaxalign.training.rows import RowShape
+from jaxalign.training.rows import RowShape, row_shape
 from jaxalign.types import Combiner, Prompt
 
 GIB = 2**30
@@ -79,7 +81,9 @@ def rollouts(opened: Opened) -> dict[str, int]:
     """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables, and
     where another machine decodes."""
     config, policy = opened.model.config, bytes_per_device(opened.machine.abstract)
-    answered = ((opened.sampling.roller, opened.prompts), (opened.heldout_roller, opened.heldout))
+    answered = [(opened.comparer.roller, opened.prompts)] if isinstance(opened.comparer, Sampling) else []
+    if opened.heldout:
+        answered.append((opened.heldout_roller, opened.heldout))
     works = [
         program.work
         for roller, prompts in answered
@@ -141,7 +145,12 @@ def training_logits(opened: Opened, scored: int) -> int:
 def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
     rows = math.ceil(groups_a_microbatch(opened.experiment) / row_shards(opened.mesh))
-    shape = RowShape.longest(longest(opened, opened.prompts), opened.sampling.roller.bounds.response)
+    if isinstance(opened.comparer, Recording):
+        shape = row_shape(opened.comparer.pairs)
+    else:
+        shape = RowShape.longest(
+            longest(opened, opened.prompts), opened.experiment.feedback.sizes(opened.model).response
+        )
     return rows, shape.row, rows * shape.scored
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Outcome, judged
 from jaxalign.doctor.row import tokens
@@ -13,12 +15,12 @@ class Row:
     """The row that the report shows."""
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
-        row, groups, rollouts = tokens(opened), opened.pairs, opened.rollouts
-        prompt, responses = groups.prompt[0], groups.responses[0]
+        row, first = tokens(opened), opened.groups.take(np.array([0]))
+        lasts = first.tokens[0, np.arange(opened.groups.responses), first.lengths[0] - 1]
         scored = [token for token in row if token.logp is not None]
         ends = sum(token.role == "end of turn" for token in scored)
-        expected = int(rollouts.lengths[prompt, responses].sum())
-        finished = int(rollouts.finished[prompt, responses].sum()) if opened.model.chat.stop else 0
+        expected = int(first.lengths.sum())
+        finished = int(np.isin(lasts, opened.model.chat.stop).sum())
         problems = []
         if len(scored) != expected or any(token.branch == 0 for token in scored):
             problems.append(f"{len(scored)} tokens are scored, the responses have {expected}: packing is wrong")

@@ -1,0 +1,108 @@
+"""What a policy makes of pairs that it is not trained on: the loss of each, and how it ranks the two answers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxalign.contracts.traced import losses
+from jaxalign.data.groups import TrainingGroups
+from jaxalign.mesh.flags import Options
+from jaxalign.mesh.rows import on_mesh, rows_here
+from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
+from jaxalign.models.low_rank import join
+from jaxalign.models.model import Model
+from jaxalign.training.rows import pack, row_shape
+from jaxalign.training.step import group_logps
+from jaxalign.types import Batch, Loss, Metrics, Params
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Of g pairs: the `loss` that a fit would descend, log-probs of the answers in nats under the policy (`sums`) and
+    under the `anchor` (zeros for a loss that reads none), what is said of them, `prefer` = P(0 ≻ 1) and `weight`, and
+    a number for each `prompt`: pairs of one prompt say much the same."""
+
+    loss: Float[np.ndarray, " g"]
+    sums: Float[np.ndarray, "g r"]
+    anchor: Float[np.ndarray, "g r"]
+    prefer: Float[np.ndarray, " g"]
+    weight: Float[np.ndarray, " g"]
+    prompt: Int[np.ndarray, " g"]
+
+    @property
+    def margins(self) -> Float[np.ndarray, " g"]:
+        """How much likelier the policy has made the first answer than the second, nats: by log π/π_anchor, or by log π
+        where there is no anchor."""
+        rewards = (self.sums - self.anchor).astype(np.float64)
+        return rewards[:, 0] - rewards[:, 1]
+
+    @property
+    def right(self) -> Float[np.ndarray, " g"]:
+        """1 where the margin has the sign of the label, 1/2 where it is 0, else 0; NaN where the label is a tie."""
+        side = np.sign(self.prefer.astype(np.float64) - 0.5)
+        return np.where(side == 0, np.nan, (1 + np.sign(self.margins) * side) / 2)
+
+    def metrics(self) -> Metrics:
+        """`loss`, `accuracy` among pairs that are no tie, `margin_nats`: means by weight."""
+        return {name: weighted_mean(values, self.weight) for name, values in self.columns().items()}
+
+    def columns(self) -> dict[str, Float[np.ndarray, " g"]]:
+        """What `metrics` are means of, NaN where a pair does not count."""
+        return {"loss": self.loss.astype(np.float64), "accuracy": self.right, "margin_nats": self.margins}
+
+
+def weighted_mean(values: Float[np.ndarray, " g"], weight: Float[np.ndarray, " g"]) -> float:
+    """Mean by weight of what is not NaN; 0 where nothing counts."""
+    share = np.where(np.isnan(values), 0.0, weight)
+    total = share.sum(dtype=np.float64)
+    return float(np.nansum(values * share) / total) if total > 0 else 0.0
+
+
+class PairScorer:
+    """Scores whole sets of pairs, `batch_size` together; compiled once a row shape.
+
+    The anchor's log-probs are a table, whatever keeps the references of the fit: held-out pairs stay the same, so it is
+    made once. It comes from the same program as the policy's: where the policy is the anchor, margins are exactly 0.
+    """
+
+    def __init__(
+        self, model: Model, loss: Loss, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None
+    ):
+        self._needs, self._mesh, self._size = loss.needs, mesh, full_rows(mesh, batch_size)
+        self._here = rows_here(row_sharding(mesh), self._size)
+        self._run = jax.jit(partial(_scores, model, loss), out_shardings=replicated(mesh), compiler_options=options)
+
+    def __call__(
+        self,
+        params: Params,
+        frozen: Params,
+        groups: TrainingGroups,
+        anchor: Float[np.ndarray, "g r"] | None,
+        between: Callable[[int], None] = lambda done: None,
+    ) -> PairScores:
+        """Scores under the policy whose trained parameters are `params`. Without the table `anchor` losses are those
+        against log-probs of 0. `between` hears the pairs done after each batch, and may raise."""
+        count, shape = len(groups), row_shape(groups)
+        table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
+        loss, sums = np.zeros(count, np.float32), np.zeros_like(table)
+        prefer, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        columns: Mapping[str, Float[np.ndarray, "g r"]] = dict.fromkeys(self._needs, table)
+        for start in range(0, count, self._size):
+            real = min(self._size, count - start)
+            chosen = np.full(self._size, -1)
+            chosen[:real] = np.arange(start, start + real)
+            here = pack(groups, np.where(self._here, chosen, -1), shape, columns)
+            done = slice(start, start + real)
+            found = jax.device_get(self._run(params, frozen, on_mesh(here, row_sharding(self._mesh))))
+            loss[done], sums[done], prefer[done], weight[done] = (each[:real] for each in found)
+            between(start + real)
+        return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts))
+
+
+def _scores(model: Model, loss: Loss, params: Params, frozen: Params, batch: Batch) -> tuple[Array, ...]:
+    logps = group_logps(model, loss, join(params, frozen), {}, batch)
+    return losses(loss, logps), logps.sums, batch.labels.prefer, batch.weight

@@ -1,0 +1,195 @@
+"""Recorded pairs: what is trained on is what the data say, and the fit is that of sampled answers."""
+
+import dataclasses
+import json
+
+import jax
+import made_groups
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_pairs import Remembered, dpo, inline, table
+from made_runs import policy, run_here, tiny_lm
+
+from jaxalign.config.load import validate
+from jaxalign.data.comparisons.unpaired import EXAMPLE as UNPAIRED
+from jaxalign.data.groups import PickedGroups, RolledGroups
+from jaxalign.data.order import endless
+from jaxalign.data.tables.strict import Tally
+from jaxalign.errors import ConfigError, DataError
+from jaxalign.evals.win_rate import WinRate
+from jaxalign.feedback.recorded import Recorded
+from jaxalign.feedback.tokenised import tokenised
+from jaxalign.losses.dpo import DPO
+from jaxalign.losses.inpo import INPO
+from jaxalign.losses.sppo import SPPO
+from jaxalign.machine import Machine, Placement
+from jaxalign.mesh.sharding import MeshShape
+from jaxalign.models.random_llama import RandomLlama
+from jaxalign.references.live import Live
+from jaxalign.training.rows import Sizes, pack, row_shape
+
+CHAT = RandomLlama().open().chat
+LONGEST = Sizes(64, 32)
+
+
+def lines(workdir, phase):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["phase"] == phase]
+
+
+def changed(experiment, **changes):
+    return dataclasses.replace(experiment, feedback=dataclasses.replace(experiment.feedback, **changes))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What the comparisons become
+
+
+def test_an_answer_is_scored_by_its_text_and_the_end_of_its_turn():
+    found = tokenised(inline(("Why?", "Because.", "No")).read(Tally()), CHAT, LONGEST, "pairs")
+    taken = found.pairs.take(np.array([0]))
+    prompt = taken.prompt[0, : taken.prompt_lengths[0]].tolist()
+    assert prompt == CHAT.encode([{"role": "user", "content": "Why?"}])
+    for side, text in enumerate(("Because.", "No")):
+        ids = taken.tokens[0, side, : taken.lengths[0, side]].tolist()
+        assert CHAT.decode(ids) == text
+        assert ids[-1] in CHAT.stop
+        assert len(ids) == len(text) + 1  # a token for each byte
+    assert taken.labels.prefer.tolist() == [1.0]
+    assert taken.labels.win is None
+
+
+def test_pairs_that_teach_nothing_or_have_no_room_are_left_out_and_counted():
+    rows = [("Why?", "A", "B"), ("Why?", "A", "A"), ("W" * 64, "A", "B"), ("Why?", "A" * 40, "B"), ("How?", "A", "B")]
+    found = tokenised(inline(*rows).read(Tally()), CHAT, LONGEST, "pairs")
+    assert len(found.pairs) == 2
+    assert found.left_out == {
+        "twice the same answer": 1,
+        "a prompt of more than 64 tokens": 1,
+        "an answer of more than 32 tokens": 1,
+    }
+    assert found.pairs.prompts.tolist() == [0, 1]
+    with pytest.raises(DataError, match="pairs: no pair to train on; 1 left out, 1 with twice the same answer"):
+        tokenised(inline(("Why?", "A", "A")).read(Tally()), CHAT, LONGEST, "pairs")
+    with pytest.raises(DataError, match="one answer alone"):
+        tokenised(UNPAIRED.read(Tally()), CHAT, LONGEST, "pairs")
+
+
+def test_the_fingerprint_is_of_all_that_is_said():
+    def fingerprint(*row):
+        return tokenised(inline(row).read(Tally()), CHAT, LONGEST, "pairs").fingerprint
+
+    said = {fingerprint(*row) for row in [("W", "A", "B"), ("V", "A", "B"), ("W", "C", "B"), ("W", "A", "C")]}
+    assert len(said) == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_table_of_pairs_gives_the_rows_of_the_rollouts_that_it_holds(seed):
+    rolled = RolledGroups(
+        made_groups.rollouts(seed=seed), made_groups.groups([0, 0, 2, 1], [[0, 1], [3, 2], [1, 0], [2, 0]])
+    )
+    kept, chosen = table(rolled), np.array([2, -1, 0, 3])
+    assert row_shape(kept) == row_shape(rolled)
+    ours, theirs = (pack(groups, chosen, row_shape(rolled), {}) for groups in (kept, rolled))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    some = PickedGroups(kept, np.array([3, 1]))
+    np.testing.assert_array_equal(some.take(np.array([1])).tokens, kept.take(np.array([1])).tokens)
+    assert some.lengths.tolist() == kept.lengths[[3, 1]].tolist()
+
+
+@given(st.integers(1, 20), st.integers(0, 50), st.integers(0, 50), st.integers(0, 3))
+def test_an_endless_order_has_every_number_before_any_again(count, start, length, seed):
+    whole = endless(count, seed, 0, start + length)
+    np.testing.assert_array_equal(endless(count, seed, start, length), whole[start:])
+    for epoch in range(len(whole) // count):
+        assert sorted(whole[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What is refused, before any compute
+
+
+def refused(tmp_path, experiment, error, sentence):
+    with pytest.raises(error, match=sentence):
+        run_here(experiment, tmp_path / "run")
+    assert not (tmp_path / "run" / "initial").exists()
+
+
+def test_losses_that_read_what_nobody_has_said_are_refused_by_name(tmp_path):
+    last = dataclasses.replace(dpo(), loss=INPO(eta=0.1, tau=0.01))
+    refused(tmp_path, last, DataError, r"loss INPO: needs log-probs of the policy that sampled the pairs \(last\)")
+    refused(tmp_path, dataclasses.replace(dpo(), loss=SPPO()), DataError, "loss SPPO: the loss reads win rates")
+
+
+def test_held_out_prompts_that_are_trained_on_are_refused(tmp_path):
+    leaking = changed(dpo(), heldout=dpo().feedback.pairs)
+    refused(tmp_path, leaking, DataError, "feedback.heldout: 50 of its 50 prompts are trained on")
+
+
+def test_evals_and_fits_that_ask_for_what_is_not_there_are_refused(tmp_path):
+    asking = dataclasses.replace(dpo().evaluation, evals=(WinRate(),))
+    with pytest.raises(ConfigError) as caught:
+        validate(dataclasses.replace(dpo(), evaluation=asking))
+    assert "WinRate needs answers, and there are none: give evaluation.prompts" in str(caught.value)
+    assert "WinRate needs oracle, and there are none: give evaluation.oracle" in str(caught.value)
+    with pytest.raises(ConfigError, match="HeldOutPairs needs pairs, and there are none: hold some out"):
+        validate(changed(dpo("--fit.evaluate_every", "none", "--fit.keep", "last"), heldout=None))
+    with pytest.raises(ConfigError, match="the feedback holds no pairs out"):
+        validate(tiny_lm("--fit.evaluate_every", "2"))
+    with pytest.raises(ConfigError, match="keep 'best' and patience go by the held-out loss"):
+        validate(dpo("--fit.evaluate_every", "none"))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The fit
+
+
+def test_recorded_pairs_train_as_the_sampled_ones_that_they_are(tmp_path):
+    """The same numbers of groups, the same rows, and so the same losses and the same policy, bit for bit."""
+    short = dataclasses.replace(tiny_lm("--iterations", "1", "--swap_every", "none"), loss=DPO())
+    run_here(short, tmp_path / "sampled")
+    recorded = Remembered(inline(("never", "read", "here")), max_tokens=8, run=str(tmp_path / "sampled"))
+    evaluation = dataclasses.replace(short.evaluation, oracle=short.feedback.oracle)
+    run_here(dataclasses.replace(short, feedback=recorded, evaluation=evaluation), tmp_path / "recorded")
+    ours, theirs = (lines(tmp_path / name, "fit") for name in ("recorded", "sampled"))
+    assert len(ours) > 1
+    assert ours == theirs
+    jax.tree.map(np.testing.assert_array_equal, policy(tmp_path / "recorded", 1), policy(tmp_path / "sampled", 1))
+    assert lines(tmp_path / "recorded", "evals") == lines(tmp_path / "sampled", "evals")
+
+
+def test_live_references_and_more_devices_change_nothing_but_rounding(tmp_path):
+    run_here(dpo(), tmp_path / "one")
+    others = {
+        "live": dataclasses.replace(dpo(), reference=Live()),
+        "eight": dpo("--placement.mesh.data", "2", "--placement.mesh.fsdp", "2", "--placement.mesh.tensor", "2"),
+    }
+    for name, experiment in others.items():
+        summary = run_here(experiment, tmp_path / name)
+        for ours, theirs in zip(lines(tmp_path / name, "fit"), lines(tmp_path / "one", "fit"), strict=True):
+            # seven steps of Adam on gradients that differ by fp32 rounding of sums in another order
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-4)
+        one = lines(tmp_path / "one", "evals")[-1]
+        assert summary["heldout_loss"] == pytest.approx(one["heldout/loss"], abs=2e-4)
+
+
+def test_iterations_take_their_share_of_the_pairs_one_after_another():
+    machine = Machine(RandomLlama().open(), Placement(mesh=MeshShape(fsdp=1)), 7)
+    spec = dataclasses.replace(dpo().feedback, pairs_per_iteration=20)
+    opened = spec.open(machine, None, 3)
+    drawn = [opened.numbers(iteration) for iteration in range(3)]
+    assert [len(each) for each in drawn] == [20, 20, 20]
+    assert len(set(np.concatenate(drawn)[:50].tolist())) == 50
+    np.testing.assert_array_equal(opened.numbers(1), drawn[1])
+    found = opened(None, 1, None)
+    assert found.rollouts is None
+    assert found.preferences is None
+    assert found.metrics["pairs/groups"] == 20
+    np.testing.assert_array_equal(found.groups.lengths, opened.pairs.lengths[drawn[1]])
+
+
+def test_settings_that_make_no_sense_are_named():
+    wrong = Recorded(inline(("Why?", "A", "B")), pairs_per_iteration=0, max_prompt_tokens=0, max_tokens=0)
+    assert len(list(wrong.problems())) == 3
