@@ -1,4 +1,4 @@
-"""A score model's whole run: features once, the head fitted and measured on pairs held out, exported, opened as a judge."""
+"""A score model's whole run: features once, a head that is fitted, measured on pairs held out, exported, a judge."""
 
 import json
 import pathlib

@@ -8,8 +8,8 @@ and is measured on the other; the judge that evaluates what this one trained is 
 
     --feedback.pairs.begin 0.5 --feedback.pairs.end 1 --feedback.heldout.begin 0 --feedback.heldout.end 0.5
 
-The trunk is the first 18 of 30 layers, frozen, which each summary goes through once (`training/features.py`); the fit of
-the head takes seconds. Middle layers rank summaries better than the last ones, and cost less.
+The trunk is the first 18 of 30 layers, frozen, which each summary goes through once (`training/features.py`); the fit
+of the head takes seconds. Middle layers rank summaries better than the last ones, and cost less.
 """
 
 from dpo_tldr import TLDR

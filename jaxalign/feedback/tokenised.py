@@ -163,7 +163,8 @@ def told(left_out: Counter[str]) -> str:
 
 
 def labels(kept: Sequence[Comparison], field: str) -> Labels:
-    """Columns of what was said; scores and margins only where all pairs have them. An absent vote is even and decides nothing."""
+    """Columns of what was said; scores and margins only where all pairs have them. An absent vote is even and decides
+    nothing."""
     if len({len(each.votes) for each in kept}) > 1:
         raise DataError(f"{field}: some pairs have votes of more annotators than others")
     votes = np.array([[0.5 if vote is None else vote for vote in each.votes] for each in kept], np.float32)
