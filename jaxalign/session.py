@@ -28,7 +28,7 @@ from jaxalign.feedback.contract import Compared
 from jaxalign.judging import Judging, judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
-from jaxalign.models.low_rank import frozen, head_alone, trained
+from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, groups_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
@@ -104,6 +104,7 @@ class Session:
         # Last: a run that is refused for its prompts begins with others.
         pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
         self._training = cache(partial(training, experiment, self.machine))
+        self._heldout_featured: Featured | None = None
 
     # ---------------------------------------------------------------------------------------------- phases
 
@@ -205,7 +206,8 @@ class Session:
                 progress(done)
                 self.stop_here(f"after {done} held-out pairs")
 
-            return self._pair_scorer(params, base, pairs, table, between)
+            known = self._heldout_features(join(params, base)) if head_alone(self.machine.model.abstract()) else pairs
+            return replace(self._pair_scorer(params, base, known, table, between), lengths=pairs.lengths)
 
     def anchor_sums(self, number: int) -> Float[np.ndarray, "g r"]:
         """Log-probs of the held-out pairs under policy `number`, an anchor; scored when they are first asked for."""
@@ -221,7 +223,15 @@ class Session:
     @cached_property
     def _pair_scorer(self) -> PairScorer:
         machine, together = self.machine, groups_a_microbatch(self.experiment)
-        return PairScorer(machine.model, self.experiment.loss, machine.mesh, together, machine.flags)
+        view = view_of(machine.model, self.experiment.loss)
+        return PairScorer(view, machine.mesh, together, machine.flags)
+
+    def _heldout_features(self, policy: Params) -> Featured:
+        """Those of every policy: their trunk is the same."""
+        if self._heldout_featured is None:
+            assert self.heldout_pairs is not None
+            self._heldout_featured = self.featured("initial", "heldout_features", policy, self.heldout_pairs)
+        return self._heldout_featured
 
     def _score_policy(
         self, iteration: int, number: int, params: Params, groups: TrainingGroups

@@ -1,5 +1,6 @@
 """Export of runs, without their devices and their prompts: the bytes that their own process would write."""
 
+import dataclasses
 import json
 import os
 import pathlib

@@ -61,7 +61,7 @@ def scores(sums, prefer, weight=(1.0, 1.0, 1.0, 1.0)) -> PairScores:
     sums = np.asarray(sums, np.float32)
     loss = np.arange(len(sums), dtype=np.float32)
     prefer, weight = np.asarray(prefer, np.float32), np.asarray(weight, np.float32)
-    return PairScores(loss, sums, np.zeros_like(sums), prefer, weight, np.arange(len(sums)))
+    return PairScores(loss, sums, np.zeros_like(sums), prefer, weight, np.arange(len(sums)), np.ones(sums.shape, int))
 
 
 def test_accuracy_is_of_pairs_that_are_no_tie_and_half_where_the_margin_is_zero():

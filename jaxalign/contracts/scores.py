@@ -50,6 +50,10 @@ class ScoreLoss(Protocol):
         """Why it cannot read so many outputs of so many responses a group; nothing where it can."""
         ...
 
+    def ranks(self, outputs: Float[Array, "b r o"]) -> Float[Array, "b r"]:
+        """A number for each response, the larger the better; of a pair the difference is what the outputs say of it."""
+        ...
+
     def accuracies(self, scores: GroupScores) -> Float[Array, " b"]:
         """In each group the share of what is said that the outputs say too, in [0, 1]."""
         ...

@@ -1,21 +1,22 @@
-"""How well the log-odds of a judge fit what people said: accuracy, calibration, and what length has to do with it.
+"""How well log-odds of held-out pairs fit what people said: calibration, and what length has to do with it.
 
-    accuracy     share of labels that the sign of the log-odds says too, with a bootstrap interval over prompts: pairs
-                 of one prompt are no independent draws
     nll          mean of −p log σ(z/T) − (1 − p) log σ(−z/T), nats
     ece          mean over bins of confidence of |share right − mean confidence|, weighted by pairs in them
     temperature  the T with the lowest nll (Guo et al. 2017, arXiv 1706.04599), fitted on some prompts and measured on
                  the others, in turn
 
-A model that is sure of too much has T > 1. Dividing log-odds by T changes no preference, so accuracy stays.
+z is the margin of a pair: the log-odds of a score model, or how much likelier a policy has made the first answer. Who
+is sure of too much has T > 1. Dividing log-odds by T changes no preference, so accuracy stays.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxalign.errors import ConfigError
+from jaxalign.evals.context import HeldOut
 from jaxalign.types import Metrics
 
 BINS = 15
@@ -33,7 +34,7 @@ class Judged:
     prefer: Float[np.ndarray, " g"]
     """probability that answer 0 is preferred"""
     prompt: Int[np.ndarray, " g"]
-    """number of the pair's prompt: pairs of one are drawn together"""
+    """number of the pair's prompt: pairs of one are no independent draws"""
     lengths: Int[np.ndarray, "g r"]
     """tokens of both answers"""
 
@@ -78,17 +79,6 @@ def temperature(judged: Judged) -> float:
     return float(1 / np.sqrt(low * high))
 
 
-def clustered_interval(
-    values: Float[np.ndarray, " g"], prompt: Int[np.ndarray, " g"], seed: Iterable[int], resamples: int
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of `values`, drawing prompts with all their pairs."""
-    _, cluster = np.unique(prompt, return_inverse=True)
-    sums, counts = np.bincount(cluster, weights=values), np.bincount(cluster)
-    drawn = np.random.default_rng(list(seed)).integers(len(sums), size=(resamples, len(sums)))
-    low, high = np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def calibration(judged: Judged) -> Metrics:
     """nll and ece as they are and at a temperature of other prompts, in two folds; the temperature of all."""
     _, cluster = np.unique(judged.prompt, return_inverse=True)
@@ -120,8 +110,21 @@ def length_bias(judged: Judged) -> Metrics:
     return {name: float(values[chosen].mean()) for name, (values, chosen) in sets.items() if chosen.any()}
 
 
-def quality(judged: Judged, seed: Iterable[int], resamples: int) -> Metrics:
-    """All of it, by name."""
-    low, high = clustered_interval(judged.right, judged.prompt, seed, resamples)
-    ends = {"accuracy": float(judged.right.mean()), "accuracy_ci95_low": low, "accuracy_ci95_high": high}
-    return {**ends, **calibration(judged), **length_bias(judged)}
+@dataclass(frozen=True)
+class Calibration:
+    """`calibration/nll`, `…/ece`, both `…_calibrated` at a temperature of other prompts, and `…/temperature`;
+    `length_bias/accuracy_longer_wins` and `…_loses` (0.5 of both is a coin, one without the other is a ruler),
+    `…/longer_preferred` beside `…/longer_labelled`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("pairs",)
+
+    def __call__(self, context: HeldOut) -> Metrics:
+        pairs = context.pairs
+        if pairs is None:
+            raise ConfigError("evals: Calibration needs held-out pairs, and there are none")
+        judged = Judged(pairs.margins, pairs.prefer, pairs.prompt, pairs.lengths)
+        found = {"calibration": calibration(judged), "length_bias": length_bias(judged)}
+        return {f"{kind}/{name}": value for kind, each in found.items() for name, value in each.items()}
+
+
+EXAMPLE = Calibration()

@@ -108,7 +108,9 @@ def tokenised(comparisons: Iterable[Comparison], chat: Conversation, longest: Si
         prompts.append(keys.setdefault(key, len(keys)))
         if len(seen) < SHOWN:
             seen.setdefault(key, each.prompt)
-        kept.append(Comparison(each.prompt, (), each.prefer, each.votes, each.place, each.scores, weight=each.weight))
+        kept.append(
+            Comparison(each.prompt, (), each.prefer, each.votes, each.place, each.scores, each.margin, each.weight)
+        )
     if not kept:
         raise DataError(f"{field}: no pair to train on; {told(left_out)}")
     weight = np.asarray([each.weight for each in kept], np.float32)
@@ -161,15 +163,18 @@ def told(left_out: Counter[str]) -> str:
 
 
 def labels(kept: Sequence[Comparison], field: str) -> Labels:
-    """Columns of what was said; scores only where all pairs have them. An absent vote is even and decides nothing."""
+    """Columns of what was said; scores and margins only where all pairs have them. An absent vote is even and decides
+    nothing."""
     if len({len(each.votes) for each in kept}) > 1:
         raise DataError(f"{field}: some pairs have votes of more annotators than others")
     votes = np.array([[0.5 if vote is None else vote for vote in each.votes] for each in kept], np.float32)
     scores = [each.scores for each in kept if each.scores is not None]
+    margins = [abs(each.margin) for each in kept if each.margin is not None]
     return Labels(
         prefer=np.asarray([each.prefer for each in kept], np.float32),
         win=None,
         score=np.asarray(scores, np.float32) if len(scores) == len(kept) else None,
         votes=votes,
         decided=(votes != 0.5).astype(np.float32),
+        margin=np.asarray(margins, np.float32) if len(margins) == len(kept) else None,
     )

@@ -47,6 +47,9 @@ class BradleyTerry:
     def log_odds(self, outputs: Float[Array, "b r o"]) -> Float[Array, " b"]:
         return margin(outputs[..., 0])
 
+    def ranks(self, outputs: Float[Array, "b r o"]) -> Float[Array, "b r"]:
+        return outputs[..., 0]
+
     def accuracies(self, scores: GroupScores) -> Float[Array, " b"]:
         return agreement(self.log_odds(scores.outputs), scores.prefer)
 

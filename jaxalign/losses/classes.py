@@ -40,6 +40,10 @@ class Ratings:
         known = jnp.asarray(self.ratings, scores.score.dtype)
         return jnp.abs(scores.score[..., None] - known[None, None]).argmin(-1)
 
+    def ranks(self, outputs: Float[Array, "b r o"]) -> Float[Array, "b r"]:
+        """The expected rating."""
+        return jax.nn.softmax(outputs) @ jnp.asarray(self.ratings, outputs.dtype)
+
     def accuracies(self, scores: GroupScores) -> Float[Array, " b"]:
         return (scores.outputs.argmax(-1) == self.classes(scores)).astype(jnp.float32).mean(-1)
 
@@ -62,6 +66,9 @@ class Desirable:
 
     def log_odds(self, outputs: Float[Array, "b r o"]) -> Float[Array, " b"]:
         return outputs[:, 0, 1] - outputs[:, 0, 0]
+
+    def ranks(self, outputs: Float[Array, "b r o"]) -> Float[Array, "b r"]:
+        return outputs[..., 1] - outputs[..., 0]
 
     def accuracies(self, scores: GroupScores) -> Float[Array, " b"]:
         return agreement(self.log_odds(scores.outputs), scores.prefer)

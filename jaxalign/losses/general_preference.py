@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.scores import GroupScores, agreement
@@ -41,6 +42,11 @@ class GeneralPreference:
 
     def log_odds(self, outputs: Float[Array, "b r o"]) -> Float[Array, " b"]:
         return preference_margin(outputs[:, 0], outputs[:, 1]) / self.tau
+
+    def ranks(self, outputs: Float[Array, "b r o"]) -> Float[Array, "b r"]:
+        """Half of the log-odds, up and down: alone, an answer has no rank."""
+        half = self.log_odds(outputs) / 2
+        return jnp.stack([half, -half], axis=-1)
 
     def accuracies(self, scores: GroupScores) -> Float[Array, " b"]:
         return agreement(self.log_odds(scores.outputs), scores.prefer)

@@ -66,9 +66,17 @@ class Answers:
         return len(self._places)
 
     @cached_property
+    def _firsts(self) -> Int[np.ndarray, " g"]:
+        """The group in which the first answer of each row was seen."""
+        return np.array([self._places[number][0] for number in self.numbers[:, 0]])
+
+    @property
+    def prompts(self) -> Int[np.ndarray, " g"]:
+        return self._groups.prompts[self._firsts]
+
+    @property
     def prompt_lengths(self) -> Int[np.ndarray, " g"]:
-        firsts = np.array([self._places[number][0] for number in self.numbers[:, 0]])
-        return self._groups.prompt_lengths[firsts]
+        return self._groups.prompt_lengths[self._firsts]
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "g r"]:
@@ -111,6 +119,10 @@ class Featured:
     @property
     def responses(self) -> int:
         return self.groups.responses
+
+    @property
+    def prompts(self) -> Int[np.ndarray, " g"]:
+        return self.groups.prompts
 
     @property
     def prompt_lengths(self) -> Int[np.ndarray, " g"]:

@@ -1,8 +1,10 @@
-"""What a policy makes of pairs that it is not trained on: the loss of each, and how it ranks the two answers."""
+"""What a policy or a score model makes of pairs that it is not trained on: the loss of each, and how it ranks the two
+answers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,17 +16,17 @@ from jaxalign.mesh.flags import Options
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.low_rank import join
-from jaxalign.models.model import Model
 from jaxalign.training.rows import pack, row_shape
-from jaxalign.training.step import group_logps
-from jaxalign.types import Batch, Loss, Metrics, Params
+from jaxalign.training.views import View
+from jaxalign.types import Batch, Metrics, Params
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """Of g pairs: the `loss` that a fit would descend, log-probs of the answers in nats under the policy (`sums`) and
-    under the `anchor` (zeros for a loss that reads none), what is said of them, `prefer` = P(0 ≻ 1) and `weight`, and
-    a number for each `prompt`: pairs of one prompt say much the same."""
+    """Of g pairs: the `loss` that a fit would descend, log-probs of the answers in nats under the policy (`sums`; of a
+    score model its ranks) and under the `anchor` (zeros for a loss that reads none), what is said of them, `prefer` =
+    P(0 ≻ 1) and `weight`, a number for each `prompt`: pairs of one prompt say much the same, and the answers' `lengths`
+    in tokens."""
 
     loss: Float[np.ndarray, " g"]
     sums: Float[np.ndarray, "g r"]
@@ -32,6 +34,7 @@ class PairScores:
     prefer: Float[np.ndarray, " g"]
     weight: Float[np.ndarray, " g"]
     prompt: Int[np.ndarray, " g"]
+    lengths: Int[np.ndarray, "g r"]
 
     @property
     def margins(self) -> Float[np.ndarray, " g"]:
@@ -69,12 +72,10 @@ class PairScorer:
     made once. It comes from the same program as the policy's: where the policy is the anchor, margins are exactly 0.
     """
 
-    def __init__(
-        self, model: Model, loss: Loss, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None
-    ):
-        self._needs, self._mesh, self._size = loss.needs, mesh, full_rows(mesh, batch_size)
+    def __init__(self, view: View[Any], mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
+        self._needs, self._mesh, self._size = view.loss.needs, mesh, full_rows(mesh, batch_size)
         self._here = rows_here(row_sharding(mesh), self._size)
-        self._run = jax.jit(partial(_scores, model, loss), out_shardings=replicated(mesh), compiler_options=options)
+        self._run = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
 
     def __call__(
         self,
@@ -100,9 +101,9 @@ class PairScorer:
             found = jax.device_get(self._run(params, frozen, on_mesh(here, row_sharding(self._mesh))))
             loss[done], sums[done], prefer[done], weight[done] = (each[:real] for each in found)
             between(start + real)
-        return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts))
+        return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts), np.asarray(groups.lengths))
 
 
-def _scores(model: Model, loss: Loss, params: Params, frozen: Params, batch: Batch) -> tuple[Array, ...]:
-    logps = group_logps(model, loss, join(params, frozen), {}, batch)
-    return losses(loss, logps), logps.sums, batch.labels.prefer, batch.weight
+def _scores(view: View[Any], params: Params, frozen: Params, batch: Batch) -> tuple[Array, ...]:
+    seen = view(join(params, frozen), {}, batch)
+    return losses(view.loss, seen), view.ranks(seen), batch.labels.prefer, batch.weight

@@ -43,6 +43,10 @@ class View(Protocol[Seen]):
         """The same with other values there."""
         ...
 
+    def ranks(self, seen: Seen) -> Float[Array, "b r"]:
+        """A number for each response: log-probs in nats, or what a score model makes of it."""
+        ...
+
     def watch(self, seen: Seen, share: Float[Array, " b"]) -> dict[str, Array]:
         """Metrics under TRL's names: means over groups that have these shares of all."""
         ...
@@ -63,6 +67,9 @@ class LogpView:
 
     def at(self, seen: GroupLogps, varying: Float[Array, "b r t"]) -> GroupLogps:
         return dataclasses.replace(seen, tokens=varying)
+
+    def ranks(self, seen: GroupLogps) -> Float[Array, "b r"]:
+        return seen.sums
 
     def watch(self, seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
         """A reward is log π/π_reference in nats, against the anchor."""
@@ -96,6 +103,9 @@ class ScoreView:
 
     def at(self, seen: GroupScores, varying: Float[Array, "b r o"]) -> GroupScores:
         return dataclasses.replace(seen, outputs=varying)
+
+    def ranks(self, seen: GroupScores) -> Float[Array, "b r"]:
+        return self.loss.ranks(seen.outputs)
 
     def watch(self, seen: GroupScores, share: Float[Array, " b"]) -> dict[str, Array]:
         """A margin is the log-odds of the label in nats: negative where the outputs say otherwise."""
