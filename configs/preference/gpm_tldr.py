@@ -26,8 +26,10 @@ from jaxalign.models.pretrained import SmolLM2
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
+MODEL = Headed(SmolLM2(), outputs=8, trunk="frozen", layers=18)
+
 experiment = Experiment(
-    model=Headed(SmolLM2(), outputs=8, trunk="frozen", layers=18),
+    model=MODEL,
     feedback=Recorded(
         pairs=ByPrompt(TLDR, 0.0, 0.5), heldout=ByPrompt(TLDR, 0.5, 1.0), max_prompt_tokens=640, max_tokens=400
     ),

@@ -57,7 +57,7 @@ def export_mean(
 def mean(each: Sequence[export.Values], tensor: Tensor) -> Iterator[np.ndarray]:
     """The parts of a parameter, averaged in fp32; as many are in memory as there are policies, and the mean."""
     for parts in zip(*(values(tensor) for values in each), strict=True):
-        yield np.mean(parts, axis=0, dtype=np.float32)
+        yield np.asarray(np.mean(parts, axis=0, dtype=np.float32))
 
 
 def export_adapter(

@@ -76,7 +76,7 @@ class Chat:
         """
         tools = None if self.tool_template is None else closed(self.tool_template)
         template, pad = closed(self.template), self._unending()
-        specials = {**self.specials, "pad_token": self.tokenizer.id_to_token(pad)}
+        specials = {**self.specials, "pad_token": str(self.tokenizer.id_to_token(pad))}
         return dataclasses.replace(self, template=template, tool_template=tools, pad=pad, specials=specials)
 
     def _unending(self) -> int:
