@@ -3,7 +3,9 @@
 import json
 import pathlib
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from made_comparisons import SHAPES, over, read, rows, tallied
 from made_prompts import written
 
@@ -184,6 +186,30 @@ def test_a_bad_row_is_named_by_line_and_field(shape: str, change: object, expect
     assert f"{path}:2{expected}" in message
     assert message.startswith(f"{path}: 1 bad rows of 3\n")
     assert len(message) < 800
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["", "assistant"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "text", "meta", "rating"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=400)
+@hypothesis.given(shape=st.sampled_from(sorted(SHAPES)), place=st.integers(0), value=JSON)
+def test_whatever_stands_in_a_field_is_read_or_refused(shape: str, place: int, value: object):
+    row = GOOD[shape]
+    changed = {**row, sorted(row)[place % len(row)]: value}
+    refused = ""
+    try:
+        assert all(0 <= one.prefer <= 1 for one in rows(shape, changed))
+    except DataError as error:
+        refused = str(error)
+    assert not refused or "inline rows:1:" in refused
+    refused.encode()
 
 
 def test_all_bad_rows_are_reported_up_to_twenty(tmp_path: pathlib.Path):
