@@ -25,10 +25,10 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 @pytest.fixture(scope="module")
 def pairs() -> RolledGroups:
-    """Ten answers to each of two prompts, more than a row has, in 24 pairs; the third prompt is asked about once."""
+    """Eighteen answers to each of two prompts, more than a row has, in 40 pairs; the third prompt is asked about once."""
     rng = np.random.default_rng(0)
-    chosen = [[*rng.choice(10, 2, replace=False)] for _ in range(24)]
-    return RolledGroups(rollouts(samples=10), groups([0] * 12 + [1] * 12 + [2], [*chosen, [3, 3]]))
+    chosen = [[*rng.choice(18, 2, replace=False)] for _ in range(40)]
+    return RolledGroups(rollouts(samples=18), groups([0] * 28 + [1] * 12 + [2], [*chosen, [3, 3]]))
 
 
 def featured(pairs: RolledGroups, params, model=MODEL, on=ONE, size: int = 2) -> Featured:
@@ -37,7 +37,7 @@ def featured(pairs: RolledGroups, params, model=MODEL, on=ONE, size: int = 2) ->
     return Featured(pairs, table, answers.index)
 
 
-def packed(compared, count: int = 25):
+def packed(compared, count: int = 41):
     return jax.tree.map(jnp.asarray, pack(compared, np.arange(count), row_shape(compared), {}))
 
 

@@ -19,7 +19,8 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
     """All programs of an iteration, from the most expensive on."""
     return (
         _train(experiment, machine, sizes),
-        _logp(machine, sizes),
+        # a score model has no log-probs; what a frozen trunk makes of answers is planned as if it were trained
+        *(() if machine.model.config.outputs else (_logp(machine, sizes),)),
         *experiment.feedback.programs(machine),
     )
 

@@ -24,7 +24,7 @@ from jaxalign.training.rows import pack, row_shape
 from jaxalign.training.views import last_hidden
 from jaxalign.types import Batch, Labels, Params
 
-BRANCHES = 8
+BRANCHES = 16
 """Answers of a prompt that share a row."""
 WIDTHS = 256
 """Rows are made in multiples of so many tokens: answers are few, and every width is a program."""
