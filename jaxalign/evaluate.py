@@ -80,7 +80,7 @@ def score_pairs(session: Session, iterate: int, policy: Params) -> None:
 def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it, and
     what it makes of held-out pairs."""
-    answers = Answers(session.run, range(iterate + 1))
+    answers = Answers(session.run, range(iterate + 1) if session.heldout else ())
     context = context_of(session.machine, session.run, judge, session.heldout, answers)
     if session.heldout_pairs is None:
         return context

@@ -92,6 +92,7 @@ class Session:
         self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
         outputs = view_of(self.machine.model, experiment.loss).model.config.outputs
         check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles, len(outputs))
+        self._check_votes()
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
         asked = experiment.evaluation.prompts
@@ -309,6 +310,12 @@ class Session:
                 f"placement.mesh: its {mesh.size} devices are those of {len(reached)} of {self.hosts.count} processes; "
                 f"make it as large as all {jax.device_count()} devices (-1 for one axis takes what is there)"
             )
+
+    def _check_votes(self) -> None:
+        """Recorded pairs have their annotators' votes; an oracle is asked for its own annotators."""
+        objectives, votes = self.experiment.combiner.objectives, self._comparer.labels.votes.shape[-1]
+        if self.experiment.feedback.oracle is None and objectives not in (None, votes):
+            raise ConfigError(f"combiner: has {objectives} objectives, and the pairs have votes of {votes} annotators")
 
     def _check_prompts(self) -> None:
         self._comparer.check()

@@ -5,6 +5,7 @@ one saw: the losses seen so far travel with the checkpoint, and the states that 
 """
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -79,6 +80,9 @@ class Trial:
         kept = best if self._session.experiment.fit.keep == "best" else last
         told = {"fit/steps": float(last), "fit/kept_step": float(kept)}
         self._session.recorder.log(self._iteration, "kept", 0, told)
+        if self.over and self._session.hosts.leader:
+            said = f"the fit ends after step {last}: its held-out loss was least after step {best}"
+            print(f"{self._session.title(self._iteration)} {said}", file=sys.stderr, flush=True)
         return state.params if kept == last else self._session.run.best(self._iteration, kept).load(abstract)
 
     def _scores(self, step: int, params: Params) -> PairScores:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections import Counter
 
 import numpy as np
 
@@ -67,4 +68,4 @@ class Remembered(Recorded):
     def open(self, machine, cache, iterations):
         before = read_run(self.run)
         rolled = RolledGroups(before.load(0, "rollouts", Rollouts), before.load(0, "groups", Groups))
-        return Recording(self, Tokenised(table(rolled), "0" * 64, frozenset(), None, ()), None, machine.seed)
+        return Recording(self, Tokenised(table(rolled), "0" * 64, frozenset(), Counter(), ()), None, machine.seed)

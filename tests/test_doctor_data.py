@@ -21,12 +21,12 @@ from jaxalign.models.random_llama import TEMPLATE
 def test_the_row_says_whose_each_token_is_and_what_it_scores(tmp_path):
     there = opened(tmp_path)
     row = tokens(there)
-    question = there.rollouts.prompts[there.groups.prompt[0]].text
+    question = there.rollouts.prompts[there.pairs.prompt[0]].text
     assert "".join(token.text for token in row if token.role == "user") == question
     assert all(token.logp is None for token in row if token.branch == 0)
-    for branch, response in enumerate(there.groups.responses[0], 1):
+    for branch, response in enumerate(there.pairs.responses[0], 1):
         own = [token for token in row if token.branch == branch]
-        prompt_index = there.groups.prompt[0]
+        prompt_index = there.pairs.prompt[0]
         length = there.rollouts.lengths[prompt_index, response]
         assert [token.id for token in own] == there.rollouts.tokens[prompt_index, response, :length].tolist()
         np.testing.assert_allclose(
@@ -96,10 +96,10 @@ def test_no_pairs_and_only_ties_are_findings(tmp_path):
     there.rollouts = rollouts([["same", "same"]])
     there.preferences = preferences([[[0.5, 0.5], [0.5, 0.5]]])
     assert by_name(SampledPreferences()(there))["pairs"].status == "finding"
-    del there.__dict__["groups"]
+    del there.__dict__["pairs"]
     there.rollouts = rollouts([["one", "two"]])
     found = by_name(SampledPreferences()(there))
     assert (found["pairs"].status, found["ties"].status) == ("ok", "finding")
-    del there.__dict__["groups"]
+    del there.__dict__["pairs"]
     there.preferences = preferences([[[0.5, 0.9], [0.1, 0.5]]])
     assert by_name(SampledPreferences()(there))["ties"].status == "ok"

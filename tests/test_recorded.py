@@ -27,6 +27,7 @@ from jaxalign.losses.sppo import SPPO
 from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.references.live import Live
 from jaxalign.training.rows import Sizes, pack, row_shape
 
@@ -99,7 +100,7 @@ def test_a_table_of_pairs_gives_the_rows_of_the_rollouts_that_it_holds(seed):
     assert some.lengths.tolist() == kept.lengths[[3, 1]].tolist()
 
 
-@given(st.integers(1, 20), st.integers(0, 50), st.integers(0, 50), st.integers(0, 3))
+@given(st.integers(1, 20), st.integers(0, 50), st.integers(1, 50), st.integers(0, 3))
 def test_an_endless_order_has_every_number_before_any_again(count, start, length, seed):
     whole = endless(count, seed, 0, start + length)
     np.testing.assert_array_equal(endless(count, seed, start, length), whole[start:])
@@ -112,15 +113,21 @@ def test_an_endless_order_has_every_number_before_any_again(count, start, length
 
 
 def refused(tmp_path, experiment, error, sentence):
+    place = tmp_path / str(len(list(tmp_path.iterdir())))
     with pytest.raises(error, match=sentence):
-        run_here(experiment, tmp_path / "run")
-    assert not (tmp_path / "run" / "initial").exists()
+        run_here(experiment, place)
+    assert not (place / "initial").exists()
 
 
 def test_losses_that_read_what_nobody_has_said_are_refused_by_name(tmp_path):
     last = dataclasses.replace(dpo(), loss=INPO(eta=0.1, tau=0.01))
     refused(tmp_path, last, DataError, r"loss INPO: needs log-probs of the policy that sampled the pairs \(last\)")
     refused(tmp_path, dataclasses.replace(dpo(), loss=SPPO()), DataError, "loss SPPO: the loss reads win rates")
+
+
+def test_a_combiner_of_other_objectives_than_there_are_votes_is_refused(tmp_path):
+    two = dataclasses.replace(dpo(), combiner=WeightedSum((0.5, 0.5)))
+    refused(tmp_path, two, ConfigError, "combiner: has 2 objectives, and the pairs have votes of 1 annotators")
 
 
 def test_held_out_prompts_that_are_trained_on_are_refused(tmp_path):
@@ -175,15 +182,31 @@ def test_live_references_and_more_devices_change_nothing_but_rounding(tmp_path):
         assert summary["heldout_loss"] == pytest.approx(one["heldout/loss"], abs=2e-4)
 
 
-def test_iterations_take_their_share_of_the_pairs_one_after_another():
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """A run that recorded pairs ask nothing of."""
+
+    machine: Machine
+
+    def phase(self, iteration, name, kind, make):
+        raise AssertionError
+
+    def roll(self, roller, policy, prompts, iteration, phase, key):
+        raise AssertionError
+
+    def judge(self, oracle, rollouts, iteration):
+        raise AssertionError
+
+
+def test_iterations_take_their_share_of_the_pairs_one_after_another(tmp_path):
     machine = Machine(RandomLlama().open(), Placement(mesh=MeshShape(fsdp=1)), 7)
     spec = dataclasses.replace(dpo().feedback, pairs_per_iteration=20)
-    opened = spec.open(machine, None, 3)
+    opened = spec.open(machine, tmp_path, 3)
     drawn = [opened.numbers(iteration) for iteration in range(3)]
     assert [len(each) for each in drawn] == [20, 20, 20]
     assert len(set(np.concatenate(drawn)[:50].tolist())) == 50
     np.testing.assert_array_equal(opened.numbers(1), drawn[1])
-    found = opened(None, 1, None)
+    found = opened(Nothing(machine), 1, {})
     assert found.rollouts is None
     assert found.preferences is None
     assert found.metrics["pairs/groups"] == 20

@@ -128,7 +128,7 @@ def said(each: Comparison) -> bytes:
     )
 
 
-def pieces(each: Comparison, chat: Chat) -> list[Int[np.ndarray, " t"]]:
+def pieces(each: Comparison, chat: Chat) -> list[Int[np.ndarray, " _"]]:
     """Ids of the prompt and of the two answers. DataError naming the comparison that has not two, or is refused."""
     if len(each.answers) != PairTable.responses:
         raise DataError(f"{each.place}: one answer alone, and a fit on pairs compares two")
@@ -145,7 +145,7 @@ def generated(chat: Chat, prompt: Prompt, answer: str) -> Int[np.ndarray, " t"]:
     return found.ids[found.generated & (found.message == len(prompt.messages))]
 
 
-def unfit(each: Comparison, pair: Sequence[Int[np.ndarray, " t"]], longest: Sizes) -> str:
+def unfit(each: Comparison, pair: Sequence[Int[np.ndarray, " _"]], longest: Sizes) -> str:
     """Why a pair is left out; empty where it is not."""
     prompt, *answers = map(len, pair)
     if each.answers[0] == each.answers[1]:

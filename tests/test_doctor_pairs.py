@@ -1,0 +1,66 @@
+"""The doctor and the plan on recorded pairs: what needs no answers is looked at, what needs some is skipped."""
+
+import dataclasses
+
+import numpy as np
+from made_openings import by_name
+from made_pairs import dpo, inline
+
+from jaxalign.doctor.checks.pairs import CHECK
+from jaxalign.doctor.examine import examine
+from jaxalign.doctor.opened import Opened
+from jaxalign.doctor.row import tokens
+from jaxalign.machine import Machine
+from jaxalign.plan.schedule import calls
+
+
+def test_what_needs_no_answers_is_looked_at(tmp_path):
+    opened = Opened(dpo(), tmp_path, 8)
+    found = by_name(examine(opened))
+    assert {name for name, outcome in found.items() if outcome.status == "finding"} == set()
+    for name in (
+        "recorded pairs",
+        "training row",
+        "loss at step 0",
+        "policy = reference at step 0",
+        "batches over the mesh",
+    ):
+        assert found[name].status == "ok", found[name]
+    assert found["recorded pairs"].measured["pairs"] == 50
+    assert found["recorded pairs"].measured["heldout_pairs"] == 14
+    for name in ("sampling", "preferences", "lengths"):
+        assert found[name].status == "skipped", found[name]
+    assert "recorded" in found["sampling"].fix
+
+
+def test_the_row_that_is_shown_is_of_the_first_pair(tmp_path):
+    opened = Opened(dpo(), tmp_path, 8)
+    row = tokens(opened)
+    said = {
+        branch: "".join(token.text for token in row if token.branch == branch and token.logp is not None)
+        for branch in (1, 2)
+    }
+    first = opened.comparer.pairs.take(np.array([0]))
+    assert [len([token for token in row if token.branch == side + 1]) for side in (0, 1)] == first.lengths[0].tolist()
+    assert all(text for text in said.values())
+
+
+def test_pairs_that_are_left_out_or_leak_are_told(tmp_path):
+    made = dpo()
+    rows = [("Why?", "A", "B"), ("How?", "A" * 40, "B")]
+    feedback = dataclasses.replace(made.feedback, pairs=inline(*rows), heldout=inline(rows[0]))
+    (outcome,) = CHECK(Opened(dataclasses.replace(made, feedback=feedback), tmp_path, 8))
+    assert outcome.status == "finding"
+    assert "1 of its 1 prompts are trained on" in outcome.fix
+    feedback = dataclasses.replace(feedback, heldout=None)
+    (outcome,) = CHECK(Opened(dataclasses.replace(made, feedback=feedback), tmp_path, 8))
+    assert outcome.status == "warning"
+    assert "50% of the comparisons are left out: 1 with an answer of more than 32 tokens" in outcome.fix
+
+
+def test_a_plan_calls_no_rollout_and_counts_the_pairs():
+    made = dpo()
+    machine = Machine(made.model.open(), made.placement, 0)
+    assert calls(made, machine) == {"train": 7, "logp": 4}
+    some = dataclasses.replace(made, feedback=dataclasses.replace(made.feedback, pairs_per_iteration=20))
+    assert calls(some, machine) == {"train": 3, "logp": 2}
