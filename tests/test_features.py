@@ -25,7 +25,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 @pytest.fixture(scope="module")
 def pairs() -> RolledGroups:
-    """Eighteen answers to each of two prompts, more than a row has, in 40 pairs, and a third that is asked about once."""
+    """Eighteen answers to each of two prompts, more than a row has, in 40 pairs; a third is asked about once."""
     rng = np.random.default_rng(0)
     chosen = [[*rng.choice(18, 2, replace=False)] for _ in range(40)]
     return RolledGroups(rollouts(samples=18), groups([0] * 28 + [1] * 12 + [2], [*chosen, [3, 3]]))

@@ -41,7 +41,7 @@ def test_it_learns_what_people_prefer(run):
 
 
 def test_a_policy_of_the_run_is_its_head_alone(run):
-    weights = read_run(run).policy(1).path
+    weights = pathlib.Path(read_run(run).policy(1).path)
     stored = sum(path.stat().st_size for path in weights.rglob("*") if path.is_file())
     assert stored < 40_000  # 32 numbers and Orbax's own files; the trunk has 33,000
 
