@@ -2,14 +2,19 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.contracts.scope import Site
 from jaxalign.exchange.export import export
 from jaxalign.mesh.sharding import MeshShape
+from jaxalign.models.heads import outputs
+from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.types import Prompt
 
 
 def site(shape: MeshShape, rows: int = 4) -> Site:
@@ -19,6 +24,22 @@ def site(shape: MeshShape, rows: int = 4) -> Site:
 
 SITE = site(MeshShape(fsdp=1))
 """One device."""
+
+
+def alone(path: pathlib.Path, prompt: Prompt, texts: Sequence[str]) -> np.ndarray:
+    """Outputs [m o] of a judge for answers to a prompt, each conversation read by itself with a plain causal mask."""
+    model = Pretrained(str(path)).open()
+    params = model.load()
+    found = []
+    for text in texts:
+        whole = model.chat.render([*prompt.messages, {"role": "assistant", "content": text}], answering=False)
+        ids = jnp.asarray(model.chat.tokenizer.encode(whole, add_special_tokens=False).ids, jnp.int32)[None]
+        position, mask = (
+            jnp.arange(ids.shape[1], dtype=jnp.int32)[None],
+            jnp.tril(jnp.ones((1, *2 * ids.shape[1:]), bool)),
+        )
+        found.append(outputs(model.head(params), model.hidden(params, ids, position, mask)[0, -1]))
+    return np.stack(found)
 
 
 def judge_directory(home: pathlib.Path, outputs: int, seed: int = 0) -> pathlib.Path:

@@ -1,6 +1,5 @@
 """Heads: the last token under any padding and packing, skew-symmetric preferences, judges read from files."""
 
-import datetime
 import json
 
 import jax
@@ -8,15 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_judges import judge_directory
-from made_rollouts import prompt, rollouts
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import DataError, ModelError
 from jaxalign.models.headed import open_classifier
 from jaxalign.models.heads import last_tokens, outputs, preference_margin
 from jaxalign.models.random_llama import RandomLlama
-from jaxalign.oracles.learned import PreferenceModel, RewardModel
-from jaxalign.oracles.panel import Panel, Weighted
 
 LENGTHS = (5, 9, 2)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -25,11 +21,6 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 @pytest.fixture(scope="module")
 def scalar(tmp_path_factory):
     return judge_directory(tmp_path_factory.mktemp("judges") / "scalar", 1)
-
-
-@pytest.fixture(scope="module")
-def skew(tmp_path_factory):
-    return judge_directory(tmp_path_factory.mktemp("judges") / "skew", 4)
 
 
 @pytest.fixture(scope="module")
@@ -99,32 +90,7 @@ def test_a_judge_does_not_mind_who_else_is_judged(scalar):
         np.testing.assert_allclose(judge([row])[0], value, **CLOSE)
 
 
-def test_reward_model_votes_in_a_panel(scalar, key):
-    reward = RewardModel(str(scalar))
-    given = rollouts([["short", "a longer answer", "short"]])
-    answer = Panel((Weighted(reward),))(given, key)
-    scores = reward(prompt("Why?", "p0"), ("short", "a longer answer", "short"))
-    assert scores[0] == scores[2] != scores[1]
-    np.testing.assert_allclose(answer.prefer[0, 0, 1], 1 / (1 + np.exp(scores[1] - scores[0])), rtol=1e-5)
-
-
-def test_preference_model_is_an_oracle(skew, key):
-    given = rollouts([["one", "two", "three"], ["two", "one", "one"]])
-    answer = PreferenceModel(str(skew), temperature=2.0)(given, key)
-    np.testing.assert_array_equal(answer.prefer + answer.prefer.swapaxes(1, 2), 1.0)
-    np.testing.assert_allclose(answer.prefer[0, 0, 1], answer.prefer[1, 1, 0], rtol=1e-5)
-    np.testing.assert_array_equal(answer.prefer[1, 1, 2], 0.5)
-    sharper = PreferenceModel(str(skew), temperature=0.5)(given, key)
-    assert abs(sharper.prefer[0, 0, 1] - 0.5) > abs(answer.prefer[0, 0, 1] - 0.5) > 0
-
-
-def test_what_is_no_judge_is_refused_by_name(scalar, skew, tmp_path, key):
-    given = rollouts([["one", "two"]])
-    with pytest.raises(ModelError, match="4 outputs; this needs one output"):
-        RewardModel(str(skew))(prompt("Why?", "p0"), ("one",))
-    with pytest.raises(ModelError, match="1 outputs; this needs an even number"):
-        PreferenceModel(str(scalar))(given, key)
-    assert list(PreferenceModel(str(tmp_path / "nowhere"), temperature=0.0).problems())[1].endswith("no directory")
+def test_what_is_no_judge_is_refused_by_name(scalar, tmp_path):
     with pytest.raises(DataError, match="row 0 has 600 tokens"):
         open_classifier(str(scalar))([[5] * 600])
     model = RandomLlama().open()
@@ -142,21 +108,3 @@ def test_what_is_no_judge_is_refused_by_name(scalar, skew, tmp_path, key):
     (broken / "config.json").write_text(json.dumps({**config, "mystery": 3}))
     with pytest.raises(ModelError, match="mystery"):
         open_classifier(str(broken))
-
-
-def test_a_judge_answers_as_on_its_day(tmp_path):
-    """Its template writes the date, so that the answers of two days differ, unless it is told which day it is."""
-    home = judge_directory(tmp_path / "dated", 1)
-    (home / "chat_template.jinja").write_text("{{ strftime_now('%d %b') }}{{ messages[-1]['content'] }}")
-    days = [datetime.date(2024, month, 1) for month in (1, 2)]
-
-    def asked(judge: RewardModel) -> list[float]:
-        return judge(prompt("Why?"), ("Because.", "No.")).tolist()
-
-    first, second = (asked(RewardModel(str(home)).dated(day)) for day in days)
-    assert first != second
-    assert asked(RewardModel(str(home), date="2024-01-01").dated(days[1])) == first
-    skew = PreferenceModel(str(home)).dated(days[0])
-    assert skew.date == "2024-01-01"
-    (sentence,) = PreferenceModel(str(home), date="yesterday").problems()
-    assert "'yesterday' is no day" in sentence

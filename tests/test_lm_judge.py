@@ -83,7 +83,9 @@ def test_empty_and_identical_answers():
     np.testing.assert_array_equal(said(JUDGE, permuted(asked(), [2, 0, 1])).prefer[0, 1, 2], found.prefer[0, 0, 1])
 
 
-@pytest.mark.parametrize("shape", [MeshShape(data=2, fsdp=2, tensor=2), MeshShape(fsdp=2, context=2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [MeshShape(data=2, fsdp=2, tensor=2), MeshShape(fsdp=2, context=2)], ids=["2x2x2", "2x1x1x2"]
+)
 def test_eight_devices_say_what_one_says(shape):
     alone, together = said(JUDGE, asked()), said(JUDGE, asked(), site(shape))
     np.testing.assert_allclose(together.prefer, alone.prefer, **CLOSE)
