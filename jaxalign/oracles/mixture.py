@@ -48,6 +48,13 @@ class Member:
     def called(self) -> str:
         return self.name or type(self.oracle).__name__
 
+    @property
+    def judge(self) -> Oracle:
+        """The oracle, to be asked. Raises TypeError for one that is not open and must be."""
+        if not isinstance(self.oracle, Oracle):
+            raise TypeError(f"oracle {self.called!r} answers inside a scope only: `with mixture.open(site) as judge`")
+        return self.oracle
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -89,7 +96,7 @@ class Mixture:
         """The same for the prompts numbered `own`, of those that all processes ask about in step."""
         mine = picked(rollouts, own)
         found = [
-            checked(among(member.oracle, rollouts, own, jax.random.fold_in(key, index)), mine, member.called)
+            checked(among(member.judge, rollouts, own, jax.random.fold_in(key, index)), mine, member.called)
             for index, member in enumerate(self.members)
         ]
         weights = np.array([member.weight for member in self.members], np.float64)

@@ -12,17 +12,15 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.contracts.scope import Site
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, param_shardings, replicated, row_sharding
-from jaxalign.models.heads import last_tokens
 from jaxalign.models.model import Model
 from jaxalign.oracles.trees import Ids, lines, packed, width
-from jaxalign.training.logps import sight_of
+from jaxalign.training.views import last_hidden
 from jaxalign.types import Params, Rows
 
 Head = Callable[[Model, Params, Float[Array, "n k d"], Int[Array, "n k w"]], Float[Array, "n k o"]]
@@ -112,6 +110,4 @@ def last_said(
     model: Model, head: Head, params: Params, rows: Rows, wanted: Int[Array, "n k w"]
 ) -> Float[Array, "n k o"]:
     """What `head` says of the last token of each of the k branches of rows that hold one group each."""
-    hidden = model.hidden(params, rows.tokens, rows.position, sight_of(rows))
-    branch = jnp.where(rows.group >= 0, rows.branch - 1, -1)
-    return head(model, params, last_tokens(hidden, branch, wanted.shape[1]), wanted)
+    return head(model, params, last_hidden(model, params, rows, wanted.shape[1]), wanted)

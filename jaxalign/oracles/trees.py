@@ -75,7 +75,8 @@ def shared(conversations: Sequence[Ids]) -> int:
     """Tokens that all begin with, at least one short of the shortest: every branch ends with a token of its own."""
     if not conversations:
         return 0
-    low, high = min(conversations), max(conversations)  # what the first and the last in order share, all do
+    # what the first and the last in order share, all do
+    low, high = min(conversations, key=tuple), max(conversations, key=tuple)
     most = min(map(len, conversations)) - 1
     return next((place for place in range(most) if low[place] != high[place]), most)
 
