@@ -34,7 +34,7 @@ from jaxalign.programs import Training, check_batches, groups_a_microbatch, trai
 from jaxalign.progress import Progress, Unseen
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.seam import checked, refuse_gaps
-from jaxalign.rollouts.shares import Share, in_order, remaining
+from jaxalign.rollouts.shares import Share, in_order, note_metrics, remaining
 from jaxalign.storage import durable, inputs, pinned
 from jaxalign.storage.inputs import Input
 from jaxalign.storage.pinned import Pinned
@@ -269,6 +269,8 @@ class Session:
                 progress(done)
                 self.stop_here(f"after {done} prompts of {phase}")
         refuse_gaps(roller, shares, len(prompts))
+        if notes := note_metrics(shares):
+            self.recorder.log(iteration, phase, 0, notes)
         return in_order(shares)
 
     # -------------------------------------------------------------------------------------------- policies

@@ -13,14 +13,14 @@ def examples(where: ModuleType, contract: type, least: int) -> dict[str, Any]:
     """The examples of components that keep `contract`, by class, from the modules of a folder, or from one module.
 
     A module names one as `EXAMPLE` or several as `EXAMPLES`. At least `least` must be found, and every class that keeps
-    the contract must have one, unless it reads files (its `path`): those are tested with files of theirs.
+    the contract must have one, unless it reads files (its `path`) or asks a `server`: those are tested with theirs.
     """
     found: dict[str, Any] = {}
     for module in modules(where):
         given = getattr(module, "EXAMPLES", (module.EXAMPLE,) if hasattr(module, "EXAMPLE") else ())
         kept = [example for example in given if keeps(type(example), contract)]
         for cls in (cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__):
-            if keeps(cls, contract) and "path" not in names_of(cls):
+            if keeps(cls, contract) and not names_of(cls) & {"path", "server"}:
                 assert any(type(example) is cls for example in kept), f"{module.__name__}: no EXAMPLE of {cls.__name__}"
         found |= {type(example).__name__: example for example in kept}
     print(f"{contract.__name__}: {', '.join(found)}")

@@ -15,7 +15,7 @@ prompts that it alone has of each piece: often none, rarely all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -111,13 +111,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What one process has of a piece: responses to the prompts with these numbers; see `Rollouts` for the columns."""
+    """What one process has of a piece: responses to the prompts with these numbers; see `Rollouts` for the columns.
+
+    `notes` are what is to be known of the drawing, a number a response by name; the run logs their means.
+    """
 
     numbers: Int[np.ndarray, " b"]
     tokens: Int[np.ndarray, "b m t"]
     lengths: Int[np.ndarray, "b m"]
     finished: Bool[np.ndarray, "b m"]
     logps: Float[np.ndarray, "b m t"]
+    notes: Mapping[str, Float[np.ndarray, "b m"]] = field(default_factory=dict)
 
 
 @runtime_checkable

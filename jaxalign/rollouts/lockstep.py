@@ -214,7 +214,8 @@ class LockstepDrawer:
         keys = jax.random.wrap_key_data(inputs[2], impl=jax.random.key_impl(key))
         own, out = own_rows(self._generate(params, *inputs[:2], keys))
         real = (own < len(numbers)) & np.isin(padded[own], wanted)
-        return Drawn(numbers[own[real]], *(column[real] for column in out))
+        tokens, lengths, finished, logps = (column[real] for column in out)
+        return Drawn(numbers[own[real]], tokens, lengths, finished, logps)
 
 
 EXAMPLE = Lockstep()

@@ -94,7 +94,7 @@ class SampleRoller:
         table, lengths = _right_padded(ids)
         for drawn in self._engine(params, ids, wanted, key):
             refuse_drawn(self.spec.engine, drawn, wanted, self.bounds)
-            yield Share(drawn.numbers, self._rollouts(drawn, prompts, table, lengths))
+            yield Share(drawn.numbers, self._rollouts(drawn, prompts, table, lengths), drawn.notes)
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
         """The engine's."""

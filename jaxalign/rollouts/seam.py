@@ -76,6 +76,8 @@ def drawn_problems(drawn: object, wanted: set[int], bounds: Bounds) -> Iterator[
     yield from number_problems(drawn.numbers, wanted)
     shape = (len(drawn.numbers), bounds.samples)
     yield from response_problems(drawn.tokens, drawn.lengths, drawn.finished, drawn.logps, shape, bounds)
+    for name, values in drawn.notes.items():
+        yield from array_problems(f"notes[{name!r}]", values, shape)
 
 
 def number_problems(numbers: Any, wanted: set[int]) -> Iterator[str]:

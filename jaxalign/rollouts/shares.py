@@ -2,18 +2,18 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxalign.types import Prompt, Rollouts
+from jaxalign.types import Metrics, Prompt, Rollouts
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "prompts": ("b",),
     "texts": ("b", "m"),
-    **{field.name: tuple(field.type.dim_str.split()) for field in fields(Rollouts) if hasattr(field.type, "dim_str")},
+    **{each.name: tuple(each.type.dim_str.split()) for each in fields(Rollouts) if hasattr(each.type, "dim_str")},
 }
 """Column of `Rollouts` → the letters of its axes. Annotations of arrays say them; tuples of texts have none to say."""
 
@@ -23,16 +23,25 @@ TOKENS = ("p", "t")
 
 @dataclass(frozen=True)
 class Share:
-    """What one process has of a piece of rollouts: those of the prompts with these numbers among all prompts."""
+    """What one process has of a piece of rollouts: those of the prompts with these numbers among all prompts, and what
+    is to be known of how they were drawn, a number a response by name."""
 
     numbers: Int[np.ndarray, " k"]
     rollouts: Rollouts
+    notes: Mapping[str, Float[np.ndarray, "k m"]] = field(default_factory=dict)
 
 
 def in_order(shares: Sequence[Share]) -> Rollouts:
     """One Rollouts of all shares, in the order of the prompts' numbers."""
     order = np.argsort(np.concatenate([share.numbers for share in shares]))
     return picked(joined([share.rollouts for share in shares]), order)
+
+
+def note_metrics(shares: Sequence[Share]) -> Metrics:
+    """`rollouts/<note>`: its mean over all responses."""
+    names = sorted({name for share in shares for name in share.notes})
+    each = {name: [share.notes[name].ravel() for share in shares if name in share.notes] for name in names}
+    return {f"rollouts/{name}": float(np.concatenate(values).mean(dtype=np.float64)) for name, values in each.items()}
 
 
 def remaining(shares: Iterable[Share], count: int) -> Int[np.ndarray, " k"]:
