@@ -31,6 +31,7 @@ from jaxalign.evals.win_rate import (
 from jaxalign.oracles.annotators import Brevity, Coverage, NonRepetition
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.oracles.tabular import TabularGame
+from jaxalign.training.pair_scores import PairScores
 
 NASH = (4 / 11, 3 / 11, 4 / 11)
 EVALS = examples(jaxalign.evals, Eval, least=5)
@@ -54,6 +55,16 @@ ANSWERS = [
     ],
 ]
 
+PAIRS = PairScores(
+    loss=np.array([0.3, 0.7, 1.1], np.float32),
+    sums=np.array([[-2.0, -3.0], [-4.0, -3.5], [-1.0, -1.0]], np.float32),
+    anchor=np.zeros((3, 2), np.float32),
+    prefer=np.array([1.0, 0.8, 0.5], np.float32),
+    weight=np.ones(3, np.float32),
+    prompt=np.arange(3),
+    lengths=np.array([[3, 4], [5, 2], [2, 2]]),
+)
+
 
 def panel() -> Panel:
     return Panel((Weighted(Brevity(), 1.0, 0.2), Weighted(Coverage(), 1.0, 0.1), Weighted(NonRepetition(), 1.0, 0.1)))
@@ -70,6 +81,7 @@ def held_out(policies: int = 3, oracle=None, key=None, trainer=None) -> HeldOut:
         logps=lambda name, given_rollouts: given_rollouts.logps.sum(-1) - 0.25 * (name != names[-1]),
         key=jax.random.key(0) if key is None else key,
         trainer=trainer or Panel((Weighted(Brevity(), 1.0, 0.1),)),
+        pairs=PAIRS,
     )
 
 
