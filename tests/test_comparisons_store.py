@@ -213,6 +213,10 @@ def test_labels_of_every_kind(tmp_path: pathlib.Path):
     assert labels.votes.tolist() == [[1.0, 0.5], [1.0, 0.5], [1.0, 0.0]]
     assert labels.decided.tolist() == [[1, 0], [1, 0], [1, 1]]
     assert labels.score is None
+    assert labels.margin is None
+    assert built(tmp_path / "all", source(ROWS)).take(np.array([3, 8])).labels.margin.tolist() == [1.5, 4.0]
+    some = source([*ROWS, {**ROWS[0], "margin": None}])
+    assert built(tmp_path / "some", some).take(np.array([3])).labels.margin is None
     rated = {"prompt": "Why?", "answers": ["a", "b", "c"], "ratings": [1, 3, 2]}
     ranked = built(tmp_path / "ranked", Ranked(Inline((json.dumps(rated),)), rating_field="ratings"))
     assert ranked.take(np.arange(3)).labels.score.tolist() == [[3, 2], [3, 1], [2, 1]]
