@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.comparisons.ranked import Ranked
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.store import Store, stored
+from jaxalign.data.comparisons.tokenised import Encoder
 from jaxalign.data.comparisons.votes import Votes
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.tables.file import File
 from jaxalign.data.tables.inline import Inline
-from jaxalign.errors import DataError
+from jaxalign.errors import DataError, Interrupted
+from jaxalign.hosts import stop
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.progress import Unseen
 from jaxalign.text.pairs import Encode, Room, generated
@@ -42,7 +45,7 @@ def unseen(total: int) -> Unseen:
     return Unseen()
 
 
-def built(place: pathlib.Path, source: Comparisons, encode: Encode = ENCODE, workers: int = 1) -> Store:
+def built(place: pathlib.Path, source: Comparisons, encode: Encoder = ENCODE, workers: int = 1) -> Store:
     return stored(place / "store", source, encode, "pairs", unseen, workers)
 
 
@@ -138,6 +141,20 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: pathlib.Path, m
     assert third.seen == [], "what is there is not made again"
 
 
+def test_a_build_that_is_asked_to_stop_stops(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(building, "PART", 8)
+    monkeypatch.setattr(tokenised, "BLOCK", 4)
+
+    def asked(block):
+        if block[0].answers[0] == ROWS[20]["chosen"]:
+            signal.raise_signal(signal.SIGINT)
+        return ENCODE(block)
+
+    with stop.stop_on_signal(), pytest.raises(Interrupted, match="stopped after 16 comparisons"):
+        built(tmp_path, source(ROWS), asked)
+    assert same(built(tmp_path, source(ROWS)), built(tmp_path / "whole", source(ROWS)))
+
+
 def test_bad_rows_are_found_before_anything_is_made(tmp_path: pathlib.Path):
     encode = Breaking(0, [])
     with pytest.raises(DataError, match="1 bad rows of 51\ninline rows:51:chosen: number"):
@@ -196,6 +213,10 @@ def test_labels_of_every_kind(tmp_path: pathlib.Path):
     assert labels.votes.tolist() == [[1.0, 0.5], [1.0, 0.5], [1.0, 0.0]]
     assert labels.decided.tolist() == [[1, 0], [1, 0], [1, 1]]
     assert labels.score is None
+    assert labels.margin is None
+    assert built(tmp_path / "all", source(ROWS)).take(np.array([3, 8])).labels.margin.tolist() == [1.5, 4.0]
+    some = source([*ROWS, {**ROWS[0], "margin": None}])
+    assert built(tmp_path / "some", some).take(np.array([3])).labels.margin is None
     rated = {"prompt": "Why?", "answers": ["a", "b", "c"], "ratings": [1, 3, 2]}
     ranked = built(tmp_path / "ranked", Ranked(Inline((json.dumps(rated),)), rating_field="ratings"))
     assert ranked.take(np.arange(3)).labels.score.tolist() == [[3, 2], [3, 1], [2, 1]]

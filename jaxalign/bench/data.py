@@ -64,7 +64,7 @@ def write(path: pathlib.Path, count: int) -> None:
 
     with path.open("w") as file:
         for _ in range(count):
-            file.write(json.dumps({"prompt": text(20), "chosen": text(40), "rejected": text(40)}) + "\n")
+            file.write(json.dumps({"prompt": text(20.0), "chosen": text(40.0), "rejected": text(40.0)}) + "\n")
 
 
 def alone(work: Callable[[pathlib.Path, int], None], place: pathlib.Path, workers: int) -> dict[str, float]:

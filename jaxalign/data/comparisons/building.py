@@ -27,7 +27,8 @@ from jaxalign.data.comparisons.record import Comparison
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.tokenised import Encoder, Ids, tokenised
 from jaxalign.data.tables.strict import Tally
-from jaxalign.errors import DataError
+from jaxalign.errors import DataError, Interrupted
+from jaxalign.hosts import stop
 from jaxalign.progress import Progress, Unseen
 
 PART = 1 << 14
@@ -52,7 +53,10 @@ def exclusive(directory: pathlib.Path) -> Iterator[None]:
 def build(
     directory: pathlib.Path, source: Comparisons, encode: Encoder, origin: str, telling: Telling, workers: int
 ) -> None:
-    """Makes the store, from wherever an earlier attempt was interrupted. DataError for bad rows, before any is made."""
+    """Makes the store, from wherever an earlier attempt was interrupted.
+
+    DataError for bad rows, before any is made; Interrupted when this process is asked to stop.
+    """
     directory.mkdir(exist_ok=True)
     surveyed = Survey(source, origin)
     done = len(list(directory.glob("part-*.json")))
@@ -113,6 +117,10 @@ def _part(
         )
         for index, (each, ids) in enumerate(made, number * PART):
             progress(index + 1)
+            if stop.requested():
+                raise Interrupted(
+                    f"{directory}: stopped after {number * PART} comparisons; the same command continues there"
+                )
             if isinstance(ids, str):
                 left_out[ids] += 1
                 continue

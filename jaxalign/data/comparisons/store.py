@@ -61,7 +61,8 @@ class Store:
             told = "".join(f", {count} with {why}" for why, count in self.left_out.items())
             raise DataError(f"{origin}: nothing to train on; {sum(self.left_out.values())} left out{told}")
         self._columns = {name: self._column(name) for name in (*building.COLUMNS, "groups")}
-        self._scored = bool(np.isfinite(self._columns["scores"]).all())
+        # a column is there where all have it: what a loss reads of one group it reads of every group
+        self._scored, self._marked = (bool(np.isfinite(self._columns[name]).all()) for name in ("scores", "margin"))
 
     def __len__(self) -> int:
         return len(self._columns["groups"])
@@ -124,6 +125,7 @@ class Store:
             score=self._columns["scores"][rows] if self._scored else None,
             votes=votes,
             decided=(votes != 0.5).astype(np.float32),
+            margin=self._columns["margin"][rows] if self._marked else None,
         )
 
     @cached_property

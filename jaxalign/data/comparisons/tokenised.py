@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -65,6 +66,8 @@ _encode: list[Encoder] = []
 
 
 def _begin(encode: Encoder) -> None:
+    # a terminal sends its Ctrl-C to all processes, and the one that reads decides what becomes of it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # the other processors are the other processes'
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _encode[:] = [encode]
