@@ -9,11 +9,12 @@ import numpy as np
 import optax
 import pytest
 from made_groups import groups, rollouts
+from made_judges import SITE
 from made_models import MESHES, mesh, nudged, place
-from made_rollouts import prompt
 from made_rollouts import rollouts as said
 from safetensors.numpy import load_file
 
+from jaxalign.contracts.scope import opened
 from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import ConfigError, ModelError
 from jaxalign.exchange.export import export
@@ -29,6 +30,7 @@ from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.oracles.learned import PreferenceModel, RewardModel
+from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.rollouts.shares import given
 from jaxalign.training.rows import pack, row_shape
 from jaxalign.training.step import init_state, make_step
@@ -193,10 +195,9 @@ def test_judges_open_what_was_exported(tmp_path, key):
     for outputs in (1, 4):
         model = Headed(RandomLlama(), outputs=outputs, names=tuple("abcd"[:outputs])).open()
         export(model, model.load(), tmp_path / str(outputs))
-    rewards = RewardModel(str(tmp_path / "1"))(prompt("Why?"), ("Because.", "No."))
-    assert rewards.shape == (2,)
-    answer = PreferenceModel(str(tmp_path / "4"))(said([["one", "two"]]), key)
-    assert answer.prefer.shape == (1, 2, 2)
+    for oracle in (Panel((Weighted(RewardModel(str(tmp_path / "1"))),)), PreferenceModel(str(tmp_path / "4"))):
+        with opened(oracle, SITE) as judge:
+            assert judge(said([["one", "two"]]), key).prefer.shape == (1, 2, 2)
     assert Pretrained(str(tmp_path / "4")).open().config.outputs == ("a", "b", "c", "d")
 
 
