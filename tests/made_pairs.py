@@ -3,19 +3,23 @@
 import dataclasses
 import json
 import pathlib
-from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jaxalign.config.load import load, override
 from jaxalign.data.comparisons.pairs import Pairs
+from jaxalign.data.comparisons.record import Comparison
+from jaxalign.data.comparisons.store import Store, stored
+from jaxalign.data.comparisons.tokenised import Ids
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.tables.inline import Inline
+from jaxalign.data.tables.strict import Tally
 from jaxalign.experiment import Experiment
 from jaxalign.feedback.recorded import Recorded, Recording
-from jaxalign.feedback.tokenised import PairTable, Tokenised
+from jaxalign.progress import Unseen
 from jaxalign.storage.rundir import read_run
-from jaxalign.types import Groups, Rollouts
+from jaxalign.types import Groups, Prompt, Rollouts
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "preference" / "dpo_tiny.py"
 SMALL = (
@@ -44,19 +48,37 @@ def worsening(*overrides: str) -> Experiment:
     return dataclasses.replace(made, feedback=dataclasses.replace(made.feedback, heldout=inline(*contrary)))
 
 
-def table(rolled: RolledGroups) -> PairTable:
-    """The groups as a table of pairs holds them."""
-    taken = rolled.take(np.arange(len(rolled)))
-    ids = [
-        piece
-        for row in range(len(rolled))
-        for piece in (
-            taken.prompt[row, : taken.prompt_lengths[row]],
-            *(taken.tokens[row, side, : taken.lengths[row, side]] for side in (0, 1)),
-        )
-    ]
-    sizes = np.column_stack([taken.prompt_lengths, taken.lengths]).astype(np.int32)
-    return PairTable(np.concatenate(ids), sizes, rolled.prompts, taken.weight, taken.labels)
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Groups that a run has sampled, as comparisons whose texts are token ids."""
+
+    rolled: RolledGroups
+
+    def read(self, tally: Tally) -> Iterator[Comparison]:
+        taken = self.rolled.take(np.arange(len(self.rolled)))
+        for row in range(len(self.rolled)):
+            prompt = json.dumps(taken.prompt[row, : taken.prompt_lengths[row]].tolist())
+            answers = (json.dumps(taken.tokens[row, side, : taken.lengths[row, side]].tolist()) for side in (0, 1))
+            yield Comparison(
+                Prompt(str(row), ({"role": "user", "content": prompt},)),
+                tuple(answers),
+                float(taken.labels.prefer[row]),
+                tuple(map(float, taken.labels.votes[row])),
+                f"group {row}",
+                weight=float(taken.weight[row]),
+            )
+
+
+def ids(block: Sequence[Comparison]) -> list[Ids | str]:
+    """The ids that the texts are."""
+    texts = ([each.prompt.text, *each.answers] for each in block)
+    made = [[np.array(json.loads(text), np.int32) for text in row] for row in texts]
+    return [Ids(prompt, tuple(answers)) for prompt, *answers in made]
+
+
+def kept(folder: pathlib.Path, rolled: RolledGroups) -> Store:
+    """A store that holds the groups."""
+    return stored(folder, Told(rolled), ids, "groups", lambda total: Unseen(), workers=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,4 +90,4 @@ class Remembered(Recorded):
     def open(self, machine, cache, iterations):
         before = read_run(self.run)
         rolled = RolledGroups(before.load(0, "rollouts", Rollouts), before.load(0, "groups", Groups))
-        return Recording(self, Tokenised(table(rolled), "0" * 64, frozenset(), Counter(), ()), None, machine.seed)
+        return Recording(self, kept(cache / "kept", rolled), None, machine.seed)

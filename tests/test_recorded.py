@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_pairs import Remembered, dpo, inline, table
+from made_pairs import Remembered, dpo, inline, kept
 from made_runs import policy, run_here, tiny_lm
 
 from jaxalign.config.load import validate
 from jaxalign.data.comparisons.unpaired import EXAMPLE as UNPAIRED
 from jaxalign.data.groups import PickedGroups, RolledGroups
 from jaxalign.data.order import endless
-from jaxalign.data.tables.strict import Tally
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.feedback.recorded import Recorded
-from jaxalign.feedback.tokenised import tokenised
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.sppo import SPPO
@@ -29,10 +27,7 @@ from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.references.live import Live
-from jaxalign.training.rows import Sizes, pack, row_shape
-
-CHAT = RandomLlama().open().chat
-LONGEST = Sizes(64, 32)
+from jaxalign.training.rows import pack, row_shape
 
 
 def lines(workdir, phase):
@@ -45,59 +40,24 @@ def changed(experiment, **changes):
 
 
 # --------------------------------------------------------------------------------------------------------------
-# What the comparisons become
-
-
-def test_an_answer_is_scored_by_its_text_and_the_end_of_its_turn():
-    found = tokenised(inline(("Why?", "Because.", "No")).read(Tally()), CHAT, LONGEST, "pairs")
-    taken = found.pairs.take(np.array([0]))
-    prompt = taken.prompt[0, : taken.prompt_lengths[0]].tolist()
-    assert prompt == CHAT.encode([{"role": "user", "content": "Why?"}])
-    for side, text in enumerate(("Because.", "No")):
-        ids = taken.tokens[0, side, : taken.lengths[0, side]].tolist()
-        assert CHAT.decode(ids) == text
-        assert ids[-1] in CHAT.stop
-        assert len(ids) == len(text) + 1  # a token for each byte
-    assert taken.labels.prefer.tolist() == [1.0]
-    assert taken.labels.win is None
-
-
-def test_pairs_that_teach_nothing_or_have_no_room_are_left_out_and_counted():
-    rows = [("Why?", "A", "B"), ("Why?", "A", "A"), ("W" * 64, "A", "B"), ("Why?", "A" * 40, "B"), ("How?", "A", "B")]
-    found = tokenised(inline(*rows).read(Tally()), CHAT, LONGEST, "pairs")
-    assert len(found.pairs) == 2
-    assert found.left_out == {
-        "twice the same answer": 1,
-        "a prompt of more than 64 tokens": 1,
-        "an answer of more than 32 tokens": 1,
-    }
-    assert found.pairs.prompts.tolist() == [0, 1]
-    with pytest.raises(DataError, match="pairs: no pair to train on; 1 left out, 1 with twice the same answer"):
-        tokenised(inline(("Why?", "A", "A")).read(Tally()), CHAT, LONGEST, "pairs")
-    with pytest.raises(DataError, match="one answer alone"):
-        tokenised(UNPAIRED.read(Tally()), CHAT, LONGEST, "pairs")
-
-
-def test_the_fingerprint_is_of_all_that_is_said():
-    def fingerprint(*row):
-        return tokenised(inline(row).read(Tally()), CHAT, LONGEST, "pairs").fingerprint
-
-    said = {fingerprint(*row) for row in [("W", "A", "B"), ("V", "A", "B"), ("W", "C", "B"), ("W", "A", "C")]}
-    assert len(said) == 4
+# Groups by number
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_table_of_pairs_gives_the_rows_of_the_rollouts_that_it_holds(seed):
+def test_a_store_gives_the_rows_of_the_rollouts_that_it_holds(seed, tmp_path):
     rolled = RolledGroups(
         made_groups.rollouts(seed=seed), made_groups.groups([0, 0, 2, 1], [[0, 1], [3, 2], [1, 0], [2, 0]])
     )
-    kept, chosen = table(rolled), np.array([2, -1, 0, 3])
-    assert row_shape(kept) == row_shape(rolled)
-    ours, theirs = (pack(groups, chosen, row_shape(rolled), {}) for groups in (kept, rolled))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    some = PickedGroups(kept, np.array([3, 1]))
-    np.testing.assert_array_equal(some.take(np.array([1])).tokens, kept.take(np.array([1])).tokens)
-    assert some.lengths.tolist() == kept.lengths[[3, 1]].tolist()
+    store, chosen = kept(tmp_path / "store", rolled), np.array([2, -1, 0, 3])
+    assert row_shape(store) == row_shape(rolled)
+    ours, theirs = (pack(groups, chosen, row_shape(rolled), {}) for groups in (store, rolled))
+    jax.tree.map(np.testing.assert_array_equal, ours.rows, theirs.rows)
+    jax.tree.map(np.testing.assert_array_equal, (ours.mask, ours.weight), (theirs.mask, theirs.weight))
+    for name in ("prefer", "votes", "decided"):
+        np.testing.assert_array_equal(getattr(ours.labels, name), getattr(theirs.labels, name))
+    some = PickedGroups(store, np.array([3, 1]))
+    np.testing.assert_array_equal(some.take(np.array([1])).tokens, store.take(np.array([1])).tokens)
+    assert some.lengths.tolist() == store.lengths[[3, 1]].tolist()
 
 
 @given(st.integers(1, 20), st.integers(0, 50), st.integers(1, 50), st.integers(0, 3))
@@ -128,6 +88,10 @@ def test_losses_that_read_what_nobody_has_said_are_refused_by_name(tmp_path):
 def test_a_combiner_of_other_objectives_than_there_are_votes_is_refused(tmp_path):
     two = dataclasses.replace(dpo(), combiner=WeightedSum((0.5, 0.5)))
     refused(tmp_path, two, ConfigError, "combiner: has 2 objectives, and the pairs have votes of 1 annotators")
+
+
+def test_answers_without_another_are_refused(tmp_path):
+    refused(tmp_path, changed(dpo(), pairs=UNPAIRED), DataError, "feedback.pairs: rows of 1 answer; a fit compares 2")
 
 
 def test_held_out_prompts_that_are_trained_on_are_refused(tmp_path):

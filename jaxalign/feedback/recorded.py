@@ -7,23 +7,25 @@ that of sampled answers: DPO as it was published (Rafailov et al. 2023, arXiv 23
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxalign.data.comparisons.source import Comparisons
+from jaxalign.data.comparisons.store import Store
 from jaxalign.data.groups import PickedGroups, TrainingGroups
 from jaxalign.data.order import endless
 from jaxalign.data.tables.strict import Tally
 from jaxalign.errors import DataError
 from jaxalign.feedback.contract import Compared, Phases
-from jaxalign.feedback.tokenised import Tokenised, tokenised
+from jaxalign.feedback.stored import store_of
 from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program
 from jaxalign.models.model import Model
 from jaxalign.storage.inputs import Input
-from jaxalign.training.rows import Sizes
+from jaxalign.text.pairs import Room
+from jaxalign.training.rows import RESPONSES, Sizes
 from jaxalign.types import Labels, Metrics, Params, Prompt
 
 
@@ -38,9 +40,13 @@ class Recorded:
     pairs_per_iteration: int | None = None
     """pairs of each iteration, in a seeded order that has every pair before any again; None: all, every iteration"""
     max_prompt_tokens: int | None = None
-    """longest prompt, tokens; pairs of longer ones are left out. None: what the model's context leaves"""
+    """longest prompt, tokens. None: what the model's context leaves"""
     max_tokens: int = 512
-    """longest answer, tokens, its end-of-turn token included; pairs with a longer one are left out"""
+    """longest answer, tokens, its end-of-turn token included"""
+    long_prompts: Literal["drop", "keep_end"] = "drop"
+    """what becomes of a longer prompt: its pairs are left out, or its beginning is"""
+    long_answers: Literal["drop", "keep_start"] = "drop"
+    """what becomes of a longer answer: its pair is left out, or its end is, with the end of its turn"""
 
     oracle: ClassVar[None] = None
 
@@ -83,12 +89,14 @@ class Recorded:
 
     def open(self, machine: Machine, cache: pathlib.Path, iterations: int) -> "Recording":
         """The pairs, tokenised for the machine's model."""
-        chat, longest = machine.model.chat, self.sizes(machine.model)
-        pairs = tokenised(self.pairs.read(Tally()), chat, longest, "feedback.pairs")
-        if self.heldout is None:
-            return Recording(self, pairs, None, machine.seed)
-        heldout = tokenised(self.heldout.read(Tally()), chat, longest, "feedback.heldout")
-        return Recording(self, pairs, heldout, machine.seed)
+        longest = self.sizes(machine.model)
+        room = Room(longest.prompt, longest.response, self.long_prompts, self.long_answers)
+
+        def store(source: Comparisons, field: str) -> Store:
+            return store_of(source, machine.model.chat, room, cache, field)
+
+        heldout = store(self.heldout, "feedback.heldout") if self.heldout is not None else None
+        return Recording(self, store(self.pairs, "feedback.pairs"), heldout, machine.seed)
 
 
 class Recording:
@@ -96,29 +104,14 @@ class Recording:
 
     roles = ("anchor",)
 
-    def __init__(self, spec: Recorded, pairs: Tokenised, heldout: Tokenised | None, seed: int):
-        self.spec, self._pairs, self._heldout, self._seed = spec, pairs, heldout, seed
+    def __init__(self, spec: Recorded, pairs: Store, heldout: Store | None, seed: int):
+        self.spec, self.pairs, self.heldout, self._seed = spec, pairs, heldout, seed
 
     @property
     def inputs(self) -> Sequence[Input]:
         """What the comparisons say, whatever the bytes of their files."""
-        named = {"feedback.pairs": self._pairs, "feedback.heldout": self._heldout}
+        named = {"feedback.pairs": self.pairs, "feedback.heldout": self.heldout}
         return [Input(field, "", field, found.fingerprint) for field, found in named.items() if found is not None]
-
-    @property
-    def pairs(self) -> TrainingGroups:
-        """All that there are."""
-        return self._pairs.pairs
-
-    @property
-    def heldout(self) -> TrainingGroups | None:
-        """Those that are never trained on."""
-        return None if self._heldout is None else self._heldout.pairs
-
-    @property
-    def left_out(self) -> Mapping[str, int]:
-        """Comparisons that are not among the pairs, by reason."""
-        return self._pairs.left_out
 
     @property
     def labels(self) -> Labels:
@@ -128,16 +121,20 @@ class Recording:
     @property
     def size(self) -> int:
         """Different prompts."""
-        return len(self._pairs.keys)
+        return len(self.pairs.prompt_keys)
 
     def first(self, count: int) -> tuple[Prompt, ...]:
         """The first prompts of the data, none twice; a few hundred at most."""
-        return self._pairs.seen[:count]
+        return self.pairs.first(count)
 
     def check(self) -> None:
-        """DataError where a held-out prompt is trained on: what is measured there is memory."""
-        held = frozenset() if self._heldout is None else self._heldout.keys
-        if both := len(self._pairs.keys & held):
+        """DataError for answers without another to be compared with, and where a held-out prompt is trained on: what is
+        measured there is memory."""
+        for field, found in (("pairs", self.pairs), ("heldout", self.heldout)):
+            if found is not None and found.responses != RESPONSES:
+                raise DataError(f"feedback.{field}: rows of {found.responses} answer; a fit compares {RESPONSES}")
+        held = self.pairs.prompt_keys[:0] if self.heldout is None else self.heldout.prompt_keys
+        if both := int(np.isin(held, self.pairs.prompt_keys).sum()):
             raise DataError(
                 f"feedback.heldout: {both} of its {len(held)} prompts are trained on; split both by prompt (`ByPrompt` "
                 "with ranges that do not overlap)"

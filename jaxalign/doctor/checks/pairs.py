@@ -19,7 +19,7 @@ class RecordedPairs:
         data = opened.comparer
         if not isinstance(data, Recording):
             raise NotHere("the policy answers prompts: no pairs are recorded")
-        count, out = len(data.pairs), sum(data.left_out.values())
+        count, out = len(data.pairs), sum(data.pairs.left_out.values())
         share = out / (count + out)
         measured: Measured = {
             "pairs": count,
@@ -29,7 +29,7 @@ class RecordedPairs:
             "answer_tokens_max": int(data.pairs.lengths.max()),
             "left_out": out,
         }
-        why = ", ".join(f"{number} with {reason}" for reason, number in data.left_out.items())
+        why = ", ".join(f"{number} with {reason}" for reason, number in data.pairs.left_out.items())
         note = f"{share:.0%} of the comparisons are left out: {why}" if share > self.left_out else ""
         try:
             data.check()
