@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import sys
 
 import jax
 
@@ -23,7 +24,8 @@ LAYOUT = 1
 def store_of(source: Comparisons, chat: Conversation, room: Room, cache: pathlib.Path, field: str) -> Store:
     """The comparisons of `source`, tokenised below `cache` unless they are there; interrupted, it goes on from there.
 
-    `field` of the experiment is what errors name. DataError naming bad rows, or that nothing is left to train on.
+    `field` of the experiment is what errors name. What was skipped, left out or cut is told at every launch. DataError
+    naming bad rows, or that nothing is left to train on.
     """
     if not isinstance(chat, Chat):
         raise DataError(f"{field}: the policy is a table: it reads no text")
@@ -31,7 +33,20 @@ def store_of(source: Comparisons, chat: Conversation, room: Room, cache: pathlib
     def telling(total: int) -> Progress | Unseen:
         return Progress(f"{field}: tokenising", total, "comparisons") if jax.process_index() == 0 else Unseen()
 
-    return stored(cache / f"pairs-{key(source, chat, room)}", source, Encode(chat, room), field, telling)
+    store = stored(cache / f"pairs-{key(source, chat, room)}", source, Encode(chat, room), field, telling)
+    if jax.process_index() == 0 and (found := told(store)):
+        print(f"{field}: {found}", file=sys.stderr, flush=True)
+    return store
+
+
+def told(store: Store) -> str:
+    """What is not trained on as it was said: rows that were skipped, pairs that were left out or cut; empty: all is."""
+    counts = {
+        f"of {store.rows['read']} rows skipped as bad ones": store.rows["skipped"],
+        **{f"left out with {reason}": count for reason, count in store.left_out.items()},
+        **{f"with a long {part} that was cut": count for part, count in store.cut.items()},
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def key(source: Comparisons, chat: Chat, room: Room) -> str:
