@@ -197,10 +197,11 @@ def _closing(session: Session, metrics: Metrics) -> list[str]:
     evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(metrics.items()))
     judged = session.heldout and session.experiment.judge is not None
     again = f"  jaxalign eval {path}          win rates again, on other prompts if you like\n" if judged else ""
+    headed = bool(session.machine.model.config.outputs)  # it answers nobody
+    talk = "" if headed else f"  jaxalign sample {path}        talk to any iterate\n"
     return [
         f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
-        f"Everything lies in {path}\n{again}"
-        f"  jaxalign sample {path}        talk to any iterate\n"
+        f"Everything lies in {path}\n{again}{talk}"
         f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
     ]
 

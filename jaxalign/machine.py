@@ -136,7 +136,7 @@ class Machine:
         if outputs := self.model.config.outputs:
             raise ConfigError(
                 f"{self.model.source} has a head of {len(outputs)} outputs in place of the vocabulary's and answers no "
-                "prompts: train it on recorded pairs, and set evaluation.prompts to None"
+                "prompts; it is trained on recorded pairs, and evaluated without prompts"
             )
         return rollout.on(self.model, self.mesh, self.flags, self.placement.rollout_rows)
 
