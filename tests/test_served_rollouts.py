@@ -107,6 +107,18 @@ def test_text_without_ids_is_tokenised_again_and_counted(tmp_path, model, params
         assert (share.notes["logp_difference_nats"][compared] < FLOAT).all()
 
 
+def gap(choice: dict) -> None:
+    del choice["logprobs"]["content"][1]
+
+
+def test_ids_with_gaps_are_not_taken_for_those_of_the_answer(tmp_path, model, params):
+    """As llama.cpp's are where a token is half a character."""
+    with served(PolicyServer(tmp_path / "current", "listed", spoiled=gap)) as made:
+        roller = sample(engine(made, tmp_path)).on(model, ONE, rows=20)
+        (share,) = seam.checked(roller, params, PROMPTS, np.arange(len(PROMPTS)), KEY)
+    assert share.notes["retokenised"].all()
+
+
 def test_a_server_without_log_probs_is_believed_and_counted(tmp_path, model, params):
     spoiled = PolicyServer(tmp_path / "current", spoiled=lambda choice: choice.update(logprobs=None))
     with served(spoiled) as made:

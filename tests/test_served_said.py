@@ -55,7 +55,7 @@ LLAMA_CPP_COMPLETION = {
 
 def test_a_chat_of_openai():
     tokens = (Token("(", -0.1), Token("b", -0.2, {"b": -0.2, "a": -1.8}))
-    assert said(OPENAI_CHAT) == Said("(b)", "stop", tokens, prompt_tokens=7)
+    assert said(OPENAI_CHAT) == Said("(b)", "stop", tokens, prompt_tokens=7, answer_tokens=2)
 
 
 def test_a_completion_of_vllm():

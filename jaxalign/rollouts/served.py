@@ -219,7 +219,9 @@ class ServedDrawer:
         if said.finish not in ("stop", "length"):
             raise ServerError(f"{self._spec.server.url}: an answer ended with {said.finish!r}, not with stop or length")
         listed = [token.id for token in said.tokens if token.id is not None]
-        if said.ids is not None or (listed and len(listed) == len(said.tokens)):
+        # llama.cpp leaves out tokens that are a part of a character: its list has gaps then
+        whole = listed and len(listed) == len(said.tokens) and said.answer_tokens in (None, len(listed))
+        if said.ids is not None or whole:
             ids, told = list(said.ids or listed), True
         else:
             ids, told = tokenized(chat.tokenizer, said.text, chat.file).ids, False

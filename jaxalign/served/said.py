@@ -32,7 +32,8 @@ class Token:
 class Said:
     """An answer. `finish` is why it ends ("stop", "length", …), `tokens` those with log-probs, none where the server
     gives none; `ids` are the ids of all tokens, `prompt_ids` those of the prompt as the server read it and
-    `prompt_tokens` how many they are: None where the server does not tell."""
+    `prompt_tokens` how many they are, `answer_tokens` how many all tokens of the answer are: None where the server does
+    not tell."""
 
     text: str
     finish: str
@@ -40,6 +41,7 @@ class Said:
     ids: tuple[int, ...] | None = None
     prompt_ids: tuple[int, ...] | None = None
     prompt_tokens: int | None = None
+    answer_tokens: int | None = None
 
 
 KEPT = ("choices", "usage", "tokens", "model")
@@ -72,14 +74,16 @@ def said(reply: Mapping[str, Any]) -> Said:
     if not isinstance(text, str):
         raise Garbage("choices[0] has no text")
     usage = reply.get("usage") or {}
-    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    counts = [usage.get(f"{what}_tokens") if isinstance(usage, dict) else None for what in ("prompt", "completion")]
+    prompt, answer = (count if isinstance(count, int) else None for count in counts)
     return Said(
         text=text,
         finish=str(choice.get("finish_reason") or ""),
         tokens=_tokens(choice.get("logprobs")),
         ids=_ids("token_ids", choice.get("token_ids", reply.get("tokens"))),
         prompt_ids=_ids("prompt_token_ids", choice.get("prompt_token_ids")),
-        prompt_tokens=count if isinstance(count, int) else None,
+        prompt_tokens=prompt,
+        answer_tokens=answer,
     )
 
 
