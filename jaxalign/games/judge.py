@@ -17,8 +17,9 @@ from itertools import product
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Int
 
 from jaxalign.games.families import Matrix
 from jaxalign.games.foreign import FAMILIES
@@ -92,12 +93,12 @@ def tuned(grid: Sequence[Any], games: Sequence[Matrix], limit: int) -> Learner:
     """The learner of the grid that solves most of the games, by median steps (unsolved: `limit`) among equals."""
     pairs = [(learner, game) for learner in grid for game in games]
     names = [field.name for field in fields(grid[0])]
-    swept = type(grid[0])(*(np.array([getattr(learner, name) for learner, _ in pairs]) for name in names))
+    swept = type(grid[0])(*(jnp.asarray([getattr(learner, name) for learner, _ in pairs]) for name in names))
     needed = steps_to_gap(swept, [game for _, game in pairs], TARGET, limit, sweep=True).reshape(len(grid), -1)
     return grid[min(range(len(grid)), key=lambda index: _cost(needed[index], limit))]
 
 
-def _cost(needed: Float[np.ndarray, " b"] | Any, limit: int) -> tuple[float, float]:
+def _cost(needed: Int[np.ndarray, " b"], limit: int) -> tuple[float, float]:
     return -float((needed > 0).mean()), float(np.median(np.where(needed > 0, needed, limit)))
 
 

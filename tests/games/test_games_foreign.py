@@ -104,10 +104,11 @@ def test_games_too_large_for_a_jacobian_take_first_order_steps_only():
 def test_tuning_takes_the_setting_that_solves_most_in_the_fewest_steps():
     games = [three_action(), random_skew(np.random.default_rng(1), 4)]
     grid = [OMWU(1e-4), OMWU(0.5), OMWU(1e4), OMWU(2.0)]
-    chosen = tuned(grid, games, 3000)
-    alone = [steps_to_gap(learner, games, 1e-8, 3000) for learner in grid]
-    np.testing.assert_array_equal(alone[0], -1)
-    assert chosen == min(grid[1::2], key=lambda learner: np.median(alone[grid.index(learner)]))
+    alone = [steps_to_gap(learner, games, 1e-8, 2000) for learner in grid]
+    assert (alone[3] > 0).all()
+    assert (alone[0] < 0).any()
+    assert tuned(grid, games, 2000) == grid[3]
+    assert tuned([OMWU(2.0), OMWU(1.0)], games, 10_000) == OMWU(2.0)
 
 
 def test_a_sweep_is_each_setting_on_its_own_game():
@@ -115,7 +116,7 @@ def test_a_sweep_is_each_setting_on_its_own_game():
         [three_action(), random_skew(np.random.default_rng(1), 7)],
         [Comal(1.0, 0.2, 10), Comal(0.5, 0.3, 20)],
     )
-    together = Comal(np.array([1.0, 0.5]), np.array([0.2, 0.3]), np.array([10, 20]))
+    together = Comal(jnp.asarray([1.0, 0.5]), jnp.asarray([0.2, 0.3]), jnp.asarray([10, 20]))
     alone = [int(steps_to_gap(learner, [game], 1e-6, 20_000)[0]) for learner, game in zip(learners, games, strict=True)]
     assert min(alone) > 0
     np.testing.assert_array_equal(steps_to_gap(together, games, 1e-6, 20_000, sweep=True), alone)

@@ -21,10 +21,10 @@ the gap down enough and rises where stages are easy; any positive sequence is al
 
 First-order steps alone are not enough where the support of the equilibrium rotates at very different frequencies:
 rounds shrink a deviation of frequency omega by tau / sqrt(tau² + omega²), so tau has to fall to the least of them,
-while eta stays below 1 / the largest, and a stage takes their ratio in steps: 1e3 to 1e4 in games of 30 and more
-actions. A Newton step on the regularised game takes no notice of that ratio. It costs some v gains and the solution of
-v equations, so one is tried every v steps, and kept if it leaves less of KL(μ ‖ BR(μ)); if not, tau was too small for
-it and rises. The certificate holds for any μ, hence for these.
+while eta stays below 1 / the largest, and a stage takes some times their ratio in steps: up to thousands in games of
+some tens of actions. A Newton step on the regularised game takes no notice of that ratio. It costs some v gains and the
+solution of v equations, so one is tried every v steps, and kept if it leaves less of KL(μ ‖ BR(μ)); if not, tau was too
+small for it and rises. The certificate holds for any μ, hence for these.
 """
 
 import jax
