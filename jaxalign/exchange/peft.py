@@ -129,7 +129,7 @@ def factors(model: Model, params: Params) -> tuple[Adapter, int, float, Saved]:
     for tensor in model.config.tensors() if isinstance(model.config, Exportable) else ():
         each = leaf(params, tensor.path)
         if is_whole(each):
-            saved[tensor.hf] = tensor.to_file(np.asarray(each[...]))
+            saved[tensor.hf] = tensor.to_file(np.asarray(each.value))
         if not is_low_rank(each):
             continue
         rank, alpha = each.a.shape[-1], each.scale * each.a.shape[-1]
