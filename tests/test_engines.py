@@ -162,7 +162,7 @@ KEY = jax.random.key(7)
 @pytest.fixture(scope="module", params=["own", *ENGINES])
 def roller(request, model, own) -> Roller:
     """Of two prompts together, by an engine."""
-    engine = ENGINES.get(request.param) or load(own).rollout.engine
+    engine = ENGINES.get(request.param) or load(own).feedback.rollout.engine
     return dataclasses.replace(SPEC, engine=engine).on(model, ONE, rows=4)
 
 
