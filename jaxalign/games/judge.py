@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxalign.games.families import Matrix
 from jaxalign.games.foreign import FAMILIES
@@ -89,7 +89,7 @@ def omwu_grid(omega: float) -> list[OMWU]:
     return [OMWU(share / omega) for share in (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4)]
 
 
-def tuned(grid: Sequence[Any], games: Sequence[Matrix], limit: int) -> Learner:
+def tuned(grid: Sequence[Any], games: Sequence[Float[np.ndarray, "_ _"]], limit: int) -> Learner:
     """The learner of the grid that solves most of the games, by median steps (unsolved: `limit`) among equals."""
     pairs = [(learner, game) for learner in grid for game in games]
     names = [field.name for field in fields(grid[0])]
@@ -102,7 +102,7 @@ def _cost(needed: Int[np.ndarray, " b"], limit: int) -> tuple[float, float]:
     return -float((needed > 0).mean()), float(np.median(np.where(needed > 0, needed, limit)))
 
 
-def _row(family: str, name: str, learner: Any, games: Sequence[Matrix], limit: int) -> Row:
+def _row(family: str, name: str, learner: Any, games: Sequence[Float[np.ndarray, "_ _"]], limit: int) -> Row:
     began = time.perf_counter()
     needed = steps_to_gap(learner, games, TARGET, limit)
     arrived, sizes = needed[needed > 0], [len(game) for game in games]

@@ -46,7 +46,7 @@ def test_the_training_loop_plays_the_many_player_game(tmp_path, fp32):
     assert not main(["train", str(path), "--workdir", str(tmp_path / "run"), "--iterations", "4", "--swap_every", "2"])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     measured = [line["nash/gap"] for line in lines if line["phase"] == "evals"]
-    oracle = load(path).oracle
+    oracle = load(path).feedback.oracle
     with jax.enable_x64(True):
         begin = jnp.log(jnp.asarray([0.2, 0.5, 0.3]))
         found = run(Comal(4.0, 0.05, 2), oracle.game(), begin, jnp.arange(1, 5), 4).logp
@@ -67,11 +67,14 @@ def test_report_draws_a_run(name, tmp_path, capsys, fp32):
 
 OWN = '''"""The three-action game with an eval of one's own."""
 import dataclasses
+from typing import ClassVar
 
 from three_action import experiment as base
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
+    needs: ClassVar[tuple[str, ...]] = ("answers",)
+
     def __call__(self, context):
         return {"own/answers": float(context.current.lengths.size)}
 
