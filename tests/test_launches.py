@@ -111,9 +111,9 @@ def other_weights(file: pathlib.Path) -> None:
 
 
 CHANGES = {
-    "a letter of a prompt": ("train.jsonl", lambda file: edited(file, "Question", "question"), "prompts: {file}: "),
-    "a row more": ("train.jsonl", lambda file: file.write_text(rows("Question", 9)), "prompts: {file}: "),
-    "the order of rows": ("train.jsonl", reversed_rows, "prompts: {file}: "),
+    "a letter of a prompt": ("train.jsonl", lambda file: edited(file, "Question", "question"), "feedback.prompts: {file}: "),
+    "a row more": ("train.jsonl", lambda file: file.write_text(rows("Question", 9)), "feedback.prompts: {file}: "),
+    "the order of rows": ("train.jsonl", reversed_rows, "feedback.prompts: {file}: "),
     "an id": ("held.jsonl", lambda file: edited(file, '"q3"', '"q33"'), "evaluation.prompts: {file}: "),
     "the template": (
         "base/tokenizer_config.json",
@@ -141,7 +141,7 @@ CHANGES = {
         "model: {parent} (rms_norm_eps): 1e-05 at the first launch, 0.001 now",
     ),
     "the weights": ("base/model.safetensors", other_weights, "model.weights: {file}: "),
-    "a judge": ("judge/model.safetensors", other_weights, "oracle.annotators.1.annotator: {file}: "),
+    "a judge": ("judge/model.safetensors", other_weights, "feedback.oracle.annotators.1.annotator: {file}: "),
 }
 
 
