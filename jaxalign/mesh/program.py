@@ -36,6 +36,8 @@ class Program:
     work: Work
     resident: int = 0
     """bytes that a run keeps on each device beside the arguments"""
+    model: Any = None
+    """whose program it is; None: the policy's"""
 
     def lower(self) -> Any:
         """For the platform of the arguments' shardings."""

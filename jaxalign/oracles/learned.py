@@ -22,11 +22,12 @@ from jaxalign.formats import native
 from jaxalign.formats.weights import Folder
 from jaxalign.models.decoder import DecoderConfig, Dtype
 from jaxalign.models.heads import outputs, preference_margin
-from jaxalign.models.model import Model
+from jaxalign.models.model import Model, Source
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.oracles.annotators import Scores
 from jaxalign.oracles.fitting import TooLong, tokens
 from jaxalign.oracles.panel import probabilities
+from jaxalign.oracles.planned import Asked, JudgeProgram, conversations, reading_of
 from jaxalign.oracles.reading import Reader, Reading
 from jaxalign.text.chat import Chat
 from jaxalign.types import Params, Preferences, Prompt, Rollouts
@@ -76,6 +77,10 @@ class RewardModel:
 
         with site.once(self, reader).loaded() as reading:
             yield OpenRewardModel(self, reading)
+
+    def planned(self, site: Site, asked: Asked, opened: Callable[[Source], Model]) -> JudgeProgram:
+        """See `Planned`."""
+        return planned(self.name, opened(self.source), site, asked)
 
 
 class OpenRewardModel:
@@ -143,6 +148,10 @@ class PreferenceModel:
         with site.once(self, reader).loaded() as reading:
             yield OpenPreferenceModel(self, reading)
 
+    def planned(self, site: Site, asked: Asked, opened: Callable[[Source], Model]) -> JudgeProgram:
+        """See `Planned`."""
+        return planned("preference_model", opened(self.source), site, asked)
+
 
 class OpenPreferenceModel:
     """A general preference model with its weights."""
@@ -196,6 +205,11 @@ def scored(
 ) -> Float[Array, "n k o"]:
     """The outputs of a score model."""
     return outputs(model.head(params), last)
+
+
+def planned(name: str, model: Model, site: Site, asked: Asked) -> JudgeProgram:
+    """The program that reads all answers to a prompt."""
+    return reading_of(name, model, scored, site, [conversations(asked, model.config.context)], wanted=0, scored=False)
 
 
 def said(

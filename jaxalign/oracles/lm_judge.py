@@ -9,7 +9,7 @@ all tokens up to the second one.
 
 import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from jaxalign.formats.weights import Folder
 from jaxalign.models.model import Model, Source
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.oracles.fitting import TooLong, tokens
+from jaxalign.oracles.planned import Asked, JudgeProgram, conversations, reading_of
 from jaxalign.oracles.reading import Reader, Reading
 from jaxalign.oracles.rubric import Question, Rubric, compared, first_is_better, questions
 from jaxalign.oracles.trees import Ids, shared
@@ -76,6 +77,14 @@ class LMJudge:
 
         with site.once(self, reader).loaded() as reading:
             yield OpenLMJudge(self, reading)
+
+    def planned(self, site: Site, asked: Asked, opened: Callable[[Source], Model]) -> JudgeProgram:
+        """See `Planned`. A token of the rubric's own text is taken to be three of its characters."""
+        model = opened(self.model)
+        frame = len(self.rubric.template + self.rubric.opening + self.rubric.system) // 3
+        shown = Asked(asked.samples - 1, frame + asked.prompt + asked.response, asked.response)
+        groups = [conversations(shown, model.config.context)] * asked.samples  # one for each answer shown first
+        return reading_of(self.name, model, label_logps, site, groups, wanted=2, scored=True)
 
 
 class OpenLMJudge:

@@ -1,4 +1,4 @@
-"""The programs of an experiment on a mesh of absent devices: the training step, the rollout, the log-prob pass.
+"""The programs of an experiment on a mesh of absent devices: training step, rollout, log-prob pass, judges.
 
 They are the ones that a run compiles, lowered from shapes and shardings alone: no array is made.
 """
@@ -10,6 +10,7 @@ from jaxalign.machine import Machine, on
 from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
 from jaxalign.models.low_rank import frozen, trained
+from jaxalign.plan.judges import judges
 from jaxalign.programs import groups_a_microbatch, training
 from jaxalign.training.logps import scoring
 from jaxalign.training.rows import Sizes, abstract_batch
@@ -22,6 +23,7 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
         # a score model has no log-probs; what a frozen trunk makes of answers is planned as if it were trained
         *(() if machine.model.config.outputs else (_logp(machine, sizes),)),
         *experiment.feedback.programs(machine),
+        *(each.program for each in judges(experiment, machine)),
     )
 
 

@@ -95,7 +95,7 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
         made = []
         for program in programs(settings, there, sizes_of(settings, there.model))[:most]:
             say(f"compiling {program.name}")
-            made.append(compile_program(program, there.model, topology, found))
+            made.append(compile_program(program, program.model or there.model, topology, found))
         return made
 
     all_programs = tuple(compiled(experiment))

@@ -105,12 +105,12 @@ def as_text(plan: Plan) -> str:
         f"{top.name}{slices}: {top.chips} chips, mesh {mesh}; {chip.device_hbm_usable / GIB:.2f} GiB of memory a chip",
         f"rows of {plan.sizes.rows.row} tokens (prompt {plan.sizes.prompt}, two responses of {plan.sizes.response})",
         "",
-        "GiB a chip    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
+        "GiB a chip        arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
     ]
     lines += [_memory_line(plan, program) for program in plan.programs]
     lines += [
         "",
-        "a call          ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip  collectives",
+        "a call              ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip  collectives",
     ]
     lines += [_cost_line(program) for program in plan.programs if isinstance(program, Compiled)]
     lines += ["", FORMULA]
@@ -118,7 +118,7 @@ def as_text(plan: Plan) -> str:
         counts = ", ".join(f"{count:,} {name}" for name, count in plan.calls.items())
         lines.append(
             f"whole run: {plan.hours:.1f} h, {plan.hours * top.chips:,.0f} chip-hours ({counts}; rows all of the "
-            "longest length; without judging and evaluation)"
+            "longest length; without judges that have no weights, and evaluation)"
         )
     lines += plan.caveats
     if plan.attempts:
@@ -129,19 +129,19 @@ def as_text(plan: Plan) -> str:
 
 def _memory_line(plan: Plan, program: Compiled | TooLarge) -> str:
     if isinstance(program, TooLarge):
-        return f"{program.name:<10}    does not fit: {program.reason}"
+        return f"{program.name:<14}    does not fit: {program.reason}"
     memory = program.memory
     parts = (memory.arguments, memory.temporaries, memory.outputs + memory.code, memory.resident, memory.peak)
     cells = "".join(f"{part / GIB:>{width}.2f}" for part, width in zip(parts, (13, 13, 9, 8, 7), strict=True))
     room = 100 * (1 - memory.peak / plan.chip.device_hbm_usable)
-    return f"{program.name:<10}{cells}{room:>8.1f} %{memory.host / GIB:>7.2f}{program.compile_seconds:>10.0f} s"
+    return f"{program.name:<14}{cells}{room:>8.1f} %{memory.host / GIB:>7.2f}{program.compile_seconds:>10.0f} s"
 
 
 def _cost_line(program: Compiled) -> str:
     found, sent = program.estimate, program.traffic
     kinds = ", ".join(f"{of.count} {kind} {of.bytes / 2**20:,.0f} MiB" for kind, of in sent.by_kind.items())
     return (
-        f"{program.name:<10}{1e3 * found.step_seconds:>8,.0f}{found.tokens_per_s_per_chip:>15,.0f}"
+        f"{program.name:<14}{1e3 * found.step_seconds:>8,.0f}{found.tokens_per_s_per_chip:>15,.0f}"
         f"{100 * found.mfu:>6.1f} %{100 * found.hfu:>5.1f} %{program.flops / 1e12:>13.1f}"
         f"{sent.ici_bytes / 2**20:>14,.0f}{sent.dcn_bytes / 2**20:>14,.0f}  {kinds}"
     )
@@ -169,6 +169,8 @@ def _verdict(plan: Plan) -> str:
         said += "; nothing that was tried helps: take more chips, split parameters further, or shorten rows"
     if "rollout" in large:
         said += "; a rollout takes less with a smaller placement.rollout_rows, or with a larger placement.mesh.tensor"
+    if set(large) - {"train", "rollout", "logp"}:
+        said += "; a judge takes less with a smaller placement.judge_batch_size, or in bfloat16"
     if "logp" in large:
         said += "; the log-prob pass takes less with a smaller placement.score_batch_size"
     return said

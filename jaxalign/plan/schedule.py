@@ -1,13 +1,14 @@
 """How often a run calls each program, and so how long it takes and what it costs in chip-hours.
 
-Every prompt is taken to have its pairs and every row to be of the longest length, so hours err high; what the oracle,
-the evaluation and the first compilation take is not counted.
+Every prompt is taken to have its pairs and every row to be of the longest length, so hours err high; judges without
+weights, the evaluation and the first compilation are not counted.
 """
 
 from collections.abc import Mapping
 
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine
+from jaxalign.plan.judges import judge_calls
 
 
 def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
@@ -21,5 +22,6 @@ def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
         "train": experiment.fit.epochs * -(-groups // experiment.fit.batch_size),
         "logp": stored * -(-groups // machine.scorer.batch_size),
         **experiment.feedback.calls(machine),
+        **judge_calls(experiment, machine),
     }
     return {name: experiment.iterations * count for name, count in iteration.items()}

@@ -1,0 +1,77 @@
+"""What is known of a judge's programs before there are answers: shapes of the rows that it will read, and how many."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from jaxalign.contracts.scope import Site
+from jaxalign.mesh.program import Program, Work
+from jaxalign.mesh.sharding import full_rows, param_shardings, row_sharding
+from jaxalign.models.model import Model, Source
+from jaxalign.oracles.reading import Head, reading_program
+from jaxalign.oracles.trees import Ids, lines, packed, width
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The most that is asked about a prompt: `samples` answers of `response` tokens, to a prompt of `prompt` tokens."""
+
+    samples: int
+    prompt: int
+    response: int
+
+
+@dataclass(frozen=True)
+class JudgeProgram:
+    """A judge's program, and the rows that it reads about a prompt."""
+
+    program: Program
+    rows: int
+    """of one call, over all devices"""
+    rows_a_prompt: int
+
+    def calls(self, prompts: int) -> int:
+        """How often it is called about so many prompts."""
+        return -(-prompts * self.rows_a_prompt // self.rows)
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A component that judges with a model of its own. `opened` finds a source's model where its files are not."""
+
+    def planned(self, site: Site, asked: Asked, opened: Callable[[Source], Model]) -> JudgeProgram: ...
+
+
+def reading_of(
+    name: str, model: Model, head: Head, site: Site, groups: Sequence[Sequence[Ids]], wanted: int, scored: bool
+) -> JudgeProgram:
+    """What reads such groups of conversations about one prompt; `wanted` numbers are asked of each, and `scored` is
+    whether its vocabulary is."""
+    there = model.on(site.mesh, site.rules)
+    made, _ = lines(groups, there.config.context)
+    rows, branches = full_rows(site.mesh, site.rows), max(len(line.branches) for line in made)
+    blank = packed((), np.zeros(rows, bool), width(len(made[0])))
+    split, params = row_sharding(site.mesh), jax.eval_shape(there.computing, there.abstract())
+    shardings = param_shardings(site.mesh, site.rules, there.abstract(), there.axes)
+
+    def on(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    arguments = (
+        jax.tree.map(on, params, shardings),
+        jax.tree.map(lambda leaf: on(leaf, split), blank),
+        jax.ShapeDtypeStruct((rows, branches, wanted), np.int32, sharding=split),
+    )
+    tokens = rows * blank.tokens.shape[1]
+    work = Work(tokens, tokens, rows * branches if scored else 0, blank.tokens.shape[1], ("forward",))
+    program = Program(name, reading_program(there, head, site), arguments, work, model=there)
+    return JudgeProgram(program, rows, len(made))
+
+
+def conversations(asked: Asked, context: int) -> list[list[int]]:
+    """Ids of the longest conversations about a prompt, cut to a context: no two answers begin alike."""
+    prompt = [0] * max(min(asked.prompt, context - asked.response), 0)
+    return [(prompt + [answer] * asked.response)[:context] for answer in range(1, asked.samples + 1)]
