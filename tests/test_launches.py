@@ -111,7 +111,11 @@ def other_weights(file: pathlib.Path) -> None:
 
 
 CHANGES = {
-    "a letter of a prompt": ("train.jsonl", lambda file: edited(file, "Question", "question"), "feedback.prompts: {file}: "),
+    "a letter of a prompt": (
+        "train.jsonl",
+        lambda file: edited(file, "Question", "question"),
+        "feedback.prompts: {file}: ",
+    ),
     "a row more": ("train.jsonl", lambda file: file.write_text(rows("Question", 9)), "feedback.prompts: {file}: "),
     "the order of rows": ("train.jsonl", reversed_rows, "feedback.prompts: {file}: "),
     "an id": ("held.jsonl", lambda file: edited(file, '"q3"', '"q33"'), "evaluation.prompts: {file}: "),
