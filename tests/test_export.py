@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from made_classifier import open_classifier
 from made_models import mesh, nudged, shardings
 from safetensors.numpy import load_file
 
@@ -19,7 +20,7 @@ from jaxalign.config.resolved import dump
 from jaxalign.errors import CheckpointError, ConfigError, ModelError
 from jaxalign.exchange import committed, peft
 from jaxalign.exchange.export import export
-from jaxalign.models.headed import Headed, open_classifier
+from jaxalign.models.headed import Headed
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import frozen, join, trained
 from jaxalign.models.model import Model, Source

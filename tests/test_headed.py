@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from made_classifier import open_classifier
 from made_groups import groups, rollouts
 from made_judges import SITE
 from made_models import MESHES, mesh, nudged, place
@@ -22,7 +23,7 @@ from jaxalign.losses.bradley_terry import BradleyTerry
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.general_preference import GeneralPreference
 from jaxalign.mesh.sharding import MeshShape
-from jaxalign.models.headed import Headed, open_classifier
+from jaxalign.models.headed import Headed
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import frozen, join, trained
 from jaxalign.models.pretrained import Pretrained

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_classifier import open_classifier
 from made_judges import judge_directory
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.errors import DataError, ModelError
-from jaxalign.models.headed import open_classifier
 from jaxalign.models.heads import last_tokens, outputs, preference_margin
 from jaxalign.models.random_llama import RandomLlama
 

@@ -5,10 +5,10 @@ import pathlib
 
 import numpy as np
 import pytest
+from made_classifier import open_classifier
 
 from jaxalign.__main__ import main
 from jaxalign.errors import ConfigError
-from jaxalign.models.headed import open_classifier
 from jaxalign.storage.rundir import read_run
 
 TINY = str(pathlib.Path(__file__).parents[1] / "configs" / "preference" / "bt_tiny.py")

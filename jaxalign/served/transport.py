@@ -129,8 +129,8 @@ def _connection(address: Address, until: Until) -> http.client.HTTPConnection:
         made = http.client.HTTPConnection(address.host, address.port, timeout=until.left())
     incoming = functools.partial(Incoming, until)
 
-    def response(socket: socket.socket, **given: object) -> http.client.HTTPResponse:
-        return http.client.HTTPResponse(incoming(socket), **given)  # type: ignore[arg-type]
+    def response(socket: socket.socket, method: str | None) -> http.client.HTTPResponse:
+        return http.client.HTTPResponse(incoming(socket), method=method)  # type: ignore[arg-type]
 
     made.response_class = response  # type: ignore[assignment]
     return made

@@ -9,12 +9,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+from made_classifier import open_classifier  # noqa: E402
 from made_models import nudged  # noqa: E402
 
 from jaxalign.errors import ModelError  # noqa: E402
 from jaxalign.exchange.export import export  # noqa: E402
 from jaxalign.exchange.peft import export_policy  # noqa: E402
-from jaxalign.models.headed import Headed, open_classifier  # noqa: E402
+from jaxalign.models.headed import Headed  # noqa: E402
 from jaxalign.models.lora import LoRA  # noqa: E402
 from jaxalign.models.low_rank import frozen, join, trained  # noqa: E402
 from jaxalign.models.model import Model, Source  # noqa: E402
