@@ -12,10 +12,24 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
+
+# Two preference models of disjoint halves of the posts; each is a file of its own, so that what is there is not made
+# again. A run that was stopped goes on where it stopped.
+JUDGES := runs/comal_tldr_judges
+$(JUDGES)/first/model.safetensors: | install
+	$(BIN)/jaxalign train configs/preference/gpm_tldr.py --workdir runs/gpm_tldr
+	$(BIN)/jaxalign export runs/gpm_tldr $(JUDGES)/first
+$(JUDGES)/second/model.safetensors: | install
+	$(BIN)/jaxalign train configs/preference/gpm_tldr.py --workdir runs/gpm_tldr_second \
+	  --feedback.pairs.begin 0.5 --feedback.pairs.end 1 --feedback.heldout.begin 0.4 --feedback.heldout.end 0.5
+	$(BIN)/jaxalign export runs/gpm_tldr_second $(JUDGES)/second
+
+comal-tldr: $(JUDGES)/first/model.safetensors $(JUDGES)/second/model.safetensors  ## COMAL against a learned judge
+	$(BIN)/jaxalign train configs/preference/comal_tldr.py --workdir runs/comal_tldr
 
 test: install-test install-tpu  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
 	$(BIN)/ruff format --check $(CHECKED)

@@ -23,10 +23,11 @@ def test_the_pairs_that_are_written_are_tokenised_and_taken(tmp_path: pathlib.Pa
     data.write(tmp_path / "pairs.jsonl", 70)
     found = read(Pairs(File(str(tmp_path / "pairs.jsonl"))))
     assert len({json.dumps(one.answers) for one in found}) == 70
-    built = data.measured(data.build, tmp_path, 1)
-    assert 0 < built["peak_gib"] < 64
-    data.iterate(tmp_path, 1)
-    taken = Store(tmp_path / "store", "pairs").take(np.arange(70))
+    trained = data.measured(data.train, tmp_path, 2)
+    assert 0 < trained["peak_gib"] < 64
+    assert trained["pairs_per_s"] > 0
+    assert data.iterate(tmp_path, 0) == {}
+    taken = Store(data.stored_in(tmp_path), "pairs").take(np.arange(70))
     said = [
         chat.decode(ids[:length].tolist()) for ids, length in zip(taken.tokens[:, 0], taken.lengths[:, 0], strict=True)
     ]

@@ -1,26 +1,36 @@
-"""Preference data of many sizes: tokenised into a store, then read by index through Grain, each in its own process.
+"""Preference data of many sizes: a run tokenises and trains on them, then they are read by index through Grain.
 
-Synthetic pairs with the lengths of short chats are written as JSON Lines, tokenised with SmolLM2's tokenizer and
-template in parallel processes, and read once in a shuffled order, batch by batch, one ahead of the reader. Memory is
-the largest resident set of a process (VmHWM), pages of mapped files included.
+Synthetic pairs with the lengths of short chats are written as JSON Lines. A run of DPO tokenises all of them with
+SmolLM2's tokenizer and template in parallel processes, and trains a model of width 32 on some: a step of it is so short
+that a slow reader would show. Then every pair is read once in a shuffled order, batch by batch, one ahead of the
+reader. Both are processes of their own; memory is the largest resident set of a process (VmHWM), pages of mapped files
+included.
 """
 
 import argparse
 import json
 import pathlib
+import resource
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from jaxalign.models.model import Model
 
 HELP = "memory and speed of preference data, tokenised and read"
 
 WORDS = 2000
 BATCH = 64
+TRAINED = 16
+"""Pairs of a training step."""
+RUN = "run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,29 +38,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="sizes (default 10000 100000)"
     )
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that tokenise (default 2)")
+    parser.add_argument("--steps", type=int, default=64, metavar="N", help="training steps (default 64)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows: pairs, megabytes of the file and of the store, pairs/s and peak GiB of tokenising and of reading."""
-    return [row(count, args.workers) for count in args.pairs]
+    """Rows: pairs, megabytes of the file and of the store, pairs/s and peak GiB of the run and of reading alone."""
+    return [row(count, args.steps) for count in args.pairs]
 
 
-def row(count: int, workers: int) -> dict[str, Any]:
+def row(count: int, steps: int) -> dict[str, Any]:
     """One size."""
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
         place = pathlib.Path(folder)
         write(place / "pairs.jsonl", count)
-        built, read = alone(build, place, workers), alone(iterate, place, workers)
-        store = sum(file.stat().st_size for file in (place / "store").iterdir())
+        trained, taken = alone(train, place, steps), alone(iterate, place, 0)
+        store = sum(file.stat().st_size for file in stored_in(place).iterdir())
         return {
             "pairs": count,
             "file_mb": (place / "pairs.jsonl").stat().st_size / 1e6,
             "store_mb": store / 1e6,
-            "tokenised_pairs_per_s": count / built["seconds"],
-            "tokenising_peak_gib": built["peak_gib"],
-            "read_pairs_per_s": count / read["seconds"],
-            "reading_peak_gib": read["peak_gib"],
+            "tokenised_pairs_per_s": count / trained["opening_s"],
+            "tokenising_process_peak_gib": trained["children_peak_gib"],
+            "training_peak_gib": trained["peak_gib"],
+            "trained_pairs_per_s": trained["pairs_per_s"],
+            "share_of_steps_spent_waiting": trained["waited"],
+            "read_pairs_per_s": count / taken["seconds"],
+            "reading_peak_gib": taken["peak_gib"],
         }
 
 
@@ -60,56 +73,109 @@ def write(path: pathlib.Path, count: int) -> None:
     words = np.array(["".join(random.choice(list("aeioulmnrst"), random.integers(2, 9))) for _ in range(WORDS)])
 
     def text(median: float) -> str:
-        return " ".join(words[random.integers(WORDS, size=int(np.clip(random.lognormal(np.log(median), 0.6), 3, 300)))])
+        return " ".join(words[random.integers(WORDS, size=int(np.clip(random.lognormal(np.log(median), 0.6), 3, 100)))])
 
     with path.open("w") as file:
         for _ in range(count):
             file.write(json.dumps({"prompt": text(20.0), "chosen": text(40.0), "rejected": text(40.0)}) + "\n")
 
 
-def alone(work: Callable[[pathlib.Path, int], None], place: pathlib.Path, workers: int) -> dict[str, float]:
-    """Seconds and peak memory of `work` in a process of its own."""
+def alone(work: Callable[[pathlib.Path, int], dict[str, float]], place: pathlib.Path, steps: int) -> dict[str, float]:
+    """What `work` tells, its seconds and its peak memory, in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(measured, work, place, workers).result()
+        return pool.submit(measured, work, place, steps).result()
 
 
-def measured(work: Callable[[pathlib.Path, int], None], place: pathlib.Path, workers: int) -> dict[str, float]:
-    """What `work` takes of this process, all that it had before included."""
+def measured(
+    work: Callable[[pathlib.Path, int], dict[str, float]], place: pathlib.Path, steps: int
+) -> dict[str, float]:
+    """What `work` takes of this process, all that it had before included, and of the largest of its children."""
     began = time.perf_counter()
-    work(place, workers)
+    told = work(place, steps)
     seconds = time.perf_counter() - began
     status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
-    return {"seconds": seconds, "peak_gib": int(status["VmHWM"].split()[0]) / 2**20}
+    return {
+        **told,
+        "seconds": seconds,
+        "peak_gib": int(status["VmHWM"].split()[0]) / 2**20,
+        "children_peak_gib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20,
+    }
 
 
-def build(place: pathlib.Path, workers: int) -> None:
-    """Tokenises the pairs."""
+@dataclass(frozen=True)
+class Narrow:
+    """Source of a random model of width 32 that reads with SmolLM2's tokenizer and template."""
+
+    def open(self) -> "Model":
+        """Raises ModelError where SmolLM2's files are not installed."""
+        from jaxalign.models.model import split
+        from jaxalign.models.pretrained import SmolLM2
+        from jaxalign.models.random_llama import RandomLlama, drawn
+
+        chat = SmolLM2().open().chat
+        config = RandomLlama(context=4096).config(chat.vocab)
+        return split(config, chat, "random llama", drawn(config, 0))
+
+
+def train(place: pathlib.Path, steps: int) -> dict[str, float]:
+    """Tokenises the pairs, and takes so many steps on them."""
+    from jaxalign.align import align
+    from jaxalign.config.resolved import dump
     from jaxalign.data.comparisons.pairs import Pairs
-    from jaxalign.data.comparisons.store import stored
     from jaxalign.data.tables.file import File
-    from jaxalign.models.pretrained import SmolLM2
-    from jaxalign.progress import Progress
-    from jaxalign.text.chat import Chat
-    from jaxalign.text.pairs import Encode, Room
+    from jaxalign.experiment import Evaluation, Experiment
+    from jaxalign.feedback.recorded import Recorded
+    from jaxalign.losses.dpo import DPO
+    from jaxalign.session import Session
+    from jaxalign.storage.record import Recorder
+    from jaxalign.storage.rundir import open_run
+    from jaxalign.training.optim import AdamW, WarmupLinear
+    from jaxalign.training.step import Fit
 
-    chat = SmolLM2().open().chat
-    assert isinstance(chat, Chat)
-    source = Pairs(File(str(place / "pairs.jsonl")))
+    experiment = Experiment(
+        model=Narrow(),
+        feedback=Recorded(
+            Pairs(File(str(place / "pairs.jsonl"))), max_tokens=1024, pairs_per_iteration=steps * TRAINED
+        ),
+        loss=DPO(beta=0.1),
+        optimizer=AdamW(WarmupLinear(peak=3e-4)),
+        fit=Fit(batch_size=TRAINED),
+        iterations=1,
+        swap_every=None,
+        evaluation=Evaluation(evals=()),
+    )
+    with open_run(place / RUN, dump(experiment)) as run:
+        began = time.perf_counter()
+        session = Session(experiment, run, Recorder(run.path), lambda: False)
+        opened = time.perf_counter()
+        align(session)
+        rows = [json.loads(line) for line in (run.path / "perf.jsonl").read_text().splitlines()]
+    # the first step compiles
+    taken = [row for row in rows if row["phase"] == "fit" and row["step"] > 0 and "perf/host_seconds" in row]
+    spent = sum(row["perf/step_seconds"] for row in taken)
+    return {
+        "opening_s": opened - began,
+        "pairs_per_s": len(taken) * TRAINED / spent,
+        "waited": sum(row["perf/host_seconds"] for row in taken) / spent,
+    }
 
-    def telling(total: int) -> Progress:
-        return Progress("tokenising", total, "pairs")
 
-    stored(place / "store", source, Encode(chat, Room(4096, 2048)), "pairs", telling, workers)
+def stored_in(place: pathlib.Path) -> pathlib.Path:
+    """The store that the run has made."""
+    (found,) = (path.parent for path in (place / RUN / "datasets").glob("pairs-*/store.json"))
+    return found
 
 
-def iterate(place: pathlib.Path, workers: int) -> None:
+def iterate(place: pathlib.Path, steps: int) -> dict[str, float]:
     """Takes every pair once, in the order of a fit."""
+    del steps
     from jaxalign.data.ahead import ahead
     from jaxalign.data.comparisons.store import Store
     from jaxalign.data.order import GroupOrder
 
-    store = Store(place / "store", "pairs")
+    store = Store(stored_in(place), "pairs")
     order = GroupOrder(len(store), BATCH, epochs=1, seed=0)
     with ahead(lambda index: store.take(order[index][order[index] >= 0]), range(len(order))) as batches:
         taken = sum(len(batch.weight) for batch in batches)
     assert taken == len(store)
+    return {}
