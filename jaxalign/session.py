@@ -43,6 +43,7 @@ from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.features import Answers, Featured, LastStates, table_of
 from jaxalign.training.pair_scores import PairScorer, PairScores
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
+from jaxalign.training.scored import Table
 from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
@@ -88,10 +89,11 @@ class Session:
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
         built(experiment.optimizer, PROBED)
-        datasets = _datasets(run)
+        datasets, responses = _datasets(run), experiment.feedback.responses
+        outputs = view_of(self.machine.model, experiment.loss, responses).model.config.outputs
         self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
-        outputs = view_of(self.machine.model, experiment.loss).model.config.outputs
-        check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles, len(outputs))
+        said, roles = self._comparer.labels, self._comparer.roles
+        check_loss(experiment.loss, experiment.combiner, said, roles, len(outputs), responses)
         self._check_votes()
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
@@ -224,7 +226,7 @@ class Session:
     @cached_property
     def _pair_scorer(self) -> PairScorer:
         machine, together = self.machine, groups_a_microbatch(self.experiment)
-        view = view_of(machine.model, self.experiment.loss)
+        view = view_of(machine.model, self.experiment.loss, self.experiment.feedback.responses)
         return PairScorer(view, machine.mesh, together, machine.flags)
 
     def _heldout_features(self, policy: Params) -> Featured:
@@ -237,13 +239,18 @@ class Session:
     def _score_policy(
         self, iteration: int, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
-        with self.progress(iteration, f"log-probs of policy {number}", len(groups), "groups") as progress:
+        table = Table(number, groups, self.run.parts(iteration, "references"))
+        what = f"log-probs of policy {number}"
+        with self.progress(iteration, what, len(groups), "groups", table.done) as progress:
 
-            def between(done: int) -> None:
+            def between(done: int) -> bool:
                 progress(done)
-                self.stop_here(f"after {done} groups of the references")
+                return self.stop_requested()
 
-            return self.machine.scorer.groups(params, groups, between)
+            table.fill(self.machine.scorer, params, between)
+        if table.done < len(groups):
+            raise Interrupted(f"stopped after {table.done} groups of the references; the same command continues there")
+        return table.sums
 
     def roll(
         self,
