@@ -152,7 +152,10 @@ class Session:
         found = self._comparer(self, iteration, policy)
         if not head_alone(self.machine.model.abstract()):
             return found
-        return replace(found, groups=self.featured(iteration, "features", policy, found.groups))
+        began = time.perf_counter()
+        featured = self.featured(iteration, "features", policy, found.groups)
+        self.recorder.perf(iteration, "features", 0, {"perf/seconds": time.perf_counter() - began})
+        return replace(found, groups=featured)
 
     def featured(self, iteration: Iteration, phase: str, policy: Params, groups: TrainingGroups) -> Featured:
         """The groups with what the frozen trunk makes of their answers, committed in parts as rollouts are."""

@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="PLACE", help="count lengths in tokens of this Hugging Face directory or GGUF file"
     )
+    parser.add_argument(
+        "--signal",
+        action="store_true",
+        help="fit a bag of words to tell the preferred answer, on five folds of prompts",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     source = _source(args, args.file)
     heldout = None if args.heldout is None else _source(args, args.heldout)
     summary = {"source": dump(source), "unit": "tokens" if args.tokenizer else "characters"}
-    summary |= summarise(source, _measure(args.tokenizer), heldout)
+    summary |= summarise(source, _measure(args.tokenizer), heldout, args.signal)
     if args.json:
         json.dump(summary, sys.stdout, indent=2, ensure_ascii=False)
         print()

@@ -214,7 +214,7 @@ def scores_of(
         view = view_of(machine.model, DPO(), responses)
         print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
     scorer = PairScorer(view, machine.mesh, groups_a_microbatch(experiment), machine.flags)
-    anchors: dict[int, Float[np.ndarray, 'g r']] = {}
+    anchors: dict[int, Float[np.ndarray, "g r"]] = {}
 
     def scores(number: int, what: str, anchor: "Float[np.ndarray, 'g r'] | None") -> "PairScores":
         policy = machine.params(run.directory.policy(number))

@@ -29,6 +29,9 @@ def lines(summary: Summary) -> Iterator[str]:
     if "bias" in summary:
         names = {"first_wins": "the first in the file wins", "longer_wins": "the longer one wins"}
         yield from _block("bias", {text: _share(summary["bias"][name]) for name, text in names.items()})
+    if "signal" in summary:
+        text = "a bag of words of other prompts tells the preferred one"
+        yield from _block("signal", {text: _share(summary["signal"]["bag_of_words"])})
     yield from _block("said again", {name.replace("_", " "): count for name, count in summary["repeated"].items()})
     if "heldout" in summary:
         names = {

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Integer
 
 from jaxalign.data.comparisons.digests import digests
 from jaxalign.data.comparisons.record import Comparison
+from jaxalign.data.comparisons.signal import bag_of_words
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.tables.strict import Tally
 
@@ -90,8 +91,11 @@ class Votes:
             self.alike += sum(one == other for one, other in itertools.combinations(said, 2))
 
 
-def summarise(source: Comparisons, measure: Measure, heldout: Comparisons | None = None) -> Summary:
-    """Counts, lengths in the unit of `measure`, labels, biases, repetitions; and what `heldout` shares, if given.
+def summarise(
+    source: Comparisons, measure: Measure, heldout: Comparisons | None = None, signal: bool = False
+) -> Summary:
+    """Counts, lengths in the unit of `measure`, labels, biases, repetitions; and what `heldout` shares, if given; and
+    with `signal` how often a bag of words tells the preferred answer.
 
     DataError for bad rows that the source does not allow.
     """
@@ -117,6 +121,9 @@ def summarise(source: Comparisons, measure: Measure, heldout: Comparisons | None
         summary["margins"] = quantiles(margins)
     if columns.votes.several:
         summary["votes"] = agreement(columns.votes)
+    if signal:
+        found = bag_of_words(source, len(pairs))
+        summary["signal"] = {"bag_of_words": share(found["right"], found["prompt"])}
     if heldout is not None:
         summary["heldout"] = shared(columns, Columns(heldout.read(Tally()), measure))
     return summary
@@ -155,7 +162,9 @@ def biases(columns: Columns) -> Summary:
     }
 
 
-def share(values: Bool[np.ndarray, " b"], prompt: Integer[np.ndarray, " b"]) -> dict[str, float] | None:
+def share(
+    values: Bool[np.ndarray, " b"] | Float[np.ndarray, " b"], prompt: Integer[np.ndarray, " b"]
+) -> dict[str, float] | None:
     """A share of comparisons with its 95 % interval from the variance over prompts; None of nothing."""
     if not len(values):
         return None
