@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jaxalign.config.load import exchanged
 from jaxalign.contracts.scope import OpenableOracle
-from jaxalign.contracts.scores import ScoreLoss
+from jaxalign.contracts.scores import Compares, ScoreLoss
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.feedback.contract import Feedback
@@ -100,12 +100,14 @@ class Experiment:
             "oracle": self.judge is not None,
             "trainer": self.trainer is not None,
             "pairs": self.feedback.holds_out,
+            "log_odds": isinstance(self.loss, Compares) or not isinstance(self.loss, ScoreLoss),
         }
         mended = {
             "answers": "give evaluation.prompts and evaluation.rollout",
             "oracle": "give evaluation.oracle",
             "trainer": "give evaluation.oracle, another than the feedback's",
             "pairs": "hold some out (feedback.heldout)",
+            "log_odds": f"{type(self.loss).__name__} gives none",
         }
         for each in self.evaluation.evals:
             for name in each.needs:

@@ -62,7 +62,8 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         lambda leaf, place: on(leaf, place.with_memory_kind(placement.reference_memory)), shape, shardings
     )
     place = partial(_state, state, replicated(mesh), shardings)
-    step = make_step(view_of(model, experiment.loss), optimizer, schedule, experiment.combiner)
+    view = view_of(model, experiment.loss, experiment.feedback.responses)
+    step = make_step(view, optimizer, schedule, experiment.combiner)
     if placement.optimizer_memory != "device" or (live and placement.reference_memory != "device"):
         step = _fetching(step, place(moments), dict.fromkeys(live, shardings), place(kept))
     return Training(

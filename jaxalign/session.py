@@ -88,10 +88,11 @@ class Session:
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
         built(experiment.optimizer, PROBED)
-        datasets = _datasets(run)
+        datasets, responses = _datasets(run), experiment.feedback.responses
+        outputs = view_of(self.machine.model, experiment.loss, responses).model.config.outputs
         self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
-        outputs = view_of(self.machine.model, experiment.loss).model.config.outputs
-        check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles, len(outputs))
+        said, roles = self._comparer.labels, self._comparer.roles
+        check_loss(experiment.loss, experiment.combiner, said, roles, len(outputs), responses)
         self._check_votes()
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
@@ -224,7 +225,7 @@ class Session:
     @cached_property
     def _pair_scorer(self) -> PairScorer:
         machine, together = self.machine, groups_a_microbatch(self.experiment)
-        view = view_of(machine.model, self.experiment.loss)
+        view = view_of(machine.model, self.experiment.loss, self.experiment.feedback.responses)
         return PairScorer(view, machine.mesh, together, machine.flags)
 
     def _heldout_features(self, policy: Params) -> Featured:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -52,6 +53,7 @@ def worsening(*overrides: str) -> Experiment:
 class Told:
     """Groups that a run has sampled, as comparisons whose texts are token ids."""
 
+    responses: ClassVar[int] = 2
     rolled: RolledGroups
 
     def read(self, tally: Tally) -> Iterator[Comparison]:

@@ -15,6 +15,7 @@ from jaxalign.data.comparisons.guess import guessed
 from jaxalign.data.comparisons.labels import Choice, First, Soft
 from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.comparisons.ranked import Ranked
+from jaxalign.data.comparisons.rated import Rated
 from jaxalign.data.comparisons.summary import Columns, share, summarise
 from jaxalign.data.comparisons.transcripts import Transcripts
 from jaxalign.data.comparisons.unpaired import Unpaired
@@ -60,6 +61,11 @@ GUESSES = [
         lambda table: Ranked(table, answers_field="completions", text_field="response", rating_field="score"),
     ),
     ({"prompt": "a", "completion": "b", "label": True}, lambda table: Unpaired(table)),
+    (
+        {"prompt": "a", "completion": "b", "label": True, "rating": 2},
+        lambda table: Unpaired(table, rating_field="rating"),
+    ),
+    ({"prompt": "a", "response": "b", "score": 2}, lambda table: Rated(table, Field(), "response", "score")),
 ]
 
 

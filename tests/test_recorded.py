@@ -13,7 +13,6 @@ from made_pairs import Remembered, dpo, inline, kept
 from made_runs import policy, run_here, tiny_lm
 
 from jaxalign.config.load import validate
-from jaxalign.data.comparisons.unpaired import EXAMPLE as UNPAIRED
 from jaxalign.data.groups import PickedGroups, RolledGroups
 from jaxalign.data.order import endless
 from jaxalign.errors import ConfigError, DataError
@@ -88,10 +87,6 @@ def test_losses_that_read_what_nobody_has_said_are_refused_by_name(tmp_path):
 def test_a_combiner_of_other_objectives_than_there_are_votes_is_refused(tmp_path):
     two = dataclasses.replace(dpo(), combiner=WeightedSum((0.5, 0.5)))
     refused(tmp_path, two, ConfigError, "combiner: has 2 objectives, and the pairs have votes of 1 annotators")
-
-
-def test_answers_without_another_are_refused(tmp_path):
-    refused(tmp_path, changed(dpo(), pairs=UNPAIRED), DataError, "feedback.pairs: rows of 1 answer; a fit compares 2")
 
 
 def test_held_out_prompts_that_are_trained_on_are_refused(tmp_path):

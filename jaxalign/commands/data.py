@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The files, the shape, and how strict; settings of the source come as the rest."""
     parser.set_defaults(experiment_options=True)
     parser.add_argument("file", metavar="FILE", help="preference data, in a file, a pattern or a directory")
-    parser.add_argument("--shape", metavar="SHAPE", help="pairs, transcripts, votes, ranked or unpaired; else guessed")
+    parser.add_argument(
+        "--shape", metavar="SHAPE", help="pairs, transcripts, votes, ranked, unpaired or rated; else guessed"
+    )
     parser.add_argument("--prompts", metavar="FILE", help="the file that holds the prompts, where rows only name them")
     parser.add_argument(
         "--heldout", metavar="FILE", help="data to be evaluated on: what of it occurs in FILE is counted"

@@ -51,7 +51,8 @@ class ScoreLoss(Protocol):
         ...
 
     def ranks(self, outputs: Float[Array, "b r o"]) -> Float[Array, "b r"]:
-        """A number for each response, the larger the better; of a pair the difference is what the outputs say of it."""
+        """A number for each response, the larger the better; of a pair the difference is what the outputs say of it, of
+        a lone response its sign."""
         ...
 
     def accuracies(self, scores: GroupScores) -> Float[Array, " b"]:

@@ -36,7 +36,7 @@ class Judged:
     prompt: Int[np.ndarray, " g"]
     """number of the pair's prompt: pairs of one are no independent draws"""
     lengths: Int[np.ndarray, "g r"]
-    """tokens of both answers"""
+    """tokens of the answers"""
 
     @property
     def right(self) -> Float[np.ndarray, " g"]:
@@ -114,16 +114,17 @@ def length_bias(judged: Judged) -> Metrics:
 class Calibration:
     """`calibration/nll`, `…/ece`, both `…_calibrated` at a temperature of other prompts, and `…/temperature`;
     `length_bias/accuracy_longer_wins` and `…_loses` (0.5 of both is a coin, one without the other is a ruler),
-    `…/longer_preferred` beside `…/longer_labelled`."""
+    `…/longer_preferred` beside `…/longer_labelled`. Of lone answers, which are no longer than another, the first kind
+    alone."""
 
-    needs: ClassVar[tuple[str, ...]] = ("pairs",)
+    needs: ClassVar[tuple[str, ...]] = ("pairs", "log_odds")
 
     def __call__(self, context: HeldOut) -> Metrics:
         pairs = context.pairs
         if pairs is None:
             raise ConfigError("evals: Calibration needs held-out pairs, and there are none")
         judged = Judged(pairs.margins, pairs.prefer, pairs.prompt, pairs.lengths)
-        found = {"calibration": calibration(judged), "length_bias": length_bias(judged)}
+        found = {"calibration": calibration(judged)} | ({} if pairs.lone else {"length_bias": length_bias(judged)})
         return {f"{kind}/{name}": value for kind, each in found.items() for name, value in each.items()}
 
 

@@ -27,7 +27,7 @@ class HeldOutPairs:
     the policy prefers the first answer: means by weight, each with its 95 % interval `…_ci95_low` and `…_ci95_high`.
 
     The margin is that of log π/π_anchor, so the base policy has margin 0 and accuracy 1/2, or of log π where the loss
-    reads no anchor.
+    reads no anchor. Of lone answers it is log π/π_anchor, or a score model's rank, towards what is said of them.
     """
 
     resamples: int = 2000

@@ -124,8 +124,13 @@ class Feedback(Protocol):
         ...
 
     @property
+    def responses(self) -> int:
+        """Responses of each group: two of a pair, one where answers are lone."""
+        ...
+
+    @property
     def holds_out(self) -> bool:
-        """Whether there are pairs that are never trained on, to measure policies by."""
+        """Whether there are groups that are never trained on, to measure policies by."""
         ...
 
     def sizes(self, model: Model) -> Sizes:

@@ -1,4 +1,5 @@
-"""Groups of recorded pairs: people, or another model, have said before which of two answers is better.
+"""Groups of recorded pairs: people, or another model, have said before which of two answers is better. Or of lone
+answers: they have said of each whether it is desirable, or how good it is.
 
 Nobody samples and nobody judges, so an iteration is a fit on pairs that are read by number, and the loop around it is
 that of sampled answers: DPO as it was published (Rafailov et al. 2023, arXiv 2305.18290) is one iteration of it.
@@ -12,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Int
 
+from jaxalign.contracts.group_size import LONE, named
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.store import Store
 from jaxalign.data.groups import PickedGroups, TrainingGroups
@@ -25,18 +27,18 @@ from jaxalign.mesh.program import Program
 from jaxalign.models.model import Model
 from jaxalign.storage.inputs import Input
 from jaxalign.text.pairs import Room
-from jaxalign.training.rows import RESPONSES, Sizes
+from jaxalign.training.rows import Sizes
 from jaxalign.types import Labels, Metrics, Params, Prompt
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Pairs that have been judged before: nobody samples, nobody judges."""
+    """Pairs that have been judged before, or lone answers: nobody samples, nobody judges."""
 
     pairs: Comparisons
-    """what is trained on"""
+    """what is trained on; lone answers where the source has such (`Unpaired`, `Rated`, `Alone`)"""
     heldout: Comparisons | None = None
-    """pairs that are never trained on, to measure policies by; no prompt of theirs may be trained on"""
+    """what is never trained on, to measure policies by; no prompt of theirs may be trained on"""
     pairs_per_iteration: int | None = None
     """pairs of each iteration, in a seeded order that has every pair before any again; None: all, every iteration"""
     max_prompt_tokens: int | None = None
@@ -49,6 +51,11 @@ class Recorded:
     """what becomes of a longer answer: its pair is left out, or its end is, with the end of its turn"""
 
     oracle: ClassVar[None] = None
+
+    @property
+    def responses(self) -> int:
+        """Two of pairs, one of lone answers."""
+        return self.pairs.responses
 
     @property
     def holds_out(self) -> bool:
@@ -64,11 +71,14 @@ class Recorded:
                 yield f"{name} must be at least 1 or None, got {value}"
         if self.max_tokens < 1:
             yield f"max_tokens must be at least 1, got {self.max_tokens}"
+        if self.heldout is not None and self.heldout.responses != self.responses:
+            both = f"heldout has {named(self.heldout.responses)}, and pairs has {named(self.responses)}"
+            yield f"{both}; what is held out must be like what is trained on"
 
     def sizes(self, model: Model) -> Sizes:
         """What the settings allow; a row's answers are branches, so each has the context behind the prompt."""
         room = model.config.context - self.max_tokens
-        return Sizes(min(room, self.max_prompt_tokens or room), self.max_tokens)
+        return Sizes(min(room, self.max_prompt_tokens or room), self.max_tokens, self.responses)
 
     def count(self, machine: Machine) -> int | None:
         """As many as an iteration draws; else as many as there are, read without being tokenised."""
@@ -128,11 +138,11 @@ class Recording:
         return self.pairs.first(count)
 
     def check(self) -> None:
-        """DataError for answers without another to be compared with, and where a held-out prompt is trained on: what is
+        """DataError for a source that has other groups than it says, and where a held-out prompt is trained on: what is
         measured there is memory."""
         for field, found in (("pairs", self.pairs), ("heldout", self.heldout)):
-            if found is not None and found.responses != RESPONSES:
-                raise DataError(f"feedback.{field}: rows of {found.responses} answer; a fit compares {RESPONSES}")
+            if found is not None and found.responses != self.spec.responses:
+                raise DataError(f"feedback.{field}: has {named(found.responses)}, not {named(self.spec.responses)}")
         held = self.pairs.prompt_keys[:0] if self.heldout is None else self.heldout.prompt_keys
         if both := int(np.isin(held, self.pairs.prompt_keys).sum()):
             raise DataError(
@@ -155,11 +165,14 @@ class Recording:
 
 
 def described(groups: TrainingGroups) -> Metrics:
-    """How many pairs there are, of how many prompts, and how long they are."""
+    """How many pairs or lone answers there are, of how many prompts, and how long they are."""
+    kind, each = ("answers", ("answer",)) if groups.responses == LONE else ("pairs", ("chosen", "rejected"))
     return {
-        "pairs/groups": float(len(groups)),
-        "pairs/prompts": float(len(np.unique(groups.prompts))),
-        "pairs/prompt_tokens_mean": float(groups.prompt_lengths.mean(dtype=np.float64)),
-        "pairs/chosen_tokens_mean": float(groups.lengths[:, 0].mean(dtype=np.float64)),
-        "pairs/rejected_tokens_mean": float(groups.lengths[:, 1].mean(dtype=np.float64)),
+        f"{kind}/groups": float(len(groups)),
+        f"{kind}/prompts": float(len(np.unique(groups.prompts))),
+        f"{kind}/prompt_tokens_mean": float(groups.prompt_lengths.mean(dtype=np.float64)),
+        **{
+            f"{kind}/{who}_tokens_mean": float(groups.lengths[:, k].mean(dtype=np.float64))
+            for k, who in enumerate(each)
+        },
     }

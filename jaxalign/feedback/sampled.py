@@ -27,7 +27,7 @@ from jaxalign.models.model import Model
 from jaxalign.rollouts.contract import Roller, Rollout
 from jaxalign.rollouts.shares import given
 from jaxalign.storage.inputs import Input
-from jaxalign.training.rows import Sizes
+from jaxalign.training.rows import RESPONSES, Sizes
 from jaxalign.types import Groups, Labels, Oracle, Pairing, Params, Preferences, Prompt, Rollouts
 
 
@@ -46,6 +46,7 @@ class Sampled:
     prompts_per_iteration: int
     """prompts drawn each iteration, in a seeded order that visits every prompt before any again"""
 
+    responses: ClassVar[int] = RESPONSES
     holds_out: ClassVar[bool] = False
 
     def problems(self) -> Iterable[str]:

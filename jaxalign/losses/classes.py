@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.contracts.scores import GroupScores, agreement
@@ -41,8 +42,9 @@ class Ratings:
         return jnp.abs(scores.score[..., None] - known[None, None]).argmin(-1)
 
     def ranks(self, outputs: Float[Array, "b r o"]) -> Float[Array, "b r"]:
-        """The expected rating."""
-        return jax.nn.softmax(outputs) @ jnp.asarray(self.ratings, outputs.dtype)
+        """How far the expected rating is above the middle of the scale."""
+        scale = np.asarray(self.ratings) - (self.ratings[0] + self.ratings[-1]) / 2
+        return jax.nn.softmax(outputs) @ jnp.asarray(scale, outputs.dtype)
 
     def accuracies(self, scores: GroupScores) -> Float[Array, " b"]:
         return (scores.outputs.argmax(-1) == self.classes(scores)).astype(jnp.float32).mean(-1)

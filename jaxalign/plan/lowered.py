@@ -32,7 +32,7 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     made = training(experiment, machine, steps=1000)
     stored = experiment.reference.stored(experiment.loss.needs)
     objectives = experiment.combiner.objectives or 1
-    rows = abstract_batch(sizes.rows, groups_a_microbatch(experiment), stored, objectives)
+    rows = abstract_batch(sizes.rows, groups_a_microbatch(experiment), stored, objectives, sizes.responses)
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             (accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(machine.mesh, leading=1)
@@ -48,7 +48,8 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
 
 def _logp(machine: Machine, sizes: Sizes) -> Program:
     count = machine.scorer.batch_size
-    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), abstract_batch(sizes.rows, count, ()))
+    batch = abstract_batch(sizes.rows, count, (), responses=sizes.responses)
+    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), batch)
     tokens = count * sizes.rows.row
     work = Work(tokens, tokens, count * sizes.rows.scored, sizes.rows.row, ("forward",))
     return Program("logp", scoring(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxalign.contracts.group_size import LONE
 from jaxalign.plan.compiled import Compiled, TooLarge
 from jaxalign.plan.plan import HEADROOM, Attempt, Plan, fits
 
@@ -101,9 +102,10 @@ def as_text(plan: Plan) -> str:
     top, chip = plan.topology, plan.chip
     slices = f", {top.slices} slices" if top.slices > 1 else ""
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
+    responses = "one response" if plan.sizes.responses == LONE else "two responses"
     lines = [
         f"{top.name}{slices}: {top.chips} chips, mesh {mesh}; {chip.device_hbm_usable / GIB:.2f} GiB of memory a chip",
-        f"rows of {plan.sizes.rows.row} tokens (prompt {plan.sizes.prompt}, two responses of {plan.sizes.response})",
+        f"rows of {plan.sizes.rows.row} tokens (prompt {plan.sizes.prompt}, {responses} of {plan.sizes.response})",
         "",
         "GiB a chip        arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
     ]

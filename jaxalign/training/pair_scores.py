@@ -1,5 +1,5 @@
 """What a policy or a score model makes of pairs that it is not trained on: the loss of each, and how it ranks the two
-answers."""
+answers. Of lone answers: the loss, and whether it takes them for what people do."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxalign.contracts.group_size import LONE
 from jaxalign.contracts.traced import losses
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.mesh.flags import Options
@@ -23,10 +24,10 @@ from jaxalign.types import Batch, Metrics, Params
 
 @dataclass(frozen=True)
 class PairScores:
-    """Of g pairs: the `loss` that a fit would descend, log-probs of the answers in nats under the policy (`sums`; of a
-    score model its ranks) and under the `anchor` (zeros for a loss that reads none), what is said of them, `prefer` =
-    P(0 ≻ 1) and `weight`, a number for each `prompt`: pairs of one prompt say much the same, and the answers' `lengths`
-    in tokens."""
+    """Of g pairs, or lone answers: the `loss` that a fit would descend, log-probs of the answers in nats under the
+    policy (`sums`; of a score model its ranks) and under the `anchor` (zeros for a loss that reads none), what is said
+    of them, `prefer` = P(0 ≻ 1) or P(desirable) and `weight`, a number for each `prompt`: pairs of one prompt say much
+    the same, and the answers' `lengths` in tokens."""
 
     loss: Float[np.ndarray, " g"]
     sums: Float[np.ndarray, "g r"]
@@ -39,23 +40,35 @@ class PairScores:
     @property
     def margins(self) -> Float[np.ndarray, " g"]:
         """How much likelier the policy has made the first answer than the second, nats: by log π/π_anchor, or by log π
-        where there is no anchor."""
+        where there is no anchor. Of a lone answer: how much likelier it was made."""
         rewards = (self.sums - self.anchor).astype(np.float64)
-        return rewards[:, 0] - rewards[:, 1]
+        return rewards[:, 0] if self.lone else rewards[:, 0] - rewards[:, 1]
+
+    @property
+    def lone(self) -> bool:
+        """Whether answers are alone."""
+        return self.sums.shape[1] == LONE
 
     @property
     def right(self) -> Float[np.ndarray, " g"]:
         """1 where the margin has the sign of the label, 1/2 where it is 0, else 0; NaN where the label is a tie."""
-        side = np.sign(self.prefer.astype(np.float64) - 0.5)
+        side = self._side
         return np.where(side == 0, np.nan, (1 + np.sign(self.margins) * side) / 2)
+
+    @property
+    def _side(self) -> Float[np.ndarray, " g"]:
+        """1 where the first answer is said to be better, or the lone one desirable, -1 where it is not, 0 on a tie."""
+        return np.sign(self.prefer.astype(np.float64) - 0.5)
 
     def metrics(self) -> Metrics:
         """`loss`, `accuracy` among pairs that are no tie, `margin_nats`: means by weight."""
         return {name: weighted_mean(values, self.weight) for name, values in self.columns().items()}
 
     def columns(self) -> dict[str, Float[np.ndarray, " g"]]:
-        """What `metrics` are means of, NaN where a pair does not count."""
-        return {"loss": self.loss.astype(np.float64), "accuracy": self.right, "margin_nats": self.margins}
+        """What `metrics` are means of, NaN where a pair does not count. A pair's first answer is the better one; a lone
+        answer's margin counts towards what is said of it."""
+        towards = self.margins * self._side if self.lone else self.margins
+        return {"loss": self.loss.astype(np.float64), "accuracy": self.right, "margin_nats": towards}
 
 
 def weighted_mean(values: Float[np.ndarray, " g"], weight: Float[np.ndarray, " g"]) -> float:

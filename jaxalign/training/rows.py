@@ -28,7 +28,7 @@ processor's cache, a third of the time of all rows together at 512 rows of 3,072
 
 
 RESPONSES = 2
-"""Responses of a training group, for what is planned before there are groups: all pairings make pairs."""
+"""Responses of a training group that a pairing makes, for what is planned before there are groups."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,24 @@ class RowShape:
         return cls(*(rounded(size, multiple) for size in (row, scored, response)))
 
     @classmethod
-    def longest(cls, prompt: int, response: int) -> "RowShape":
+    def longest(cls, prompt: int, response: int, responses: int = RESPONSES) -> "RowShape":
         """The shape that holds any group of responses of up to `response` tokens to a prompt of up to `prompt`."""
-        return cls.holding(prompt + RESPONSES * response, RESPONSES * response, response)
+        return cls.holding(prompt + responses * response, responses * response, response)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The longest that an experiment allows, tokens: prompts, responses, and the rows made of them."""
+    """The longest that an experiment allows, tokens: prompts, responses, and the rows made of a prompt and so many
+    `responses`."""
 
     prompt: int
     response: int
+    responses: int = RESPONSES
 
     @property
     def rows(self) -> RowShape:
         """The shape that holds them all."""
-        return RowShape.longest(self.prompt, self.response)
+        return RowShape.longest(self.prompt, self.response, self.responses)
 
 
 def row_shape(groups: TrainingGroups, multiple: int = COLUMNS) -> RowShape:
@@ -93,11 +95,13 @@ def pack(
     return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features)
 
 
-def abstract_batch(shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1) -> Batch:
+def abstract_batch(
+    shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1, responses: int = RESPONSES
+) -> Batch:
     """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`."""
-    labels = Labels.unsaid(1, RESPONSES, objectives)
-    references = {role: np.zeros((1, RESPONSES), np.float32) for role in stored}
-    one = Batch(*_blank(1, RESPONSES, shape), np.zeros(1, np.float32), labels, references)
+    labels = Labels.unsaid(1, responses, objectives)
+    references = {role: np.zeros((1, responses), np.float32) for role in stored}
+    one = Batch(*_blank(1, responses, shape), np.zeros(1, np.float32), labels, references)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((groups, *leaf.shape[1:]), leaf.dtype), one)
 
 

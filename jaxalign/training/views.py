@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxalign.contracts.group_size import LONE, misfit
 from jaxalign.contracts.scores import Compares, GroupScores, ScoreLoss, agreement
 from jaxalign.errors import ConfigError
 from jaxalign.models.heads import last_tokens, outputs
@@ -73,6 +74,8 @@ class LogpView:
 
     def watch(self, seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
         """A reward is log π/π_reference in nats, against the anchor."""
+        if seen.tokens.shape[1] == LONE:
+            return _watched_alone(seen, share)
         mean = lambda values: (values * share).sum()  # noqa: E731
         sums, reference = seen.sums, seen.anchor if seen.anchor is not None else seen.last
         watched = {"logps/chosen": mean(sums[:, 0]), "logps/rejected": mean(sums[:, 1])}
@@ -86,6 +89,21 @@ class LogpView:
                 "rewards/accuracies": mean(agreement(margins, seen.prefer)),
             }
         return watched
+
+
+def _watched_alone(seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
+    """Of lone answers: a margin is the reward of a desirable one, or of the other kind its contrary."""
+    sums, reference = seen.sums[:, 0], seen.anchor if seen.anchor is not None else seen.last
+    watched = {"logps/answers": (sums * share).sum()}
+    if reference is not None:
+        rewards = sums - reference[:, 0]
+        margins = rewards * jnp.sign(seen.prefer - 0.5)
+        watched |= {
+            "rewards/answers": (rewards * share).sum(),
+            "rewards/margins": (margins * share).sum(),
+            "rewards/accuracies": (agreement(rewards, seen.prefer) * share).sum(),
+        }
+    return watched
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +143,8 @@ def view_of(model: Model, loss: Loss | ScoreLoss, responses: int = 2) -> Any:
                 f"loss {named} reads log-probs, and {model.source} has a head of {count} outputs in place of the "
                 "vocabulary's; train a language model, or take a loss of scores (BradleyTerry, GeneralPreference)"
             )
+        if reason := misfit(loss, responses):
+            raise ConfigError(f"loss {named} {reason}")
         return LogpView(model, loss)
     if not count:
         raise ConfigError(

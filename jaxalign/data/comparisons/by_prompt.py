@@ -32,6 +32,11 @@ class ByPrompt:
         if not 0 <= self.begin < self.end <= 1:
             yield f"begin and end must be a range in [0, 1], got {self.begin} and {self.end}"
 
+    @property
+    def responses(self) -> int:
+        """Those of the source."""
+        return self.source.responses
+
     def read(self, tally: Tally) -> Iterator[Comparison]:
         """The comparisons in the range; rows and skipped ones are counted over all."""
         return (each for each in self.source.read(tally) if self.begin <= self._place(each.prompt) < self.end)

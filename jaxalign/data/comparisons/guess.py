@@ -12,6 +12,7 @@ from jaxalign.data.comparisons.asked import Asked, Field, Instruction, Joined
 from jaxalign.data.comparisons.labels import Choice, First, Label, Soft
 from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.comparisons.ranked import Ranked
+from jaxalign.data.comparisons.rated import Rated
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.transcripts import Transcripts
 from jaxalign.data.comparisons.unpaired import Unpaired
@@ -114,7 +115,14 @@ def _unpaired(table: Table, row: Values, prompts: Table | None, on_bad_row: OnBa
     answer, label = _first(row, ONE), _first(row, ("label", "desirable", "thumbs_up"))
     if answer is None or label is None:
         return None
-    return Unpaired(table, _asked(row, prompts) or Field(), answer, label, on_bad_row)
+    return Unpaired(table, _asked(row, prompts) or Field(), answer, label, _first(row, RATINGS) or "", on_bad_row)
+
+
+def _rated(table: Table, row: Values, prompts: Table | None, on_bad_row: OnBadRow) -> Comparisons | None:
+    answer, rating = _first(row, ONE), _first(row, RATINGS)
+    if answer is None or rating is None:
+        return None
+    return Rated(table, _asked(row, prompts) or Field(), answer, rating, on_bad_row=on_bad_row)
 
 
 SHAPES: Mapping[str, Callable[[Table, Values, Table | None, OnBadRow], Comparisons | None]] = {
@@ -123,6 +131,7 @@ SHAPES: Mapping[str, Callable[[Table, Values, Table | None, OnBadRow], Compariso
     "pairs": _pairs,
     "ranked": _ranked,
     "unpaired": _unpaired,
+    "rated": _rated,
 }
 """By name, the most telling first."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from jaxalign.data.comparisons import pairs, transcripts
+from jaxalign.data.comparisons.alone import Alone
 from jaxalign.data.comparisons.by_prompt import ByPrompt
 from jaxalign.data.comparisons.record import Comparison
 from jaxalign.data.comparisons.source import Comparisons
@@ -32,6 +33,13 @@ class Mixture:
             yield "a mixture in a mixture; name all sources in one"
         if not all(0 < share < float("inf") for share in self.shares):
             yield f"shares must be positive, got {', '.join(map(str, self.shares))}"
+        if len({source.responses for source in self.sources}) > 1:
+            yield "pairs and lone answers do not mix; `Alone` takes pairs apart"
+
+    @property
+    def responses(self) -> int:
+        """Those of every source."""
+        return self.sources[0].responses
 
     def read(self, tally: Tally) -> Iterator[Comparison]:
         """The comparisons of one source after another, each once."""
@@ -41,7 +49,7 @@ class Mixture:
 
 def parts(source: Comparisons) -> list[tuple[float | None, Comparisons]]:
     """What a source consists of, with the share of each: None as much as it holds."""
-    if isinstance(source, ByPrompt):
+    if isinstance(source, ByPrompt | Alone):
         return [(share, replace(source, source=part)) for share, part in parts(source.source)]
     if isinstance(source, Mixture):
         return list(zip(source.shares or [None] * len(source.sources), source.sources, strict=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxalign.data.comparisons import fields, labels
 from jaxalign.data.comparisons.answered import answered
@@ -21,6 +22,7 @@ class Pairs:
     not have beside it.
     """
 
+    responses: ClassVar[int] = 2
     table: Table
     """the rows"""
     prompt: Asked = Field()

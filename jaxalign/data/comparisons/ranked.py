@@ -7,7 +7,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxalign.data import jsonl
 from jaxalign.data.comparisons import fields
@@ -28,6 +28,7 @@ class Ranked:
     these are objects, `{"answers": [{"text": "…", "rating": 4}, …]}`. The weights of a row's pairs sum to 1.
     """
 
+    responses: ClassVar[int] = 2
     table: Table
     """the rows"""
     prompt: Asked = Field()

@@ -11,6 +11,11 @@ from jaxalign.data.tables.strict import Tally
 class Comparisons(Protocol):
     """Where comparisons come from: a frozen dataclass, one class a shape."""
 
+    @property
+    def responses(self) -> int:
+        """Answers of each comparison: two, or one alone."""
+        ...
+
     def read(self, tally: Tally) -> Iterator[Comparison]:
         """All comparisons in the file's order, few of them in memory, the preferred answer of each pair in front.
 

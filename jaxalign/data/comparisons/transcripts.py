@@ -7,6 +7,7 @@ last turn is the prompt, and must be the same in both.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxalign.data import jsonl
 from jaxalign.data.comparisons import fields, labels
@@ -24,6 +25,7 @@ from jaxalign.types import Prompt
 class Transcripts:
     """One pair of transcripts a row. Space around turns is no part of them."""
 
+    responses: ClassVar[int] = 2
     table: Table
     """the rows"""
     answers: tuple[str, str] = ("chosen", "rejected")

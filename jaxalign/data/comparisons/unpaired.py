@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxalign.data.comparisons import fields
 from jaxalign.data.comparisons.answered import answered
@@ -16,6 +17,7 @@ from jaxalign.data.tables.table import Table, Values
 class Unpaired:
     """One answer a row with its label: true, false, or the probability that it is desirable."""
 
+    responses: ClassVar[int] = 1
     table: Table
     """the rows"""
     prompt: Asked = Field()
@@ -24,6 +26,8 @@ class Unpaired:
     """key of the answer: a text, or a conversation that ends with it"""
     label_field: str = "label"
     """key of the label: a boolean, or a number in [0, 1]"""
+    rating_field: str = ""
+    """key of a rating of the answer, higher is better; empty: there is none"""
     on_bad_row: OnBadRow = Stop()
     """what becomes of a file with bad rows"""
 
@@ -37,7 +41,8 @@ class Unpaired:
         prompt, answers = answered(place, ask(place, row), found)
         label = fields.needed(row, self.label_field)
         good = float(label) if isinstance(label, bool) else fields.number(label, self.label_field, 0.0, 1.0)
-        yield Comparison(prompt, answers, good, (good,), place)
+        rating = fields.number(fields.needed(row, name), name) if (name := self.rating_field) else None
+        yield Comparison(prompt, answers, good, (good,), place, scores=None if rating is None else (rating,))
 
 
 EXAMPLE = Unpaired(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxalign.data.comparisons import fields
 from jaxalign.data.comparisons.answered import answered
@@ -22,6 +23,7 @@ class Votes:
     A vote that the row lacks, or that is null, is absent; a row without any is a bad one.
     """
 
+    responses: ClassVar[int] = 2
     table: Table
     """the rows"""
     votes: tuple[Label, ...]

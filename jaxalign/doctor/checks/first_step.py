@@ -12,18 +12,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from jaxalign.contracts.group_size import LONE
 from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import PickedGroups
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
-from jaxalign.errors import ConfigError
 from jaxalign.losses.dpo import DPO
 from jaxalign.models.low_rank import frozen, join, trained
 from jaxalign.session import PROBED
 from jaxalign.training.logps import Scorer
-from jaxalign.training.views import group_logps
+from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Batch, GroupLogps, Loss, Params
 
 MICROBATCH = 4
@@ -40,7 +40,8 @@ class Seen:
     loss: float
     expected: float
     slope: float
-    dpo: float
+    dpo: float | None
+    """None of lone answers"""
     grad_norm: float
 
 
@@ -62,7 +63,9 @@ class FirstStep:
             },
             self.ratios(seen, allowed),
         )
-        close = {"loss": seen.loss, "expected": seen.expected, "dpo": seen.dpo, "ln_2": math.log(2)}
+        close = {"loss": seen.loss, "expected": seen.expected}
+        if seen.dpo is not None:
+            close |= {"dpo": seen.dpo, "ln_2": math.log(2)}
         yield judged("loss at step 0", close, self.losses(seen, allowed))
         gradient: Measured = {"grad_norm": seen.grad_norm}
         yield judged("gradient at step 0", gradient, self.gradients(seen))
@@ -78,7 +81,7 @@ class FirstStep:
         """An error e of the margin moves the loss by its slope times e, and by about e² more."""
         if not abs(seen.loss - seen.expected) <= 2 * allowed * seen.slope + 4 * allowed**2 + 1e-5 * abs(seen.expected):
             yield "the loss of equal policies is not what its formula says: reference log-probs do not reach it"
-        if not abs(seen.dpo - math.log(2)) <= allowed * DPO().beta + 1e-6:
+        if seen.dpo is not None and not abs(seen.dpo - math.log(2)) <= allowed * DPO().beta + 1e-6:
             yield "DPO of equal policies is not ln 2"
 
     def gradients(self, seen: Seen) -> Iterator[str]:
@@ -88,11 +91,12 @@ class FirstStep:
             yield "the gradient is exactly 0: nothing will be learnt; look at the labels and at the loss's parameters"
 
     def step(self, opened: Opened) -> Seen:
-        check_loss(opened.experiment.loss, opened.experiment.combiner, opened.comparer.labels, opened.comparer.roles)
+        experiment, said, responses = opened.experiment, opened.comparer.labels, opened.experiment.feedback.responses
+        view_of(opened.model, experiment.loss, responses)
+        check_loss(experiment.loss, experiment.combiner, said, opened.comparer.roles, responses=responses)
         built(opened.experiment.optimizer, PROBED)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
-        if isinstance(loss, ScoreLoss):
-            raise ConfigError(f"loss {type(loss).__name__} reads outputs of a head, and {model.source} has none")
+        assert not isinstance(loss, ScoreLoss), "a view of log-probs was made"
         batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
         count = min(MICROBATCH, len(opened.groups), opened.experiment.fit.batch_size)
         chosen = PickedGroups(opened.groups, np.arange(count))
@@ -119,7 +123,7 @@ class FirstStep:
             loss=float(mean(loss(used), batch)),
             expected=float(mean(loss(equal), batch)),
             slope=slope(loss, equal, batch),
-            dpo=float(mean(DPO()(certain), batch)),
+            dpo=None if responses == LONE else float(mean(DPO()(certain), batch)),
             grad_norm=float(optax.tree.norm(grads)),
         )
 
