@@ -92,12 +92,12 @@ def context_of(
 ) -> HeldOut:
     """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`; None: nobody judges."""
 
-    def logps(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
+    def score(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         number = iterate_number(who)
         assert number is not None, f"{who} names no iterate"
         return machine.scorer.rollouts(machine.params(run.policy(number)), rollouts)
 
-    return HeldOut(prompts, responses, oracle, logps, machine.key("evals", 0))
+    return HeldOut(prompts, responses, oracle, score, machine.key("evals", 0))
 
 
 class Answers(Mapping[str, Rollouts]):

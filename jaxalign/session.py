@@ -43,6 +43,7 @@ from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.features import Answers, Featured, LastStates, table_of
 from jaxalign.training.pair_scores import PairScorer, PairScores
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
+from jaxalign.training.scored import Table
 from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
@@ -238,13 +239,18 @@ class Session:
     def _score_policy(
         self, iteration: int, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
-        with self.progress(iteration, f"log-probs of policy {number}", len(groups), "groups") as progress:
+        table = Table(number, groups, self.run.parts(iteration, "references"))
+        what = f"log-probs of policy {number}"
+        with self.progress(iteration, what, len(groups), "groups", table.done) as progress:
 
-            def between(done: int) -> None:
+            def between(done: int) -> bool:
                 progress(done)
-                self.stop_here(f"after {done} groups of the references")
+                return self.stop_requested()
 
-            return self.machine.scorer.groups(params, groups, between)
+            table.fill(self.machine.scorer, params, between)
+        if table.done < len(groups):
+            raise Interrupted(f"stopped after {table.done} groups of the references; the same command continues there")
+        return table.sums
 
     def roll(
         self,

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_examples import examples, named
 from made_rollouts import random_prefer, rollouts
+from made_runs import run_here, tiny_lm
 
 import jaxalign.evals
 from jaxalign.errors import DataError
@@ -28,9 +30,11 @@ from jaxalign.evals.win_rate import (
     format_matrix,
     win_rate_matrix,
 )
+from jaxalign.evaluate import measure
 from jaxalign.oracles.annotators import Brevity, Coverage, NonRepetition
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.oracles.tabular import TabularGame
+from jaxalign.training.logps import Scorer
 from jaxalign.training.pair_scores import PairScores
 
 NASH = (4 / 11, 3 / 11, 4 / 11)
@@ -78,7 +82,7 @@ def held_out(policies: int = 3, oracle=None, key=None, trainer=None) -> HeldOut:
         prompts=responses["base"].prompts,
         responses=responses,
         judge=oracle or panel(),
-        logps=lambda name, given_rollouts: given_rollouts.logps.sum(-1) - 0.25 * (name != names[-1]),
+        score=lambda name, given_rollouts: given_rollouts.logps.sum(-1) - 0.25 * (name != names[-1]),
         key=jax.random.key(0) if key is None else key,
         trainer=trainer or Panel((Weighted(Brevity(), 1.0, 0.1),)),
         pairs=PAIRS,
@@ -355,7 +359,7 @@ def test_drift_is_the_mean_log_ratio_of_own_answers_and_ignores_padding():
         prompts=answers.prompts,
         responses={"base": rollouts([["x"], ["y"]]), "iterate-1": answers},
         judge=panel(),
-        logps=lambda name, given_rollouts: base,
+        score=lambda name, given_rollouts: base,
         key=jax.random.key(0),
     )
     metrics = Drift()(context)
@@ -373,11 +377,61 @@ def test_drift_of_enumerated_answers_is_the_divergence_itself():
         prompts=answers.prompts,
         responses={"base": answers, "iterate-1": answers},
         judge=TabularGame(),
-        logps=lambda name, given_rollouts: np.log(base)[None],
+        score=lambda name, given_rollouts: np.log(base)[None],
         key=jax.random.key(0),
     )
     metrics = Drift()(context)
     np.testing.assert_allclose(metrics["drift/kl_from_base_nats"], policy @ np.log(policy / base), rtol=1e-6)  # fp32
+
+
+@dataclasses.dataclass(frozen=True)
+class Nats:
+    """An eval that reads what `Drift` reads."""
+
+    needs: ClassVar[tuple[str, ...]] = ("answers",)
+
+    def __call__(self, context: HeldOut) -> dict[str, float]:
+        return {f"nats/{name}": float(context.logps(name).mean()) for name in context.names}
+
+
+def test_evals_share_the_log_probs_of_an_answer_and_what_judges_say():
+    """However many roles a policy has, and however many evals ask."""
+    passes: list[str] = []
+    context = held_out(2)
+
+    def counted(name, given_rollouts):
+        assert given_rollouts is context.current
+        passes.append(name)
+        return context.score(name, given_rollouts)
+
+    judged: list[str] = []
+
+    def trainer(given_rollouts, key):
+        judged.append("trainer")
+        return panel()(given_rollouts, key)
+
+    shared = dataclasses.replace(context, score=counted, trainer=trainer)
+    alone = measure((Drift(("base", "previous")), Nats(), JudgesApart()), shared)
+    shared.by_trainer()
+    assert passes == ["base", "iterate-1"]
+    assert judged == ["trainer"]
+    assert alone["drift/kl_from_base_nats"] == alone["drift/kl_from_previous_nats"] != 0
+
+
+def test_a_run_scores_each_answer_once_under_a_policy(tmp_path, monkeypatch):
+    """Two iterations: the base is also the policy before the first, and no other pass is made than by the roles."""
+    passes: list[int] = []
+    whole = Scorer.rollouts
+
+    def counted(scorer, params, given_rollouts):
+        passes.append(len(given_rollouts.prompts))
+        return whole(scorer, params, given_rollouts)
+
+    monkeypatch.setattr(Scorer, "rollouts", counted)
+    made = tiny_lm()
+    evals = (Drift(("base", "previous")), Nats())
+    run_here(dataclasses.replace(made, evaluation=dataclasses.replace(made.evaluation, evals=evals)), tmp_path / "run")
+    assert len(passes) == 1 + 2 + 3
 
 
 # ----------------------------------------------------------------------------------------------------------------------

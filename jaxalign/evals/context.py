@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,25 +13,35 @@ from jaxalign.evals.side_by_side import joint_preferences
 from jaxalign.training.pair_scores import PairScores
 from jaxalign.types import Metrics, Oracle, Preferences, Prompt, Rollouts
 
+TRAINER = "the oracle of training"
+"""What it said, among the answers by opponents; no policy has this name."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
     """`responses` by `iterate_name` in the order of the iterates; the last one is evaluated.
 
-    Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `logps(policy,
-    rollouts)` are that policy's log-prob sums [b m] in nats. `trainer` is who preferred what in training, None where
+    Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `score(policy,
+    rollouts)` makes that policy's log-prob sums [b m] in nats. `trainer` is who preferred what in training, None where
     that is the judge itself or nobody. `pairs` are what the evaluated policy makes of held-out pairs, None where there
-    are none.
+    are none. Evals share what costs a pass through a model: it is asked for once.
     """
 
     prompts: tuple[Prompt, ...]
     responses: Mapping[str, Rollouts]
     judge: Oracle | None
-    logps: Callable[[str, Rollouts], Float[np.ndarray, "b m"]]
+    score: Callable[[str, Rollouts], Float[np.ndarray, "b m"]]
     key: PRNGKeyArray
     trainer: Oracle | None = None
     pairs: PairScores | None = None
     _asked: dict[str, Preferences] = field(default_factory=dict, repr=False, compare=False)
+    _scored: dict[str, Float[np.ndarray, "b m"]] = field(default_factory=dict, repr=False, compare=False)
+
+    def logps(self, who: str) -> Float[np.ndarray, "b m"]:
+        """Log-prob sums (nats) of the evaluated policy's answers under policy `who`."""
+        if who not in self._scored:
+            self._scored[who] = self.score(who, self.current)
+        return self._scored[who]
 
     def preferences(self, opponent: str) -> Preferences:
         """Among the answers of the evaluated policy and of the policy `opponent`, in this order along m. Asked once,
@@ -44,7 +55,10 @@ class HeldOut:
         """What the oracle of training says of the evaluated policy's answers and the base's."""
         if self.trainer is None:
             raise ConfigError("an eval asks for the oracle of training and there is none: say so in its `needs`")
-        return joint_preferences(self.trainer, (self.current, self.responses[self.names[0]]), self.key)
+        if TRAINER not in self._asked:
+            pair = (self.current, self.responses[self.names[0]])
+            self._asked[TRAINER] = joint_preferences(self.trainer, pair, self.key)
+        return self._asked[TRAINER]
 
     @property
     def oracle(self) -> Oracle:
@@ -57,7 +71,7 @@ class HeldOut:
     def names(self) -> tuple[str, ...]:
         return tuple(self.responses)
 
-    @property
+    @cached_property
     def current(self) -> Rollouts:
         """The evaluated policy's responses."""
         return self.responses[self.names[-1]]

@@ -42,7 +42,7 @@ class Drift:
             name = context.opponent(role)
             if name is None:
                 continue
-            other = own if name == context.names[-1] else context.logps(name, rollouts)
+            other = own if name == context.names[-1] else context.logps(name)
             nats = (weights * (own - other)).sum(-1)
             metrics |= {
                 f"drift/kl_from_{role}_nats": float(nats.mean()),

@@ -5,7 +5,7 @@ predecessor in its own branch; exactly the listed tokens are scored (a finished 
 prompt token, no padding); sums are over all tokens of a response, never means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -112,17 +112,24 @@ class Scorer:
         self, params: Params, groups: TrainingGroups, between: Callable[[int], None] = lambda done: None
     ) -> Float[np.ndarray, "g r"]:
         """Nats for every response of every group under `params`. `between` hears the groups done after each batch."""
+        found = np.zeros((len(groups), groups.responses), np.float32)
+        done = 0
+        for sums in self.batches(params, groups):
+            found[done : done + len(sums)] = sums
+            done += len(sums)
+            between(done)
+        return found
+
+    def batches(self, params: Params, groups: TrainingGroups, first: int = 0) -> Iterator[Float[np.ndarray, "b r"]]:
+        """The same from group `first` on, one batch after another."""
         count, shape = len(groups), row_shape(groups)
-        found = np.zeros((count, groups.responses), np.float32)
-        for start in range(0, count, self.batch_size):
+        for start in range(first, count, self.batch_size):
             chosen = np.full(self.batch_size, -1)
             real = min(self.batch_size, count - start)
             chosen[:real] = np.arange(start, start + real)
             here = np.where(self._here, chosen, -1)  # a process packs the rows of its own devices
             batch = on_mesh(pack(groups, here, shape, {}), row_sharding(self._mesh))
-            found[start : start + real] = np.asarray(self._sums(params, batch))[:real]
-            between(start + real)
-        return found
+            yield np.asarray(self._sums(params, batch))[:real]
 
     def rollouts(self, params: Params, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         """Nats for every rollout under `params`: each prompt a row with its m responses as branches."""
