@@ -197,6 +197,8 @@ def _closing(session: Session, metrics: Metrics) -> list[str]:
     evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(metrics.items()))
     judged = session.heldout and session.experiment.judge is not None
     again = f"  jaxalign eval {path}          win rates again, on other prompts if you like\n" if judged else ""
+    if session.heldout_pairs is not None:
+        again += f"  jaxalign eval {path} --pairs FILE    what its policies make of other pairs\n"
     headed = bool(session.machine.model.config.outputs)  # it answers nobody
     talk = "" if headed else f"  jaxalign sample {path}        talk to any iterate\n"
     return [

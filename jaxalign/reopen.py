@@ -84,7 +84,7 @@ class Run:
             raise ConfigError(
                 f"{self.directory.path / 'config.json'}: names no placement; another version made this run"
             )
-        placement = override(here(placement), options)
+        placement = here(placement, options)
         validate(placement)
         return Machine(self.model, placement, config["seed"])
 
@@ -110,11 +110,16 @@ class Run:
         return restore(part, where, self._own)
 
 
-def here(placement: Placement) -> Placement:
-    """The placement, with another mesh where its own cannot be built of the devices that are here."""
+def here(placement: Placement, options: Sequence[str] = ()) -> Placement:
+    """The placement with `options`, and with another mesh where its own cannot be built of the devices that are
+    here: that of the options, or of all devices."""
+    wanted = override(placement, options)
     try:
-        placement.mesh.build()
+        wanted.mesh.build()
+        return wanted
     except ConfigError as error:
-        print(f"{error}; reading with all devices here along fsdp", file=sys.stderr, flush=True)
-        return dataclasses.replace(placement, mesh=MeshShape(rules=placement.mesh.rules))
-    return placement
+        fallback = dataclasses.replace(placement, mesh=MeshShape(rules=placement.mesh.rules))
+        found = override(fallback, options)
+        if found.mesh == fallback.mesh:
+            print(f"{error}; reading with all devices here along fsdp", file=sys.stderr, flush=True)
+        return found

@@ -1,25 +1,33 @@
-"""Win rates between the iterates of a run.
+"""What the iterates of a run are worth: win rates between them, and every policy's evals.
 
-Without --prompts from the held-out answers that the run holds; with it, the policies answer the prompts of a JSONL
-file anew, with the run's own sampler. Every field of the run's placement is an option: --mesh.fsdp 1.
+Without --prompts and --pairs from what the run holds: its held-out answers, and what its policies made of held-out
+pairs. With --prompts the policies answer the prompts of a JSONL file anew, with the run's own sampler. With --pairs
+they are measured on other preference data (its shape is guessed as `jaxalign data` does), whatever they were trained
+on: how often each ranks two answers as people do. Every field of the run's placement is an option: --mesh.fsdp 1.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxtyping import PRNGKeyArray
+    import numpy as np
+    from jaxtyping import Float, PRNGKeyArray
 
     from jaxalign.evals.context import HeldOut
+    from jaxalign.feedback.recorded import Recording
     from jaxalign.machine import Machine
-    from jaxalign.rollouts.contract import Rollout
-    from jaxalign.storage.rundir import RunDir
-    from jaxalign.types import Preferences, Prompt, Rollouts
+    from jaxalign.reopen import Run
+    from jaxalign.training.pair_scores import PairScores
+    from jaxalign.types import Metrics, Preferences, Rollouts
 
-HELP = "win rates between the iterates of a run"
+HELP = "win rates and held-out accuracy of the iterates of a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policies", metavar="N,N,…", help="policies, by number or base or last (default: all on disk)"
     )
-    parser.add_argument(
-        "--prompts", metavar="FILE", help="JSONL file of prompts to answer instead of the held-out ones"
-    )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--prompts", metavar="FILE", help="JSONL file of prompts to answer instead of the held-out ones")
+    other.add_argument("--pairs", metavar="FILE", help="preference data to measure the policies on, and nothing else")
     parser.add_argument(
         "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
     )
@@ -39,66 +47,184 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the matrix of win rates and every policy's evals."""
-    from jaxalign.data.prompts import JsonlPrompts
+    """Prints the matrix of win rates, where somebody judges answers, and every policy's evals."""
     from jaxalign.errors import ConfigError
-    from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
-    from jaxalign.evaluate import context_of, measure
-    from jaxalign.judging import judging
+    from jaxalign.evals.win_rate import format_matrix
     from jaxalign.reopen import reopen
 
     run = reopen(args.run, args.config)
     wanted = args.policies.split(",") if args.policies else map(str, run.directory.policies())
     numbers = sorted({run.policy_number(text) for text in wanted})
-    run.check_judges()
-    judge, evaluation = run.experiment.judge, run.experiment.evaluation
-    if judge is None or evaluation.rollout is None:
-        raise ConfigError(f"{args.run}: its policies answer nothing that somebody judges, so there are no win rates")
-    machine = run.machine(args.rest)
-    prompts = JsonlPrompts(args.prompts).read() if args.prompts else None
-    responses = answered(run.directory, machine, evaluation.rollout, numbers, prompts)
+    matrix = None
+    if args.pairs is not None:
+        evals = on_other_pairs(run, run.machine(args.rest), numbers, args.pairs)
+    elif run.experiment.evaluation.rollout is not None:
+        run.check_judges()
+        matrix, evals = on_answers(run, run.machine(args.rest), numbers, args.prompts)
+    else:
+        if args.prompts is not None:
+            raise ConfigError(f"{args.run}: its policies answer no prompts; give pairs to measure them on (--pairs)")
+        evals = on_pairs(run, run.machine(args.rest), numbers)
+    if args.json:
+        rates = {} if matrix is None else {"row_beats_column": matrix.tolist()}
+        print(json.dumps({"policies": list(evals), **rates, "evals": evals}, indent=2))
+        return
+    sections = [] if matrix is None else [f"Win rates (row against column):\n{format_matrix(list(evals), matrix)}"]
+    for who, metrics in evals.items():
+        lines = "\n".join(f"  {metric:<40} {value:.4g}" for metric, value in sorted(metrics.items()))
+        sections.append(f"{who}:\n{lines}")
+    print("\n\n".join(sections))
 
-    trainer, block = run.experiment.trainer, machine.placement.judge_block_size
+
+def on_answers(
+    run: "Run", machine: "Machine", numbers: list[int], prompts: str | None
+) -> "tuple[Float[np.ndarray, 'k k'] | None, dict[str, Metrics]]":
+    """The matrix of win rates, None where nobody judges, and what the run's evals say of every policy: of its held-out
+    answers, or of new ones to the prompts of a file."""
+    from jaxalign.evals.win_rate import win_rate_matrix
+    from jaxalign.evaluate import context_of, measure
+    from jaxalign.judging import judging
+
+    responses = answered(run, machine, numbers, prompts)
+    judge, trainer, block = run.experiment.judge, run.experiment.trainer, machine.placement.judge_block_size
 
     def by_trainer(rollouts: "Rollouts", key: "PRNGKeyArray") -> "Preferences":
         assert trainer is not None
         with judging(trainer, machine.site, block) as asked:
             return asked(rollouts, key)
 
-    with judging(judge, machine.site, block) as oracle:
+    with contextlib.nullcontext() if judge is None else judging(judge, machine.site, block) as oracle:
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
             made = context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
             return dataclasses.replace(made, trainer=by_trainer if trainer is not None else None)
 
-        names, matrix = win_rate_matrix(context(list(responses)))
-        evals = {who: measure(evaluation.evals, context(names[: index + 1])) for index, who in enumerate(names)}
-    if args.json:
-        print(json.dumps({"policies": names, "row_beats_column": matrix.tolist(), "evals": evals}, indent=2))
-        return
-    print(f"Win rates (row against column):\n{format_matrix(names, matrix)}")
-    for who, metrics in evals.items():
-        lines = "\n".join(f"  {metric:<40} {value:.4g}" for metric, value in sorted(metrics.items()))
-        print(f"\n{who}:\n{lines}")
+        names = list(responses)
+        matrix = None if oracle is None else win_rate_matrix(context(names))[1]
+        evals = {}
+        for index, (who, number) in enumerate(zip(names, numbers, strict=True)):
+            seen = dataclasses.replace(context(names[: index + 1]), pairs=held_pairs(run, number))
+            evals[who] = measure(run.experiment.evaluation.evals, seen)
+    return matrix, evals
 
 
-def answered(
-    run: "RunDir",
-    machine: "Machine",
-    rollout: "Rollout",
-    numbers: list[int],
-    prompts: "tuple[Prompt, ...] | None",
-) -> "Mapping[str, Rollouts]":
-    """Answers by policy name: new ones to `prompts`, or those to the held-out prompts that the run holds."""
+def answered(run: "Run", machine: "Machine", numbers: list[int], prompts: str | None) -> "Mapping[str, Rollouts]":
+    """Answers by policy name: new ones to the prompts of a file, or those to the held-out prompts that the run holds."""
+    from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.context import iterate_name
     from jaxalign.evaluate import Answers
     from jaxalign.rollouts.seam import rolled
 
     if prompts is None:
-        return Answers(run, numbers)
+        return Answers(run.directory, numbers)
+    rollout, asked = run.experiment.evaluation.rollout, JsonlPrompts(prompts).read()
+    assert rollout is not None
     roller = machine.roller(rollout)
-    roller.check(prompts)
+    roller.check(asked)
     key = machine.key("eval", 0)
-    policies = {iterate_name(number): run.policy(number) for number in numbers}
-    return {who: rolled(roller, machine.params(slot), prompts, key) for who, slot in policies.items()}
+    policies = {iterate_name(number): run.directory.policy(number) for number in numbers}
+    return {who: rolled(roller, machine.params(slot), asked, key) for who, slot in policies.items()}
+
+
+def held_pairs(run: "Run", number: int) -> "PairScores | None":
+    """What policy `number` made of the held-out pairs; None where none were held out."""
+    from jaxalign.errors import ConfigError
+    from jaxalign.storage.rundir import home
+    from jaxalign.training.pair_scores import PairScores
+
+    if not run.experiment.feedback.holds_out:
+        return None
+    if not run.directory.has(home(number), "heldout_pairs"):
+        raise ConfigError(
+            f"{run.directory.path}: policy {number} has not been measured on the held-out pairs yet; let the run go "
+            "on, or name other --policies"
+        )
+    return run.directory.load(home(number), "heldout_pairs", PairScores)
+
+
+def on_pairs(run: "Run", machine: "Machine", numbers: list[int]) -> "dict[str, Metrics]":
+    """What the evals of a run whose policies answer nothing say of its held-out pairs."""
+    from jaxalign.errors import ConfigError
+    from jaxalign.evals.context import iterate_name
+    from jaxalign.evaluate import context_of, measure
+
+    if not run.experiment.feedback.holds_out:
+        raise ConfigError(
+            f"{run.directory.path}: its policies answer no prompts, and no pairs were held out; give some with --pairs"
+        )
+    blank, evals = context_of(machine, run.directory, None, (), {}), run.experiment.evaluation.evals
+    seen = {number: dataclasses.replace(blank, pairs=held_pairs(run, number)) for number in numbers}
+    return {iterate_name(number): measure(evals, context) for number, context in seen.items()}
+
+
+def on_other_pairs(run: "Run", machine: "Machine", numbers: list[int], file: str) -> "dict[str, Metrics]":
+    """What the policies make of preference data in a file, each against the anchor of its own fit."""
+    from jaxalign.evals.context import iterate_name
+    from jaxalign.evals.pairs import HeldOutPairs
+    from jaxalign.evaluate import context_of, measure
+
+    blank = context_of(machine, run.directory, None, (), {})
+    asking = {"pairs", "log_odds"}
+    evals = [each for each in run.experiment.evaluation.evals if set(each.needs) and set(each.needs) <= asking]
+    found = {}
+    with tempfile.TemporaryDirectory() as cache:
+        scores = scores_of(run, machine, numbers, recording(run, machine, file, Path(cache)))
+        for number, pairs in scores:
+            found[iterate_name(number)] = measure(evals or [HeldOutPairs()], dataclasses.replace(blank, pairs=pairs))
+    return found
+
+
+def recording(run: "Run", machine: "Machine", file: str, cache: Path) -> "Recording":
+    """The preference data of a file, tokenised for the run's model with the lengths that the run has."""
+    from jaxalign.data.comparisons.guess import guessed
+    from jaxalign.data.tables.file import File
+    from jaxalign.data.tables.strict import Stop
+    from jaxalign.feedback.recorded import Recorded
+
+    source, feedback = guessed(File(file), None, None, Stop()), run.experiment.feedback
+    print(f"read as {source}", file=sys.stderr, flush=True)
+    if isinstance(feedback, Recorded):
+        return dataclasses.replace(feedback, pairs=source, heldout=None).open(machine, cache, 1)
+    return Recorded(source, max_tokens=feedback.sizes(machine.model).response).open(machine, cache, 1)
+
+
+def scores_of(
+    run: "Run", machine: "Machine", numbers: list[int], data: "Recording"
+) -> "Iterator[tuple[int, PairScores]]":
+    """What each policy makes of the data, under the run's loss. Where this reads what is known of sampled answers only
+    it is DPO's: accuracy and margin are the same."""
+    from jaxalign.contracts.traced import check_loss
+    from jaxalign.errors import ConfigError, DataError
+    from jaxalign.losses.dpo import DPO
+    from jaxalign.models.low_rank import frozen, trained
+    from jaxalign.programs import groups_a_microbatch
+    from jaxalign.progress import Progress
+    from jaxalign.training.pair_scores import PairScorer
+    from jaxalign.training.views import view_of
+
+    experiment, groups, loss = run.experiment, data.pairs, run.experiment.loss
+    responses, outputs = data.spec.responses, len(machine.model.config.outputs)
+    view = view_of(machine.model, loss, responses)
+    try:
+        check_loss(loss, experiment.combiner, data.labels, data.roles, outputs, responses)
+    except DataError as error:
+        if outputs:
+            raise
+        view = view_of(machine.model, DPO(), responses)
+        print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
+    scorer = PairScorer(view, machine.mesh, groups_a_microbatch(experiment), machine.flags)
+    anchors: dict[int, Float[np.ndarray, 'g r']] = {}
+
+    def scores(number: int, what: str, anchor: "Float[np.ndarray, 'g r'] | None") -> "PairScores":
+        policy = machine.params(run.directory.policy(number))
+        with Progress(what, len(groups), "pairs") as progress:
+            return scorer(trained(policy), frozen(policy), groups, anchor, progress)
+
+    for number in numbers:
+        anchor = experiment.anchor(max(number - 1, 0))
+        if "anchor" in view.loss.needs and anchor not in anchors:
+            if not run.directory.policy(anchor).exists():
+                raise ConfigError(f"{run.directory.path}: policy {anchor}, the anchor of policy {number}, is deleted")
+            anchors[anchor] = scores(anchor, f"log-probs of policy {anchor}", None).sums
+        yield number, scores(number, f"pairs under policy {number}", anchors.get(anchor))
