@@ -110,7 +110,7 @@ def on_answers(
 
 
 def answered(run: "Run", machine: "Machine", numbers: list[int], prompts: str | None) -> "Mapping[str, Rollouts]":
-    """Answers by policy name: new ones to the prompts of a file, or those to the held-out prompts that the run holds."""
+    """Answers by policy name: new ones to the prompts of a file, or those to held-out prompts that the run holds."""
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.context import iterate_name
     from jaxalign.evaluate import Answers
@@ -214,7 +214,7 @@ def scores_of(
         view = view_of(machine.model, DPO(), responses)
         print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
     scorer = PairScorer(view, machine.mesh, groups_a_microbatch(experiment), machine.flags)
-    anchors: dict[int, Float[np.ndarray, 'g r']] = {}
+    anchors: dict[int, Float[np.ndarray, "g r"]] = {}
 
     def scores(number: int, what: str, anchor: "Float[np.ndarray, 'g r'] | None") -> "PairScores":
         policy = machine.params(run.directory.policy(number))
