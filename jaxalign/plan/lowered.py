@@ -13,6 +13,7 @@ from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
 from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.low_rank import frozen, head_alone, trained
 from jaxalign.plan.judges import judges
 from jaxalign.programs import groups_a_microbatch, training
@@ -24,6 +25,7 @@ from jaxalign.types import Batch
 
 def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Program, ...]:
     """All programs of an iteration, from the most expensive on."""
+    fitted: tuple[Program, ...]
     if head_alone(machine.model.abstract()):
         fitted = (_train_head(experiment, machine, sizes), _features(machine, sizes))
     elif machine.model.config.outputs:  # a score model has no log-probs
@@ -49,6 +51,7 @@ def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Progr
     """Of features that are known: a row is one token, which nothing reads."""
     answers, groups = experiment.fit.batch_size * sizes.responses, groups_a_microbatch(experiment)
     rows = abstract_batch(RowShape.holding(1, 1, 1), groups, (), _objectives(experiment), sizes.responses)
+    assert isinstance(machine.model.config, DecoderConfig), "a table has no trunk"
     states = jax.ShapeDtypeStruct((groups, sizes.responses, machine.model.config.width), jnp.float32)
     program = _step(experiment, machine, dataclasses.replace(rows, features=states), Work(answers, 0, answers, 1, ()))
     # the step does not read the trunk, and the run holds it all the while
