@@ -22,6 +22,7 @@ from jaxalign.config.load import components
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import TrainingGroups
+from jaxalign.data.prompts import opened
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, as_of
 from jaxalign.feedback.contract import Compared
@@ -98,7 +99,7 @@ class Session:
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
         asked = experiment.evaluation.prompts
-        prompts = asked.open(datasets) if asked is not None else None
+        prompts = opened(asked, datasets) if asked is not None else None
         self.heldout: tuple[Prompt, ...] = tuple(prompts[index] for index in range(len(prompts))) if prompts else ()
         held = [Input("evaluation.prompts", "", prompts.source, prompts.fingerprint)] if prompts else []
         known = before.inputs if before else ()

@@ -11,7 +11,9 @@ import numpy as np
 import optax
 import pytest
 from made_broken import changed
+from made_feedback import fed
 from made_rollouts import preferences, random_prefer, rollouts
+from made_runs import run_here, tiny_lm
 
 from jaxalign.align import align
 from jaxalign.config.load import load, override
@@ -233,6 +235,26 @@ def test_a_sampler_of_another_shape_is_refused_before_it_is_compiled(change, got
     with pytest.raises(BrokenContract) as refused:
         check_sampler(Sampler(change), 5)
     assert str(refused.value) == f"sampler Sampler: must return a token a row, int32 [2], got {got}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    opens: Any
+
+    def open(self, cache):
+        return self.opens
+
+
+@pytest.mark.parametrize(("opens", "got"), [(None, "a NoneType"), (("Why?",), "a tuple")])
+def test_a_prompt_source_that_opens_to_nothing_is_refused_by_name(tmp_path, opens, got):
+    """Where they are trained on, and where they are held out: there, nothing would look as if nobody asked."""
+    says = f"prompts Prompts: open must return a PromptSet, got {got}"
+    made = tiny_lm()
+    held = dataclasses.replace(made, evaluation=dataclasses.replace(made.evaluation, prompts=Prompts(opens)))
+    for number, experiment in enumerate((fed(made, prompts=Prompts(opens)), held)):
+        with pytest.raises(BrokenContract) as refused:
+            run_here(experiment, tmp_path / str(number))
+        assert str(refused.value) == says
 
 
 @dataclasses.dataclass(frozen=True)

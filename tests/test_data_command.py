@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 from made_comparisons import SHAPES, SHARED, read, rows
+from made_gguf import MODELS, model_fields, write_vocabulary
 from made_prompts import written
 
 from jaxalign.__main__ import main
@@ -23,6 +24,7 @@ from jaxalign.data.comparisons.votes import Votes
 from jaxalign.data.tables.inline import Inline
 from jaxalign.data.tables.strict import Stop
 from jaxalign.errors import DataError
+from jaxalign.models.random_llama import RandomLlama
 
 SAID = "\n\nHuman: a\n\nAssistant: b"
 PROMPTS = Inline(('{"prompt_id": 1, "prompt": "Why?"}',))
@@ -193,6 +195,24 @@ def test_the_command_prints_what_it_took(tmp_path: pathlib.Path, capsys: pytest.
     assert main(["data", str(renamed), "--shape", "heap"]) == 2
     assert "--shape must be one of transcripts" in capsys.readouterr().err
     assert main(["data", str(renamed), *taken, "--skip", "2"]) == 2
+
+
+def test_lengths_are_counted_in_tokens(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    """A token a byte, but for one of two letters that the GGUF file's tokenizer has; and no template is needed."""
+    path = written(tmp_path, '{"prompt": "Why?", "chosen": "qq, so.", "rejected": "Nö"}')
+    (tmp_path / "base").mkdir()
+    RandomLlama().open().chat.tokenizer.save(str(tmp_path / "base" / "tokenizer.json"))
+    write_vocabulary(tmp_path / "v.gguf", {**model_fields(MODELS[False]), "tokenizer.chat_template": None})
+    for place, chosen in (("base", 7), ("v.gguf", 6)):
+        assert main(["data", str(path), "--tokenizer", str(tmp_path / place), "--json"]) == 0
+        summary = json.loads(capsys.readouterr().out)
+        lengths = {name: found["max"] for name, found in summary["lengths"].items()}
+        assert (summary["unit"], lengths) == ("tokens", {"prompt": 4, "chosen": chosen, "rejected": 3})
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "tokenizer.json").write_text("{}")
+    for place, says in (("absent", "tokenizer.json"), ("absent.gguf", "no such file"), ("broken", "not a tokenizer")):
+        assert main(["data", str(path), "--tokenizer", str(tmp_path / place)]) == 4
+        assert says in capsys.readouterr().err
 
 
 def test_bad_rows_are_skipped_up_to_a_share(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):

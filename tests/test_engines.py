@@ -404,3 +404,22 @@ def test_nothing_of_a_broken_engine_is_committed(tmp_path):
         run_here(broken, tmp_path)
     assert (tmp_path / "initial" / "heldout").exists()
     assert not list((tmp_path / "0000").glob("rollouts*"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Astray:
+    """A sampler whose tokens are none of the vocabulary."""
+
+    shift: int
+
+    def __call__(self, logits: Any, keys: Any) -> Any:
+        return Greedy()(logits, keys) + self.shift
+
+
+@pytest.mark.parametrize("shift", [1000, -1000])
+def test_a_sampler_that_leaves_the_vocabulary_is_blamed_itself(tmp_path, shift):
+    experiment = few()
+    astray = fed(experiment, rollout=dataclasses.replace(experiment.feedback.rollout, sampler=Astray(shift)))
+    with pytest.raises(BrokenContract, match=r"^sampler Astray: drew tokens that are none of the vocabulary's \d+$"):
+        run_here(astray, tmp_path)
+    assert not list((tmp_path / "0000").glob("rollouts*"))

@@ -328,3 +328,20 @@ def test_hosts_that_read_different_inputs_are_named_before_anything_is_pinned(tm
 def test_every_host_gets_the_date_of_the_first():
     first, *others = together(3, pinned.today)
     assert others == [first] * 2
+
+
+@pytest.mark.parametrize("damage", ["{}", None])
+def test_every_host_hears_that_what_was_pinned_is_damaged(tmp_path, damage):
+    """Process 0 reads it, and nobody waits for what it cannot tell."""
+    launch(tmp_path, launched(*ALL))
+    file = tmp_path / pinned.FILE
+    file.write_text(damage) if damage else file.unlink()
+
+    def run(hosts: Hosts) -> str:
+        with pytest.raises(CheckpointError) as refused:
+            launch(tmp_path, launched(*ALL), hosts=hosts)
+        return str(refused.value)
+
+    first, *others = together(3, run)
+    assert str(file) in first
+    assert others == [first] * 2

@@ -17,6 +17,7 @@ from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
 from jaxalign.models import releases
 from jaxalign.models.lora import LoRA
+from jaxalign.models.low_rank import frozen
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.pairs import AllPairs, RandomPair, SoftLabel
@@ -156,6 +157,27 @@ def test_objectives_kept_apart_have_a_backward_pass_each():
     apart = programs(dataclasses.replace(experiment, combiner=WeightedSum((0.5, 0.3, 0.2))), machine, Sizes(32, 24))[0]
     assert apart.arguments[-1].labels.votes.shape[-1] == 3
     assert model_flops(apart, machine.model) == pytest.approx(7 / 3 * model_flops(together, machine.model))
+
+
+def test_a_head_on_a_frozen_trunk_is_planned_as_it_runs():
+    """The trunk reads each answer once an iteration; the steps are those of the head, beside a trunk that they hold."""
+    placement = Placement(MeshShape(fsdp=2), score_batch_size=8)
+    experiment = dataclasses.replace(load(CONFIGS / "preference" / "bt_tiny.py"), placement=placement)
+    machine = Machine(experiment.model.open(), placement, 0)
+    train, features = found = programs(experiment, machine, Sizes(32, 24))
+    assert [program.name for program in found] == ["train", "features"]
+    head = machine.model.abstract()["score"].size
+    # 8 pairs a step are 16 answers through the head, forward and backward, and nothing else
+    assert model_flops(train, machine.model) == 3 * 2 * 16 * head
+    assert train.resident >= bytes_per_device(frozen(machine.abstract)) > 0
+    assert (features.work.rows_tokens, features.work.row, features.work.scored) == (8 * 256, 256, 0)
+    assert features.arguments[1].rows.tokens.shape == (8, 256)
+    assert model_flops(features, machine.model) > 100 * model_flops(train, machine.model)
+    for program in found:
+        assert "sharding" in program.lower().as_text()
+    # three epochs in batches of 8; once through the trunk in batches of 8
+    groups = experiment.feedback.count(machine)
+    assert calls(experiment, machine) == {"train": 3 * -(-groups // 8), "logp": 0, "features": -(-groups // 8)}
 
 
 # ----------------------------------------------------------------------------------------------------------------------

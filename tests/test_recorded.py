@@ -13,8 +13,10 @@ from made_pairs import Remembered, dpo, inline, kept
 from made_runs import policy, run_here, tiny_lm
 
 from jaxalign.config.load import validate
+from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.groups import PickedGroups, RolledGroups
 from jaxalign.data.order import endless
+from jaxalign.data.tables.file import File
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.feedback.recorded import Recorded
@@ -92,6 +94,26 @@ def test_a_combiner_of_other_objectives_than_there_are_votes_is_refused(tmp_path
 def test_held_out_prompts_that_are_trained_on_are_refused(tmp_path):
     leaking = changed(dpo(), heldout=dpo().feedback.pairs)
     refused(tmp_path, leaking, DataError, "feedback.heldout: 50 of its 50 prompts are trained on")
+
+
+def test_pairs_that_changed_since_the_first_launch_are_named_by_their_file(tmp_path):
+    """Once something is computed; what is held out is a file of its own."""
+    names = ("pairs", "heldout")
+    files = {name: tmp_path / f"{name}.jsonl" for name in names}
+
+    def write(name: str, chosen: str) -> None:
+        row = {"prompt": f"Why {name}?", "chosen": chosen, "rejected": "No."}
+        files[name].write_text(json.dumps(row) + "\n")
+
+    for name in names:
+        write(name, "So.")
+    made = changed(dpo(), **{name: Pairs(File(str(path))) for name, path in files.items()})
+    run_here(made, tmp_path / "run")
+    write("heldout", "Because.")
+    with pytest.raises(ConfigError, match=r"reads other inputs than at its first launch") as refused:
+        run_here(made, tmp_path / "run")
+    assert f"feedback.heldout: {files['heldout']}: " in str(refused.value)
+    assert str(files["pairs"]) not in str(refused.value)
 
 
 def test_evals_and_fits_that_ask_for_what_is_not_there_are_refused(tmp_path):

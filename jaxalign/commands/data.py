@@ -85,10 +85,12 @@ def _source(args: argparse.Namespace, file: str) -> "Comparisons":
 def _measure(place: str | None) -> "Measure":
     if place is None:
         return lambda texts: list(map(len, texts))
-    from etils import epath
-
     from jaxalign.formats.gguf import GgufFile
-    from jaxalign.text.chat import from_directory, from_gguf
+    from jaxalign.formats.huggingface import folder
+    from jaxalign.text import gguf_tokenizer
+    from jaxalign.text.chat import tokenizer_of
 
-    chat = from_gguf(GgufFile(pathlib.Path(place))) if place.endswith(".gguf") else from_directory(epath.Path(place))
-    return lambda texts: [len(found) for found in chat.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    # a template is not asked for: base models have tokenizers too
+    gguf = place.endswith(".gguf")
+    found = gguf_tokenizer.read(GgufFile(pathlib.Path(place))).tokenizer if gguf else tokenizer_of(folder(place))
+    return lambda texts: [len(ids) for ids in found.encode_batch_fast(texts, add_special_tokens=False)]

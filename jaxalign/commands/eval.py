@@ -110,7 +110,7 @@ def on_answers(
 
 
 def answered(run: "Run", machine: "Machine", numbers: list[int], prompts: str | None) -> "Mapping[str, Rollouts]":
-    """Answers by policy name: new ones to the prompts of a file, or those to the held-out prompts that the run holds."""
+    """Answers by policy name: new ones to the prompts of a file, or those to held-out prompts that the run holds."""
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.evals.context import iterate_name
     from jaxalign.evaluate import Answers

@@ -72,11 +72,22 @@ def _read_one(path: str, text: str | None, leaves: Mapping[str, Leaf], component
         )
     if path not in leaves:
         near = nearest(path, leaves)
-        raise ValueError("unknown option; " + (f"nearest: {', '.join(near)}" if near else "--help lists all"))
+        told = [*([f"nearest: {', '.join(near)}"] if near else []), *moved(path, leaves, components)]
+        raise ValueError("unknown option; " + ("; ".join(told) or "--help lists all"))
     annotation = leaves[path].annotation
     if text is None:
         raise ValueError(f"value missing; {expected(annotation)} must follow")
     return parse(text, annotation)
+
+
+def moved(path: str, leaves: Collection[str], components: Collection[str]) -> Iterator[str]:
+    """Where the component lies that `path` begins with, if it lies deeper."""
+    name, dot, _ = path.partition(".")
+    if not dot or name in components:
+        return
+    for place in (found for found in components if found.endswith(f".{name}")):
+        inside = [f"--{leaf}" for leaf in leaves if leaf.startswith(f"{place}.")]
+        yield f"{name} is {place} ({', '.join(inside[:4])}{', …' if inside[4:] else ''})"
 
 
 def nearest(path: str, paths: Collection[str]) -> list[str]:

@@ -17,6 +17,9 @@ from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sample
 ROLES = ("last", "anchor")
 """The references that a loss can read."""
 
+OUTSIDE = -(2**31)
+"""In place of a token that a sampler drew and the vocabulary has not."""
+
 
 def losses(loss: Loss | ScoreLoss, seen: Any) -> Float[Array, " b"]:
     """`loss` of each group of what it sees, GroupLogps or GroupScores. Raises BrokenContract unless it returns one fp32
@@ -31,13 +34,14 @@ def losses(loss: Loss | ScoreLoss, seen: Any) -> Float[Array, " b"]:
 
 
 def drawn(sampler: Sampler, logits: Float[Array, "b v"], keys: Key[Array, " b"]) -> Int[Array, " b"]:
-    """Tokens that `sampler` draws. Raises BrokenContract unless they are one integer a row."""
-    found, rows = sampler(logits, keys), logits.shape[0]
+    """Tokens that `sampler` draws, `OUTSIDE` for what is none of the vocabulary: whoever reads them knows whose fault
+    that is. Raises BrokenContract unless they are one integer a row."""
+    found, (rows, vocab) = sampler(logits, keys), logits.shape
     if not (isinstance(found, jax.Array) and found.shape == (rows,) and jnp.issubdtype(found.dtype, jnp.integer)):
         raise BrokenContract(
             f"sampler {type(sampler).__name__}: must return a token a row, int32 [{rows}], got {got(found)}"
         )
-    return found.astype(jnp.int32)
+    return jnp.where((found >= 0) & (found < vocab), found, OUTSIDE).astype(jnp.int32)
 
 
 def coefficients(combiner: Combiner, gram: Float[Array, "o o"]) -> Float[Array, " o"]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
+from jaxalign.contracts.arrays import described
 from jaxalign.data import jsonl, tfds_store
 from jaxalign.data.jsonl import RowError
-from jaxalign.errors import DataError
+from jaxalign.errors import BrokenContract, DataError
 from jaxalign.types import Prompt
 
 T = TypeVar("T")
@@ -74,6 +75,14 @@ class PromptSource(Protocol):
     """Where prompts come from: a frozen dataclass. `open` raises DataError before any of them is used."""
 
     def open(self, cache: pathlib.Path) -> PromptSet: ...
+
+
+def opened(source: PromptSource, cache: pathlib.Path) -> PromptSet:
+    """The prompts of a source. Raises what it raises, and BrokenContract where it gives none."""
+    found: object = source.open(cache)
+    if not isinstance(found, PromptSet):
+        raise BrokenContract(f"prompts {type(source).__name__}: open must return a PromptSet, got {described(found)}")
+    return found
 
 
 @dataclass(frozen=True)

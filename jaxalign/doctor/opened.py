@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.data.groups import PickedGroups, RolledGroups, TrainingGroups
+from jaxalign.data.prompts import opened
 from jaxalign.doctor.outcome import NotHere
 from jaxalign.doctor.score import logps
 from jaxalign.errors import ConfigError, DataError
@@ -59,7 +60,7 @@ class Opened:
         self.comparer = experiment.feedback.open(self.machine, cache, experiment.iterations)
         self.prompts = self.comparer.first(prompts)
         asked = experiment.evaluation.prompts
-        held = asked.open(cache) if asked is not None else None
+        held = opened(asked, cache) if asked is not None else None
         self.heldout: tuple[Prompt, ...] = tuple(held[index] for index in range(len(held))) if held else ()
 
     @property

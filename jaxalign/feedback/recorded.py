@@ -13,12 +13,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Int
 
+from jaxalign.config.load import components
 from jaxalign.contracts.group_size import LONE, named
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.store import Store
 from jaxalign.data.groups import PickedGroups, TrainingGroups
 from jaxalign.data.order import endless
 from jaxalign.data.tables.strict import Tally
+from jaxalign.data.tables.table import Table
 from jaxalign.errors import DataError
 from jaxalign.feedback.contract import Compared, Phases
 from jaxalign.feedback.stored import store_of
@@ -120,8 +122,12 @@ class Recording:
     @property
     def inputs(self) -> Sequence[Input]:
         """What the comparisons say, whatever the bytes of their files."""
-        named = {"feedback.pairs": self.pairs, "feedback.heldout": self.heldout}
-        return [Input(field, "", field, found.fingerprint) for field, found in named.items() if found is not None]
+        read = {"pairs": (self.spec.pairs, self.pairs), "heldout": (self.spec.heldout, self.heldout)}
+        return [
+            Input(f"feedback.{name}", "", places(source) or name, found.fingerprint)
+            for name, (source, found) in read.items()
+            if found is not None
+        ]
 
     @property
     def labels(self) -> Labels:
@@ -162,6 +168,12 @@ class Recording:
         del phases, policy
         groups = PickedGroups(self.pairs, self.numbers(iteration))
         return Compared(groups, None, None, described(groups))
+
+
+def places(source: Comparisons | None) -> str:
+    """Where the rows of a source stand, for people."""
+    tables = [each for each in components(source).values() if isinstance(each, Table)]
+    return ", ".join(dict.fromkeys(table.title for table in tables))
 
 
 def described(groups: TrainingGroups) -> Metrics:

@@ -17,7 +17,7 @@ from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.order import PromptStream
-from jaxalign.data.prompts import PromptSet, PromptSource
+from jaxalign.data.prompts import PromptSet, PromptSource, opened
 from jaxalign.diagnosis import diagnose
 from jaxalign.errors import DataError
 from jaxalign.feedback.contract import Compared, Phases
@@ -75,7 +75,7 @@ class Sampled:
 
     def open(self, machine: Machine, cache: pathlib.Path, iterations: int) -> "Sampling":
         """The prompts, opened."""
-        return Sampling(self, machine, self.prompts.open(cache), iterations)
+        return Sampling(self, machine, opened(self.prompts, cache), iterations)
 
 
 class Sampling:

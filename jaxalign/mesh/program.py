@@ -11,7 +11,8 @@ class Work:
     """What one call of a program does, over all devices."""
 
     tokens: int
-    """what its speed is counted in: tokens of the training rows, tokens drawn by a rollout"""
+    """what its speed is counted in: tokens of the training rows, tokens drawn by a rollout, answers of a head that is
+    trained alone"""
     rows_tokens: int
     """tokens that go through the layers"""
     scored: int

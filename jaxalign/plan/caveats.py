@@ -1,5 +1,7 @@
 """What a plan cannot know, in sentences: a reader must not take an estimate for a measurement."""
 
+from collections.abc import Collection
+
 from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
 
@@ -17,6 +19,13 @@ GPU = (
 )
 
 
-def caveats(topology: Topology) -> tuple[str, ...]:
-    """What is estimated rather than compiled, and what is not known, of a plan for a topology."""
-    return GPU if topology.generation in gpu.generations() else TPU
+FEATURES = (
+    "Rows of the pass through the frozen trunk are planned as one group each; a run puts up to 16 different answers of "
+    "a prompt into a row, which takes less time, and more memory than is counted here.",
+)
+
+
+def caveats(topology: Topology, programs: Collection[str] = ()) -> tuple[str, ...]:
+    """What is estimated rather than compiled, and what is not known, of a plan of `programs` for a topology."""
+    known = GPU if topology.generation in gpu.generations() else TPU
+    return known + (FEATURES if "features" in programs else ())

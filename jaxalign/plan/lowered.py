@@ -1,49 +1,93 @@
-"""The programs of an experiment on a mesh of absent devices: training step, rollout, log-prob pass, judges.
+"""The programs of an experiment on a mesh of absent devices: training step, pass for log-probs or through a frozen
+trunk, rollout, judges.
 
 They are the ones that a run compiles, lowered from shapes and shardings alone: no array is made.
 """
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
 from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
-from jaxalign.models.low_rank import frozen, trained
+from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.low_rank import frozen, head_alone, trained
 from jaxalign.plan.judges import judges
 from jaxalign.programs import groups_a_microbatch, training
+from jaxalign.training.features import BRANCHES, WIDTHS, reading
 from jaxalign.training.logps import scoring
-from jaxalign.training.rows import Sizes, abstract_batch
+from jaxalign.training.rows import RowShape, Sizes, abstract_batch
+from jaxalign.types import Batch
 
 
 def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Program, ...]:
     """All programs of an iteration, from the most expensive on."""
+    fitted: tuple[Program, ...]
+    if head_alone(machine.model.abstract()):
+        fitted = (_train_head(experiment, machine, sizes), _features(machine, sizes))
+    elif machine.model.config.outputs:  # a score model has no log-probs
+        fitted = (_train(experiment, machine, sizes),)
+    else:
+        fitted = (_train(experiment, machine, sizes), _logp(machine, sizes))
     return (
-        _train(experiment, machine, sizes),
-        # a score model has no log-probs; what a frozen trunk makes of answers is planned as if it were trained
-        *(() if machine.model.config.outputs else (_logp(machine, sizes),)),
+        *fitted,
         *experiment.feedback.programs(machine),
         *(each.program for each in judges(experiment, machine)),
     )
 
 
 def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
-    fit, accumulate, params = experiment.fit, machine.placement.accumulate, machine.abstract
+    count = experiment.fit.batch_size
+    tokens, scored = count * sizes.rows.row, count * sizes.rows.scored
+    stored, groups = experiment.reference.stored(experiment.loss.needs), groups_a_microbatch(experiment)
+    rows = abstract_batch(sizes.rows, groups, stored, _objectives(experiment), sizes.responses)
+    return _step(experiment, machine, rows, Work(tokens, tokens, scored, sizes.rows.row, ()))
+
+
+def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
+    """Of features that are known: a row is one token, which nothing reads."""
+    answers, groups = experiment.fit.batch_size * sizes.responses, groups_a_microbatch(experiment)
+    rows = abstract_batch(RowShape.holding(1, 1, 1), groups, (), _objectives(experiment), sizes.responses)
+    assert isinstance(machine.model.config, DecoderConfig), "a table has no trunk"
+    states = jax.ShapeDtypeStruct((groups, sizes.responses, machine.model.config.width), jnp.float32)
+    program = _step(experiment, machine, dataclasses.replace(rows, features=states), Work(answers, 0, answers, 1, ()))
+    # the step does not read the trunk, and the run holds it all the while
+    return dataclasses.replace(program, resident=program.resident + bytes_per_device(frozen(machine.abstract)))
+
+
+def _step(experiment: Experiment, machine: Machine, rows: Batch, work: Work) -> Program:
+    """The training step on microbatches like `rows`, whose `work` says nothing of passes yet."""
+    accumulate, params = machine.placement.accumulate, machine.abstract
     made = training(experiment, machine, steps=1000)
-    stored = experiment.reference.stored(experiment.loss.needs)
-    objectives = experiment.combiner.objectives or 1
-    rows = abstract_batch(sizes.rows, groups_a_microbatch(experiment), stored, objectives, sizes.responses)
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             (accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(machine.mesh, leading=1)
         ),
         rows,
     )
-    tokens, scored = fit.batch_size * sizes.rows.row, fit.batch_size * sizes.rows.scored
-    passes = ("train", *["backward"] * (objectives - 1), *["forward"] * len(made.references))
-    work = Work(tokens, tokens, scored, sizes.rows.row, passes, accumulate)
+    passes = ("train", *["backward"] * (_objectives(experiment) - 1), *["forward"] * len(made.references))
     held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
-    return Program("train", made.step, (made.abstract, frozen(params), dict(made.references), batches), work, held)
+    arguments = (made.abstract, frozen(params), dict(made.references), batches)
+    return Program(
+        "train", made.step, arguments, dataclasses.replace(work, passes=passes, microbatches=accumulate), held
+    )
+
+
+def _objectives(experiment: Experiment) -> int:
+    return experiment.combiner.objectives or 1
+
+
+def _features(machine: Machine, sizes: Sizes) -> Program:
+    """The pass through a frozen trunk, as if no two groups had a prompt or an answer in common."""
+    count, answers = machine.features.batch_size, sizes.responses * sizes.response
+    shape = RowShape.holding(sizes.prompt + answers, answers, sizes.response, WIDTHS)
+    batch = abstract_batch(shape, count, (), responses=BRANCHES)
+    rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), batch)
+    work = Work(count * shape.row, count * shape.row, 0, shape.row, ("forward",))
+    return Program("features", reading(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)
 
 
 def _logp(machine: Machine, sizes: Sizes) -> Program:

@@ -61,7 +61,7 @@ class Plan:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What is estimated rather than compiled, in sentences."""
-        return caveats(self.topology)
+        return caveats(self.topology, [program.name for program in self.programs])
 
     @property
     def hours(self) -> float | None:

@@ -171,8 +171,9 @@ def _verdict(plan: Plan) -> str:
         said += "; nothing that was tried helps: take more chips, split parameters further, or shorten rows"
     if "rollout" in large:
         said += "; a rollout takes less with a smaller placement.rollout_rows, or with a larger placement.mesh.tensor"
-    if set(large) - {"train", "rollout", "logp"}:
+    if set(large) - {"train", "rollout", "logp", "features"}:
         said += "; a judge takes less with a smaller placement.judge_batch_size, or in bfloat16"
-    if "logp" in large:
-        said += "; the log-prob pass takes less with a smaller placement.score_batch_size"
+    for name, what in (("logp", "the log-prob pass"), ("features", "the pass through the frozen trunk")):
+        if name in large:
+            said += f"; {what} takes less with a smaller placement.score_batch_size"
     return said

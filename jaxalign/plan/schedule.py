@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine
+from jaxalign.models.low_rank import head_alone
 from jaxalign.plan.judges import judge_calls
 
 
@@ -24,4 +25,6 @@ def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
         **experiment.feedback.calls(machine),
         **judge_calls(experiment, machine),
     }
+    if head_alone(machine.model.abstract()):
+        iteration["features"] = -(-groups // machine.features.batch_size)
     return {name: experiment.iterations * count for name, count in iteration.items()}

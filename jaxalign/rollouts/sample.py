@@ -93,7 +93,7 @@ class SampleRoller:
         ids = [encoded(self._model.chat, prompt) for prompt in prompts]
         table, lengths = _right_padded(ids)
         for drawn in self._engine(params, ids, wanted, key):
-            refuse_drawn(self.spec.engine, drawn, wanted, self.bounds)
+            refuse_drawn(self.spec.engine, self.spec.sampler, drawn, wanted, self.bounds)
             yield Share(drawn.numbers, self._rollouts(drawn, prompts, table, lengths), drawn.notes)
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:

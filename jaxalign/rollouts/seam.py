@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from jaxalign.contracts.arrays import TOLERANCE, array_problems, described, range_problems
+from jaxalign.contracts.traced import OUTSIDE
 from jaxalign.errors import BrokenContract
 from jaxalign.rollouts.contract import Bounds, Drawn, Roller
 from jaxalign.rollouts.shares import Share, in_order
@@ -44,8 +45,11 @@ def refuse_gaps(roller: Roller, shares: Sequence[Share], count: int) -> None:
         raise BrokenContract(f"rollout {type(roller).__name__}: prompt {number} is answered {times[number]} times")
 
 
-def refuse_drawn(engine: object, drawn: object, wanted: Int[np.ndarray, " k"], bounds: Bounds) -> None:
-    """BrokenContract unless `engine` has drawn what was asked for."""
+def refuse_drawn(engine: object, sampler: object, drawn: object, wanted: Int[np.ndarray, " k"], bounds: Bounds) -> None:
+    """BrokenContract unless `engine` has drawn what was asked for, with tokens of `sampler` that there are."""
+    if isinstance(drawn, Drawn) and np.any(np.asarray(drawn.tokens) == OUTSIDE):
+        named = type(sampler).__name__
+        raise BrokenContract(f"sampler {named}: drew tokens that are none of the vocabulary's {bounds.vocab}")
     for problem in drawn_problems(drawn, set(wanted.tolist()), bounds):
         raise BrokenContract(f"rollout engine {type(engine).__name__}: {problem}")
 

@@ -78,7 +78,20 @@ def recall(run: RunDir) -> Pinned | None:
     """
     if not run.begun():
         return None
-    return parsed(run.hosts.told(read(run.path) if run.hosts.leader else {}))
+    # who waits to be told would wait for ever if process 0 left with its error
+    content, error = _read(run.path) if run.hosts.leader else ({}, "")
+    content, error = run.hosts.told([content, error])
+    if error:
+        raise CheckpointError(error)
+    return parsed(content)
+
+
+def _read(root: epath.Path) -> tuple[dict[str, Any], str]:
+    """The content of inputs.json, or why there is none."""
+    try:
+        return read(root), ""
+    except CheckpointError as error:
+        return {}, str(error)
 
 
 def pin(run: RunDir, before: Pinned | None, now: Pinned) -> None:

@@ -196,15 +196,7 @@ def from_gguf(file: GgufFile) -> Chat:
 
 def from_directory(path: Folder) -> Chat:
     """Tokenizer, template and ids of a Hugging Face directory. Raises ModelError naming the file and field."""
-    file, config_file = path / "tokenizer.json", path / "tokenizer_config.json"
-    # files carry the truncation that somebody last used, which would cut long prompts without a word
-    content = json.dumps({**read_json(file), "truncation": None, "padding": None})
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(content)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        raise ModelError(f"{file}: not a tokenizer ({error})") from error
+    tokenizer, config_file = tokenizer_of(path), path / "tokenizer_config.json"
     config = read_json(config_file)
     roles = ("bos_token", "eos_token", "pad_token", "unk_token")
     specials = {role: text for role in roles if (text := token_text(config.get(role))) is not None}
@@ -212,9 +204,22 @@ def from_directory(path: Folder) -> Chat:
     # padding is told by position and never by id, so any id will do for it
     pad = tokenizer.token_to_id(specials["pad_token"]) if "pad_token" in specials else stop[0]
     if pad is None:
-        raise ModelError(f"{config_file}: pad_token {specials['pad_token']!r} is not in {file.name}")
+        raise ModelError(f"{config_file}: pad_token {specials['pad_token']!r} is not in tokenizer.json")
     template, tool_template = templates(path, config)
     return checked(Chat(tokenizer, template, stop, pad, specials, str(path), tool_template))
+
+
+def tokenizer_of(path: Folder) -> tokenizers.Tokenizer:
+    """The tokenizer of a Hugging Face directory, which need not know how to converse. ModelError naming the file."""
+    file = path / "tokenizer.json"
+    # files carry the truncation that somebody last used, which would cut long prompts without a word
+    content = json.dumps({**read_json(file), "truncation": None, "padding": None})
+    try:
+        return tokenizers.Tokenizer.from_str(content)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
+        raise ModelError(f"{file}: not a tokenizer ({error})") from error
 
 
 def checked(chat: Chat) -> Chat:

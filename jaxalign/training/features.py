@@ -9,6 +9,7 @@ answer.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,13 +149,18 @@ class Featured:
         )
 
 
+def reading(model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
+    """Features of a batch of rows, jitted: (parameters, batch) → [b r d], which every process keeps."""
+    return jax.jit(partial(_hidden, model), out_shardings=replicated(mesh), compiler_options=options)
+
+
 class FeatureReader:
     """Features of the answers of a row, `batch_size` rows together; compiled once a row shape."""
 
     def __init__(self, model: Model, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
         self.batch_size = full_rows(mesh, batch_size)
         self._mesh, self._here = mesh, rows_here(row_sharding(mesh), self.batch_size)
-        self._run = jax.jit(partial(_hidden, model), out_shardings=replicated(mesh), compiler_options=options)
+        self._run = reading(model, mesh, options)
 
     def __call__(self, params: Params, answers: Answers, block: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b r d"]:
         """Of the rows numbered `block`, at most `batch_size`."""

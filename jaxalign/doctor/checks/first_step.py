@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.group_size import LONE
+from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import PickedGroups
 from jaxalign.doctor.opened import Opened
@@ -95,6 +96,7 @@ class FirstStep:
         check_loss(experiment.loss, experiment.combiner, said, opened.comparer.roles, responses=responses)
         built(opened.experiment.optimizer, PROBED)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
+        assert not isinstance(loss, ScoreLoss), "a view of log-probs was made"
         batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
         count = min(MICROBATCH, len(opened.groups), opened.experiment.fit.batch_size)
         chosen = PickedGroups(opened.groups, np.arange(count))
