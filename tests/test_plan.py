@@ -166,7 +166,7 @@ def test_a_head_on_a_frozen_trunk_is_planned_as_it_runs():
     machine = Machine(experiment.model.open(), placement, 0)
     train, features = found = programs(experiment, machine, Sizes(32, 24))
     assert [program.name for program in found] == ["train", "features"]
-    head = machine.model.abstract()["score"].size
+    head = math.prod(machine.model.abstract()["score"].shape)
     # 8 pairs a step are 16 answers through the head, forward and backward, and nothing else
     assert model_flops(train, machine.model) == 3 * 2 * 16 * head
     assert train.resident >= bytes_per_device(frozen(machine.abstract)) > 0

@@ -176,7 +176,8 @@ def on_other_pairs(run: "Run", machine: "Machine", numbers: list[int], file: str
 
 
 def recording(run: "Run", machine: "Machine", file: str, cache: Path) -> "Recording":
-    """The preference data of a file, tokenised for the run's model with the lengths that the run has."""
+    """The preference data of a file, tokenised for the run's model: with the lengths that recorded pairs of the run
+    may have, and else half of the context for answers, whatever its policies may say."""
     from jaxalign.data.comparisons.guess import guessed
     from jaxalign.data.tables.file import File
     from jaxalign.data.tables.strict import Stop
@@ -186,7 +187,7 @@ def recording(run: "Run", machine: "Machine", file: str, cache: Path) -> "Record
     print(f"read as {source}", file=sys.stderr, flush=True)
     if isinstance(feedback, Recorded):
         return dataclasses.replace(feedback, pairs=source, heldout=None).open(machine, cache, 1)
-    return Recorded(source, max_tokens=feedback.sizes(machine.model).response).open(machine, cache, 1)
+    return Recorded(source, max_tokens=machine.model.config.context // 2).open(machine, cache, 1)
 
 
 def scores_of(

@@ -1,5 +1,6 @@
 """A program, compiled for devices that are not here, and what it takes of each of them: memory, traffic, time."""
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def model_flops(program: Program, model: Model) -> float:
     if config.mixture:
         experts = 3 * config.layers * config.mixture.experts * config.width * config.mixture.mlp
         body -= experts - experts * config.mixture.chosen // config.mixture.experts
-    head = model.abstract()[config.output].size
+    head = math.prod(model.abstract()[config.output].shape)
 
     def flops(passes: float) -> float:
         """The body sees all tokens, the head those that are scored."""

@@ -7,7 +7,6 @@ They are the ones that a run compiles, lowered from shapes and shardings alone: 
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
@@ -50,10 +49,10 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
 def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     """Of features that are known: a row is one token, which nothing reads."""
     answers, groups = experiment.fit.batch_size * sizes.responses, groups_a_microbatch(experiment)
-    rows = abstract_batch(RowShape.holding(1, 1, 1), groups, (), _objectives(experiment), sizes.responses)
-    assert isinstance(machine.model.config, DecoderConfig), "a table has no trunk"
-    states = jax.ShapeDtypeStruct((groups, sizes.responses, machine.model.config.width), jnp.float32)
-    program = _step(experiment, machine, dataclasses.replace(rows, features=states), Work(answers, 0, answers, 1, ()))
+    config, objectives = machine.model.config, _objectives(experiment)
+    assert isinstance(config, DecoderConfig), "a table has no trunk"
+    rows = abstract_batch(RowShape.holding(1, 1, 1), groups, (), objectives, sizes.responses, config.width)
+    program = _step(experiment, machine, rows, Work(answers, 0, answers, 1, ()))
     # the step does not read the trunk, and the run holds it all the while
     return dataclasses.replace(program, resident=program.resident + bytes_per_device(frozen(machine.abstract)))
 

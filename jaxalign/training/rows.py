@@ -96,12 +96,19 @@ def pack(
 
 
 def abstract_batch(
-    shape: RowShape, groups: int, stored: Iterable[str], objectives: int = 1, responses: int = RESPONSES
+    shape: RowShape,
+    groups: int,
+    stored: Iterable[str],
+    objectives: int = 1,
+    responses: int = RESPONSES,
+    width: int | None = None,
 ) -> Batch:
-    """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`."""
+    """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`, and
+    with features of that `width` where they are known."""
     labels = Labels.unsaid(1, responses, objectives)
     references = {role: np.zeros((1, responses), np.float32) for role in stored}
-    one = Batch(*_blank(1, responses, shape), np.zeros(1, np.float32), labels, references)
+    features = None if width is None else np.zeros((1, responses, width), np.float32)
+    one = Batch(*_blank(1, responses, shape), np.zeros(1, np.float32), labels, references, features)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((groups, *leaf.shape[1:]), leaf.dtype), one)
 
 
