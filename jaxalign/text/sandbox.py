@@ -310,6 +310,7 @@ def bounded_range(*args: int) -> range:
 
 def collected(**fields: Any) -> Any:
     """`dict` of templates: the keywords are the keys that the template wants, so they are data and not options."""
+    # not `dict` itself: the type would bring `dict.update` and `dict.fromkeys`, which `METHODS` does not see
     return charge_deeply(fields)
 
 
