@@ -22,10 +22,10 @@ from typing import Any
 from etils import epath
 
 from jaxalign.contracts.arrays import described
+from jaxalign.contracts.tracking import Line, Tracker, Tracking
 from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError
 from jaxalign.hosts.group import Hosts
 from jaxalign.storage import durable
-from jaxalign.types import Line, Tracker, Tracking
 
 _Key = tuple[int | str, str, int]
 
