@@ -43,6 +43,7 @@ def examine(opened: Opened) -> list[Outcome]:
 
 
 def outcomes(name: str, check: Check, opened: Opened) -> Iterator[Outcome]:
+    """What a check finds. An error of the run is a finding, of a check that cannot be made here a skip."""
     title = name.replace("_", " ")
     try:
         yield from check(opened)

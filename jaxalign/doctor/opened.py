@@ -130,6 +130,7 @@ class Opened:
 
     @cached_property
     def preferences(self) -> Preferences:
+        """What the oracle says of the sampled answers, [b m m]."""
         block, objectives = self.experiment.placement.judge_block_size, self.experiment.combiner.objectives
         with judging(self.sampling.spec.oracle, self.machine.site, block, objectives=objectives) as judge:
             return judge(self.rollouts, self.machine.key("preferences"))
