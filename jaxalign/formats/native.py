@@ -49,6 +49,7 @@ class Record:
     sha256: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """As the manifest has it."""
         return {"shape": list(self.shape), "dtype": self.dtype, "sha256": list(self.sha256)}
 
 
@@ -139,6 +140,7 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 def damaged(path: epath.Path, name: str, reason: str) -> str:
+    """What is said of a parameter whose chunks or checksums are not as written."""
     return f"{path / PARAMETERS / name}: parameter {name!r} is damaged: {reason}; import it again into a new directory"
 
 
@@ -230,6 +232,7 @@ def open_array(path: epath.Path, name: str, stored: Record) -> Any:
 
 
 def read_array(path: epath.Path, name: str, view: Any) -> np.ndarray:
+    """What a view of a stored parameter holds. Raises ModelError where its chunks are damaged or missing."""
     try:
         values: np.ndarray = view.read().result()
     except (ValueError, OSError) as error:
@@ -238,6 +241,7 @@ def read_array(path: epath.Path, name: str, view: Any) -> np.ndarray:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error, cut at 300 characters: TensorStore's go on for pages."""
     return str(error).splitlines()[0][:300]
 
 
