@@ -88,6 +88,7 @@ def tidy(path: epath.Path) -> None:
 
 
 def refuse_other(path: epath.Path, source: dict[str, Any], found: Any) -> None:
+    """Raises ModelError where a directory holds an import of something else than `source`."""
     if found != source:
         raise ModelError(
             f"{path}: holds an import of other files, or in another dtype; choose another directory or delete this one"

@@ -142,6 +142,7 @@ def factors(model: Model, params: Params) -> tuple[Adapter, int, float, Saved]:
 
 
 def unadapted(model: Model) -> ModelError:
+    """The error of a model without low-rank differences that is asked for its adapter."""
     return ModelError(f"{model.source}: nothing is adapted, so there is no adapter; export it without --adapter")
 
 
