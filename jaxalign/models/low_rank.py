@@ -33,10 +33,12 @@ class Whole:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the parameter."""
         return tuple(self.value.shape)
 
     @property
     def ndim(self) -> int:
+        """Axes of the parameter."""
         return len(self.shape)
 
     def __getitem__(self, everything: Any) -> Float[Array, "..."]:
@@ -55,10 +57,12 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the matrix that it stands for."""
         return tuple(self.base.shape)
 
     @property
     def ndim(self) -> int:
+        """Axes of the matrix that it stands for."""
         return len(self.shape)
 
     def __getitem__(self, everything: Any) -> Float[Array, "..."]:
@@ -77,10 +81,12 @@ class LowRank:
 
 
 def is_low_rank(leaf: Any) -> bool:
+    """Whether it is a leaf of adapted parameters, to maps over such trees."""
     return isinstance(leaf, LowRank)
 
 
 def is_whole(leaf: Any) -> bool:
+    """Whether it is a leaf that is trained whole beside adapted ones, to maps over such trees."""
     return isinstance(leaf, Whole)
 
 
