@@ -67,6 +67,7 @@ class RewardModel:
 
     @property
     def source(self) -> Pretrained:
+        """The model whose head scores."""
         return Pretrained(self.path, self.compute_dtype, self.shape)
 
     @contextmanager
@@ -136,6 +137,7 @@ class PreferenceModel:
 
     @property
     def source(self) -> Pretrained:
+        """The model whose head compares."""
         return Pretrained(self.path, self.compute_dtype, self.shape)
 
     @contextmanager

@@ -38,6 +38,7 @@ class Reader:
 
     @classmethod
     def of(cls, model: Model, head: Head, site: Site) -> "Reader":
+        """A reader of `head` of the model, compiled for where the judging happens."""
         there = model.on(site.mesh, site.rules)
         return cls(there, head, site, reading_program(there, head, site))
 

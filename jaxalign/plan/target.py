@@ -89,6 +89,7 @@ class Described:
 
 
 def absent(shapes: Params, place: Place) -> NoReturn:
+    """Raises ModelError: plans compile from shapes."""
     raise ModelError("a model that is only described has no weights to load")
 
 

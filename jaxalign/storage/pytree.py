@@ -96,6 +96,7 @@ def start(path: epath.Path, tree: Any, documents: dict[str, dict[str, Any]], ste
 
 
 def check_documents(documents: dict[str, dict[str, Any]]) -> None:
+    """Raises TypeError for a document that JSON would change on the way."""
     for name, document in documents.items():
         if json.loads(json.dumps(document)) != document:
             raise TypeError(f"{name}: would not come back from JSON as it is (a tuple? a key that is no string?)")
@@ -135,6 +136,7 @@ def contents(path: epath.Path, names: tuple[str, ...], step: int | None) -> tupl
 
 
 def does_not_fit(path: epath.Path, name: str) -> str:
+    """What is said of an array whose bytes are not those that were written."""
     return f"{path}: array {name} is damaged (its checksum does not fit)"
 
 
