@@ -23,11 +23,11 @@ import numpy as np
 import tensorstore
 from etils import epath
 
-from jaxalign.errors import ModelError
+from jaxalign.errors import ModelError, first_line
 from jaxalign.formats.huggingface import DOCUMENTS, Directory
 from jaxalign.formats.stacking import Index
 from jaxalign.formats.weights import Folder, Tensor, entries
-from jaxalign.storage import artifact, durable
+from jaxalign.storage import canonical, durable
 
 MANIFEST, PARAMETERS, RECORDS = "manifest.json", "parameters", "records"
 FORMAT, VERSION = "jaxalign-parameters", 1
@@ -165,8 +165,7 @@ def write_manifest(path: epath.Path, source: Mapping[str, Any], records: Mapping
         "source": dict(source),
         "parameters": {name: record.to_json() for name, record in records.items()},
     }
-    sealed = {**content, "seal": artifact.sha256(artifact.to_json(content))}
-    durable.write_file(path / MANIFEST, artifact.to_json(sealed))
+    durable.write_file(path / MANIFEST, canonical.to_json(canonical.sealed(content)))
     durable.sync_directory(path)
 
 
@@ -174,10 +173,7 @@ def read_manifest(path: epath.Path) -> tuple[dict[str, Any], dict[str, Record]]:
     """Source and parameters of a finished directory. Raises ModelError when its manifest is damaged."""
     file = path / MANIFEST
     try:
-        content = json.loads(file.read_bytes())
-        seal = content.pop("seal", None)
-        if seal != artifact.sha256(artifact.to_json(content)):
-            raise ValueError("its seal does not fit")
+        content = canonical.unsealed(json.loads(file.read_bytes()))
         if (content["format"], content["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it is {content['format']} {content['version']}; this reads {FORMAT} {VERSION}")
         return content["source"], {name: record(value) for name, value in content["parameters"].items()}
@@ -238,11 +234,6 @@ def read_array(path: epath.Path, name: str, view: Any) -> np.ndarray:
     except (ValueError, OSError) as error:
         raise ModelError(damaged(path, name, first_line(error))) from error
     return values
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, cut at 300 characters: TensorStore's go on for pages."""
-    return str(error).splitlines()[0][:300]
 
 
 def digest(values: np.ndarray) -> str:

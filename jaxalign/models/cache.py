@@ -18,7 +18,7 @@ def insert(old: KeyValue, new: Column, index: Int[Array, ""]) -> KeyValue:
     return write(old[0], new[0], index, axis=3), write(old[1], new[1], index, axis=2)
 
 
-def extended(filled: KeyValue, columns: int) -> KeyValue:
+def extended(filled: KeyValue, columns: int) -> tuple[Float[Array, "n k h _"], Float[Array, "n k _ h"]]:
     """One layer's cache with so many empty columns behind."""
     key, value = filled
     return jnp.pad(key, ((0, 0), (0, 0), (0, 0), (0, columns))), jnp.pad(value, ((0, 0), (0, 0), (0, columns), (0, 0)))
