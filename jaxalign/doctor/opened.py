@@ -137,7 +137,7 @@ class Opened:
 
     @cached_property
     def pairs(self) -> Groups:
-        """Groups of the answers."""
+        """What the pairing makes of the answers and the preferences."""
         pairing = CheckedPairing(self.sampling.spec.pairing)
         return pairing(self.rollouts, self.preferences, self.machine.key("groups"))
 

@@ -29,7 +29,7 @@ class GgufFields:
         return float(str(np.float32(value))) if kind is float else value
 
     def present(self, name: str) -> bool:
-        """Whether the file says it."""
+        """Whether the file has the field."""
         return self.full(name) in self.file.fields
 
     def fixed(self, name: str, *known: Any) -> None:
