@@ -163,6 +163,7 @@ def parse(cursor: Cursor) -> tuple[dict[str, Any], dict[str, Stored]]:
         name, axes = cursor.text(), cursor.number("I")
         if name in found or axes > LARGEST_AXES:
             raise ValueError(f"tensor {name!r} is there twice, or has {axes} axes")
+        # GGUF lists the axis that runs fastest first
         shape = tuple(reversed([cursor.number("Q") for _ in range(axes)]))
         kind, offset = gguf.GGMLQuantizationType(cursor.number("I")), cursor.number("Q")
         block, size = gguf.GGML_QUANT_SIZES[kind]

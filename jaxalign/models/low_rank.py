@@ -141,6 +141,7 @@ def dropped(params: Params, rate: float, key: PRNGKeyArray) -> Params:
 
 
 def _dropped(leaf: LowRank, rate: float, key: PRNGKeyArray) -> LowRank:
+    # a mask of the inputs is one of the rows of A: (mask ∘ x) A = x (mask ∘ A)
     kept = jax.random.bernoulli(key, 1.0 - rate, (*leaf.a.shape[:-1], 1))
     return dataclasses.replace(leaf, a=jnp.where(kept, leaf.a / (1.0 - rate), 0.0))
 

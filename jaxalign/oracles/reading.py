@@ -98,7 +98,7 @@ def loaded(model: Model, site: Site) -> Params:
     computed = model.computing(params)
     for stored, kept in zip(jax.tree.leaves(params), jax.tree.leaves(computed), strict=True):
         if stored.dtype != kept.dtype:
-            stored.delete()
+            stored.delete()  # now, and not when it is collected: both copies may not fit beside what comes next
     return computed
 
 

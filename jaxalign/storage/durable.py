@@ -42,7 +42,7 @@ def write_file(path: epath.Path, content: bytes) -> None:
         with open(draft, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before it gets its name, which could else outlive a power loss without content
         os.replace(draft, path)
     except OSError:
         with contextlib.suppress(OSError):
