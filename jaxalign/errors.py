@@ -53,3 +53,8 @@ class Interrupted(JaxalignError):
     """A stop was asked for and everything up to it is committed; the same command continues."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of others says first, at most 300 characters of it: compilers and TensorStore go on for pages."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxalign.config.load import exchanged
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import Compares, ScoreLoss
+from jaxalign.contracts.tracking import Tracker
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.feedback.contract import Feedback
@@ -16,7 +17,7 @@ from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.cached import Cached
 from jaxalign.rollouts.contract import Rollout
 from jaxalign.training.step import Fit
-from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Reference, Tracker
+from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Reference
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from jaxalign.models.low_rank import frozen, join
 from jaxalign.programs import Training
 from jaxalign.session import ReferenceLogps, Session
 from jaxalign.storage.checkpoint import FitCheckpoints
-from jaxalign.training.outcomes import Outcomes, Work
+from jaxalign.training.outcomes import Intake, Outcomes
 from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
 from jaxalign.training.step import TrainState, check_finite
 from jaxalign.trial import Trial
@@ -78,9 +78,9 @@ def fit(
                     with traced(index):
                         asked = outcomes.clock()
                         batch, tokens = next(batches)
-                        work = Work(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
+                        intake = Intake(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
                         state, metrics = training.step(state, base, others, batch)
-                        outcomes.follow(index, metrics, work)
+                        outcomes.follow(index, metrics, intake)
                         if one_at_a_time(mesh):
                             outcomes.settle()
                     _keep_when_due(session, trial, checkpoints, order, index + 1, state, outcomes)

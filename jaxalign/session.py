@@ -62,7 +62,7 @@ class ReferenceLogps:
     sums: Float[np.ndarray, "k g r"]
 
     def columns(self) -> dict[str, Float[np.ndarray, "g r"]]:
-        """Role → table."""
+        """The table [g r] of each role, by its name."""
         return dict(zip(self.roles, self.sums, strict=True))
 
 

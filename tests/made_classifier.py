@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.errors import DataError, ModelError
 from jaxalign.mesh.rounding import rounded
-from jaxalign.models.decoder import Dtype
 from jaxalign.models.heads import last_tokens, outputs
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import Pretrained
+from jaxalign.models.stack import Dtype
 from jaxalign.text.chat import Chat, Message, tokenized
 from jaxalign.types import Params
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from jaxalign.served.attempts import Clock
-from jaxalign.served.client import Client
+from jaxalign.served.attempts import Clock, Failure
+from jaxalign.served.client import Client, Request
 from jaxalign.served.retries import Retries
+from jaxalign.served.said import Said
 from jaxalign.served.server import Server
 from jaxalign.types import StopRequested
 
@@ -185,3 +186,18 @@ def asking(
     """A server that answers by the script and a client of it, which does not wait."""
     with served(script) as made, Client(server_at(made, answers, **changes), stop, clock or Waits().clock) as client:
         yield made, client
+
+
+def question(text: str) -> Request:
+    return Request("/chat/completions", {"model": "judge", "messages": [{"role": "user", "content": text}]})
+
+
+def echo(asked: Asked) -> Given:
+    return chat(f"re: {asked.text}")
+
+
+def asked_of(client: Client, *texts: str) -> list[Said | Failure]:
+    """What came of the questions, in their order."""
+    found = dict(client.ask([question(text) for text in texts]))
+    assert sorted(found) == list(range(len(texts)))
+    return [found[number] for number in range(len(texts))]

@@ -12,58 +12,22 @@ import jax
 import numpy as np
 import pytest
 from made_classifier import open_classifier
+from made_exports import ADAPTED, BASE, files, moved, run_of
 from made_models import mesh, nudged, shardings
 from safetensors.numpy import load_file
 
 from jaxalign.__main__ import main
-from jaxalign.config.resolved import dump
-from jaxalign.errors import CheckpointError, ConfigError, ModelError
+from jaxalign.errors import ConfigError, ModelError
 from jaxalign.exchange import committed, peft
 from jaxalign.exchange.export import export
 from jaxalign.models.headed import Headed
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import frozen, join, trained
-from jaxalign.models.model import Model, Source
+from jaxalign.models.model import Source
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.random_llama import RandomLlama
-from jaxalign.models.tabular import TabularPolicy
 from jaxalign.reopen import reopen
-from jaxalign.storage import inputs, pinned
-from jaxalign.storage.rundir import RunDir, open_run, read_run
-from jaxalign.types import Params
-
-BASE = RandomLlama(tied=False, layers=3)
-ADAPTED = LoRA(BASE, rank=4, alpha=8.0)
-
-
-def begun(source: Source, workdir: pathlib.Path) -> RunDir:
-    """A run of the source as far as an export looks at it: the model in its config, and what was read of it."""
-    model = source.open()
-    read = inputs.of_values("model", model.source, model.fingerprints)
-    read += inputs.of_files("model.weights", model.files, ())
-    run = open_run(workdir, {"model": dump(source)})
-    pinned.pin(run, None, pinned.Pinned(pinned.today(run.hosts), tuple(read), pinned.versions()))
-    return run
-
-
-def run_of(source: Source, workdir: pathlib.Path, *policies: Params, on: str = "2x2x2") -> pathlib.Path:
-    """Such a run with policies saved from a mesh of 8 devices."""
-    placed = trained(shardings(source.open(), mesh(on)))
-    with begun(source, workdir) as run:
-        for number, params in enumerate(policies):
-            run.policy(number).save(jax.device_put(trained(params), placed), {})
-    return workdir
-
-
-def files(directory: pathlib.Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-def moved(model: Model) -> Params:
-    """An adapted policy whose B is not zero any more, or another policy."""
-    whole = model.load()
-    return join(nudged(trained(whole), 0.1, 1), frozen(whole))
-
+from jaxalign.storage.rundir import read_run
 
 # --------------------------------------------------------------------------------------------------------------
 # A run trained on eight devices
@@ -308,107 +272,3 @@ def test_weights_of_several_runs_are_averaged(tmp_path, capsys):
     assert main(["export", runs[0], str(tmp_path / "no"), "--mean-with", other]) == ModelError.exit_code
     assert "differ in more than weights" in capsys.readouterr().err
     assert main(["export", runs[0], str(tmp_path / "no"), "--adapter", *more]) == ConfigError.exit_code
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Refusals
-
-
-def test_a_run_without_an_adapter_has_none(tmp_path, capsys):
-    run = run_of(BASE, tmp_path / "run", BASE.open().load())
-    assert main(["export", str(run), str(tmp_path / "out"), "--adapter"]) == ModelError.exit_code
-    assert "nothing is adapted" in capsys.readouterr().err
-
-
-def test_a_table_of_logits_is_no_model_for_others(tmp_path, capsys):
-    source = TabularPolicy()
-    with begun(source, tmp_path / "run") as run:
-        run.policy(0).save(source.open().load(), {})
-    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == ModelError.exit_code
-    assert "has no Hugging Face form" in capsys.readouterr().err
-
-
-def test_a_config_without_a_model_is_named(tmp_path, capsys):
-    with begun(BASE, tmp_path / "run") as run:
-        run.policy(0).save(BASE.open().load(), {})
-    (tmp_path / "run" / "config.json").write_text("{}")
-    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == ConfigError.exit_code
-    assert "config.json: names no model" in capsys.readouterr().err
-
-
-def test_another_model_than_the_policys_is_named(tmp_path, capsys):
-    run = run_of(BASE, tmp_path / "run", BASE.open().load())
-    (run / "config.json").write_text(json.dumps({"model": dump(RandomLlama(tied=False, layers=2))}))
-    assert main(["export", str(run), str(tmp_path / "out")]) == ConfigError.exit_code
-    assert "(num_hidden_layers): 3 at the first launch, 2 now" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("source", "options"),
-    [(BASE, ()), (LoRA(BASE), ()), (LoRA(BASE), ("--adapter",))],
-    ids=["whole", "merged", "adapter"],
-)
-def test_damage_is_named_and_leaves_nothing(tmp_path, capsys, source, options):
-    params = moved(source.open())
-    run = run_of(source, tmp_path / "run", params, on="8x1x1")
-    (data,) = (run / "initial" / "policy" / "state" / "ocdbt.process_0" / "d").iterdir()
-    content = bytearray(data.read_bytes())
-    path, values = jax.tree_util.tree_leaves_with_path(trained(params)["blocks"]["mlp"])[0]
-    content[content.index(np.asarray(values).tobytes()[:16]) + 5] ^= 64
-    data.write_bytes(content)
-    assert main(["export", str(run), str(tmp_path / "out"), *options]) == CheckpointError.exit_code
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    assert f"array blocks/mlp/{name} is damaged (its checksum does not fit)" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Size
-
-PROGRAM = """
-import sys
-from jaxalign.__main__ import main
-
-def now(field):
-    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
-
-assert main(["export", sys.argv[1], sys.argv[2], *sys.argv[5:]]) == 0
-before = now("VmRSS")
-assert main(["export", sys.argv[3], sys.argv[4], *sys.argv[5:]]) == 0
-print(now("VmHWM") - before)
-"""
-"""Prints bytes above what the process had after exporting a small run, its programs and threads included."""
-SHAPES = {
-    "small": RandomLlama(layers=1, width=1024, mlp=2048, heads=8, kv_heads=2, head_dim=64, tied=False),
-    "large": RandomLlama(layers=3, width=2048, mlp=8192, heads=8, kv_heads=2, head_dim=64, tied=False),
-}
-TENSOR, SHARD = 4 * 2048 * 8192, 4 * 3 * 2048 * 8192 // 8
-"""Bytes of the largest tensor in the exported file, and of the largest piece of a parameter that a device had."""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("base_dtype", [None, "float32", "nf4"])
-def test_an_export_takes_the_memory_of_three_tensors(tmp_path, dtype, base_dtype):
-    """Of 640 MB of parameters in stacks of 200 MB, spread over eight devices. Needs 2 GB of disk."""
-    for name, shape in SHAPES.items():
-        source = shape if base_dtype is None else LoRA(shape, rank=4, base_dtype=base_dtype)
-        model = source.open()
-        placed = shardings(model, mesh("1x8x1"))
-        with begun(source, tmp_path / name) as run:
-            run.policy(0).save(trained(model.load(lambda path, at=placed: leaf_at(at, path))), {})
-    paths = [str(tmp_path / name) for name in ("small", "small_out", "large", "large_out")]
-    command = [sys.executable, "-c", PROGRAM, *paths, "--dtype", dtype]
-    environment = os.environ | {"XLA_FLAGS": ""}  # programs as they ship, on one device
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    peak = int(done.stdout.split()[-1])
-    print(f"{peak / 2**20:.0f} MiB above the baseline")
-    assert peak < 3 * TENSOR + SHARD
-    shutil.rmtree(tmp_path)
-
-
-def leaf_at(tree, path):
-    for step in path:
-        tree = tree[step]
-    return tree

@@ -13,13 +13,14 @@ from jaxalign.errors import ModelError
 from jaxalign.formats.gguf import GgufFile
 from jaxalign.formats.huggingface import read_json
 from jaxalign.formats.weights import leaf, load
-from jaxalign.models.decoder import DecoderConfig, InGguf, Layer
+from jaxalign.models.decoder import DecoderConfig, InGguf
 from jaxalign.models.experts import Mixture
 from jaxalign.models.family import config_of_gguf, config_of_hf, families
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.gguf_shape import DIVISORS
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Linear, Llama3, Rope
+from jaxalign.models.stack import Layer
 from jaxalign.types import Params
 
 FILE = pathlib.Path("config.json")

@@ -14,10 +14,10 @@ from made_models import mesh, place
 from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import ModelError
 from jaxalign.mesh.sharding import RULES, row_sharding
-from jaxalign.models.decoder import Layer
 from jaxalign.models.experts import Experts, Mixture
 from jaxalign.models.random_model import RandomModel
 from jaxalign.models.rope import Linear, Llama3, Rope
+from jaxalign.models.stack import Layer
 from jaxalign.rollouts.lockstep import generate
 from jaxalign.rollouts.samplers import Temperature
 from jaxalign.training.logps import logp_sums

@@ -7,10 +7,10 @@ import jax
 import pytest
 from flax import nnx
 
-from jaxalign.models.decoder import Layer
 from jaxalign.models.family import config_of_hf, families
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Llama3, Rope
+from jaxalign.models.stack import Layer
 
 LLAMA3 = {
     "factor": 8.0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -150,19 +151,21 @@ def test_conversations_that_are_too_long_are_refused_or_cut_and_noted(homes):
         rewards(dataclasses.replace(judge, too_long="cut"), rollouts([["word " * 120, "No."]]))
 
 
-def test_scores_that_are_not_numbers_are_refused_by_prompt_and_answer(tmp_path):
-    home = judge_directory(tmp_path / "judge", 1)
+def overflowing(home: Path) -> str:
+    """The directory, with a last norm whose results are no numbers."""
     tensors = load_file(home / "model.safetensors")
     tensors["model.norm.weight"] = np.full_like(tensors["model.norm.weight"], 3e38)
     save_file(tensors, home / "model.safetensors", metadata={"format": "pt"})
+    return str(home)
+
+
+def test_scores_that_are_not_numbers_are_refused_by_prompt_and_answer(tmp_path):
+    scoring = RewardModel(overflowing(judge_directory(tmp_path / "judge", 1)))
     with pytest.raises(BrokenContract, match=r"annotator 'reward_model' scored response 0 of prompt 'p0' (nan|-?inf)"):
-        rewards(RewardModel(str(home)), asked())
-    general = judge_directory(tmp_path / "general", 2)
-    tensors = load_file(general / "model.safetensors")
-    tensors["model.norm.weight"] = np.full_like(tensors["model.norm.weight"], 3e38)
-    save_file(tensors, general / "model.safetensors", metadata={"format": "pt"})
+        rewards(scoring, asked())
+    comparing = PreferenceModel(overflowing(judge_directory(tmp_path / "general", 2)))
     with pytest.raises(BrokenContract, match=r"general: what it says of response 0 of prompt 'p0' is \[.*(nan|inf)"):
-        said(PreferenceModel(str(general)), asked())
+        said(comparing, asked())
 
 
 def test_a_template_that_says_nothing_is_refused(tmp_path):

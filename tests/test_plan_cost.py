@@ -19,7 +19,7 @@ from jaxalign.plan.collectives import Collective
 from jaxalign.plan.cost import estimate, model_flops
 from jaxalign.plan.hlo import parse
 from jaxalign.plan.walk import walk
-from jaxalign.plan.work import Kernel, Operation, Work, buffers, work
+from jaxalign.plan.work import DeviceWork, Kernel, Operation, buffers, device_work
 
 
 def operation(flops=0, cycles=0, moved=0, times=1, asynchronous=False):
@@ -31,13 +31,13 @@ def collective(sent, asynchronous=False, across=False, kind="all-gather", group=
 
 
 def priced(operations=(), sent=(), kernels=(), name="v5e:4x4", costs=None, tokens=16, model=1.0, slices=1):
-    done, target = Work(tuple(operations), tuple(kernels)), topology(name, slices)
+    done, target = DeviceWork(tuple(operations), tuple(kernels)), topology(name, slices)
     return estimate(done, sent, target, chip(target.generation), tokens, model, costs or {})
 
 
 def flops_of(f, *arrays):
     module = parse(jax.jit(f).lower(*arrays).compile().as_text())
-    return work(module, walk(module)).flops
+    return device_work(module, walk(module)).flops
 
 
 def test_every_figure_has_a_source():
@@ -190,7 +190,7 @@ def test_shares_of_the_peak():
 
 def test_senseless_inputs_are_refused():
     with pytest.raises(ValueError, match="tokens"):
-        estimate(Work((), ()), (), topology("v5e:4x4"), chip("v5e"), 0, 1.0, {})
+        estimate(DeviceWork((), ()), (), topology("v5e:4x4"), chip("v5e"), 0, 1.0, {})
     for share in (0.0, 1.1):
         with pytest.raises(ValueError, match="share"):
             KernelCost(1.0, share)

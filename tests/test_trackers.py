@@ -15,12 +15,12 @@ import pytest
 import jaxalign.trackers
 from jaxalign.__main__ import main
 from jaxalign.config.resolved import dump
+from jaxalign.contracts.tracking import Line, Tracker
 from jaxalign.errors import BrokenContract, ConfigError
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.storage.record import Recorder, Silent, open_recorder, read_metrics
 from jaxalign.trackers.tensorboard import TensorBoard
 from jaxalign.trackers.wandb import WandB
-from jaxalign.types import Line, Tracker
 
 GAME = pathlib.Path(__file__).parents[1] / "configs" / "games"
 

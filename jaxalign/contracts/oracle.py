@@ -49,14 +49,14 @@ def problems(found: object, rollouts: Rollouts) -> Iterator[str]:
 
 
 def name_problems(annotators: object) -> Iterator[str]:
-    """Names of the annotators."""
+    """What is wrong with the names of the annotators."""
     names = [name for name in annotators if isinstance(name, str)] if isinstance(annotators, tuple) else []
     if not names or len(set(names)) != len(names) or tuple(names) != annotators:
         yield f"annotators must be a tuple of different names, one at least, got {annotators!r}"
 
 
 def note_problems(notes: object, count: int) -> Iterator[str]:
-    """Notes on `count` prompts."""
+    """What is wrong with notes on `count` prompts."""
     if not isinstance(notes, dict) or not all(isinstance(name, str) for name in notes):
         yield f"notes must be a dict of arrays by name, got {notes!r}"
         return
@@ -65,7 +65,7 @@ def note_problems(notes: object, count: int) -> Iterator[str]:
 
 
 def share_problems(found: Preferences) -> Iterator[str]:
-    """Weights of the annotators."""
+    """What is wrong with the weights of the annotators."""
     if len(found.weights) != len(found.annotators):
         yield f"there are {len(found.annotators)} annotators and {len(found.weights)} weights"
     elif not (min(found.weights) >= 0 and abs(sum(found.weights) - 1) <= TOLERANCE):

@@ -45,7 +45,7 @@ def problems(found: object, rollouts: Rollouts, annotators: int) -> Iterator[str
 
 
 def label_problems(labels: Labels, table: tuple[int, int], annotators: int) -> Iterator[str]:
-    """`table` is the shape [g r] of the groups."""
+    """What is wrong with the labels of groups, `table` being their shape [g r]."""
     votes = (table[0], annotators)
     yield from array_problems("labels.prefer", labels.prefer, table[:1], np.float32)
     yield from array_problems("labels.votes", labels.votes, votes, np.float32)

@@ -65,6 +65,7 @@ class BadRows:
         self.count, self.shown = 0, list[str]()
 
     def add(self, place: str, error: RowError) -> None:
+        """One more row that cannot be read; the first `SHOWN` are kept in full for the report."""
         if self.count < SHOWN:
             self.shown.append(f"{place}:{error}")
         self.count += 1

@@ -241,6 +241,7 @@ def _from_text(name: str, text: str) -> Prompt:
 
 
 def limit_problems(limit: int | None) -> Iterator[str]:
+    """What is wrong with how many prompts of a source are taken."""
     if limit is not None and limit < 1:
         yield f"limit must be at least 1, or None for all prompts, got {limit}"
 

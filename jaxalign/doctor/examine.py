@@ -10,7 +10,7 @@ import jax
 from jaxalign.doctor import checks
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import NotHere, Outcome
-from jaxalign.errors import JaxalignError
+from jaxalign.errors import JaxalignError, first_line
 from jaxalign.progress import Progress
 
 
@@ -43,6 +43,7 @@ def examine(opened: Opened) -> list[Outcome]:
 
 
 def outcomes(name: str, check: Check, opened: Opened) -> Iterator[Outcome]:
+    """What a check finds. An error of the run is a finding, of a check that cannot be made here a skip."""
     title = name.replace("_", " ")
     try:
         yield from check(opened)
@@ -51,4 +52,4 @@ def outcomes(name: str, check: Check, opened: Opened) -> Iterator[Outcome]:
     except JaxalignError as error:
         yield Outcome(title, "finding", {}, str(error))
     except jax.errors.JaxRuntimeError as error:  # the device ran out of memory, most of the time
-        yield Outcome(title, "finding", {}, f"the device fails: {str(error).splitlines()[0]}")
+        yield Outcome(title, "finding", {}, f"the device fails: {first_line(error)}")

@@ -130,13 +130,14 @@ class Opened:
 
     @cached_property
     def preferences(self) -> Preferences:
+        """What the oracle says of the sampled answers, [b m m]."""
         block, objectives = self.experiment.placement.judge_block_size, self.experiment.combiner.objectives
         with judging(self.sampling.spec.oracle, self.machine.site, block, objectives=objectives) as judge:
             return judge(self.rollouts, self.machine.key("preferences"))
 
     @cached_property
     def pairs(self) -> Groups:
-        """Groups of the answers."""
+        """What the pairing makes of the answers and the preferences."""
         pairing = CheckedPairing(self.sampling.spec.pairing)
         return pairing(self.rollouts, self.preferences, self.machine.key("groups"))
 

@@ -32,6 +32,7 @@ def coloured(out: TextIO | io.TextIOBase) -> bool:
 
 
 def paint(text: str, what: str, colour: bool) -> str:
+    """The text in the terminal colour of `what`, a status or a part of a row; plain where colours are off."""
     return f"\033[{COLOURS[what]}m{text}\033[0m" if colour and what in COLOURS else text
 
 
@@ -59,6 +60,8 @@ def table_lines(outcomes: Sequence[Outcome], colour: bool) -> list[str]:
 
 
 def numbers(measured: Measured) -> str:
+    """Measured values on one line: floats to four digits, lists by commas."""
+
     def shown(value: object) -> str:
         if isinstance(value, float):
             return f"{value:.4g}"
@@ -73,6 +76,7 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
 
 
 def plain(value: object) -> object:
+    """The value as JSON has it: floats that are not finite as text."""
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, float) and value - value != 0:

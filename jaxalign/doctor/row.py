@@ -74,6 +74,7 @@ def prompt_roles(opened: Opened, prompt: Prompt, trunk: list[int]) -> list[str]:
 
 
 def answer_role(opened: Opened, token: int) -> str:
+    """What a token of an answer is: of its text, or the end of its turn."""
     return "end of turn" if token in opened.model.chat.stop else "assistant"
 
 

@@ -82,10 +82,13 @@ def values(model: Model, slot: PolicySlot) -> export.Values:
 
 
 def committed(arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
+    """The layers of a parameter as their files have them, read off the run one at a time."""
     return map(tensor.to_file, arrays.parts("/".join(tensor.path), tensor.stacked))
 
 
 def adapted(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
+    """The layers of one tensor of a LoRA run: merged where it is adapted, the run's where it is trained whole, and else
+    the base's."""
     if tensor in adaptation.chosen:
         return merged(adaptation, base, arrays, tensor)
     if tensor in adaptation.whole:
@@ -94,6 +97,7 @@ def adapted(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: T
 
 
 def merged(adaptation: Adapted, base: Reader, arrays: StreamedArrays, tensor: Tensor) -> Iterator[np.ndarray]:
+    """Each layer of the base with its low-rank difference added, one layer in memory."""
     shape = leaf(adaptation.model.shapes, tensor.path).shape
     a, b = (arrays.parts("/".join((*tensor.path, letter)), tensor.stacked) for letter in "ab")
     for at in np.ndindex(*shape[: tensor.stacked]):

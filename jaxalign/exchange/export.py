@@ -59,12 +59,14 @@ def convert(model: Model, directory: str | os.PathLike[str], dtype: str, shard_b
 
 
 def from_arrays(params: Params, tensor: Tensor) -> Iterator[np.ndarray]:
+    """The layers of one tensor as its file has them, of parameters that lie on devices or on the host."""
     array = leaf(params, tensor.path)
     for at in np.ndindex(*array.shape[: tensor.stacked]):
         yield tensor.to_file(np.asarray(part_of(array, at)))
 
 
 def part_of(array: Any, at: tuple[int, ...]) -> Any:
+    """One layer of a stacked parameter, or all of one that is not stacked."""
     if isinstance(array, np.ndarray):
         return array[at]
     return pick(array, np.asarray(at, np.int32)) if at or is_trained(array) else array
@@ -77,6 +79,7 @@ def pick(array: Any, at: jax.Array) -> jax.Array:
 
 
 def from_files(reader: weights.Reader, shapes: Params, tensor: Tensor) -> Iterator[np.ndarray]:
+    """The layers of one tensor as its file has them, read one at a time."""
     shape = leaf(shapes, tensor.path).shape
     whole = tuple(slice(0, size) for size in shape[tensor.stacked :])
     for at in np.ndindex(*shape[: tensor.stacked]):
@@ -193,4 +196,5 @@ def appearing(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def to_json(value: dict[str, Any]) -> bytes:
+    """The bytes of a JSON file, indented as transformers writes them."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxalign.errors import ModelError
+from jaxalign.errors import ModelError, first_line
 from jaxalign.exchange import export
 from jaxalign.formats import native
 from jaxalign.formats.gguf import GgufFile
 from jaxalign.formats.huggingface import DOCUMENTS, Directory
 from jaxalign.formats.weights import Reader, Stored, Tensor, all_finite, leaf, part
 from jaxalign.models.model import Exportable, Model
-from jaxalign.storage import artifact, durable
+from jaxalign.storage import canonical, durable
 from jaxalign.text.chat import Chat
 from jaxalign.types import Params
 
@@ -62,7 +62,7 @@ def import_model(
         native.write_manifest(path, source, records)
         tidy(path)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be written: {native.first_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written: {first_line(error)}") from error
     return True
 
 
@@ -76,7 +76,7 @@ def begin(path: epath.Path, source: dict[str, Any]) -> None:
     elif path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
         raise ModelError(f"{path}: is there already and not an empty directory")
     durable.make_directory(path)
-    durable.write_file(path / SOURCE, artifact.to_json(source))
+    durable.write_file(path / SOURCE, canonical.to_json(source))
     durable.make_directory(path / native.RECORDS)
 
 
@@ -88,6 +88,7 @@ def tidy(path: epath.Path) -> None:
 
 
 def refuse_other(path: epath.Path, source: dict[str, Any], found: Any) -> None:
+    """Raises ModelError where a directory holds an import of something else than `source`."""
     if found != source:
         raise ModelError(
             f"{path}: holds an import of other files, or in another dtype; choose another directory or delete this one"
@@ -133,7 +134,7 @@ def parameter(reader: Reader, tensor: Tensor, shapes: Params, path: epath.Path, 
         values = part(reader, tensor, shape[tensor.stacked :], at)
         sums.append(write_part(array[at] if at else array, values, dtype, f"{tensor.hf.format(*at)!r}"))
     made = native.Record(shape, dtype, tuple(sums))
-    durable.write_file(file, artifact.to_json(made.to_json()))
+    durable.write_file(file, canonical.to_json(made.to_json()))
     return made
 
 

@@ -135,6 +135,7 @@ def factors(model: Model, params: Params) -> tuple[Adapter, int, float, Saved]:
         rank, alpha = each.a.shape[-1], each.scale * each.a.shape[-1]
         for at in np.ndindex(*each.shape[: tensor.stacked]):
             a, b = np.asarray(each.a[at]), np.asarray(each.b[at])
+            # PEFT has A as [rank, in] and B as [out, rank]
             found[tensor.hf.format(*at)] = (a.reshape(-1, rank).T, b.reshape(rank, -1).T)
     if not found:
         raise unadapted(model)
@@ -142,6 +143,7 @@ def factors(model: Model, params: Params) -> tuple[Adapter, int, float, Saved]:
 
 
 def unadapted(model: Model) -> ModelError:
+    """The error of a model without low-rank differences that is asked for its adapter."""
     return ModelError(f"{model.source}: nothing is adapted, so there is no adapter; export it without --adapter")
 
 

@@ -38,18 +38,22 @@ class Cursor:
         self.at = 0
 
     def take(self, size: int) -> memoryview:
+        """The next `size` bytes. Raises EOFError where the file has fewer."""
         if size > len(self.data) - self.at:
             raise EOFError(f"the file ends at byte {len(self.data)}, inside its header")
         self.at += size
         return self.data[self.at - size : self.at]
 
     def number(self, form: str) -> Any:
+        """The next number, little-endian, of a `struct` format."""
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
 
     def text(self) -> str:
+        """The next string: its length in 8 bytes, then UTF-8."""
         return str(self.take(self.number("Q")), "utf-8")
 
     def value(self, kind: int) -> Any:
+        """The next metadata value of a GGUF type."""
         if kind == STRING:
             return self.text()
         if kind != ARRAY:
@@ -159,6 +163,7 @@ def parse(cursor: Cursor) -> tuple[dict[str, Any], dict[str, Stored]]:
         name, axes = cursor.text(), cursor.number("I")
         if name in found or axes > LARGEST_AXES:
             raise ValueError(f"tensor {name!r} is there twice, or has {axes} axes")
+        # GGUF lists the axis that runs fastest first
         shape = tuple(reversed([cursor.number("Q") for _ in range(axes)]))
         kind, offset = gguf.GGMLQuantizationType(cursor.number("I")), cursor.number("Q")
         block, size = gguf.GGML_QUANT_SIZES[kind]

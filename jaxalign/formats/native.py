@@ -23,11 +23,11 @@ import numpy as np
 import tensorstore
 from etils import epath
 
-from jaxalign.errors import ModelError
+from jaxalign.errors import ModelError, first_line
 from jaxalign.formats.huggingface import DOCUMENTS, Directory
 from jaxalign.formats.stacking import Index
 from jaxalign.formats.weights import Folder, Tensor, entries
-from jaxalign.storage import artifact, durable
+from jaxalign.storage import canonical, durable
 
 MANIFEST, PARAMETERS, RECORDS = "manifest.json", "parameters", "records"
 FORMAT, VERSION = "jaxalign-parameters", 1
@@ -49,6 +49,7 @@ class Record:
     sha256: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """As the manifest has it."""
         return {"shape": list(self.shape), "dtype": self.dtype, "sha256": list(self.sha256)}
 
 
@@ -139,6 +140,7 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 def damaged(path: epath.Path, name: str, reason: str) -> str:
+    """What is said of a parameter whose chunks or checksums are not as written."""
     return f"{path / PARAMETERS / name}: parameter {name!r} is damaged: {reason}; import it again into a new directory"
 
 
@@ -163,8 +165,7 @@ def write_manifest(path: epath.Path, source: Mapping[str, Any], records: Mapping
         "source": dict(source),
         "parameters": {name: record.to_json() for name, record in records.items()},
     }
-    sealed = {**content, "seal": artifact.sha256(artifact.to_json(content))}
-    durable.write_file(path / MANIFEST, artifact.to_json(sealed))
+    durable.write_file(path / MANIFEST, canonical.to_json(canonical.sealed(content)))
     durable.sync_directory(path)
 
 
@@ -172,10 +173,7 @@ def read_manifest(path: epath.Path) -> tuple[dict[str, Any], dict[str, Record]]:
     """Source and parameters of a finished directory. Raises ModelError when its manifest is damaged."""
     file = path / MANIFEST
     try:
-        content = json.loads(file.read_bytes())
-        seal = content.pop("seal", None)
-        if seal != artifact.sha256(artifact.to_json(content)):
-            raise ValueError("its seal does not fit")
+        content = canonical.unsealed(json.loads(file.read_bytes()))
         if (content["format"], content["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it is {content['format']} {content['version']}; this reads {FORMAT} {VERSION}")
         return content["source"], {name: record(value) for name, value in content["parameters"].items()}
@@ -230,15 +228,12 @@ def open_array(path: epath.Path, name: str, stored: Record) -> Any:
 
 
 def read_array(path: epath.Path, name: str, view: Any) -> np.ndarray:
+    """What a view of a stored parameter holds. Raises ModelError where its chunks are damaged or missing."""
     try:
         values: np.ndarray = view.read().result()
     except (ValueError, OSError) as error:
         raise ModelError(damaged(path, name, first_line(error))) from error
     return values
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]
 
 
 def digest(values: np.ndarray) -> str:

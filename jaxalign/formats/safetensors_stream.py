@@ -79,6 +79,7 @@ class SafetensorsFile:
 
 
 def exactly(file: BinaryIO, size: int) -> bytes:
+    """`size` bytes of a file. Raises EOFError where it ends before."""
     content = file.read(size)
     if len(content) != size:
         raise EOFError(f"the file ends {size - len(content)} bytes too soon; has it changed since it was opened?")

@@ -67,6 +67,7 @@ class OnDevice:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def overwrite(whole: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
+    """The stack with one part written at `start`; donated, so that no second stack is made."""
     part = part.reshape((1,) * (whole.ndim - part.ndim) + part.shape)
     return jax.lax.dynamic_update_slice(whole, part, tuple(start))
 
@@ -106,12 +107,15 @@ def stack(
 
 
 def bounded(index: tuple[slice, ...], shape: tuple[int, ...]) -> Index:
+    """The index with its ends as numbers: JAX says `slice(None)` for a whole axis."""
     return tuple(slice(*s.indices(size)[:2]) for s, size in zip(index, shape, strict=True))
 
 
 def extent(index: Index) -> tuple[int, ...]:
+    """The shape of what an index picks."""
     return tuple(s.stop - s.start for s in index)
 
 
 def inside(at: tuple[int, ...], index: Index) -> bool:
+    """Whether the layer at `at` is among those that an index picks."""
     return all(s.start <= i < s.stop for i, s in zip(at, index, strict=False))

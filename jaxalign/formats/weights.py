@@ -186,6 +186,7 @@ def entries(tensor: Tensor, pattern: str, shapes: Params) -> list[tuple[str, tup
 
 
 def leaf(params: Params, path: tuple[str, ...]) -> Any:
+    """What lies at a path of the nested parameters."""
     for step in path:
         params = params[step]
     return params

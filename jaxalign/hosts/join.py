@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxalign.errors import ConfigError, Interrupted, JaxalignError
+from jaxalign.errors import ConfigError, Interrupted, JaxalignError, first_line
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.hosts.stop import leave
 from jaxalign.hosts.watch import Failure, ProcessLost, Watch
@@ -160,7 +160,7 @@ def _initialise(how: Joining, arguments: Mapping[str, Any]) -> bool:
             shutdown_timeout_seconds=how.peer_timeout,
         )
     except Exception as error:  # detection asks metadata servers and APIs, which fail in many ways
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         if "coordinator_address should be defined" in first and not names_several(os.environ):
             return False  # TPU chips, but no pod
         raise ConfigError(
@@ -194,7 +194,7 @@ def _answers(address: str) -> bool:
 def _fail(hosts: Hosts, watch: Watch, error: BaseException, patience: float) -> None:
     """Says on all processes what went wrong on this one. Does not return unless `error` is one that has a message."""
     who = f"process {hosts.index} of {hosts.count} on {socket.gethostname()}"
-    first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    first = first_line(error)
     if _may_be_a_peers(error):  # then the watch will know which one, and end this process too
         print(f"jaxalign: {who}: {first}; waiting to learn whether a process is gone", file=sys.stderr, flush=True)
         time.sleep(patience + 5)

@@ -18,6 +18,7 @@ class GgufFields:
         self.asked: set[str] = set()
 
     def full(self, name: str) -> str:
+        """A key as the file has it: with the architecture in front."""
         return f"{self.architecture}.{name}"
 
     def read(self, name: str, kind: type, default: Any = None) -> Any:
@@ -28,6 +29,7 @@ class GgufFields:
         return float(str(np.float32(value))) if kind is float else value
 
     def present(self, name: str) -> bool:
+        """Whether the file has the field."""
         return self.full(name) in self.file.fields
 
     def fixed(self, name: str, *known: Any) -> None:
@@ -42,9 +44,11 @@ class GgufFields:
         return ModelError(f"{self.path}: {name} = {self.file.fields.get(name)!r:.60} is not supported")
 
     def holds(self, tensor: str) -> bool:
+        """Whether the file has the tensor."""
         return tensor in self.file.tensors
 
     def shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of a tensor, outermost axis first. Raises ModelError where it is missing."""
         if not self.holds(tensor):
             raise ModelError(f"{self.path}: tensor {tensor!r} is missing")
         return self.file.shapes()[tensor]

@@ -27,6 +27,7 @@ class HfFields:
 
     @property
     def model_type(self) -> Any:
+        """What the config calls its kind of model; None where it does not say."""
         return self.fields.get("model_type")
 
     def fail(self, name: str, says: str) -> ModelError:

@@ -7,9 +7,10 @@ was the base and "rope_scaling" the scaling. Both are read; the older form, whic
 from collections.abc import Iterable
 from typing import Any
 
-from jaxalign.models.decoder import DecoderConfig, Family, Layer
+from jaxalign.models.decoder import DecoderConfig, Family
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Linear, Llama3, Rope
+from jaxalign.models.stack import Layer
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
 

@@ -34,6 +34,7 @@ def parameter(shape: tuple[int, ...], logical: tuple[str | None, ...]) -> nnx.Pa
 
 
 def is_variable(leaf: Any) -> bool:
+    """Whether it is a leaf of a state, to maps over such trees."""
     return isinstance(leaf, nnx.Variable)
 
 

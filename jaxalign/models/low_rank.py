@@ -33,10 +33,12 @@ class Whole:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the parameter."""
         return tuple(self.value.shape)
 
     @property
     def ndim(self) -> int:
+        """Axes of the parameter."""
         return len(self.shape)
 
     def __getitem__(self, everything: Any) -> Float[Array, "..."]:
@@ -55,10 +57,12 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the matrix that it stands for."""
         return tuple(self.base.shape)
 
     @property
     def ndim(self) -> int:
+        """Axes of the matrix that it stands for."""
         return len(self.shape)
 
     def __getitem__(self, everything: Any) -> Float[Array, "..."]:
@@ -77,10 +81,12 @@ class LowRank:
 
 
 def is_low_rank(leaf: Any) -> bool:
+    """Whether it is a leaf of adapted parameters, to maps over such trees."""
     return isinstance(leaf, LowRank)
 
 
 def is_whole(leaf: Any) -> bool:
+    """Whether it is a leaf that is trained whole beside adapted ones, to maps over such trees."""
     return isinstance(leaf, Whole)
 
 
@@ -135,6 +141,7 @@ def dropped(params: Params, rate: float, key: PRNGKeyArray) -> Params:
 
 
 def _dropped(leaf: LowRank, rate: float, key: PRNGKeyArray) -> LowRank:
+    # a mask of the inputs is one of the rows of A: (mask ∘ x) A = x (mask ∘ A)
     kept = jax.random.bernoulli(key, 1.0 - rate, (*leaf.a.shape[:-1], 1))
     return dataclasses.replace(leaf, a=jnp.where(kept, leaf.a / (1.0 - rate), 0.0))
 

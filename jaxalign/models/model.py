@@ -99,7 +99,7 @@ class Source(Protocol):
 
 
 def on_default_device(path: tuple[str, ...]) -> None:
-    """The placement of a single device."""
+    """Where everything lies when nobody says a place: None, JAX's default device."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

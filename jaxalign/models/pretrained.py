@@ -9,12 +9,13 @@ from jaxalign.formats import native, weights
 from jaxalign.formats.gguf import GgufFile
 from jaxalign.formats.huggingface import folder, read_json
 from jaxalign.formats.weights import Folder
-from jaxalign.models.decoder import DecoderConfig, Dtype
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.family import config_of_gguf, config_of_hf
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.gguf_shape import DIVISORS
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
+from jaxalign.models.stack import Dtype
 from jaxalign.text import chat
 
 IGNORED = ("rotary_emb.inv_freq", DIVISORS, "lm_head.weight")

@@ -39,10 +39,12 @@ class Quantised:
 
     @property
     def ndim(self) -> int:
+        """Axes of the array that it stands for."""
         return self.codes.ndim
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the array that it stands for: two 4-bit codes lie in a byte."""
         return (*self.codes.shape[:-1], self.codes.shape[-1] * (2 if self.kind == "nf4" else 1))
 
     def dense(self) -> Float[Array, "..."]:

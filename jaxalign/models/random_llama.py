@@ -11,9 +11,10 @@ from flax import nnx
 from jaxalign.errors import ModelError
 from jaxalign.formats import weights
 from jaxalign.formats.weights import Folder, Tensor
-from jaxalign.models.decoder import DecoderConfig, Dtype
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.families import llama
 from jaxalign.models.model import Model, split
+from jaxalign.models.stack import Dtype
 from jaxalign.text.chat import Chat
 from jaxalign.text.gguf_tokenizer import SPLITS, byte_level
 

@@ -47,6 +47,8 @@ class TabularPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class TabularConfig:
+    """Probabilities of the answers at the start, and what `Model` asks of any architecture."""
+
     init: tuple[float, ...]
     output: str = "table"
     context: int = 2
@@ -82,14 +84,17 @@ class Tabular(nnx.Module):
         self.table = parameter((config.vocab, 1), ("vocab", "embed"))
 
     def hidden(self, tokens: Int[Array, "n s"], position: Int[Array, "n s"], sight: Sight) -> Float[Array, "n s 1"]:
+        """Ones: the table itself is what scores the answers."""
         return jnp.ones((*tokens.shape, 1), jnp.float32)
 
     def prefill(
         self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], sight: Sight, capacity: int
     ) -> tuple[Float[Array, "b 1"], tuple[()]]:
+        """A hidden state of one, and no cache."""
         return jnp.ones((tokens.shape[0], 1), jnp.float32), ()
 
     def unrolled(self) -> "Tabular":
+        """Itself: there is nothing to unroll."""
         return self
 
     def decode(
@@ -100,6 +105,7 @@ class Tabular(nnx.Module):
         visible: Bool[Array, "b c"],
         index: Int[Array, ""],
     ) -> tuple[Float[Array, "b 1"], tuple[()]]:
+        """A hidden state of one, whatever was said before."""
         return jnp.ones((tokens.shape[0], 1), jnp.float32), ()
 
 

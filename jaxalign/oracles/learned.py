@@ -20,10 +20,11 @@ from jaxalign.contracts.scope import Site
 from jaxalign.errors import BrokenContract, ModelError
 from jaxalign.formats import native
 from jaxalign.formats.weights import Folder
-from jaxalign.models.decoder import DecoderConfig, Dtype
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.heads import outputs, preference_margin
 from jaxalign.models.model import Model, Source
 from jaxalign.models.pretrained import Pretrained
+from jaxalign.models.stack import Dtype
 from jaxalign.oracles.annotators import Scores
 from jaxalign.oracles.fitting import TooLong, tokens
 from jaxalign.oracles.panel import probabilities
@@ -66,6 +67,7 @@ class RewardModel:
 
     @property
     def source(self) -> Pretrained:
+        """The model whose head scores."""
         return Pretrained(self.path, self.compute_dtype, self.shape)
 
     @contextmanager
@@ -135,6 +137,7 @@ class PreferenceModel:
 
     @property
     def source(self) -> Pretrained:
+        """The model whose head compares."""
         return Pretrained(self.path, self.compute_dtype, self.shape)
 
     @contextmanager

@@ -122,6 +122,7 @@ class OpenLMJudge:
         reader, rubric, name = self.reading.reader, self.judge.rubric, self.judge.name
         chat, context = reader.model.chat, reader.model.config.context
         assert isinstance(chat, Chat)
+        # a row's conversations share what they begin with: the prompt, and of neighbours here the first answer too
         orders = sorted(
             Order(each.prompt, *each.shown(bool(turned)), k, turned)
             for k, each in enumerate(asked)

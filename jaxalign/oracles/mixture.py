@@ -46,6 +46,7 @@ class Member:
 
     @property
     def called(self) -> str:
+        """Its name among the annotators: that of its class where none is given."""
         return self.name or type(self.oracle).__name__
 
     @property

@@ -97,10 +97,12 @@ class Panel:
         each = np.stack([advantages(table, member.temperature) for member, table in tables], axis=1)
         weights = np.array([member.weight for member in self.annotators], np.float64)
         weights /= weights.sum()
+        # annotators score in fp64: what is larger than fp32 holds would become infinite
         largest = np.finfo(np.float32).max
         return Preferences(
             annotators=self.names,
             weights=tuple(weights.tolist()),
+            # advantages are mixed and not probabilities: weights that sum to 1 - ε leave a tie at exactly 1/2
             prefer=probabilities((weights[None, :, None, None] * each).sum(1)),
             by_annotator=probabilities(each),
             scores=scores.clip(-largest, largest).astype(np.float32),

@@ -38,6 +38,7 @@ class Reader:
 
     @classmethod
     def of(cls, model: Model, head: Head, site: Site) -> "Reader":
+        """A reader of `head` of the model, compiled for where the judging happens."""
         there = model.on(site.mesh, site.rules)
         return cls(there, head, site, reading_program(there, head, site))
 
@@ -97,7 +98,7 @@ def loaded(model: Model, site: Site) -> Params:
     computed = model.computing(params)
     for stored, kept in zip(jax.tree.leaves(params), jax.tree.leaves(computed), strict=True):
         if stored.dtype != kept.dtype:
-            stored.delete()
+            stored.delete()  # now, and not when it is collected: both copies may not fit beside what comes next
     return computed
 
 

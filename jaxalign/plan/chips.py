@@ -72,7 +72,7 @@ class Chip:
 
     @property
     def device_hbm_bandwidth(self) -> float:
-        """Bytes/s."""
+        """Bytes/s between a JAX device and its HBM."""
         return self.hbm_bandwidth / self.devices
 
     @property

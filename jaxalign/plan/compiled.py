@@ -19,7 +19,7 @@ from jaxalign.plan import collectives, cost, hlo
 from jaxalign.plan.chips import Chip, Topology
 from jaxalign.plan.target import quiet
 from jaxalign.plan.walk import walk
-from jaxalign.plan.work import Work, buffers, work
+from jaxalign.plan.work import DeviceWork, buffers, device_work
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def compile_program(program: Program, model: Model, topology: Topology, chip: Ch
     seconds = time.perf_counter() - began
     module = hlo.parse(compiled.as_text())
     walked = walk(module)
-    sent, done = collectives.collectives(module, walked), work(module, walked)
+    sent, done = collectives.collectives(module, walked), device_work(module, walked)
     kernels = kernel_costs(done, program, model)
     asked = model_flops(program, model)
     found = cost.estimate(done, sent, topology, chip, program.work.tokens, asked, kernels)
@@ -121,7 +121,7 @@ def memory_of(analysis: Any, program: Program) -> Memory:
     )
 
 
-def kernel_costs(done: Work, program: Program, model: Model) -> dict[str, KernelCost]:
+def kernel_costs(done: DeviceWork, program: Program, model: Model) -> dict[str, KernelCost]:
     """What the ops say of their kernels in the program, by the kernels' names."""
     shape, itemsize = model.abstract()[model.config.output].shape, jnp.dtype(model.config.compute_dtype).itemsize
     place = None if model.layout is None else on_layout(model.layout, shape)

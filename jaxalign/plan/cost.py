@@ -22,7 +22,7 @@ from math import fsum
 from jaxalign.ops.costs import KernelCost
 from jaxalign.plan.chips import Chip, Topology
 from jaxalign.plan.collectives import Collective
-from jaxalign.plan.work import Work
+from jaxalign.plan.work import DeviceWork
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Estimate:
 UNKNOWN = KernelCost(flops=0.0, share=1.0)
 
 
-def compiled_flops(done: Work, costs: Mapping[str, KernelCost]) -> float:
+def compiled_flops(done: DeviceWork, costs: Mapping[str, KernelCost]) -> float:
     """FLOPs of one device as compiled, with those of kernels that `costs` knows by name."""
     return float(done.flops + sum(k.times * costs.get(k.name, UNKNOWN).flops for k in done.kernels))
 
 
 def estimate(
-    done: Work,
+    done: DeviceWork,
     sent: Iterable[Collective],
     topology: Topology,
     chip: Chip,

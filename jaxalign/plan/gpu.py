@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jaxalign.errors import ConfigError
+from jaxalign.errors import ConfigError, first_line
 from jaxalign.plan.chips import Topology, chip
 from jaxalign.plan.environment import environment
 
@@ -102,7 +102,7 @@ def devices(topology: Topology) -> list[jax.Device]:
             f"pip install 'jaxalign[plan-gpu]' jax-cuda13-plugin=={jax.__version__} ({error})"
         ) from error
     except Exception as error:  # the plugin's own kinds
-        raise ConfigError(f"plan: {topology.name}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"plan: {topology.name}: {first_line(error)}") from error
     return list(found.devices)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from jaxalign.errors import ConfigError, ModelError
+from jaxalign.errors import ConfigError, ModelError, first_line
 from jaxalign.experiment import Experiment
 from jaxalign.formats.huggingface import folder
 from jaxalign.formats.weights import Place
@@ -89,6 +89,7 @@ class Described:
 
 
 def absent(shapes: Params, place: Place) -> NoReturn:
+    """Raises ModelError: plans compile from shapes."""
     raise ModelError("a model that is only described has no weights to load")
 
 
@@ -136,5 +137,5 @@ def devices_of(topology: Topology) -> list[jax.Device]:
             raise ConfigError(
                 f"plan: compiling for {topology.name} takes the TPU compiler: pip install 'jaxalign[plan]' ({error})"
             ) from error
-        raise ConfigError(f"plan: {topology.name}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"plan: {topology.name}: {first_line(error)}") from error
     return list(found.devices)

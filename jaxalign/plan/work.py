@@ -63,7 +63,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Work:
+class DeviceWork:
     """What one device does in one run of the program."""
 
     operations: tuple[Operation, ...]
@@ -87,7 +87,7 @@ class Work:
         return kernels + sum(o.times * o.hbm_bytes for o in self.operations)
 
 
-def work(module: Module, walk: Walk) -> Work:
+def device_work(module: Module, walk: Walk) -> DeviceWork:
     """The work of a walked program. Raises TextError for a product that cannot be read."""
     reader = _Reader(module)
     operations, kernels = [], []
@@ -105,7 +105,7 @@ def work(module: Module, walk: Walk) -> Work:
         flops = reader.flops(executed.computation, instruction)
         beside = executed.asynchronous or opcode in _COPIES
         operations.append(Operation(instruction.name, executed.times, flops, _cycles(instruction), moved, beside))
-    return Work(tuple(operations), tuple(kernels))
+    return DeviceWork(tuple(operations), tuple(kernels))
 
 
 def buffers(walk: Walk) -> frozenset[Shape]:

@@ -27,4 +27,5 @@ def refuse_longer(lengths: Iterable[tuple[str, int]], limit: int, reason: str, r
 
 
 def listed(names: Sequence[str]) -> str:
+    """The first `NAMED` names, and whether there are more."""
     return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")

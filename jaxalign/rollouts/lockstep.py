@@ -98,6 +98,7 @@ def generate(
     start = share_out(width - lengths)[:, None]
     row_keys = keys_of_rows(keys, samples)
     stops = jnp.asarray(stop, jnp.int32).reshape(-1)
+    # outside the loop, so that matrices are cast and gathered once a batch and not once a token
     weights = model.unstacked(params)
 
     def draw(state: Decoding, hidden: Float[Array, "n d"]) -> Decoding:
@@ -105,6 +106,7 @@ def generate(
         step_keys = jax.vmap(lambda key: jax.random.fold_in(key, state.step))(row_keys)
         token = jnp.where(state.done, 0, drawn(sampler, logits, step_keys))
         chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+        # of the policy as it is, whatever the sampler has made of its logits
         logp = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, axis=-1))
         return replace(
             state,
@@ -124,6 +126,7 @@ def generate(
         )
         return draw(replace(state, cache=cache), hidden)
 
+    # the first token is drawn before the loop: the prefill has read all that it depends on
     end = jax.lax.while_loop(
         lambda state: (state.step < limit) & ~state.done.all(),
         advance,

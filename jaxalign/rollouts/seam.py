@@ -85,7 +85,7 @@ def drawn_problems(drawn: object, wanted: set[int], bounds: Bounds) -> Iterator[
 
 
 def number_problems(numbers: Any, wanted: set[int]) -> Iterator[str]:
-    """The prompts of a piece: some that are wanted, none twice."""
+    """What is wrong with the prompts of a piece, which are some that are wanted, none twice."""
     count = len(numbers) if isinstance(numbers, np.ndarray) and numbers.ndim else 0
     yield from array_problems("numbers", numbers, (count,), np.integer)
     found = numbers.tolist()
@@ -98,7 +98,7 @@ def number_problems(numbers: Any, wanted: set[int]) -> Iterator[str]:
 def response_problems(
     tokens: Any, lengths: Any, finished: Any, logps: Any, shape: tuple[int, int], bounds: Bounds
 ) -> Iterator[str]:
-    """The answers to b prompts, m each, `shape` [b m]."""
+    """What is wrong with the answers to b prompts, m each; `shape` is [b m]."""
     table = (*shape, bounds.response)
     yield from array_problems("tokens", tokens, table, np.integer)
     yield from array_problems("lengths", lengths, shape, np.integer)

@@ -12,7 +12,6 @@ reading never runs code.
 import collections.abc
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import types
@@ -28,6 +27,7 @@ from jaxtyping import AbstractArray
 
 from jaxalign.errors import CheckpointError
 from jaxalign.storage import durable
+from jaxalign.storage.canonical import sealed, sha256, to_json, unsealed
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def commit(directory: epath.Path, name: str, value: object) -> None:
                 durable.write_file(directory / file, content)
             # a machine that loses its power may keep later writes and lose earlier ones: the files are safe first
             durable.sync_directory(directory)
-            durable.write_file(directory / MARKER, to_json({**marker, "seal": sha256(to_json(marker))}))
+            durable.write_file(directory / MARKER, to_json(sealed(marker)))
             durable.sync_directory(directory)
         except OSError:
             # of a full disk mostly; what was written holds room that the run needs to end in order
@@ -88,9 +88,10 @@ def read(directory: epath.Path, name: str, kind: type[T] | types.GenericAlias) -
     if marker is None:
         raise CheckpointError(f"{directory}: nothing is committed here")
     remedy = "delete this directory to have it made again"
-    seal = marker.pop("seal", None)
-    if seal != sha256(to_json(marker)):
-        raise CheckpointError(f"{directory / MARKER}: damaged (its seal does not fit); {remedy}")
+    try:
+        marker = unsealed(marker)
+    except ValueError as error:
+        raise CheckpointError(f"{directory / MARKER}: damaged ({error}); {remedy}") from error
     if marker["artifact"] != name:
         raise CheckpointError(f"{directory / MARKER}: belongs to {marker['artifact']}, not to {name}; {remedy}")
     if marker["kind"] != _kind_name(kind):
@@ -221,13 +222,3 @@ def _is_array(kind: Any) -> bool:
 
 def _join(at: str, name: object) -> str:
     return f"{at}.{name}" if at else str(name)
-
-
-def to_json(value: object) -> bytes:
-    """Canonical JSON: keys sorted, ASCII only (text may hold lone surrogates), one final newline."""
-    return (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode("ascii")
-
-
-def sha256(content: bytes) -> str:
-    """Hexadecimal SHA-256."""
-    return hashlib.sha256(content).hexdigest()

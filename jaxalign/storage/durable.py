@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from jaxalign.errors import CheckpointError
+from jaxalign.errors import CheckpointError, first_line
 
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
@@ -42,7 +42,7 @@ def write_file(path: epath.Path, content: bytes) -> None:
         with open(draft, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before it gets its name, which could else outlive a power loss without content
         os.replace(draft, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -87,8 +87,8 @@ def refusal(error: BaseException, path: epath.Path, needed: int) -> str:
     full = any(isinstance(item, OSError) and item.errno in (errno.ENOSPC, errno.EDQUOT) for item in chain)
     if full or "No space left" in texts:
         return f"no space left on the disk: {needed / 1e6:,.1f} MB needed, {_free(path)}; make room and run again"
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return first if isinstance(error, OSError) else f"{type(error).__name__}: {first[:300]}"
+    first = first_line(error)
+    return first if isinstance(error, OSError) else f"{type(error).__name__}: {first}"
 
 
 def _free(path: epath.Path) -> str:

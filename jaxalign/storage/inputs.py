@@ -114,5 +114,6 @@ def shown(fingerprint: str) -> str:
 
 
 def listed(lines: Sequence[str]) -> str:
+    """The first `SHOWN` lines, each on its own, and how many more there are."""
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return "".join(f"\n  {line}" for line in [*lines[:SHOWN], *more])

@@ -28,7 +28,7 @@ from etils import epath
 
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.hosts.group import Hosts
-from jaxalign.storage import artifact, durable
+from jaxalign.storage import canonical, durable
 from jaxalign.storage.inputs import Input, differences, listed
 from jaxalign.storage.rundir import RunDir
 
@@ -129,7 +129,7 @@ def write(root: epath.Path, pinned: Pinned) -> None:
         "versions": dict(pinned.versions),
         "inputs": [dataclasses.asdict(each) for each in sorted(pinned.inputs)],
     }
-    sealed = artifact.to_json({**content, "seal": artifact.sha256(artifact.to_json(content))})
+    sealed = canonical.to_json(canonical.sealed(content))
     with durable.storage_errors(root, len(sealed)):
         durable.write_file(root / FILE, sealed)
         durable.sync_directory(root)
@@ -139,10 +139,7 @@ def read(root: epath.Path) -> dict[str, Any]:
     """The content of inputs.json."""
     file = root / FILE
     try:
-        content = json.loads(file.read_bytes())
-        seal = content.pop("seal", None)
-        if seal != artifact.sha256(artifact.to_json(content)):
-            raise ValueError("its seal does not fit")
+        content = canonical.unsealed(json.loads(file.read_bytes()))
         parsed(content)
     except FileNotFoundError as error:
         raise CheckpointError(

@@ -27,7 +27,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from jaxalign.errors import CheckpointError
-from jaxalign.storage import artifact, durable
+from jaxalign.storage import canonical, durable
 from jaxalign.storage.checksum import checksum
 
 _COMMITTED = "commit_success.txt"  # Orbax writes it last, inside every checkpoint
@@ -85,17 +85,18 @@ def start(path: epath.Path, tree: Any, documents: dict[str, dict[str, Any]], ste
     """Begins an atomic save; the response's `result()` waits for it and raises what went wrong."""
     leaves = named(tree)
     sums = _checksums(leaves)
-    integrity: dict[str, Any] = {
+    integrity = {
         "step": step,
-        "documents": artifact.sha256(artifact.to_json(documents)),
+        "documents": canonical.sha256(canonical.to_json(documents)),
         "arrays": {name: {**_described(leaf), "checksum": sums[name]} for name, leaf in leaves.items()},
     }
-    integrity["seal"] = artifact.sha256(artifact.to_json(integrity))
+    items = {"state": leaves, **documents, "integrity": canonical.sealed(integrity)}
     with _context():
-        return ocp.save_checkpointables_async(path, {"state": leaves, **documents, "integrity": integrity})
+        return ocp.save_checkpointables_async(path, items)
 
 
 def check_documents(documents: dict[str, dict[str, Any]]) -> None:
+    """Raises TypeError for a document that JSON would change on the way."""
     for name, document in documents.items():
         if json.loads(json.dumps(document)) != document:
             raise TypeError(f"{name}: would not come back from JSON as it is (a tuple? a key that is no string?)")
@@ -120,21 +121,19 @@ def contents(path: epath.Path, names: tuple[str, ...], step: int | None) -> tupl
     Raises DamagedError when the integrity item does not fit itself, the documents or `step`.
     """
     items = _read(path, dict.fromkeys((*names, "integrity")))
-    integrity = items.pop("integrity")
     try:
-        seal = integrity.pop("seal")
-        sealed = seal == artifact.sha256(artifact.to_json(integrity))
-        whole = sealed and integrity["documents"] == artifact.sha256(artifact.to_json(items))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise DamagedError(f"{path}: damaged (data, meta or integrity item)")
+        integrity = canonical.unsealed(items.pop("integrity"))
+        if integrity["documents"] != canonical.sha256(canonical.to_json(items)):
+            raise ValueError("its documents do not fit")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: damaged (data, meta or integrity item)") from error
     if integrity["step"] != step:
         raise DamagedError(f"{path}: holds step {integrity['step']}, not {step}")
     return integrity["arrays"], items
 
 
 def does_not_fit(path: epath.Path, name: str) -> str:
+    """What is said of an array whose bytes are not those that were written."""
     return f"{path}: array {name} is damaged (its checksum does not fit)"
 
 

@@ -22,10 +22,10 @@ from typing import Any
 from etils import epath
 
 from jaxalign.contracts.arrays import described
-from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError
+from jaxalign.contracts.tracking import Line, Tracker, Tracking
+from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError, first_line
 from jaxalign.hosts.group import Hosts
 from jaxalign.storage import durable
-from jaxalign.types import Line, Tracker, Tracking
 
 _Key = tuple[int | str, str, int]
 
@@ -137,12 +137,8 @@ def open_recorder(
 
 
 def _switched_off(name: str, error: Exception) -> None:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    print(
-        f"{name}: {type(error).__name__}: {first}; switched off for this launch, metrics.jsonl has everything",
-        file=sys.stderr,
-        flush=True,
-    )
+    why = f"{name}: {type(error).__name__}: {first_line(error)}"
+    print(f"{why}; switched off for this launch, metrics.jsonl has everything", file=sys.stderr, flush=True)
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:

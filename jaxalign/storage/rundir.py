@@ -29,7 +29,7 @@ from etils import epath
 from jaxalign.config.resolved import difference
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.hosts.group import ALONE, Hosts
-from jaxalign.storage import artifact, checkpoint, durable, pytree
+from jaxalign.storage import artifact, canonical, checkpoint, durable, pytree
 from jaxalign.storage.lock import LeadersLock, RunLock
 from jaxalign.storage.streamed import StreamedArrays
 from jaxalign.types import Params
@@ -53,7 +53,7 @@ def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts 
     another run is open here or the disk refuses.
     """
     root = durable.absolute(path)
-    resolved = json.loads(artifact.to_json(config))
+    resolved = json.loads(canonical.to_json(config))
     if hosts.leader:
         lock = _claim(root, resolved)
         hosts.barrier("open")
@@ -76,8 +76,8 @@ def _claim(root: epath.Path, resolved: dict[str, Any]) -> RunLock:
         if (root / "config.json").exists():
             _refuse_other(root, _read_config(root), resolved)
         else:
-            with durable.storage_errors(root, len(artifact.to_json(resolved))):
-                durable.write_file(root / "config.json", artifact.to_json(resolved))
+            with durable.storage_errors(root, len(canonical.to_json(resolved))):
+                durable.write_file(root / "config.json", canonical.to_json(resolved))
                 durable.sync_directory(root)
     except BaseException:
         lock.release()
@@ -175,7 +175,7 @@ class RunDir:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, whole; for process 0 to call."""
         self._must_write()
-        content = artifact.to_json(summary)
+        content = canonical.to_json(summary)
         with durable.storage_errors(self.path, len(content)):
             durable.write_file(self.path / "summary.json", content)
 

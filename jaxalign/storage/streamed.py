@@ -65,9 +65,10 @@ class StreamedArrays:
                 "cache_pool": "cache_pool#nodes",
             },
             "context": {"cache_pool#nodes": {"total_bytes_limit": NODES}},
+            # what is committed never changes: no look at the disk for what was read before
             "recheck_cached_data": False,
             "recheck_cached_metadata": False,
-            "fill_missing_data_reads": False,
+            "fill_missing_data_reads": False,  # a chunk that is missing is damage, not zeros
         }
         array = self._done(name, tensorstore.open(spec, open=True, read=True))
         wanted = self.described[name]

@@ -88,10 +88,12 @@ class Chat:
 
     @functools.cached_property
     def compiled(self) -> jinja2.Template:
+        """The template, compiled once. Raises ModelError where its syntax is wrong."""
         return compile_template(self.template, self.file)
 
     @functools.cached_property
     def compiled_for_tools(self) -> jinja2.Template:
+        """The template for conversations with tools, where it is another one."""
         return self.compiled if self.tool_template is None else compile_template(self.tool_template, self.file)
 
     def render(

@@ -45,6 +45,7 @@ class Split:
 
 
 def by_pattern(pattern: str) -> tuple[pre_tokenizers.PreTokenizer, ...]:
+    """Splits text at what the pattern matches, then spells bytes as GPT-2 does."""
     split = pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
     return split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 

@@ -62,6 +62,7 @@ class Budget:
         self.steps, self.work = STEPS, WORK
 
     def spend(self, steps: int, work: int) -> None:
+        """Takes off what is about to be done. Raises SecurityError where too little is left."""
         self.steps -= steps
         self.work -= work
         if self.steps < 0 or self.work < 0:
@@ -81,6 +82,7 @@ def render(template: jinja2.Template, values: Mapping[str, Any]) -> str:
 
 
 def size(value: Any) -> int:
+    """Elements or characters; 1 where a value has none."""
     with contextlib.suppress(TypeError):
         return len(value)
     return 1
@@ -134,6 +136,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     concat = staticmethod(measured)
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
+        """An operator of a template. Raises SecurityError for numbers and texts that would be too large."""
         if all(isinstance(side, int | float) for side in (left, right)):
             if operator == "**" or max(abs(left), abs(right)) > NUMBER:
                 raise SecurityError(f"{operator!r} of such numbers is not allowed")
@@ -188,6 +191,7 @@ def measure(node: Any) -> Any:
 
 
 def filtered(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
+    """The node, led through a filter."""
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
 
@@ -263,6 +267,7 @@ def count_turns(values: Any) -> Any:
 
 
 def join(values: Any, separator: Any = "", attribute: Any = None) -> str:
+    """Jinja's filter; every text is measured before they are put together."""
     if attribute is not None:
         raise SecurityError("join(attribute=…) is not allowed")
     parts = [text_of(value) for value in elements(values)]
@@ -270,12 +275,14 @@ def join(values: Any, separator: Any = "", attribute: Any = None) -> str:
 
 
 def replace(text: str, old: Any, new: Any, count: Any = -1) -> str:
+    """Jinja's filter; measured before anything is replaced."""
     before, after = text_of(old), text_of(new)
     bound(text, "replace", (before, after))
     return text.replace(before, after, -1 if count is None else int(count))
 
 
 def indent(text: str, width: Any = 4, first: bool = False, blank: bool = False) -> str:
+    """Jinja's filter, with at most `INDENT` spaces."""
     space = width if isinstance(width, str) else " " * width if 0 <= width <= INDENT else None
     if space is None:
         raise SecurityError(f"indent({width}) is not allowed")
@@ -299,10 +306,12 @@ def tojson(
 
 
 def refuse(message: Any) -> NoReturn:
+    """`raise_exception` of templates: what they do with a conversation that they do not support."""
     raise Refusal(text_of(message))
 
 
 def bounded_range(*args: int) -> range:
+    """`range` of templates, paid for as a whole before its first number."""
     found = range(*args)
     BUDGET.get().spend(len(found), 0)
     return found
@@ -310,6 +319,7 @@ def bounded_range(*args: int) -> range:
 
 def collected(**fields: Any) -> Any:
     """`dict` of templates: the keywords are the keys that the template wants, so they are data and not options."""
+    # not `dict` itself: the type would bring `dict.update` and `dict.fromkeys`, which `METHODS` does not see
     return charge_deeply(fields)
 
 
@@ -322,11 +332,13 @@ class Generation(Extension):
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node:
+        """The tag as a call of `enclosed` around what stands between it and its end."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("enclosed"), [], [], body, lineno=line)
 
     def enclosed(self, caller: Callable[[], str]) -> str:
+        """What was written inside, between its marks."""
         return measured((BEGIN, caller(), END))
 
 

@@ -71,6 +71,7 @@ def spans(chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, 
 
 
 def repr_text(message: Message) -> str:
+    """A message as error messages show it."""
     return json.dumps(message, ensure_ascii=False, default=str)
 
 
@@ -154,6 +155,7 @@ def ranges(marked: str, first: str, last: str) -> list[Range]:
 
 
 def unmarked(text: str) -> str:
+    """The text without the characters that mark places in it."""
     return functools.reduce(lambda left, mark: left.replace(mark, ""), MARKS, text)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxalign.contracts.tracking import Line
 from jaxalign.errors import ConfigError
-from jaxalign.types import Line
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from etils import epath
 
+from jaxalign.contracts.tracking import Line
 from jaxalign.errors import ConfigError
 from jaxalign.storage import durable
-from jaxalign.types import Line
 
 
 @dataclass(frozen=True)

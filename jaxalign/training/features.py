@@ -63,7 +63,7 @@ class Answers:
 
     @property
     def count(self) -> int:
-        """n."""
+        """n, the different answers."""
         return len(self._places)
 
     @cached_property

@@ -16,7 +16,7 @@ from jaxalign.types import Metrics
 
 
 @dataclass(frozen=True)
-class Work:
+class Intake:
     """What went into a step: tokens and cells of its rows (padding included), and how the host came to its batch.
 
     `asked` is when the host began to wait for the batch, on the clock of `Outcomes`; `waited` how long it did, seconds.
@@ -46,12 +46,12 @@ class Outcomes:
     ):
         self._tell, self._check, self.clock = tell, check, clock
         self._ended = float("-inf")
-        self._open: tuple[int, Mapping[str, Array], Work] | None = None
+        self._open: tuple[int, Mapping[str, Array], Intake] | None = None
 
-    def follow(self, step: int, metrics: Mapping[str, Array], work: Work) -> None:
+    def follow(self, step: int, metrics: Mapping[str, Array], intake: Intake) -> None:
         """`step` has been dispatched: reads the one before it. Raises what `check` does for that one."""
         self.settle()
-        self._open = (step, metrics, work)
+        self._open = (step, metrics, intake)
 
     def settle(self) -> None:
         """Waits for the step that has not been read yet, if there is one. Raises what `check` does.
@@ -60,19 +60,19 @@ class Outcomes:
         """
         if self._open is None:
             return
-        (step, metrics, work), self._open = self._open, None
+        (step, metrics, intake), self._open = self._open, None
         with jax.profiler.TraceAnnotation("read metrics"):
             seen = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self._check(step, seen)
-        began, self._ended = max(self._ended, work.asked), self.clock()
+        began, self._ended = max(self._ended, intake.asked), self.clock()
         seconds = self._ended - began
         self._tell(
             step,
             seen,
             {
                 "perf/step_seconds": seconds,
-                "perf/host_seconds": work.waited,
-                "perf/tokens_per_s_per_chip": work.tokens / seconds / jax.device_count(),
-                "perf/padding_fraction": 1 - work.tokens / work.cells,
+                "perf/host_seconds": intake.waited,
+                "perf/tokens_per_s_per_chip": intake.tokens / seconds / jax.device_count(),
+                "perf/padding_fraction": 1 - intake.tokens / intake.cells,
             },
         )

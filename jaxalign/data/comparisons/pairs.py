@@ -61,6 +61,7 @@ class Pairs:
 
 
 def answer_problems(answers: tuple[str, str]) -> Iterable[str]:
+    """What is wrong with the names of the two fields that hold a row's answers."""
     if not all(answers) or answers[0] == answers[1]:
         yield f"answers must be two keys, got {', '.join(map(repr, answers))}"
 

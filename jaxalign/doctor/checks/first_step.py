@@ -85,12 +85,17 @@ class FirstStep:
             yield "DPO of equal policies is not ln 2"
 
     def gradients(self, seen: Seen) -> Iterator[str]:
+        """What the norm of the first gradient says against training."""
         if not math.isfinite(seen.grad_norm):
             yield "the gradient is not finite: look at compute_dtype, and at weights or scores that are"
         elif seen.grad_norm == 0.0:
             yield "the gradient is exactly 0: nothing will be learnt; look at the labels and at the loss's parameters"
 
     def step(self, opened: Opened) -> Seen:
+        """Loss, gradient norm and log-probs of one microbatch of groups, the policy being its own reference.
+
+        Raises BrokenContract of a loss, combiner or optimizer, ConfigError of a loss that does not fit the model.
+        """
         experiment, said, responses = opened.experiment, opened.comparer.labels, opened.experiment.feedback.responses
         view_of(opened.model, experiment.loss, responses)
         check_loss(experiment.loss, experiment.combiner, said, opened.comparer.roles, responses=responses)

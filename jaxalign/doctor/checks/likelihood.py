@@ -80,6 +80,7 @@ class Likelihood:
         yield judged("English prose", measured, problems)
 
     def gains(self, better: dict[str, float], nats: float) -> Iterator[str]:
+        """Names of the variants that lose fewer nats a token than `nats`."""
         yield from (name for name, value in better.items() if value < nats)
 
     def better(self, opened: Opened, pairs: list[Pair], plain: Logps, suspicious: bool) -> dict[str, float]:

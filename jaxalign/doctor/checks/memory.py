@@ -165,14 +165,17 @@ def longest(opened: Opened, prompts: Iterable[Prompt]) -> int:
 
 
 def itemsize(config: DecoderConfig) -> int:
+    """Bytes of a number in the compute dtype."""
     return 2 if config.compute_dtype == "bfloat16" else 4
 
 
 def summed(parts: Mapping[str, int]) -> str:
+    """Parts in bytes as a sum in GiB, without those that are empty."""
     return " + ".join(f"{name} {size / GIB:.3g}" for name, size in parts.items() if size)
 
 
 def advice(config: object, phase: str) -> str:
+    """What to change in a config whose `phase` does not fit."""
     if phase == "rollouts":
         return (
             "lower placement.rollout_rows or feedback.rollout.samples, or split over more devices "

@@ -28,6 +28,7 @@ class SampledPreferences:
         yield self.schedule(opened)
 
     def pairs(self, metrics: dict[str, float]) -> Outcome:
+        """Whether the pairing makes groups of the sampled answers."""
         names = ("groups", "dropped_prompts", "duplicates")
         measured = {name: metrics[f"pairs/{name}"] for name in names}
         none = (
@@ -37,6 +38,7 @@ class SampledPreferences:
         return judged("pairs", measured, [] if metrics["pairs/groups"] else [none], some)
 
     def undecided(self, groups: float, pairs: float, cyclic: float) -> Outcome:
+        """Whether too many groups are ties, which teach nothing."""
         measured = {"share_of_groups": groups, "share_of_pairs": pairs, "cyclic_triples": cyclic}
         note = "most pairs are ties and teach nothing: the oracle does not tell these answers apart"
         if groups == 1.0:

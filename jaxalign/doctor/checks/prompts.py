@@ -31,6 +31,7 @@ class Prompts:
         yield self.special(chat, prompts + heldout)
 
     def empty(self, prompts: Sequence[Prompt], looked: dict[str, int]) -> Outcome:
+        """Whether every prompt asks something."""
         found = [prompt.id for prompt in prompts if not prompt.text.strip()]
         fix = [f"remove the prompts without text: {listed(found)}"] if found else []
         return judged("empty prompts", {**looked, "empty": len(found)}, fix)
@@ -44,6 +45,7 @@ class Prompts:
         return judged("duplicate prompts", {"duplicates": extra, "share": extra / max(len(prompts), 1)}, [], fix)
 
     def overlap(self, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> Outcome:
+        """Whether held-out prompts are among those trained on, white space and case aside."""
         trained = set(map(normal, prompts))
         found = [prompt.id for prompt in heldout if normal(prompt) in trained]
         fix = f"win rates on prompts that were trained on prove nothing; take out of one of the two: {listed(found)}"
@@ -62,6 +64,7 @@ class Prompts:
 
 
 def texts(prompt: Prompt) -> Iterator[str]:
+    """What each message of a conversation says."""
     yield from (message["content"] for message in prompt.messages)
 
 
@@ -77,6 +80,7 @@ def special_tokens(chat: Chat) -> list[str]:
 
 
 def listed(ids: Sequence[str]) -> str:
+    """The first `NAMED` ids, and how many more there are."""
     return ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
 
 

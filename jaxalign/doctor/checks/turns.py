@@ -50,6 +50,7 @@ class Turns:
         yield self.judge(within, without, ends)
 
     def judge(self, within: float, without: float, ends: float) -> Outcome:
+        """The verdict, from nats a token of right answers with and without the template, and P(turn ends behind)."""
         problems = []
         if ends < self.ends:
             problems.append(f"the model ends its turn behind a complete answer with probability {ends:.2g}")

@@ -10,10 +10,11 @@ from typing import Any
 
 from jaxalign.formats.weights import Tensor
 from jaxalign.models import gguf_shape, hf_shape, tensor_names
-from jaxalign.models.decoder import DecoderConfig, Family, Layer
+from jaxalign.models.decoder import DecoderConfig, Family
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Rope
+from jaxalign.models.stack import Layer
 
 LARGEST = 46
 """Layers of the 27B model, the only one whose scores are divided by sqrt(width / heads); GGUF does not say."""

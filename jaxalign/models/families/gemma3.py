@@ -10,11 +10,12 @@ from typing import Any
 
 from jaxalign.formats.weights import Tensor
 from jaxalign.models import gguf_shape, hf_shape, tensor_names
-from jaxalign.models.decoder import DecoderConfig, Layer
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.families.gemma2 import gemma, read_gemma, write_gemma
 from jaxalign.models.gguf_fields import GgufFields
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.rope import Rope
+from jaxalign.models.stack import Layer
 
 GLOBAL, LOCAL = 0, 1
 """The two rotations."""

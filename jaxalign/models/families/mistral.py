@@ -8,8 +8,9 @@ from typing import Any
 
 from jaxalign.formats.weights import Tensor
 from jaxalign.models import hf_shape, tensor_names
-from jaxalign.models.decoder import DecoderConfig, Layer
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.hf_fields import HfFields
+from jaxalign.models.stack import Layer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Tree:
         return same_group & own_path & near
 
     def mask(self, window: Int[Array, ""] | None = None) -> Bool[Array, "n s s"]:
-        """Of the whole row."""
+        """[i, j]: whether token i of a row sees token j."""
         return self.of(self, window)
 
 
@@ -45,7 +45,7 @@ class Shown:
     position: Int[Array, "n q"]
 
     def mask(self, window: Int[Array, ""] | None = None) -> Bool[Array, "n q s"]:
-        """Of all queries."""
+        """[i, j]: whether query i sees key j."""
         if window is None:
             return self.shown
         return self.shown & (self.position[:, :, None] - self.position[:, None, :] < window)

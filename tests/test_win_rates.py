@@ -1,0 +1,143 @@
+"""Win rates between policies: relations, laying answers side by side, coverage of the intervals."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_heldout import ANSWERS, ASKED, held_out, panel
+from made_rollouts import random_prefer, rollouts
+
+from jaxalign.errors import DataError
+from jaxalign.evals.cycles import Cycles
+from jaxalign.evals.side_by_side import side_by_side
+from jaxalign.evals.win_rate import WinRate, between, bootstrap_interval, format_matrix, win_rate_matrix
+
+
+def test_a_policy_against_itself_is_exactly_even():
+    metrics = WinRate()(held_out(1))
+    assert set(metrics.values()) == {0.5}
+    assert "win_rate/vs_previous" not in metrics
+
+
+def test_win_rate_is_the_mean_over_all_pairs_of_answers():
+    context = held_out(2)
+    metrics = WinRate(against=("base",))(context)
+    rates = []
+    for index, asked in enumerate(ASKED):
+        pairs = itertools.product(ANSWERS[1][index], ANSWERS[0][index])
+        rates.append(np.mean([panel()(rollouts([list(pair)], asked), context.key).prefer[0, 0, 1] for pair in pairs]))
+    np.testing.assert_allclose(metrics["win_rate/vs_base"], np.mean(rates), rtol=1e-6)
+    assert metrics["win_rate/vs_base_ci95_low"] <= metrics["win_rate/vs_base"] <= metrics["win_rate/vs_base_ci95_high"]
+    each = [metrics[f"win_rate/vs_base/{name}"] for name in panel().names]
+    np.testing.assert_allclose(np.mean(each), metrics["win_rate/vs_base"], rtol=1e-6)  # equal weights
+
+
+def test_the_matrix_is_the_win_rates_and_its_complements_are_exact():
+    names, matrix = win_rate_matrix(held_out(3))
+    assert names == ("base", "iterate-1", "iterate-2")
+    np.testing.assert_array_equal(matrix + matrix.T, np.ones((3, 3)))
+    np.testing.assert_array_equal(np.diagonal(matrix), np.full(3, 0.5))
+    np.testing.assert_allclose(matrix[2, 0], WinRate()(held_out(3))["win_rate/vs_base"], atol=1e-12)  # order of sums
+    np.testing.assert_allclose(matrix[2, 1], WinRate()(held_out(3))["win_rate/vs_previous"], atol=1e-12)
+
+
+def test_swapping_two_policies_swaps_their_win_rates():
+    context = held_out(2)
+    swapped = dataclasses.replace(context, responses=dict(reversed(context.responses.items())))
+    forward, backward = (WinRate(against=("base",))(c)["win_rate/vs_base"] for c in (context, swapped))
+    assert forward + backward == 1.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_between_is_the_weighted_mean_and_complements_exactly(seed, sizes):
+    rng = np.random.default_rng(seed)
+    prefer = random_prefer(rng, 5, sum(sizes), ties=0.2)
+    weights = [rng.dirichlet(np.ones(size), 5).astype(np.float32) for size in sizes]
+    policies = [rollouts([["x"] * size] * 5, weights=each) for size, each in zip(sizes, weights, strict=True)]
+    table = between(prefer, policies)
+    np.testing.assert_array_equal(table + table.swapaxes(1, 2), np.ones_like(table))
+    np.testing.assert_array_equal(table.mean(0) + table.mean(0).T, np.ones(table.shape[1:]))
+    last = prefer[:, -sizes[-1] :, : sizes[0]].astype(np.float64)
+    expected = np.einsum("bi,bij,bj->b", weights[-1], last, weights[0])
+    np.testing.assert_allclose(table[:, -1, 0], expected, atol=1e-6)  # fp32 weights sum to 1 within 1e-7
+
+
+def test_policies_with_different_numbers_and_lengths_of_answers_are_laid_side_by_side():
+    short = rollouts([["a", "b", "c"]], tokens=np.full((1, 3, 2), 7, np.int32))
+    long = rollouts([["d"]], tokens=np.full((1, 1, 5), 8, np.int32))
+    both = side_by_side([short, long])
+    assert both.texts == (("a", "b", "c", "d"),)
+    assert both.tokens.tolist() == [[[7, 7, 0, 0, 0]] * 3 + [[8] * 5]]
+    assert both.lengths.tolist() == [[2, 2, 2, 5]]
+    np.testing.assert_allclose(both.weights.sum(), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (["Why?", "Who else?"], "prompt 1 is p1 'Who?' to one policy and p1 'Who else?' to another"),
+        (["Who?", "Why?"], "prompt 0 is p0 'Why?' to one policy and p0 'Who?' to another"),
+        (["Why?"], "prompt 1 is p1 'Who?' to one policy and absent to another"),
+        (["Why?", "Who?", "When?"], "prompt 2 is absent to one policy and p2 'When?' to another"),
+    ],
+)
+def test_answers_to_different_prompts_are_never_compared(asked, named):
+    policies = [rollouts([["a"]] * 2, ["Why?", "Who?"]), rollouts([["b"]] * len(asked), asked)]
+    with pytest.raises(DataError) as refused:
+        side_by_side(policies)
+    assert named in str(refused.value)
+    names = ("base", "iterate-1")
+    context = dataclasses.replace(held_out(2), responses=dict(zip(names, policies, strict=True)))
+    for measured in (WinRate(), Cycles(), win_rate_matrix):
+        with pytest.raises(DataError, match="different prompts"):
+            measured(context)
+
+
+def test_one_id_or_one_text_alone_does_not_make_two_prompts_one():
+    one = rollouts([["a"]], "Why?")
+    (asked,) = one.prompts
+    same = dataclasses.replace(one, prompts=(dataclasses.replace(asked),))
+    assert side_by_side([one, same]).prompts == one.prompts
+    for other in (dataclasses.replace(asked, id="q"), dataclasses.replace(asked, tools='[{"name": "f"}]')):
+        with pytest.raises(DataError, match="different prompts"):
+            side_by_side([one, dataclasses.replace(one, prompts=(other,))])
+
+
+def test_intervals_are_seeded_contain_the_mean_and_shrink_with_prompts(key):
+    rng = np.random.default_rng(0)
+    small, large = rng.uniform(size=40), rng.uniform(size=4000)
+    low, high = bootstrap_interval(small, key, 2000)
+    assert (low, high) == bootstrap_interval(small, key, 2000)
+    assert (low, high) != bootstrap_interval(small, jax.random.key(1), 2000)
+    assert low < small.mean() < high
+    width = np.subtract(*bootstrap_interval(large, key, 500)[::-1])
+    np.testing.assert_allclose(width, 2 * 1.96 * large.std() / np.sqrt(4000), rtol=0.15)  # 500 resamples: 5 % noise
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    """60 prompts of win rates .2, .5 or .9: the 95 % interval misses the true mean in 3 to 9 % of 400 experiments.
+
+    The percentile interval undercovers a little at 60 prompts; three standard errors of 400 draws are 3.3 points.
+    """
+    rng = np.random.default_rng(0)
+    levels, shares = np.array([0.2, 0.5, 0.9]), [0.3, 0.3, 0.4]
+    covered = 0
+    for experiment in range(400):
+        values = rng.choice(levels, size=60, p=shares)
+        low, high = bootstrap_interval(values, jax.random.key(experiment), 500)
+        covered += low <= levels @ shares <= high
+    assert 0.91 <= covered / 400 <= 0.975
+
+
+def test_resamples_must_be_positive():
+    assert list(WinRate(resamples=0).problems()) == ["resamples must be at least 1, got 0"]
+
+
+def test_the_table_of_win_rates_is_plain_text():
+    table = format_matrix(("base", "iterate-1"), np.array([[0.5, 0.275], [0.725, 0.5]]))
+    assert table == "            base  iterate-1\nbase        50.0       27.5\niterate-1   72.5       50.0"
