@@ -6,9 +6,11 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+import jax
 import numpy as np
 
 from jaxalign.config.load import load, override
+from jaxalign.data.comparisons.alone import Alone
 from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.comparisons.record import Comparison
 from jaxalign.data.comparisons.store import Store, stored
@@ -20,7 +22,7 @@ from jaxalign.experiment import Experiment
 from jaxalign.feedback.recorded import Recorded, Recording
 from jaxalign.progress import Unseen
 from jaxalign.storage.rundir import read_run
-from jaxalign.types import Groups, Prompt, Rollouts
+from jaxalign.types import GroupLogps, Groups, Prompt, Rollouts
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "preference" / "dpo_tiny.py"
 SMALL = (
@@ -47,6 +49,23 @@ def worsening(*overrides: str) -> Experiment:
     made = dpo(*overrides)
     contrary = [(f"Moin, I am {name}.", f"{name} who?", f"Hello {name}!") for name in ("Qi", "Ray", "Sam", "Tess")]
     return dataclasses.replace(made, feedback=dataclasses.replace(made.feedback, heldout=inline(*contrary)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelier:
+    """A loss of log-probs that reads lone answers: desirable ones are made likelier, others less likely."""
+
+    responses: ClassVar[int | None] = 1
+    needs: ClassVar[tuple[str, ...]] = ("anchor",)
+
+    def __call__(self, logps: GroupLogps) -> jax.Array:
+        return -jax.nn.log_sigmoid(0.1 * (logps.sums - logps.anchor)[:, 0] * (2 * logps.prefer - 1))
+
+
+def alone(experiment: Experiment) -> Experiment:
+    """The experiment on the answers of its pairs, one by one."""
+    both = {name: Alone(getattr(experiment.feedback, name)) for name in ("pairs", "heldout")}
+    return dataclasses.replace(experiment, feedback=dataclasses.replace(experiment.feedback, **both), loss=Likelier())
 
 
 @dataclasses.dataclass(frozen=True)

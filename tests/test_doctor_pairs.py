@@ -3,8 +3,9 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from made_openings import by_name
-from made_pairs import dpo, inline
+from made_pairs import alone, dpo, inline
 
 from jaxalign.doctor.checks.pairs import CHECK
 from jaxalign.doctor.examine import examine
@@ -31,6 +32,15 @@ def test_what_needs_no_answers_is_looked_at(tmp_path):
     for name in ("sampling", "preferences", "lengths"):
         assert found[name].status == "skipped", found[name]
     assert "recorded" in found["sampling"].fix
+
+
+def test_lone_answers_are_looked_at_too(tmp_path):
+    """What a pair is needed for is not told of them."""
+    found = by_name(examine(Opened(alone(dpo()), tmp_path, 8)))
+    assert {name for name, outcome in found.items() if outcome.status == "finding"} == set()
+    assert found["recorded pairs"].measured["pairs"] == 100
+    assert "dpo" not in found["loss at step 0"].measured
+    assert found["loss at step 0"].measured["loss"] == pytest.approx(np.log(2), abs=1e-5)
 
 
 def test_the_row_that_is_shown_is_of_the_first_pair(tmp_path):

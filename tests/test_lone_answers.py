@@ -5,12 +5,11 @@ import json
 import pathlib
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_comparisons import read
-from made_pairs import dpo, inline
+from made_pairs import Likelier, alone, dpo, inline
 from made_runs import run_here
 
 from jaxalign.config.load import load, override, validate
@@ -35,7 +34,6 @@ from jaxalign.models.headed import Headed
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.pair_scores import PairScores
-from jaxalign.types import GroupLogps
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "preference" / "desirable_tiny.py"
 NAMES = ("Ada", "Bo", "Cy", "Dee", "Eli", "Fay", "Gus", "Hal")
@@ -162,21 +160,9 @@ def test_ratings_in_a_file_train_a_model_of_ratings(tmp_path):
         validate(dataclasses.replace(made, evaluation=Evaluation(evals=(Calibration(),))))
 
 
-@dataclasses.dataclass(frozen=True)
-class Likelier:
-    """A loss of log-probs that reads lone answers: desirable ones are made likelier, others less likely."""
-
-    responses: ClassVar[int | None] = 1
-    needs: ClassVar[tuple[str, ...]] = ("anchor",)
-
-    def __call__(self, logps: GroupLogps) -> jax.Array:
-        return -jax.nn.log_sigmoid(0.1 * (logps.sums - logps.anchor)[:, 0] * (2 * logps.prefer - 1))
-
-
 def test_a_policy_is_trained_on_lone_answers(tmp_path):
     """Of pairs taken apart, against cached log-probs of its anchor."""
-    both = {name: Alone(getattr(dpo().feedback, name)) for name in ("pairs", "heldout")}
-    run_here(dataclasses.replace(changed(dpo("--fit.epochs", "3"), **both), loss=Likelier()), tmp_path / "run")
+    run_here(alone(dpo("--fit.epochs", "3")), tmp_path / "run")
     first, *_, last = lines(tmp_path / "run", "fit")
     assert first["rewards/answers"] == 0.0
     assert last["rewards/margins"] > 0

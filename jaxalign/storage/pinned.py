@@ -79,19 +79,18 @@ def recall(run: RunDir) -> Pinned | None:
     if not run.begun():
         return None
     # who waits to be told would wait for ever if process 0 left with its error
-    content, error = _read(run.path) if run.hosts.leader else ({}, "")
-    content, error = run.hosts.told([content, error])
-    if error:
-        raise CheckpointError(error)
-    return parsed(content)
+    found = run.hosts.told(_read(run.path) if run.hosts.leader else {})
+    if "error" in found:
+        raise CheckpointError(found["error"])
+    return parsed(found["content"])
 
 
-def _read(root: epath.Path) -> tuple[dict[str, Any], str]:
-    """The content of inputs.json, or why there is none."""
+def _read(root: epath.Path) -> dict[str, Any]:
+    """The content of inputs.json, or the error why there is none."""
     try:
-        return read(root), ""
+        return {"content": read(root)}
     except CheckpointError as error:
-        return {}, str(error)
+        return {"error": str(error)}
 
 
 def pin(run: RunDir, before: Pinned | None, now: Pinned) -> None:
