@@ -25,6 +25,7 @@ from jaxalign.data.groups import TrainingGroups
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, as_of
 from jaxalign.feedback.contract import Compared
+from jaxalign.hosts.turns import in_turn
 from jaxalign.judging import Judging, judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
@@ -89,7 +90,8 @@ class Session:
         check_batches(experiment, row_shards(self.machine.mesh))
         built(experiment.optimizer, PROBED)
         datasets = _datasets(run)
-        self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
+        open_feedback = partial(self.experiment.feedback.open, self.machine, datasets, experiment.iterations)
+        self._comparer = in_turn(run.hosts, durable.is_local(run.path), open_feedback)
         outputs = view_of(self.machine.model, experiment.loss).model.config.outputs
         check_loss(experiment.loss, experiment.combiner, self._comparer.labels, self._comparer.roles, len(outputs))
         self._check_votes()
