@@ -26,6 +26,7 @@ from jaxalign.data.prompts import opened
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, as_of
 from jaxalign.feedback.contract import Compared
+from jaxalign.hosts.turns import in_turn
 from jaxalign.judging import Judging, judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
@@ -92,7 +93,8 @@ class Session:
         built(experiment.optimizer, PROBED)
         datasets, responses = _datasets(run), experiment.feedback.responses
         outputs = view_of(self.machine.model, experiment.loss, responses).model.config.outputs
-        self._comparer = self.experiment.feedback.open(self.machine, datasets, experiment.iterations)
+        open_feedback = partial(self.experiment.feedback.open, self.machine, datasets, experiment.iterations)
+        self._comparer = in_turn(run.hosts, durable.is_local(run.path), open_feedback)
         said, roles = self._comparer.labels, self._comparer.roles
         check_loss(experiment.loss, experiment.combiner, said, roles, len(outputs), responses)
         self._check_votes()

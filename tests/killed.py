@@ -18,20 +18,21 @@ from jaxalign.__main__ import main
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
 
 
-def arm(pattern: str, after: int, workdir: str) -> None:
-    """Kills this process at the moment."""
-    seen = 0
+def arm(pattern: str, after: int, workdir: str, sign: int = signal.SIGKILL) -> None:
+    """Sends this process the signal at the moment, once."""
+    seen, sent = 0, False
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event not in EVENTS:
+        nonlocal seen, sent
+        if sent or event not in EVENTS:
             return
         paths = [os.path.relpath(path, workdir) for path in arguments[:2] if isinstance(path, str | os.PathLike)]
         below = [path for path in paths if not path.startswith("..")]
         if below and (seen or any(fnmatch.fnmatch(path, pattern) for path in below)):
             seen += 1
             if seen > after:
-                os.kill(os.getpid(), signal.SIGKILL)
+                sent = True
+                os.kill(os.getpid(), sign)
 
     sys.addaudithook(watch)
 

@@ -87,6 +87,16 @@ def test_a_head_learns_from_features_what_it_learns_from_rows(pairs):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, **CLOSE), *found)
 
 
+def test_a_process_that_has_no_row_of_a_batch_packs_an_empty_one(pairs):
+    nothing = np.full(2, -1)
+    for each in (Answers(pairs), featured(pairs, MODEL.load())):
+        batch = pack(each, nothing, row_shape(each), {})
+        assert (batch.rows.group == -1).all()
+        assert not batch.mask.any()
+        some = pack(each, np.array([0, -1]), row_shape(each), {})
+        assert [leaf.shape for leaf in jax.tree.leaves(batch)] == [leaf.shape for leaf in jax.tree.leaves(some)]
+
+
 def test_which_models_have_features():
     assert head_alone(MODEL.abstract())
     assert not head_alone(Headed(RandomLlama()).open().abstract())

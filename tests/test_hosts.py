@@ -7,9 +7,10 @@ import pytest
 from made_hosts import together
 
 from jaxalign.data.groups import RolledGroups
-from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.errors import CheckpointError, ConfigError, Interrupted
 from jaxalign.fit import make_batch, row_tokens
 from jaxalign.hosts.group import ALONE, Hosts
+from jaxalign.hosts.turns import in_turn
 from jaxalign.mesh.rows import on_mesh, own_rows, rows_here, rows_on
 from jaxalign.mesh.sharding import MeshShape, replicated, row_sharding
 from jaxalign.pairs import RandomPair
@@ -59,6 +60,39 @@ def test_shares_are_blocks_that_make_the_whole(things, count):
     assert [number for share in shares for number in range(things)[share]] == list(range(things))
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_on_a_shared_disk_one_makes_what_the_others_find(count):
+    order: list[int] = []
+
+    def work(hosts: Hosts):
+        def make():
+            order.append(hosts.index)
+            return hosts.index
+
+        return in_turn(hosts, True, make), in_turn(hosts, False, lambda: hosts.index)
+
+    assert together(count, work) == [(index, index) for index in range(count)]
+    assert order[0] == 0
+    assert sorted(order) == list(range(count))
+
+
+@pytest.mark.parametrize(("shared", "asked", "makers"), [(True, 0, {0}), (True, 1, {0, 1}), (False, 1, {0, 1})])
+def test_one_that_is_asked_to_stop_while_it_makes_stops_all(shared, asked, makers):
+    made: set[int] = set()
+
+    def work(hosts: Hosts):
+        def make():
+            made.add(hosts.index)
+            if hosts.index == asked:
+                raise Interrupted("stopped after 3 comparisons")
+
+        with pytest.raises(Interrupted, match="3 comparisons" if hosts.index == asked else "with another process"):
+            in_turn(hosts, shared, make)
+
+    together(2, work)
+    assert made == makers
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -134,6 +168,22 @@ def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count):
         assert (own.rows.group[:, ~here] == -1).all()
         seen |= here
     assert seen.all()
+
+
+def test_a_host_reads_the_groups_of_its_own_rows_and_no_others(monkeypatch):
+    groups, take, read = rolled_pairs(), RolledGroups.take, list[list[int]]()
+
+    def counted(self: RolledGroups, numbers: np.ndarray):
+        read[-1] += numbers.tolist()
+        return take(self, numbers)
+
+    monkeypatch.setattr(RolledGroups, "take", counted)
+    mesh, chosen = MeshShape(data=2, fsdp=4).build(), np.array([*range(12), -1, -1, -1, -1])
+    for block in blocks(mesh, 2):
+        read.append([])
+        here = rows_on(block, row_sharding(mesh), 8)
+        make_batch(groups, ReferenceLogps((), np.zeros((0, 12, 2), np.float32)), chosen, row_shape(groups), 2, here)
+    assert sorted(map(sorted, read)) == [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7]]
 
 
 def test_tokens_of_groups_are_those_of_their_rows():

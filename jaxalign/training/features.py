@@ -90,9 +90,10 @@ class Answers:
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
         wanted = self.numbers[numbers]
-        places = np.array([self._places[number] for number in np.maximum(wanted, wanted[:, :1]).ravel()])
-        taken = self._groups.take(places[:, 0])
-        tokens = taken.tokens[np.arange(len(places)), places[:, 1]].reshape(*wanted.shape, -1)
+        places = np.array([self._places[number] for number in np.maximum(wanted, wanted[:, :1]).ravel()], np.int64)
+        group, response = places.reshape(-1, 2).T  # none where a process has no row of a batch
+        taken = self._groups.take(group)
+        tokens = taken.tokens[np.arange(len(group)), response].reshape(*wanted.shape, taken.tokens.shape[-1])
         count = len(numbers)
         return Taken(
             prompt=taken.prompt[::BRANCHES],

@@ -4,114 +4,33 @@
 continue copies of the second one, cut back to where its fit begins.
 """
 
-import contextlib
 import json
-import os
 import pathlib
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 
-import jax
 import numpy as np
 import pytest
-from made_runs import policy
+from made_processes import MESH, OTHER_MESH, PATIENCE, Launch, assert_same_trajectory, files, finish
+from made_runs import CONFIGS
 from safetensors.numpy import load_file
 
 from jaxalign.__main__ import main
 from jaxalign.hosts.watch import ProcessLost
 from jaxalign.storage.record import read_metrics
-from jaxalign.storage.rundir import read_run
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny_lm.py"
+CONFIG = CONFIGS / "tiny_lm.py"
 SMALL = (
     *("--iterations", "1", "--swap_every", "none", "--feedback.prompts_per_iteration", "8"),
     *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "8", "--placement.rollout_rows", "12"),
     *("--evaluation.rollout.max_tokens", "8"),
     *("--evaluation.prompts.limit", "8", "--fit.batch_size", "8", "--fit.epochs", "4", "--fit.checkpoint_every", "2"),
 )
-MESH = ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "4")
-"""The parameters are split over the devices of a process, the rows over all."""
-OTHER_MESH = ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "2", "--placement.mesh.tensor", "2")
-START = """
-import jax
-from jaxalign.__main__ import run_and_leave
-jax.config.update("jax_cpu_enable_async_dispatch", False)
-run_and_leave()
-"""
-"""The command, for devices that share the threads of two cores: programs that wait for one another's collectives could
-all be started and none be finished."""
 STEPS = 8
-PATIENCE = 30
-"""Seconds of silence: a loaded machine may leave a process that lives without time for many of them."""
-SECONDS = 300
-"""Within which any launch must have ended, on a machine that does other work too."""
-
-
-class Launch:
-    """Processes of one command, and what each said."""
-
-    def __init__(self, workdir: pathlib.Path, cache: pathlib.Path, count: int, *options: str, each=((), ())):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        flags = "--xla_backend_optimization_level=0 --xla_cpu_collective_call_terminate_timeout_seconds=240"
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count} {flags}",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-        self.logs = [workdir.parent / f"{workdir.name}.{index}.log" for index in range(count)]
-        command = [sys.executable, "-c", START, "train", str(CONFIG), "--workdir", str(workdir), *SMALL, *options]
-        self.processes = []
-        for index, log in enumerate(self.logs):
-            among = ("--coordinator", address, "--processes", str(count), "--process-id", str(index))
-            among = (*among, "--peer-timeout", str(PATIENCE)) if count > 1 else ()
-            with log.open("w") as out:
-                arguments = [*command, *among, *each[index]]
-                self.processes.append(subprocess.Popen(arguments, env=environment, stdout=out, stderr=out))
-
-    def __enter__(self) -> "Launch":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-
-    def codes(self, seconds: float = SECONDS) -> list[int]:
-        """Exit codes of all processes, which must end within `seconds`."""
-        limit = time.monotonic() + seconds
-        return [process.wait(max(limit - time.monotonic(), 0.1)) for process in self.processes]
-
-    def said(self, index: int) -> str:
-        return self.logs[index].read_text(errors="replace")
-
-    def wait_for(self, path: pathlib.Path) -> None:
-        """Until a path exists, while all processes run."""
-        limit = time.monotonic() + SECONDS
-        while not path.exists():
-            assert [process.poll() for process in self.processes] == [None] * len(self.processes), self.everything()
-            assert time.monotonic() < limit, self.everything()
-            time.sleep(0.01)
-
-    def everything(self) -> str:
-        return "\n".join(f"--- process {index}\n{self.said(index)}" for index in range(len(self.logs)))
-
-
-def finish(workdir: pathlib.Path, cache: pathlib.Path, count: int, *options: str) -> Launch:
-    with Launch(workdir, cache, count, *options) as launch:
-        assert launch.codes() == [0] * count, launch.everything()
-    return launch
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +41,14 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, cache):
     workdir = tmp_path_factory.mktemp("one") / "run"
-    finish(workdir, cache, 1, *MESH)
+    finish(CONFIG, workdir, cache, 1, *SMALL, *MESH)
     return workdir
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, cache):
     workdir = tmp_path_factory.mktemp("two") / "run"
-    return workdir, finish(workdir, cache, 2, *MESH)
+    return workdir, finish(CONFIG, workdir, cache, 2, *SMALL, *MESH)
 
 
 def cut(whole: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
@@ -143,28 +62,6 @@ def cut(whole: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
     assert len(kept) == len(lines) - STEPS - 1
     (to / "metrics.jsonl").write_text("".join(kept))
     return to
-
-
-def files(workdir: pathlib.Path, pattern: str) -> dict[str, bytes]:
-    found = {str(path.relative_to(workdir)): path.read_bytes() for path in workdir.glob(pattern) if path.is_file()}
-    assert found, pattern
-    return found
-
-
-def assert_same_trajectory(one: pathlib.Path, other: pathlib.Path) -> None:
-    """Metrics of every step and parameters of every policy, to rounding."""
-    for ours, theirs in zip(read_metrics(one), read_metrics(other), strict=True):
-        assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            # fp32 sums in another order (1e-7), amplified by Adam's division by small second moments over 8 steps.
-            near = pytest.approx(value, rel=1e-3, abs=1e-4) if isinstance(value, float) else value
-            assert theirs[name] == near, (ours["iteration"], ours["phase"], ours["step"], name)
-    numbers = read_run(one).policies()
-    assert numbers == read_run(other).policies() == [0, 1]
-    for number in numbers:
-        for a, b in zip(*(jax.tree.leaves(policy(path, number)) for path in (one, other)), strict=True):
-            # A step moves a parameter by at most the learning rate 1e-3, whatever its gradient.
-            np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -212,7 +109,7 @@ def test_only_process_0_writes_and_speaks(two):
 def killed(two, cache, tmp_path_factory):
     """A run of which process 1 was killed in mid-fit, and its launch."""
     workdir = cut(two[0], tmp_path_factory.mktemp("killed") / "run")
-    with Launch(workdir, cache, 2, *MESH) as launch:
+    with Launch(CONFIG, workdir, cache, 2, *SMALL, *MESH) as launch:
         launch.wait_for(workdir / "0000" / "fit" / "00000002")
         launch.processes[1].kill()
         codes = launch.codes(PATIENCE + 60)
@@ -230,13 +127,13 @@ def test_a_killed_process_ends_the_other_with_a_message(killed):
 def test_one_process_continues_the_run_of_two(killed, two, cache, tmp_path, mesh):
     workdir = tmp_path / "run"
     shutil.copytree(killed[0], workdir)
-    finish(workdir, cache, 1, *mesh)
+    finish(CONFIG, workdir, cache, 1, *SMALL, *mesh)
     assert_same_trajectory(two[0], workdir)
 
 
 def test_the_death_of_process_0_ends_the_others(two, cache, tmp_path):
     workdir = cut(two[0], tmp_path / "run")
-    with Launch(workdir, cache, 2, *MESH) as launch:
+    with Launch(CONFIG, workdir, cache, 2, *SMALL, *MESH) as launch:
         launch.wait_for(workdir / "0000" / "fit" / "00000002")
         launch.processes[0].kill()
         codes = launch.codes(PATIENCE + 60)
@@ -248,7 +145,7 @@ def test_the_death_of_process_0_ends_the_others(two, cache, tmp_path):
 
 def test_a_stop_asked_of_one_stops_both_at_one_step_and_the_same_command_continues(two, cache, tmp_path):
     workdir = cut(two[0], tmp_path / "run")
-    with Launch(workdir, cache, 2, *MESH) as launch:
+    with Launch(CONFIG, workdir, cache, 2, *SMALL, *MESH) as launch:
         launch.wait_for(workdir / "0000" / "fit" / "00000002")
         launch.processes[1].send_signal(signal.SIGTERM)
         assert launch.codes() == [75, 75], launch.everything()
@@ -256,7 +153,7 @@ def test_a_stop_asked_of_one_stops_both_at_one_step_and_the_same_command_continu
     assert all(stops), launch.everything()
     assert stops[0][1] == stops[1][1]
     assert (workdir / "0000" / "fit" / f"{int(stops[0][1]):08d}").exists()
-    finish(workdir, cache, 2, *MESH)
+    finish(CONFIG, workdir, cache, 2, *SMALL, *MESH)
     assert files(workdir, "metrics.jsonl") == files(two[0], "metrics.jsonl")
     for phase in ("heldout", "evals"):
         assert files(workdir, f"0000/{phase}/*") == files(two[0], f"0000/{phase}/*")
@@ -264,7 +161,7 @@ def test_a_stop_asked_of_one_stops_both_at_one_step_and_the_same_command_continu
 
 def test_an_error_on_one_process_ends_both_and_names_it(two, cache, tmp_path):
     workdir = cut(two[0], tmp_path / "run")
-    with Launch(workdir, cache, 2, *MESH, each=((), ("--loss.eta", "0.4"))) as launch:
+    with Launch(CONFIG, workdir, cache, 2, *SMALL, *MESH, each=((), ("--loss.eta", "0.4"))) as launch:
         assert launch.codes(120) == [2, 2], launch.everything()
     for index in (0, 1):
         assert "process 1 of 2" in launch.said(index)
@@ -275,13 +172,17 @@ def test_an_error_on_one_process_ends_both_and_names_it(two, cache, tmp_path):
 def test_processes_that_wait_in_vain_say_for_whom(cache, tmp_path):
     alone = ("--processes", "3", "--join-timeout", "5")
     with (
-        Launch(tmp_path / "first", cache, 1, "--coordinator", "127.0.0.1:1", "--process-id", "1", *alone) as second,
+        Launch(
+            CONFIG, tmp_path / "first", cache, 1, *SMALL, "--coordinator", "127.0.0.1:1", "--process-id", "1", *alone
+        ) as second,
         socket.socket() as free,
     ):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         free.close()
-        with Launch(tmp_path / "second", cache, 1, "--coordinator", address, "--process-id", "0", *alone) as first:
+        with Launch(
+            CONFIG, tmp_path / "second", cache, 1, *SMALL, "--coordinator", address, "--process-id", "0", *alone
+        ) as first:
             assert (first.codes(90), second.codes(90)) == ([ProcessLost.exit_code],) * 2
     assert f"not all of the 3 processes came to {address}" in first.said(0)
     assert "nothing answers at 127.0.0.1:1" in second.said(0)
