@@ -7,7 +7,7 @@ command continues from wherever the last one stopped and ends with the same bits
 
 from functools import partial
 
-from jaxalign.certify import certify
+from jaxalign.certify import certify, check_fit
 from jaxalign.evaluate import evaluate, summarise
 from jaxalign.fit import fit
 from jaxalign.session import ReferenceLogps, Session
@@ -20,7 +20,7 @@ def align(session: Session) -> dict:
     policy = session.policy(iteration)
     while True:
         evaluate(session, iteration, policy)
-        session.run.prune(experiment.keep_policies, protect={experiment.anchor(iteration)})
+        session.run.prune(experiment.keep_policies, protect={session.anchor(iteration)})
         if iteration == experiment.iterations:
             return summarise(session)
         policy = improve(session, iteration, policy)
@@ -36,16 +36,24 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     compared = session.compared(iteration, policy)
     session.recorder.log(iteration, "align", 0, compared.metrics)
 
-    # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.
-    roles = {"last": iteration, "anchor": experiment.anchor(iteration)}
-
     def params(number: int) -> Params:
         return policy if number == iteration else session.policy(number)
 
-    certificates = phase("certificates", dict[str, float], lambda: certify(session, roles, params, compared))
+    # Is the inner problem solved, and can the schedule settle at all? If so, an adaptive anchor moves with this fit.
+    certificates = phase("certificates", dict[str, float], lambda: certify(session, iteration, params, compared))
     session.recorder.log(iteration, "certificates", 0, certificates)
+
+    # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.
+    roles = {"last": iteration, "anchor": session.anchor(iteration)}
     references = phase("references", ReferenceLogps, lambda: session.score(roles, params, compared.groups))
 
     # The regression towards the winners.
     live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}
-    return fit(session, iteration, policy, live, compared.groups, references)
+    fitted = fit(session, iteration, policy, live, compared.groups, references)
+
+    # Has it become better at what it was asked for, where it has not looked?
+    if compared.unseen is not None:
+        unseen = compared.unseen
+        kept = phase("unseen", dict[str, float], lambda: check_fit(session, iteration, params, unseen, fitted))
+        session.recorder.log(iteration, "unseen", 0, kept)
+    return fitted
