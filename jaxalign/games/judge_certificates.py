@@ -93,6 +93,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Row:
+    """Verdicts on one family of games under one schedule."""
+
     family: str
     schedule: str
     tally: Tally = field(default_factory=Tally)
@@ -150,6 +152,7 @@ def compare(family: str, games: int, tried: int, seed: int = 0) -> dict[str, flo
 
 
 def main() -> None:
+    """Prints a line of JSON for each family with and without swaps, and what the schedules solve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--games", type=int, default=10, help="games at each setting (default 10)")
     parser.add_argument("--settings", type=int, default=40, help="settings of each family and schedule (default 40)")

@@ -67,6 +67,7 @@ def rows(name: str, seed: int = 0) -> list[dict[str, float | int | str]]:
 
 
 def main() -> None:
+    """Prints a line of JSON for each game and number of samples."""
     for name in GAMES:
         for row in rows(name):
             print(
