@@ -78,6 +78,8 @@ class Tally:
     """too slow to be judged in `STEPS` steps"""
 
     def add(self, factors: Float[np.ndarray, " b"], reached: np.ndarray, count: int) -> None:
+        """Counts b games by their `factors` (how much further from the goal one of `count` rounds or steps leads near
+        it, NaN where nothing tells), and which of them reached it."""
         local = np.isfinite(factors)
         slow = local & (np.abs(np.log(np.maximum(factors, 1e-300))) * 2 * count < -np.log(REACHED) * 1.5)
         away = local & ~slow & (factors > 1.0)
