@@ -20,7 +20,7 @@ def align(session: Session) -> dict:
     policy = session.policy(iteration)
     while True:
         evaluate(session, iteration, policy)
-        session.run.prune(experiment.keep_policies, protect={experiment.anchor(iteration)})
+        session.run.prune(experiment.keep_policies, protect={session.anchor_at_start(iteration)})
         if iteration == experiment.iterations:
             return summarise(session)
         policy = improve(session, iteration, policy)
@@ -36,14 +36,15 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     compared = session.compared(iteration, policy)
     session.recorder.log(iteration, "align", 0, compared.metrics)
 
-    # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.
-    roles = {"last": iteration, "anchor": experiment.anchor(iteration)}
-
     def params(number: int) -> Params:
         return policy if number == iteration else session.policy(number)
 
-    certificates = phase("certificates", dict[str, float], lambda: certify(session, roles, params, compared))
+    # Is the inner problem solved, and can the schedule settle at all? An adaptive anchor moves by the answer.
+    certificates = phase("certificates", dict[str, float], lambda: certify(session, iteration, params, compared))
     session.recorder.log(iteration, "certificates", 0, certificates)
+
+    # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.
+    roles = {"last": iteration, "anchor": session.anchor(iteration)}
     references = phase("references", ReferenceLogps, lambda: session.score(roles, params, compared.groups))
 
     # The regression towards the winners.

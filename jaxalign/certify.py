@@ -1,57 +1,67 @@
 """Certificates of an iteration, on its own samples: is the inner game solved, and can the schedule settle at all?
 
 COMAL needs its regularised games solved well enough before the anchor moves: with too few iterations a swap it is
-multiplicative weights, which diverges on cyclic preferences. `games.certificates` has the bounds; here they are
-estimated from the sampled preference matrices and the policy's log-ratio to its anchor.
+multiplicative weights, which diverges on cyclic preferences. `games.inner_gap` estimates what is left of the inner
+problem, by which an adaptive anchor moves; `games.stability` tells what exact steps do on the sampled games.
 """
 
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Bool
 
+from jaxalign.anchors.adaptive import ANCHOR, Adaptive
+from jaxalign.feedback.certifiable import is_matrix, uncertified
 from jaxalign.feedback.contract import Compared
-from jaxalign.games.certificates import run_metrics
+from jaxalign.games.advice import advice
+from jaxalign.games.inner_gap import inner_metrics
+from jaxalign.games.sampled_games import SampledGames
+from jaxalign.games.stability import Setting, stability
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.session import Session
-from jaxalign.types import Metrics, Params
+from jaxalign.types import Metrics, Params, Rollouts
 
 
-def certify(
-    session: Session,
-    roles: Mapping[str, int],
-    params: Callable[[int], Params],
-    compared: Compared,
-) -> Metrics:
-    """`align/inner_gap` and `align/contraction`; nothing for losses that solve no regularised game, and of pairs that
-    the policy did not sample.
+def certify(session: Session, iteration: int, params: Callable[[int], Params], compared: Compared) -> Metrics:
+    """`inner_metrics`, those of `Stability` where the oracle's game is a matrix, and the anchor that an adaptive
+    schedule comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`).
 
     Every sampled response is scored under the anchor, one forward pass; none right after a swap, when the anchor is
-    the policy itself. Says on stderr when the schedule expands cycles (contraction at 1 or above).
+    the policy itself. Says on stderr when the schedule leads away from what it should come to, and what would not.
     """
-    game = mirror_step(session.experiment.loss)
-    rollouts, preferences = compared.rollouts, compared.preferences
-    if game is None or not game.regularised or rollouts is None or preferences is None:
+    experiment = session.experiment
+    game, rollouts, preferences = mirror_step(experiment.loss), compared.rollouts, compared.preferences
+    if game is None or rollouts is None or preferences is None or uncertified(experiment.loss, experiment.feedback):
         return {}
+    number, swap = session.anchor_at_start(iteration), experiment.swap_every
     own = rollouts.logps.sum(-1, dtype=np.float64)
-    anchor = (
-        own if roles["anchor"] == roles["last"] else session.machine.scorer.rollouts(params(roles["anchor"]), rollouts)
-    )
-    metrics = run_metrics(
-        preferences.prefer,
-        own - anchor,
-        rollouts.weights,
-        eta=game.step,
-        tau=game.tau,
-        inner=session.experiment.swap_every or math.inf,
-    )
-    if metrics["align/contraction"] >= 1 and session.hosts.leader:
-        print(
-            f"{session.title(roles['last'])} certificate: on these preferences a round multiplies the distance to the "
-            f"Nash policy by {metrics['align/contraction']:.3g}; a smaller step (larger loss.eta), a larger loss.tau "
-            "or more iterations a swap would contract",
-            file=sys.stderr,
-            flush=True,
-        )
-    return metrics
+    anchor = own if number == iteration else session.machine.scorer.rollouts(params(number), rollouts)
+    games = SampledGames.of(preferences.prefer, rollouts.weights, own - anchor)
+    metrics = inner_metrics(games, enumerated(rollouts), game.tau)
+    if isinstance(swap, Adaptive):
+        metrics[ANCHOR] = float(iteration if moves(swap, metrics, game.tau) else number)
+    if not is_matrix(experiment.feedback):
+        return metrics
+    setting = Setting(game.step, game.tau, swap if isinstance(swap, int) else None)
+    examined = games.thinned()
+    found = stability(examined, setting)
+    if found.warning and session.hosts.leader:
+        said = f"{session.title(iteration)} certificate: {found.warning}; {advice(examined, setting)}"
+        print(said, file=sys.stderr, flush=True)
+    return metrics | found.metrics()
+
+
+def moves(swap: Adaptive, metrics: Metrics, tau: float) -> bool:
+    """Whether the policy becomes the anchor; not where no error of the estimate is known."""
+    error = metrics.get("align/inner_gap_stderr")
+    if error is None:
+        return False
+    return swap.solved(metrics["align/inner_gap_corrected"], error, tau * metrics["align/anchor_kl_nats"])
+
+
+def enumerated(rollouts: Rollouts) -> Bool[np.ndarray, " b"]:
+    """Prompts whose answers are all that the policy says: different ones, whose probabilities sum to 1."""
+    different = np.array([len(set(texts)) == len(texts) for texts in rollouts.texts], bool)
+    mass = np.exp(rollouts.logps.sum(-1, dtype=np.float64)).sum(-1)
+    return np.asarray(different & (np.abs(mass - 1.0) < 1e-4))

@@ -4,11 +4,13 @@ import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import exchanged
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import Compares, ScoreLoss
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
+from jaxalign.feedback.certifiable import uncertified
 from jaxalign.feedback.contract import Feedback
 from jaxalign.machine import Placement
 from jaxalign.models.model import Source
@@ -42,8 +44,9 @@ class Experiment:
     """COMAL and its relatives are one loop: compare, regress towards the winners, sometimes swap the anchor.
 
     The iterates are numbered: policy 0 is the base, iteration i turns policy i into policy i + 1. The anchor of
-    iteration i is policy swap_every · floor(i / swap_every), and policy 0 if `swap_every` is None. INPO with a swapped
-    anchor is COMAL; IPO, DPO and SPPO with swap_every = 1 are their iterative forms.
+    iteration i is policy swap_every · floor(i / swap_every), policy 0 if `swap_every` is None, and if it is `Adaptive`
+    the last policy of which a test said that it solves its inner problem. INPO with a swapped anchor is COMAL; IPO,
+    DPO and SPPO with swap_every = 1 are their iterative forms.
     """
 
     model: Source
@@ -56,8 +59,9 @@ class Experiment:
     """how the objective is descended; restarts every iteration"""
     iterations: int
     """outer iterations"""
-    swap_every: int | None
-    """iterations between anchor swaps; None keeps the base policy as the anchor"""
+    swap_every: int | Adaptive | None
+    """iterations between anchor swaps; Adaptive() swaps when the inner problem is solved; None keeps the base policy as
+    the anchor"""
     evaluation: Evaluation
     """what is measured along the way"""
     combiner: Combiner = Mixed()
@@ -119,6 +123,10 @@ class Experiment:
     def _swap_problems(self) -> Iterable[str]:
         if self.swap_every is None:
             return
+        if isinstance(self.swap_every, Adaptive):
+            if reason := uncertified(self.loss, self.feedback):
+                yield f"swap_every is Adaptive, which goes by a certificate, and there is none: {reason}"
+            return
         if self.swap_every < 1:
             yield f"swap_every must be at least 1 or None, got {self.swap_every}"
         if "anchor" not in self.loss.needs:
@@ -139,8 +147,9 @@ class Experiment:
         """Who judges in training, where that is somebody else."""
         return self.feedback.oracle if self.feedback.oracle != self.judge else None
 
-    def anchor(self, iteration: int) -> int:
-        """Number of the policy that anchors `iteration`."""
+    def scheduled_anchor(self, iteration: int) -> int:
+        """Number of the policy that anchors `iteration`, where nothing but a schedule decides it."""
+        assert not isinstance(self.swap_every, Adaptive), "an adaptive anchor is known to the run alone"
         return 0 if self.swap_every is None else iteration - iteration % self.swap_every
 
 

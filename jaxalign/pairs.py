@@ -28,6 +28,15 @@ class Label(Protocol):
     ) -> tuple[Bool[np.ndarray, " g"], Float[np.ndarray, " g"]]: ...
 
 
+@runtime_checkable
+class OfPolicy(Protocol):
+    """A rule that says of itself whether its loss is, in expectation, that of pairs drawn i.i.d. from the policy and
+    labelled with the oracle's own probability: the law under which a fit is a mirror step, and certificates hold."""
+
+    @property
+    def iid(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class SoftLabel:
     """The oracle's probability as it is; the more probable winner is chosen, the first on a tie. No label noise."""
@@ -83,6 +92,11 @@ class RandomPair:
     label: Label = BernoulliLabel()
     """who is chosen, and how surely"""
 
+    @property
+    def iid(self) -> bool:
+        """It is, with the oracle's own labels; those of the majority make another game, of the signs."""
+        return isinstance(self.label, SoftLabel | BernoulliLabel)
+
     def problems(self) -> Iterable[str]:
         yield from unranked_problems(self.label)
         if self.pairs_per_prompt < 1:
@@ -112,6 +126,11 @@ class AllPairs:
 
     label: Label = SoftLabel()
     """who is chosen, and how surely"""
+
+    @property
+    def iid(self) -> bool:
+        """As that of `RandomPair`."""
+        return isinstance(self.label, SoftLabel | BernoulliLabel)
 
     def problems(self) -> Iterable[str]:
         yield from unranked_problems(self.label)

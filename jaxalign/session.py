@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
+from jaxalign.anchors.adaptive import ANCHOR, Adaptive
 from jaxalign.config.load import components
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
@@ -296,6 +297,19 @@ class Session:
     def commit_policy(self, index: int, params: Params) -> None:
         """Commits what is trained of `params` as policy `index`."""
         self.run.policy(index).save(trained(params), {"model": self.machine.model.source})
+
+    def anchor(self, iteration: int) -> int:
+        """Number of the policy that anchors the fit of `iteration`; an adaptive anchor is what the certificates of that
+        iteration say."""
+        if isinstance(self.experiment.swap_every, Adaptive):
+            return int(self.run.load(iteration, "certificates", dict[str, float])[ANCHOR])
+        return self.experiment.scheduled_anchor(iteration)
+
+    def anchor_at_start(self, iteration: int) -> int:
+        """The same before the iteration's certificates have spoken: the anchor of the policy that samples."""
+        if isinstance(self.experiment.swap_every, Adaptive):
+            return self.anchor(iteration - 1) if iteration else 0
+        return self.experiment.scheduled_anchor(iteration)
 
     def training(self, steps: int) -> Training:
         """The programs of a fit of `steps` steps, compiled once for all fits of that length."""

@@ -23,7 +23,7 @@ class Trial:
 
     def __init__(self, session: Session, iteration: int, total: int, base: Params):
         self._session, self._iteration, self._base = session, iteration, base
-        self._anchor = session.experiment.anchor(iteration)
+        self._anchor = session.anchor(iteration)
         self._seen = Evaluations(session.experiment.fit, total)
 
     def recall(self, meta: Mapping[str, Any]) -> None:

@@ -185,9 +185,9 @@ def test_metrics_have_a_line_for_every_phase_and_step(finished):
 
 def test_the_anchor_follows_its_schedule():
     experiment = tiny_lm("--iterations", "7", "--swap_every", "3")
-    assert [experiment.anchor(i) for i in range(7)] == [0, 0, 0, 3, 3, 3, 6]
+    assert [experiment.scheduled_anchor(i) for i in range(7)] == [0, 0, 0, 3, 3, 3, 6]
     fixed = tiny_lm("--swap_every", "none")
-    assert [fixed.anchor(i) for i in range(7)] == [0] * 7
+    assert [fixed.scheduled_anchor(i) for i in range(7)] == [0] * 7
 
 
 def test_old_policies_are_pruned_but_base_anchor_and_newest_stay(tmp_path):

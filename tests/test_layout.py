@@ -20,7 +20,7 @@ FLOORS = (
     {"models"},
     {"objectives", "exchange"},
     {"training"},
-    {"rollouts", "games", "references", "losses", "pairs"},
+    {"rollouts", "games", "references", "losses", "pairs", "anchors"},
     {"oracles"},
     {"judging"},
     {"evals"},
@@ -95,6 +95,7 @@ def test_the_registries_of_components_are_empty_folders() -> None:
     for folder in (
         "losses",
         "references",
+        "anchors",
         "objectives",
         "oracles",
         "evals",

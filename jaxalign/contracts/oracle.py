@@ -1,6 +1,7 @@
 """What an oracle answers, before anything is made of it: probabilities of these responses that add up."""
 
 from collections.abc import Iterator
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -8,6 +9,14 @@ from jaxtyping import Float
 from jaxalign.contracts.arrays import TOLERANCE, array_problems, described
 from jaxalign.errors import BrokenContract, ConfigError
 from jaxalign.types import Preferences, Rollouts
+
+
+@runtime_checkable
+class MeetsPolicy(Protocol):
+    """An oracle whose probabilities of two answers depend on what else the policy says: its game is no matrix, and what
+    is known of matrix games is not told of it."""
+
+    meets_policy: ClassVar[bool]
 
 
 def checked(found: object, rollouts: Rollouts, name: str, objectives: int | None = None) -> Preferences:

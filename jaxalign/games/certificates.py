@@ -1,15 +1,16 @@
-"""What can be certified about a run of COMAL: the skew spectrum, contraction of (eta, tau, inner), sufficient
-progress, and the same on the preference matrices sampled in a language-model run.
+"""What can be certified about a game whose equilibrium is known: its skew spectrum, contraction of (eta, tau, inner).
 
 Linearised at an interior equilibrium π (Liu et al. 2024, arXiv 2410.23223, has no such analysis; ours), the game acts
 as the skew matrix S = Mᵀ (P - 1/2) M with M Mᵀ = diag π - π πᵀ, whose eigenvalues are ± i omega. Per omega:
 
     multiplicative weights          |1 + i eta omega| > 1: spirals out
     mirror descent to the anchor    |a|, a = 1 - eta tau + i eta omega: stable for eta < 2 tau / (tau² + omega²)
+                                    (linearised at the regularised equilibrium, where it settles)
     COMAL, `inner` steps a round    m = |a^inner + tau / (tau - i omega) (1 - a^inner)|
     COMAL, exact rounds             tau / sqrt(tau² + omega²)
 
-`eta` is COMAL's step size; for a loss whose eta multiplies the KL (INPO), pass its inverse.
+`eta` is COMAL's step size; for a loss whose eta multiplies the KL (INPO), pass its inverse. What the same says of
+matrices that a language model's run has sampled is in `stability`.
 """
 
 import dataclasses
@@ -75,65 +76,12 @@ def round_factor(
     return np.asarray(np.nan_to_num(factor, nan=np.inf))
 
 
-def contraction(
-    prefer: Float[np.ndarray, "*b m m"], policy: Float[np.ndarray, "*b m"], eta: Number, tau: Number, inner: Number
-) -> Float[np.ndarray, "*b"]:
-    """`align/contraction`: the worst factor of a COMAL round over the measured spectrum of each game; below 1 the
-    round contracts. 0 where nothing rotates: no frequency exceeds rounding.
-
-    For a language-model run: `prefer` [b m m] the sampled preferences, `policy` [b m] the rollouts' weights, `eta` =
-    1 / loss.eta, `tau` = loss.tau, `inner` = swap_every. The theory is local, for an interior equilibrium that
-    `policy` is near. Elsewhere the skew part has frequencies though nothing rotates: of eight actions that one
-    Bradley-Terry annotator ranks, it can make a factor above 1 of a round that takes the policy nearly all the way to
-    the best. `diagnose` linearises at the equilibrium.
-    """
-    omega = skew_spectrum(prefer, policy)
-    top = omega[..., -1:]
-    counted = omega > FAINT * top
-    factors = np.where(counted, round_factor(omega, eta, tau, inner), 0.0)
-    return np.where(top[..., 0] > SILENT, factors.max(-1), 0.0)
-
-
-def inner_gap(
-    prefer: Float[np.ndarray, "*b m m"],
-    log_ratio: Float[np.ndarray, "*b m"],
-    weights: Float[np.ndarray, "*b m"],
-    tau: Number,
-) -> Float[np.ndarray, "*b"]:
-    """`align/inner_gap`: estimate of the regularised gap tau KL(μ ‖ BR(μ)) of the policy that sampled, in units of
-    win probability; 0 when the inner problem is solved.
-
-    `log_ratio` [b m] is log μ / anchor (nats) of the sampled responses. With h = log_ratio - P(· ≻ μ) / tau the gap
-    is tau (E_μ h + log E_μ exp(-h)): non-negative for every sample, exact when the responses enumerate the policy.
-    From m samples the noise of the sampled win rates, divided by tau, counts as gap: the estimate errs high, by a bias
-    that falls as 1 / m, so it never calls an inner problem solved too early. The diagonal counts 1/2, as the policy
-    meets itself.
-    """
-    weights = weights / weights.sum(-1, keepdims=True)
-    h = log_ratio - np.einsum("...ij,...j->...i", prefer, weights) / tau
-    mean = (weights * h).sum(-1)
-    lowest = h.min(-1, keepdims=True)
-    gap = tau * (mean - lowest[..., 0] + np.log((weights * np.exp(lowest - h)).sum(-1)))
-    return np.asarray(np.maximum(gap, 0.0))  # rounding alone would take it below
-
-
-def run_metrics(
-    prefer: Float[np.ndarray, "b m m"],
-    log_ratio: Float[np.ndarray, "b m"],
-    weights: Float[np.ndarray, "b m"],
-    eta: Number,
-    tau: Number,
-    inner: Number,
-) -> dict[str, float]:
-    """What an iteration of a language-model run logs, means over its prompts.
-
-    `align/inner_gap` (win probability): how far the inner problem is from solved; swap the anchor when it is small.
-    `align/contraction`: the worst round factor; at 1 or above the schedule cannot settle on cyclic prompts.
-    """
-    return {
-        "align/inner_gap": float(inner_gap(prefer, log_ratio, weights, tau).mean()),
-        "align/contraction": float(contraction(prefer, weights, eta, tau, inner).mean()),
-    }
+def step_modulus(
+    omega: Float[np.ndarray, "*b"], eta: Number | Float[np.ndarray, "..."], tau: Number
+) -> Float[np.ndarray, "..."]:
+    """|1 - eta tau + i eta omega|: by what factor one step to a fixed anchor scales a deviation of frequency omega from
+    the regularised equilibrium, linearised there. Below 1 exactly where eta < 2 tau / (tau² + omega²)."""
+    return np.asarray(np.hypot(1.0 - eta * tau, eta * omega))
 
 
 def smallest_inner(omega: Float[np.ndarray, " m"], eta: Number, tau: Number, limit: int = 10_000) -> int | None:

@@ -12,6 +12,7 @@ policy's k samples lack of the optimal robust win rate k / (k + 1).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,8 @@ class RankingPopulation:
     """share of each user, positive, summing to 1"""
     k: int = 2
     """samples of the policy a deviation meets, 1 to 63"""
+
+    meets_policy: ClassVar[bool] = True
 
     def problems(self) -> Iterable[str]:
         actions = sorted(self.rankings[0]) if self.rankings else []

@@ -62,7 +62,7 @@ def read(path: str, config: str | None = None) -> GameRun:
     rollouts = [directory.load(iteration, "rollouts", Rollouts) for iteration in range(done)]
     policies = [action_probabilities(each.tokens[:, :, 0], each.weights, size).mean(0) for each in rollouts]
     last = np.asarray(jax.nn.softmax(reopened.machine().params(directory.policy(done))["table"][:, 0]), np.float64)
-    settings: dict[str, float | int] = {"inner": swap} if swap else {}
+    settings: dict[str, float | int] = {"inner": swap} if isinstance(swap, int) else {}
     game: Game
     if isinstance(oracle, RankingPopulation):
         game, users, scale = oracle.game(), oracle.game(), 0.5

@@ -1,15 +1,16 @@
 """What the oracle makes of sampled answers: are there pairs, how many ties, can the schedule contract?"""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
+from jaxalign.config.settings import show
 from jaxalign.doctor.opened import Opened
-from jaxalign.doctor.outcome import Measured, Outcome, judged
+from jaxalign.doctor.outcome import Outcome, judged
 from jaxalign.evals.cycles import cycle_metrics
-from jaxalign.games.certificates import FAINT, contraction, skew_spectrum, smallest_inner
+from jaxalign.feedback.certifiable import is_matrix, uncertified
+from jaxalign.games.advice import advice
+from jaxalign.games.sampled_games import SampledGames
+from jaxalign.games.stability import Setting, stability
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.pairs import pairing_metrics
 
@@ -44,24 +45,20 @@ class SampledPreferences:
         return judged("ties", measured, [], note if groups > self.ties else "")
 
     def schedule(self, opened: Opened) -> Outcome:
-        """A round of COMAL on the sampled matrices, linearised at the policy (`games.certificates`)."""
-        game, inner = mirror_step(opened.experiment.loss), opened.experiment.swap_every or math.inf
-        if game is None or not game.regularised:
-            return Outcome("schedule contracts", "skipped", {}, "certificates are for INPO with tau above 0")
-        prefer, weights = opened.preferences.prefer, opened.rollouts.weights
-        factors = contraction(prefer, weights, game.step, game.tau, inner)
-        measured: Measured = {
-            "factor_mean": float(factors.mean()),
-            "factor_max": float(factors.max()),
-            "swap_every": str(inner),
-        }
-        if factors.mean() <= 1:  # exactly 1 where nothing cycles
-            return Outcome("schedule contracts", "ok", measured)
-        omega = np.unique(skew_spectrum(prefer, weights))
-        needed = smallest_inner(omega[omega > FAINT * omega.max()], game.step, game.tau)
-        more = f"swap_every of at least {needed}" if needed else "no swap_every at this step size"
-        advice = f"a round multiplies the distance to the Nash policy by {factors.mean():.4g}; {more} would contract"
-        return Outcome("schedule contracts", "warning", measured, f"{advice}, or a larger loss.eta or loss.tau")
+        """What exact steps do on the sampled games (`games.stability`); the base policy is the anchor."""
+        experiment, name = opened.experiment, "schedule contracts"
+        game, reason = mirror_step(experiment.loss), uncertified(experiment.loss, experiment.feedback)
+        if not reason and not is_matrix(experiment.feedback):
+            reason = "the oracle's answers depend on what else the policy says: its game is no matrix"
+        if game is None or reason:
+            return Outcome(name, "skipped", {}, f"no certificates: {reason}")
+        swap = experiment.swap_every
+        setting = Setting(game.step, game.tau, swap if isinstance(swap, int) else None)
+        games = SampledGames.of(opened.preferences.prefer, opened.rollouts.weights).thinned()
+        found = stability(games, setting)
+        measured = {name.removeprefix("align/"): value for name, value in found.metrics().items()}
+        warning = f"{found.warning}; {advice(games, setting)}" if found.warning else ""
+        return judged(name, {**measured, "swap_every": show(swap)}, [], warning)
 
 
 CHECK = SampledPreferences()

@@ -1,6 +1,6 @@
 """COMAL: INPO whose anchor becomes the policy every `inner` steps (Liu et al. 2024, arXiv 2410.23223, Alg. 1 - 3).
 
-inner = 1 is MWU, inner = infinity is INPO. With too few inner steps it diverges; `certificates.contraction` tells
+inner = 1 is MWU, inner = infinity is INPO. With too few inner steps it diverges; `certificates.smallest_inner` tells
 how many are enough, and `adaptive_comal` needs no such number.
 """
 

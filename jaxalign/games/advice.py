@@ -1,0 +1,127 @@
+"""What would contract on the games that a run has sampled: searched for, and then tried on them, exactly.
+
+At a fixed number of inner steps no smaller step ever helps: its factor tends to 1 from above. And at steps above
+1 / omega no tau helps but by chance: the largest stable step, 2 tau / (tau² + omega²), is never larger, and only a few
+inner steps that have not diverged yet can contract all the same. So settings are searched jointly.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from jaxalign.games.certificates import round_factor, skew_spectrum, step_modulus
+from jaxalign.games.sampled_games import SampledGames, kl, log_weights, mirror_steps, rounds
+from jaxalign.games.stability import Setting
+
+LONGEST = 100
+"""Iterations a swap that are worth advising."""
+
+SEARCHED = 64
+"""Games that settings are searched on and tried on."""
+
+SURELY = 0.98
+"""Factor up to which advice is given: a factor of almost 1 takes hundreds of rounds."""
+
+STEPS = 3000
+"""Steps that a setting is tried for."""
+
+SMALLER = 0.5 ** np.arange(1, 12)
+"""Smaller steps that are searched, as shares of the one in force."""
+
+PULLS = 48
+"""Values of tau that are searched, geometrically from a thousandth of the largest, 1 / step."""
+
+
+def advice(games: SampledGames, setting: Setting) -> str:
+    """A clause on what to change, or that nothing at this step does; speaks of the fields of an INPO experiment."""
+    games = games.thinned(SEARCHED)
+    kept, smaller = at_this_step(games, setting), next(smaller_steps(games, setting), None)
+    other = f"{described(smaller, setting)} would" if smaller else "nor does any smaller step that was tried"
+    if kept is not None:
+        return f"{described(kept, setting)} would contract on these answers"
+    what = "loss.tau" if setting.inner is None else f"loss.tau and no swap_every up to {LONGEST}"
+    return f"no {what} contracts at this step (loss.eta {1 / setting.step:.3g}); {other}"
+
+
+def described(found: Setting, now: Setting) -> str:
+    """What of `now` to change, as fields of an experiment are called."""
+    changes = []
+    if found.step != now.step:
+        changes.append(f"loss.eta {1 / found.step:.3g}")
+    if found.tau != now.tau:
+        changes.append(f"loss.tau {found.tau:.3g}")
+    if found.inner != now.inner:
+        changes.append(f"swap_every {found.inner}")
+    return ", ".join(changes)
+
+
+def at_this_step(games: SampledGames, setting: Setting) -> Setting | None:
+    """The least change that contracts with the step left alone: more inner steps, then another tau, then both."""
+    return next(contracting(games, _kept_step(games, setting)), None)
+
+
+def smaller_steps(games: SampledGames, setting: Setting) -> Iterator[Setting]:
+    """Settings of smaller steps that contract, the largest step first, each with the tau in force if that will do."""
+    for share in SMALLER:
+        yield from contracting(games, _kept_step(games, replace(setting, step=share * setting.step), itself=True))
+
+
+def contracting(games: SampledGames, settings: Iterable[Setting]) -> Iterator[Setting]:
+    """Those whose local factor is below 1 on every game and that are seen to settle on them."""
+    return (each for each in settings if worst(games, each) <= SURELY and settles(games, each))
+
+
+def worst(games: SampledGames, setting: Setting) -> float:
+    """The largest local factor of all games and frequencies."""
+    if setting.inner is None:
+        omega = skew_spectrum(games.prefer, np.exp(games.regularised(setting.tau)))
+        return float(step_modulus(omega, setting.step, setting.tau).max())
+    return float(round_factor(_all(games), setting.step, setting.tau, setting.inner).max(initial=0.0))
+
+
+def settles(games: SampledGames, setting: Setting) -> bool:
+    """Whether exact steps from the policy come nearer to where they should settle, on every game that rotates."""
+    if setting.inner is None:
+        goal = games.regularised(setting.tau)
+        found = mirror_steps(games.prefer, games.start, games.anchor, setting.step, setting.tau, STEPS // 4)
+        return bool((kl(goal, found) <= np.maximum(0.5 * kl(goal, games.start), 1e-6)).all())
+    which = games.rotating
+    goal, start = log_weights(games.nash[which]), games.start[which]
+    count = max(STEPS // setting.inner, 1)
+    found = rounds(games.prefer[which], start, setting.step, setting.tau, setting.inner, count)
+    return bool((kl(goal, found) <= np.maximum(0.5 * kl(goal, start), 1e-6)).all())
+
+
+def _kept_step(games: SampledGames, setting: Setting, itself: bool = False) -> Iterator[Setting]:
+    if itself:
+        yield setting
+    if setting.inner is None:
+        yield from (replace(setting, tau=tau) for tau in _pulls(setting) if tau > setting.tau)
+        return
+    if (longer := _inner(games, setting)) is not None:
+        yield longer
+    yield from (replace(setting, tau=tau) for tau in _pulls(setting) if tau > setting.tau)
+    both = [found for tau in _pulls(setting) if (found := _inner(games, replace(setting, tau=tau))) is not None]
+    yield from sorted(both, key=lambda each: (each.inner, each.tau))
+
+
+def _pulls(setting: Setting) -> list[float]:
+    """Values of tau, ascending, in two significant digits: they are for people to type."""
+    return sorted({float(f"{tau:.2g}") for tau in np.geomspace(1e-3, 0.999, PULLS) / setting.step})
+
+
+def _inner(games: SampledGames, setting: Setting) -> Setting | None:
+    """The same with the fewest inner steps from those in force on that contract surely; None where there are none."""
+    assert setting.inner is not None
+    if setting.inner >= LONGEST:
+        return None
+    inner = np.arange(setting.inner + 1, LONGEST + 1)
+    factors = round_factor(_all(games), setting.step, setting.tau, inner[:, None]).max(-1, initial=0.0)
+    enough = np.flatnonzero(factors <= SURELY)
+    return replace(setting, inner=int(inner[enough[0]])) if enough.size else None
+
+
+def _all(games: SampledGames) -> np.ndarray:
+    """Every frequency of every game."""
+    return np.concatenate([*games.frequencies, np.zeros(0)])

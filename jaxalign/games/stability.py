@@ -1,0 +1,111 @@
+"""Can a schedule settle on the games that a run has sampled? Told per prompt, where theory or an exact run tells it.
+
+Where an answer beats all others nothing rotates for long, and a linearisation at the policy that sampled would see
+frequencies that mean nothing. So three cases are kept apart:
+
+    rounds of COMAL, mixed equilibrium    the local factor of a round (`certificates`), linearised at the equilibrium
+    rounds of COMAL, other games          what an exact round does: KL(Nash ‖ policy) and duality gap, after over before
+    anchor kept until the inner problem   the modulus |1 - eta tau + i eta omega| of a step, linearised at the
+    is solved, or for good (INPO)         equilibrium of the game regularised around the anchor
+
+All of it is local or of exact steps on i.i.d. pairs of these answers: fits that fall short are not seen.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxalign.games.certificates import SILENT, Number, round_factor, skew_spectrum, step_modulus
+from jaxalign.games.sampled_games import SampledGames, gaps, kl, log_weights, mirror_steps
+
+TOLD = 0.1
+"""Share of the prompts, led away from their equilibrium, from which on a schedule is warned of: a sampled game may be
+unlike the one it is sampled from."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Exact steps of size `step` on the game, pulled to the anchor by `tau`; `inner` of them to a swap, None: as many
+    as the inner problem takes."""
+
+    step: Number
+    tau: Number
+    inner: int | None
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Factors of a round or moduli of a step by prompt, NaN where there is no local one, and what one exact round does
+    where there is none: (before, after) summed over those prompts."""
+
+    setting: Setting
+    factors: Float[np.ndarray, " b"]
+    nats: tuple[float, float] = (0.0, 0.0)
+    gap: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def expanding(self) -> Bool[np.ndarray, " b"]:
+        """Where a round, or a step, leads away. A factor of exactly 1 does not: nothing moves."""
+        return np.nan_to_num(self.factors) > 1.0 + SILENT
+
+    @property
+    def warning(self) -> str:
+        """What is wrong, as a clause; empty unless more than `TOLD` of the prompts are led away."""
+        away, count = int(self.expanding.sum()), len(self.factors)
+        if away <= TOLD * count:
+            return ""
+        mean, inner = float(self.factors[self.expanding].mean()), self.setting.inner
+        if inner is None:
+            return (
+                f"on {away} of {count} prompts an exact step leads away from the solution of the inner problem, near "
+                f"which it multiplies the distance by {mean:.3g}"
+            )
+        rotating = int(np.isfinite(self.factors).sum())
+        return (
+            f"on {rotating} of {count} prompts the sampled answers have a mixed equilibrium, and near {away} of these "
+            f"an exact round of {inner} iterations leads away from it: it multiplies the distance by {mean:.3g}"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """What a run logs, over the prompts that were looked at.
+
+        `align/expanding`: share of them on which a round leads away from the equilibrium. With swaps every so many
+        iterations `align/rotating`, the share with a mixed equilibrium, `align/contraction`, the mean local factor over
+        these, and of all others `align/round_kl` and `align/round_gap`: what one exact round leaves of KL(Nash ‖
+        policy) and of the duality gap. Without such swaps `align/modulus`, the mean modulus of a step. A name whose
+        prompts are none is absent.
+        """
+        local = np.isfinite(self.factors)
+        metrics = {"align/expanding": float(self.expanding.mean())}
+        if self.setting.inner is None:
+            return metrics | {"align/modulus": float(self.factors.mean())}
+        metrics["align/rotating"] = float(local.mean())
+        if local.any():
+            metrics["align/contraction"] = float(self.factors[local].mean())
+        for name, (before, after) in (("align/round_kl", self.nats), ("align/round_gap", self.gap)):
+            if before > SILENT:
+                metrics[name] = after / before
+        return metrics
+
+
+def stability(games: SampledGames, setting: Setting) -> Stability:
+    """What there is to say of a setting on these games."""
+    if setting.inner is None:
+        omega = skew_spectrum(games.prefer, np.exp(games.regularised(setting.tau)))
+        return Stability(setting, step_modulus(omega, setting.step, setting.tau).max(-1))
+    factors = np.full(len(games.prefer), np.nan)
+    factors[games.rotating] = local_factors(games, setting)
+    calm = ~games.rotating
+    nash, prefer, before = log_weights(games.nash[calm]), games.prefer[calm], games.start[calm]
+    after = mirror_steps(prefer, before, before, setting.step, setting.tau, setting.inner)
+    nats = float(kl(nash, before).sum()), float(kl(nash, after).sum())
+    return Stability(setting, factors, nats, (float(gaps(prefer, before).sum()), float(gaps(prefer, after).sum())))
+
+
+def local_factors(games: SampledGames, setting: Setting) -> Float[np.ndarray, " k"]:
+    """The worst factor of a round over the spectrum of each game that rotates."""
+    assert setting.inner is not None
+    each = (round_factor(omega, setting.step, setting.tau, setting.inner) for omega in games.frequencies)
+    # An equilibrium without any frequency left mixes answers that tie.
+    return np.array([factors.max(initial=0.0) for factors in each])
