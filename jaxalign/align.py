@@ -20,7 +20,7 @@ def align(session: Session) -> dict:
     policy = session.policy(iteration)
     while True:
         evaluate(session, iteration, policy)
-        session.run.prune(experiment.keep_policies, protect={session.anchor_at_start(iteration)})
+        session.run.prune(experiment.keep_policies, protect={session.anchor(iteration)})
         if iteration == experiment.iterations:
             return summarise(session)
         policy = improve(session, iteration, policy)
@@ -39,7 +39,7 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     def params(number: int) -> Params:
         return policy if number == iteration else session.policy(number)
 
-    # Is the inner problem solved, and can the schedule settle at all? An adaptive anchor moves by the answer.
+    # Is the inner problem solved, and can the schedule settle at all? If so, an adaptive anchor moves with this fit.
     certificates = phase("certificates", dict[str, float], lambda: certify(session, iteration, params, compared))
     session.recorder.log(iteration, "certificates", 0, certificates)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool
 
-from jaxalign.anchors.adaptive import ANCHOR, Adaptive
+from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.feedback.certifiable import is_matrix, uncertified
 from jaxalign.feedback.contract import Compared
 from jaxalign.games.advice import advice
@@ -25,7 +25,7 @@ from jaxalign.types import Metrics, Params, Rollouts
 
 def certify(session: Session, iteration: int, params: Callable[[int], Params], compared: Compared) -> Metrics:
     """`inner_metrics`, those of `Stability` where the oracle's game is a matrix, and the anchor that an adaptive
-    schedule comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`).
+    one comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`).
 
     Every sampled response is scored under the anchor, one forward pass; none right after a swap, when the anchor is
     the policy itself. Says on stderr when the schedule leads away from what it should come to, and what would not.
@@ -34,13 +34,13 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
     game, rollouts, preferences = mirror_step(experiment.loss), compared.rollouts, compared.preferences
     if game is None or rollouts is None or preferences is None or uncertified(experiment.loss, experiment.feedback):
         return {}
-    number, swap = session.anchor_at_start(iteration), experiment.swap_every
+    number, swap = session.anchor(iteration), experiment.swap_every
     own = rollouts.logps.sum(-1, dtype=np.float64)
     anchor = own if number == iteration else session.machine.scorer.rollouts(params(number), rollouts)
     games = SampledGames.of(preferences.prefer, rollouts.weights, own - anchor)
     metrics = inner_metrics(games, enumerated(rollouts), game.tau)
     if isinstance(swap, Adaptive):
-        metrics[ANCHOR] = float(iteration if moves(swap, metrics, game.tau) else number)
+        metrics[NEXT] = float(iteration + 1 if closes(swap, metrics, game.tau) else number)
     if not is_matrix(experiment.feedback):
         return metrics
     setting = Setting(game.step, game.tau, swap if isinstance(swap, int) else None)
@@ -52,8 +52,8 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
     return metrics | found.metrics()
 
 
-def moves(swap: Adaptive, metrics: Metrics, tau: float) -> bool:
-    """Whether the policy becomes the anchor; not where no error of the estimate is known."""
+def closes(swap: Adaptive, metrics: Metrics, tau: float) -> bool:
+    """Whether the round is over with this iteration's fit; not where no error of the estimate is known."""
     error = metrics.get("align/inner_gap_stderr")
     if error is None:
         return False

@@ -70,7 +70,7 @@ def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
 def score_pairs(session: Session, iterate: int, policy: Params) -> None:
     """Commits what policy `iterate` makes of the held-out pairs, against the anchor of its own fit."""
     experiment, where = session.experiment, home(iterate)
-    if session.anchor_at_start(iterate) == iterate and "anchor" in experiment.loss.needs:
+    if session.anchor(iterate) == iterate and "anchor" in experiment.loss.needs:
         session.anchor_sums(iterate)  # the coming fits ask for them, with less memory to spare
     params, base, anchor = trained(policy), frozen(policy), session.anchor(iterate - 1) if iterate else 0
     make = partial(session.pair_scores, where, params, base, anchor, "held-out pairs")

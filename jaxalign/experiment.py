@@ -12,6 +12,7 @@ from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.feedback.contract import Feedback
+from jaxalign.losses.mirror import Closing
 from jaxalign.machine import Placement
 from jaxalign.models.model import Source
 from jaxalign.objectives.mixed import Mixed
@@ -45,8 +46,8 @@ class Experiment:
 
     The iterates are numbered: policy 0 is the base, iteration i turns policy i into policy i + 1. The anchor of
     iteration i is policy swap_every · floor(i / swap_every), policy 0 if `swap_every` is None, and if it is `Adaptive`
-    the last policy of which a test said that it solves its inner problem. INPO with a swapped anchor is COMAL; IPO,
-    DPO and SPPO with swap_every = 1 are their iterative forms.
+    the last policy with which a round was closed, because a test said that its inner problem was solved. INPO with a
+    swapped anchor is COMAL; IPO, DPO and SPPO with swap_every = 1 are their iterative forms.
     """
 
     model: Source
@@ -126,6 +127,8 @@ class Experiment:
         if isinstance(self.swap_every, Adaptive):
             if reason := uncertified(self.loss, self.feedback):
                 yield f"swap_every is Adaptive, which goes by a certificate, and there is none: {reason}"
+            elif not isinstance(self.loss, Closing):
+                yield f"swap_every is Adaptive, and {type(self.loss).__name__} has no loss that closes a round"
             return
         if self.swap_every < 1:
             yield f"swap_every must be at least 1 or None, got {self.swap_every}"

@@ -45,7 +45,7 @@ def fit(
         return session.policy(iteration + 1)
     spec = session.experiment.fit
     order = group_order(session, iteration, groups)
-    training = session.training(len(order))
+    training = session.training(len(order), session.closing(iteration))
     shape = row_shape(groups)
     base = frozen(policy)
     others = {role: training.reference(role, live[role]) for role in training.references}

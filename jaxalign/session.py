@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from types import GenericAlias
 from typing import TypeVar
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from jaxalign.anchors.adaptive import ANCHOR, Adaptive
+from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.config.load import components
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
@@ -28,6 +28,7 @@ from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, as_of
 from jaxalign.feedback.contract import Compared
 from jaxalign.judging import Judging, judging
+from jaxalign.losses.mirror import Closing
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import frozen, head_alone, join, trained
@@ -108,7 +109,7 @@ class Session:
         self._check_prompts()
         # Last: a run that is refused for its prompts begins with others.
         pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
-        self._training = cache(partial(training, experiment, self.machine))
+        self._training = cache(self._programs)
         self._heldout_featured: Featured | None = None
 
     # ---------------------------------------------------------------------------------------------- phases
@@ -299,23 +300,33 @@ class Session:
         self.run.policy(index).save(trained(params), {"model": self.machine.model.source})
 
     def anchor(self, iteration: int) -> int:
-        """Number of the policy that anchors the fit of `iteration`; an adaptive anchor is what the certificates of that
-        iteration say."""
+        """Number of the policy that anchors `iteration`; an adaptive anchor is what the certificates of the iteration
+        before it say."""
         if isinstance(self.experiment.swap_every, Adaptive):
-            return int(self.run.load(iteration, "certificates", dict[str, float])[ANCHOR])
+            return self._next_anchor(iteration - 1) if iteration else 0
         return self.experiment.scheduled_anchor(iteration)
 
-    def anchor_at_start(self, iteration: int) -> int:
-        """The same before the iteration's certificates have spoken: the anchor of the policy that samples."""
-        if isinstance(self.experiment.swap_every, Adaptive):
-            return self.anchor(iteration - 1) if iteration else 0
-        return self.experiment.scheduled_anchor(iteration)
+    def closing(self, iteration: int) -> bool:
+        """Whether an adaptive anchor moves to what the fit of `iteration` makes, by its committed certificates: the fit is
+        then the whole step to the best response."""
+        return isinstance(self.experiment.swap_every, Adaptive) and self._next_anchor(iteration) == iteration + 1
 
-    def training(self, steps: int) -> Training:
-        """The programs of a fit of `steps` steps, compiled once for all fits of that length."""
-        return self._training(steps)
+    def _next_anchor(self, iteration: int) -> int:
+        return int(self.run.load(iteration, "certificates", dict[str, float])[NEXT])
+
+    def training(self, steps: int, closing: bool = False) -> Training:
+        """The programs of a fit of `steps` steps, compiled once for all fits of that length; of one whose loss is
+        `closing`, where it is."""
+        return self._training(steps, closing)
 
     # ---------------------------------------------------------------------------------------------- checks
+
+    def _programs(self, steps: int, closing: bool) -> Training:
+        experiment = self.experiment
+        if closing:
+            assert isinstance(experiment.loss, Closing)
+            experiment = replace(experiment, loss=experiment.loss.closing)
+        return training(experiment, self.machine, steps)
 
     def progress(self, iteration: Iteration, what: str, total: int, unit: str, start: int = 0) -> Progress | Unseen:
         """What a person sees of a long loop, on the process that speaks."""

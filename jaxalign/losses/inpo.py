@@ -38,6 +38,11 @@ class INPO:
         """What its minimiser on i.i.d. pairs is."""
         return MirrorStep(1 / self.eta, self.tau)
 
+    @property
+    def closing(self) -> "INPO":
+        """π ∝ anchor exp(P(· ≻ last) / tau)."""
+        return INPO(self.tau, self.tau)
+
     def problems(self) -> Iterable[str]:
         if not self.eta > 0:
             yield f"eta must be positive, got {self.eta}"

@@ -35,6 +35,15 @@ class Mirroring(Protocol):
     def mirror(self) -> MirrorStep: ...
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A loss that can take the whole step to the regularised best response, where step · tau = 1 and nothing is left of
+    π: `closing` is the loss that does."""
+
+    @property
+    def closing(self) -> Loss: ...
+
+
 def mirror_step(loss: Loss | ScoreLoss) -> MirrorStep | None:
     """The step that the loss takes; None for losses that take another kind."""
     return loss.mirror if isinstance(loss, Mirroring) else None
