@@ -307,8 +307,8 @@ class Session:
         return self.experiment.scheduled_anchor(iteration)
 
     def closing(self, iteration: int) -> bool:
-        """Whether an adaptive anchor moves to what the fit of `iteration` makes, by its committed certificates: the fit is
-        then the whole step to the best response."""
+        """Whether the committed certificates of `iteration` say that its fit closes a round of an adaptive anchor: with
+        the whole step to the best response, which is the next anchor."""
         return isinstance(self.experiment.swap_every, Adaptive) and self._next_anchor(iteration) == iteration + 1
 
     def _next_anchor(self, iteration: int) -> int:

@@ -4,9 +4,11 @@ import dataclasses
 import io
 
 import numpy as np
+import pytest
 from made_openings import by_name, opened
 from made_rollouts import preferences, prompt, rollouts
 
+from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.doctor import report
 from jaxalign.doctor.checks.preferences import SampledPreferences
 from jaxalign.doctor.checks.prompts import Prompts
@@ -15,7 +17,10 @@ from jaxalign.doctor.examine import outcomes
 from jaxalign.doctor.outcome import NotHere, Outcome
 from jaxalign.doctor.row import tokens
 from jaxalign.errors import DataError
+from jaxalign.games.families import bradley_terry, three_action
+from jaxalign.losses.inpo import INPO
 from jaxalign.models.random_llama import TEMPLATE
+from jaxalign.pairs import BestWorst
 
 
 def test_the_row_says_whose_each_token_is_and_what_it_scores(tmp_path):
@@ -103,3 +108,33 @@ def test_no_pairs_and_only_ties_are_findings(tmp_path):
     del there.__dict__["pairs"]
     there.preferences = preferences([[[0.5, 0.9], [0.1, 0.5]]])
     assert by_name(SampledPreferences()(there))["ties"].status == "ok"
+
+
+def test_a_schedule_that_leads_away_is_warned_of_with_what_does_not(tmp_path):
+    there = opened(tmp_path)
+
+    def said(prefer, **changes):
+        for name in ("pairs", "groups"):
+            there.__dict__.pop(name, None)
+        there.rollouts = rollouts([["one", "two", "three"]])
+        there.preferences = preferences([prefer])
+        there.experiment = dataclasses.replace(there.experiment, **changes)
+        return by_name(SampledPreferences()(there))["schedule contracts"]
+
+    rotating, ranked = three_action().tolist(), bradley_terry(np.array([2.0, 0.0, 1.0])).tolist()
+    found = said(rotating, loss=INPO(eta=1 / 1.5, tau=0.1), swap_every=2)
+    assert (found.status, found.measured["rotating"], found.measured["swap_every"]) == ("warning", 1.0, "2")
+    assert found.measured["contraction"] == pytest.approx(1.072, abs=1e-3)
+    assert found.fix.endswith("swap_every 5 would contract on these answers")
+    assert said(rotating, swap_every=5).status == "ok"
+    # Linearised at the policy, a round would seem to expand here too.
+    assert said(ranked, loss=INPO(eta=0.1, tau=0.02), swap_every=2).status == "ok"
+    found = said(rotating, loss=INPO(eta=0.1, tau=0.02), swap_every=None)
+    assert (found.status, found.measured["expanding"]) == ("warning", 1.0)
+    assert "loss.eta 0.4" in found.fix
+    found = said(rotating, loss=INPO(eta=1 / 1.5, tau=0.1), swap_every=Adaptive())
+    assert (found.status, found.measured["swap_every"]) == ("ok", "Adaptive(…)")
+    feedback = dataclasses.replace(there.experiment.feedback, pairing=BestWorst())
+    found = said(rotating, swap_every=2, feedback=feedback)
+    assert found.status == "skipped"
+    assert "solves another game" in found.fix

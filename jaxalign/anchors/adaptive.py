@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 NEXT = "align/next_anchor"
-"""Name, among an iteration's certificates, of the number of the policy that anchors the next one: its own anchor, or the
+"""Name, among an iteration's certificates, of the number of the next one's anchor: its own anchor's, or that of the
 policy that it is about to make."""
 
 

@@ -1,7 +1,8 @@
 """How often a run calls each program, and so how long it takes and what it costs in chip-hours.
 
 Every prompt is taken to have its pairs and every row to be of the longest length, so hours err high; judges without
-weights, the evaluation and the first compilation are not counted.
+weights, certificates (answers scored under the anchor), the evaluation and compilation are not counted. The fit that
+closes a round of an adaptive anchor is one of the iterations like any other.
 """
 
 from collections.abc import Mapping
