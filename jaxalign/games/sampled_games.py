@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxalign.games.certificates import FAINT, SILENT, Number, skew_spectrum
 from jaxalign.games.solve import nash
@@ -160,6 +160,20 @@ def rounds(prefer: Games, logp: Policies, eta: Number, tau: Number, inner: int, 
 def best_responses(prefer: Games, logp: Policies, anchor: Policies, tau: Number) -> Policies:
     """Log-probabilities of BR(π) ∝ anchor exp(P(· ≻ π) / tau)."""
     return np.maximum(log_normalised(anchor + gains(prefer, logp) / tau), LOST)
+
+
+def adaptive_rounds(
+    prefer: Games, logp: Policies, eta: Number, tau: Number, accept: Number, steps: int
+) -> tuple[Policies, Int[np.ndarray, " b"]]:
+    """The policies after `steps` exact iterations whose anchor moves by the certificate (`anchors.adaptive`), and how
+    many rounds were closed in each game."""
+    anchor, closed = logp, np.zeros(len(logp), np.int64)
+    for _ in range(steps):
+        response, moved = best_responses(prefer, logp, anchor, tau), kl(logp, anchor)
+        solved = ((moved > 0.0) & (kl(logp, response) <= accept * moved))[:, None]
+        logp = np.where(solved, response, mirror_steps(prefer, logp, anchor, eta, tau, 1))
+        anchor, closed = np.where(solved, response, anchor), closed + solved[:, 0]
+    return logp, closed
 
 
 def regularised_equilibria(prefer: Games, anchor: Policies, tau: Number, limit: int = 40) -> Policies:
