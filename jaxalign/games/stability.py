@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxalign.games.certificates import SILENT, Number, round_factor, skew_spectrum, step_modulus
-from jaxalign.games.sampled_games import SampledGames, gaps, kl, log_weights, mirror_steps
+from jaxalign.games.sampled_games import SUPPORT, SampledGames, gains, gaps, kl, log_weights, mirror_steps
 
 TOLD = 0.1
 """Share of the prompts, led away from their equilibrium, from which on a schedule is warned of: a sampled game may be
@@ -104,8 +104,18 @@ def stability(games: SampledGames, setting: Setting) -> Stability:
 
 
 def local_factors(games: SampledGames, setting: Setting) -> Float[np.ndarray, " k"]:
-    """The worst factor of a round over the spectrum of each game that rotates."""
+    """The worst factor of a round over the spectrum of each game that rotates, and over answers that its equilibrium
+    leaves out.
+
+    The log-probability of such an answer, which loses by some margin, falls by margin (1 - (1 - eta tau)^inner) / tau a
+    round. KL to the equilibrium is linear in its probability, and of second order in what rotates: half the exponent.
+    """
     assert setting.inner is not None
     each = (round_factor(omega, setting.step, setting.tau, setting.inner) for omega in games.frequencies)
     # An equilibrium without any frequency left mixes answers that tie.
-    return np.array([factors.max(initial=0.0) for factors in each])
+    rotation = np.array([factors.max(initial=0.0) for factors in each])
+    nash = games.nash[games.rotating]
+    margins = 0.5 - gains(games.prefer[games.rotating], log_weights(nash))
+    reach = (1.0 - (1.0 - setting.step * setting.tau) ** setting.inner) / setting.tau
+    left_out = np.where(nash > SUPPORT, 0.0, np.exp(-0.5 * np.maximum(margins, 0.0) * reach))
+    return np.maximum(rotation, left_out.max(-1, initial=0.0))

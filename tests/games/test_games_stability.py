@@ -10,7 +10,7 @@ import pytest
 
 from jaxalign.games.advice import advice, at_this_step, settles, smaller_steps
 from jaxalign.games.certificates import SILENT, diagnose, round_factor, skew_spectrum
-from jaxalign.games.families import bradley_terry, cyclic, random_skew, three_action
+from jaxalign.games.families import bradley_terry, cyclic, random_skew, three_action, with_dominated
 from jaxalign.games.files import read_matrix
 from jaxalign.games.game import MatrixGame
 from jaxalign.games.judge_certificates import FAMILIES, judge
@@ -163,6 +163,16 @@ def test_the_modulus_is_taken_around_the_anchor_and_not_around_the_policy():
         for who in ((0.2, 0.5, 0.3), (0.999, 0.0005, 0.0005))
     ]
     assert there[0].factors == pytest.approx(there[1].factors, rel=1e-6)
+
+
+def test_answers_that_are_left_out_count_by_the_rate_at_which_they_vanish():
+    """Two more answers that lose to all by .02: slower than the rotation, and the rate of the whole."""
+    games, setting = one(with_dominated(three_action(), 2, 0.02)), Setting(1.5, 0.1, 12)
+    factor = stability(games, setting).metrics()["align/contraction"]
+    assert 0.2251 < factor < 1
+    goal, near = log_weights(games.nash), rounds(games.prefer, games.start, 1.5, 0.1, 12, 30)
+    after = rounds(games.prefer, near, 1.5, 0.1, 12, 10)
+    assert (kl(goal, after) / kl(goal, near))[0] ** (1 / 20) == pytest.approx(factor, rel=1e-3)
 
 
 def test_few_prompts_that_lead_away_are_counted_and_not_warned_of():
