@@ -7,7 +7,7 @@ command continues from wherever the last one stopped and ends with the same bits
 
 from functools import partial
 
-from jaxalign.certify import certify
+from jaxalign.certify import certify, check_fit
 from jaxalign.evaluate import evaluate, summarise
 from jaxalign.fit import fit
 from jaxalign.session import ReferenceLogps, Session
@@ -49,4 +49,11 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
 
     # The regression towards the winners.
     live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}
-    return fit(session, iteration, policy, live, compared.groups, references)
+    fitted = fit(session, iteration, policy, live, compared.groups, references)
+
+    # Has it become better at what it was asked for, where it has not looked?
+    if compared.unseen is not None:
+        unseen = compared.unseen
+        kept = phase("unseen", dict[str, float], lambda: check_fit(session, iteration, params, unseen, fitted))
+        session.recorder.log(iteration, "unseen", 0, kept)
+    return fitted

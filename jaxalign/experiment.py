@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jaxalign.anchors.adaptive import Adaptive
+from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.config.load import exchanged
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import Compares, ScoreLoss
@@ -18,6 +18,7 @@ from jaxalign.models.model import Source
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.cached import Cached
 from jaxalign.rollouts.contract import Rollout
+from jaxalign.storage.rundir import RunDir
 from jaxalign.training.step import Fit
 from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Reference, Tracker
 
@@ -154,6 +155,14 @@ class Experiment:
         """Number of the policy that anchors `iteration`, where nothing but a schedule decides it."""
         assert not isinstance(self.swap_every, Adaptive), "an adaptive anchor is known to the run alone"
         return 0 if self.swap_every is None else iteration - iteration % self.swap_every
+
+
+def anchor_of(experiment: Experiment, run: RunDir, iteration: int) -> int:
+    """Number of the policy that anchors `iteration` of a run; an adaptive anchor is what the certificates of the
+    iteration before it say."""
+    if isinstance(experiment.swap_every, Adaptive):
+        return int(run.load(iteration - 1, "certificates", dict[str, float])[NEXT]) if iteration else 0
+    return experiment.scheduled_anchor(iteration)
 
 
 def as_of(experiment: Experiment, date: datetime.date) -> Experiment:

@@ -18,14 +18,14 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from jaxalign.anchors.adaptive import NEXT, Adaptive
+from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import components
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.prompts import opened
 from jaxalign.errors import ConfigError, Interrupted
-from jaxalign.experiment import Experiment, as_of
+from jaxalign.experiment import Experiment, anchor_of, as_of
 from jaxalign.feedback.contract import Compared
 from jaxalign.judging import Judging, judging
 from jaxalign.losses.mirror import Closing
@@ -109,7 +109,7 @@ class Session:
         self._check_prompts()
         # Last: a run that is refused for its prompts begins with others.
         pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
-        self._training = cache(self._programs)
+        self._training, self._pair_scorers = cache(self._programs), cache(self._scorer_of_pairs)
         self._heldout_featured: Featured | None = None
 
     # ---------------------------------------------------------------------------------------------- phases
@@ -216,7 +216,7 @@ class Session:
                 self.stop_here(f"after {done} held-out pairs")
 
             known = self._heldout_features(join(params, base)) if head_alone(self.machine.model.abstract()) else pairs
-            return replace(self._pair_scorer(params, base, known, table, between), lengths=pairs.lengths)
+            return replace(self.pair_scorer()(params, base, known, table, between=between), lengths=pairs.lengths)
 
     def anchor_sums(self, number: int) -> Float[np.ndarray, "g r"]:
         """Log-probs of the held-out pairs under policy `number`, an anchor; scored when they are first asked for."""
@@ -229,11 +229,14 @@ class Session:
 
         return self.phase(where, "heldout_anchor", ReferenceLogps, make).sums[0]
 
-    @cached_property
-    def _pair_scorer(self) -> PairScorer:
-        machine, together = self.machine, groups_a_microbatch(self.experiment)
-        view = view_of(machine.model, self.experiment.loss, self.experiment.feedback.responses)
-        return PairScorer(view, machine.mesh, together, machine.flags)
+    def pair_scorer(self, closing: bool = False) -> PairScorer:
+        """What scores pairs by the loss of a fit, of one that is `closing` where it is; compiled once."""
+        return self._pair_scorers(closing)
+
+    def _scorer_of_pairs(self, closing: bool) -> PairScorer:
+        machine, experiment = self.machine, self._fitted(closing)
+        view = view_of(machine.model, experiment.loss, experiment.feedback.responses)
+        return PairScorer(view, machine.mesh, groups_a_microbatch(experiment), machine.flags)
 
     def _heldout_features(self, policy: Params) -> Featured:
         """Those of every policy: their trunk is the same."""
@@ -300,19 +303,13 @@ class Session:
         self.run.policy(index).save(trained(params), {"model": self.machine.model.source})
 
     def anchor(self, iteration: int) -> int:
-        """Number of the policy that anchors `iteration`; an adaptive anchor is what the certificates of the iteration
-        before it say."""
-        if isinstance(self.experiment.swap_every, Adaptive):
-            return self._next_anchor(iteration - 1) if iteration else 0
-        return self.experiment.scheduled_anchor(iteration)
+        """Number of the policy that anchors `iteration`."""
+        return anchor_of(self.experiment, self.run, iteration)
 
     def closing(self, iteration: int) -> bool:
         """Whether the committed certificates of `iteration` say that its fit closes a round of an adaptive anchor: with
         the whole step to the best response, which is the next anchor."""
-        return isinstance(self.experiment.swap_every, Adaptive) and self._next_anchor(iteration) == iteration + 1
-
-    def _next_anchor(self, iteration: int) -> int:
-        return int(self.run.load(iteration, "certificates", dict[str, float])[NEXT])
+        return isinstance(self.experiment.swap_every, Adaptive) and self.anchor(iteration + 1) == iteration + 1
 
     def training(self, steps: int, closing: bool = False) -> Training:
         """The programs of a fit of `steps` steps, compiled once for all fits of that length; of one whose loss is
@@ -322,11 +319,14 @@ class Session:
     # ---------------------------------------------------------------------------------------------- checks
 
     def _programs(self, steps: int, closing: bool) -> Training:
-        experiment = self.experiment
-        if closing:
-            assert isinstance(experiment.loss, Closing)
-            experiment = replace(experiment, loss=experiment.loss.closing)
-        return training(experiment, self.machine, steps)
+        return training(self._fitted(closing), self.machine, steps)
+
+    def _fitted(self, closing: bool) -> Experiment:
+        """The experiment, with the loss of a fit that is closing where it is."""
+        if not closing:
+            return self.experiment
+        assert isinstance(self.experiment.loss, Closing)
+        return replace(self.experiment, loss=self.experiment.loss.closing)
 
     def progress(self, iteration: Iteration, what: str, total: int, unit: str, start: int = 0) -> Progress | Unseen:
         """What a person sees of a long loop, on the process that speaks."""

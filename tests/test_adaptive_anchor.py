@@ -13,6 +13,7 @@ from jaxalign.config.load import load, override, validate
 from jaxalign.config.resolved import dump, restore
 from jaxalign.data.prompts import InlinePrompts
 from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.experiment import anchor_of
 from jaxalign.games.families import three_action
 from jaxalign.games.inner_gap import inner_gap
 from jaxalign.games.sampled_games import best_responses, kl, log_weights, mirror_steps
@@ -85,6 +86,8 @@ def test_anchors_and_policies_are_those_of_the_exact_recursion(tmp_path):
     anchors, policies = exact_run(9, SHORT, LOSS)
     assert len(set(anchors)) >= 3
     assert logged(tmp_path, "align/next_anchor") == anchors
+    # Whoever reads the run knows them too.
+    assert [anchor_of(adaptive(), read_run(tmp_path), iteration) for iteration in range(10)] == [0, *anchors]
     gaps = [line["nash/gap"] for line in read_metrics(tmp_path) if line["phase"] == "evals"]
     # fp32 fits of 25 gradient steps each.
     np.testing.assert_allclose(gaps, [duality_gaps(PREFER, logp)[0] for logp in policies], atol=2e-3)

@@ -197,6 +197,7 @@ def scores_of(
     it is DPO's: accuracy and margin are the same."""
     from jaxalign.contracts.traced import check_loss
     from jaxalign.errors import ConfigError, DataError
+    from jaxalign.experiment import anchor_of
     from jaxalign.losses.dpo import DPO
     from jaxalign.models.low_rank import frozen, trained
     from jaxalign.programs import groups_a_microbatch
@@ -220,10 +221,10 @@ def scores_of(
     def scores(number: int, what: str, anchor: "Float[np.ndarray, 'g r'] | None") -> "PairScores":
         policy = machine.params(run.directory.policy(number))
         with Progress(what, len(groups), "pairs") as progress:
-            return scorer(trained(policy), frozen(policy), groups, anchor, progress)
+            return scorer(trained(policy), frozen(policy), groups, anchor, between=progress)
 
     for number in numbers:
-        anchor = experiment.anchor(max(number - 1, 0))
+        anchor = anchor_of(experiment, run.directory, max(number - 1, 0))
         if "anchor" in view.loss.needs and anchor not in anchors:
             if not run.directory.policy(anchor).exists():
                 raise ConfigError(f"{run.directory.path}: policy {anchor}, the anchor of policy {number}, is deleted")

@@ -35,12 +35,14 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Compared:
     """What an iteration trains on. `rollouts` and `preferences` are None where nobody sampled and nobody judged, and
-    `metrics` say what the data say of themselves before the fit."""
+    `metrics` say what the data say of themselves before the fit. `unseen` groups, made like the others, are left out of
+    the fit, to tell whether it lowers its own objective; None where all are trained on."""
 
     groups: TrainingGroups
     rollouts: Rollouts | None
     preferences: Preferences | None
     metrics: Metrics
+    unseen: TrainingGroups | None = None
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ The loop of COMAL (Liu et al. 2024, arXiv 2410.23223) and its relatives. Each it
 phases keep what was made of them: rollouts, preferences, groups.
 """
 
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import ClassVar
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.contracts.scope import OpenableOracle
@@ -45,6 +47,9 @@ class Sampled:
     """which answers are compared in training"""
     prompts_per_iteration: int
     """prompts drawn each iteration, in a seeded order that visits every prompt before any again"""
+    unseen: float = 0.0
+    """share of these whose pairs are left out of the fit, in [0, 1), to measure before and after whether it lowers its
+    objective (`fit/heldout_loss`); at least one prompt above 0"""
 
     responses: ClassVar[int] = RESPONSES
     holds_out: ClassVar[bool] = False
@@ -52,6 +57,10 @@ class Sampled:
     def problems(self) -> Iterable[str]:
         if self.prompts_per_iteration < 1:
             yield f"prompts_per_iteration must be at least 1, got {self.prompts_per_iteration}"
+        if not 0 <= self.unseen < 1:
+            yield f"unseen must lie in [0, 1), got {self.unseen}"
+        elif self.unseen and self.prompts_per_iteration < 2:
+            yield "unseen leaves a prompt out of the fit, and prompts_per_iteration is 1: nothing would be trained on"
         for reason in self.rollout.unpaired():
             yield f"rollout.{reason}"
 
@@ -133,13 +142,27 @@ class Sampling:
         groups = phases.phase(
             iteration, "groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration))
         )
-        if not len(groups.prompt):
+        trained, unseen = self._parted(groups)
+        if not len(trained.prompt):
             raise DataError(
                 f"iteration {iteration}: no prompt has two different responses to compare; sample more, longer or "
                 "hotter (feedback.rollout.samples, feedback.rollout.max_tokens, feedback.rollout.sampler)"
             )
         metrics = diagnose(rollouts, preferences, groups)
-        return Compared(RolledGroups(rollouts, groups), rollouts, preferences, metrics)
+        apart = RolledGroups(rollouts, unseen) if len(unseen.prompt) else None
+        return Compared(RolledGroups(rollouts, trained), rollouts, preferences, metrics, apart)
+
+    def _parted(self, groups: Groups) -> tuple[Groups, Groups]:
+        """Those that are trained on, and those of the last prompts, which are not. Their order is drawn already."""
+        count = self.spec.prompts_per_iteration
+        first = count - min(math.ceil(self.spec.unseen * count), count - 1)
+        seen = groups.prompt < first
+        return _those(groups, seen), _those(groups, ~seen)
+
+
+def _those(groups: Groups, which: Bool[np.ndarray, " g"]) -> Groups:
+    found: Groups = jax.tree.map(lambda column: column[which], groups)
+    return found
 
 
 def pairs_of_a_prompt(pairing: Pairing, m: int) -> int:

@@ -96,15 +96,19 @@ class PairScorer:
         frozen: Params,
         groups: TrainingGroups,
         anchor: Float[np.ndarray, "g r"] | None,
+        last: Float[np.ndarray, "g r"] | None = None,
+        *,
         between: Callable[[int], None] = lambda done: None,
     ) -> PairScores:
         """Scores under the policy whose trained parameters are `params`. Without the table `anchor` losses are those
-        against log-probs of 0. `between` hears the pairs done after each batch, and may raise."""
+        against log-probs of 0; `last` is that of the policy that sampled, where one did. `between` hears the pairs done
+        after each batch, and may raise."""
         count, shape = len(groups), row_shape(groups)
         table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
         loss, sums = np.zeros(count, np.float32), np.zeros_like(table)
         prefer, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
-        columns: Mapping[str, Float[np.ndarray, "g r"]] = dict.fromkeys(self._needs, table)
+        tables = {"anchor": table, "last": table if last is None else last}
+        columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._needs}
         for start in range(0, count, self._size):
             real = min(self._size, count - start)
             chosen = np.full(self._size, -1)
