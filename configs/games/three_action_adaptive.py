@@ -5,7 +5,8 @@ at most half of KL(μ ‖ anchor).
 
     jaxalign train configs/games/three_action_adaptive.py --workdir runs/three_action_adaptive
 
-Expected: the first anchors are policies 10, 20 and 30 (`align/next_anchor`), ADAPTIVE.
+Expected: the first anchors are policies 10, 20 and 30 (`align/next_anchor`); `nash/gap` 1.5e-4 after 72 iterations and
+5e-7 after 120. Twelve iterations a swap, which somebody has to know, are faster (three_action.py).
 """
 
 import dataclasses

@@ -8,6 +8,7 @@ from jaxalign.games.divergence import kl
 from jaxalign.games.families import three_action
 from jaxalign.games.game import MatrixGame
 from jaxalign.games.inner_gap import corrected_inner_gap, inner_gap, inner_metrics
+from jaxalign.games.judge_inner_gap import STEPS, rows
 from jaxalign.games.prox import regularised_gap
 from jaxalign.games.sampled_games import SampledGames, log_weights, mirror_steps
 
@@ -112,3 +113,12 @@ def test_the_metrics_of_a_run():
     two = SampledGames.of(prefer[:, :2, :2], np.full((50, 2), 0.5), ratio[:, :2])
     metrics = inner_metrics(two, none, 0.1)
     assert metrics["align/inner_gap_corrected"] == metrics["align/inner_gap"]
+
+
+def test_the_table_of_the_benchmarks_has_its_rows():
+    table = rows("Elo and noise")
+    assert [row["steps"] for row in table] == list(STEPS)
+    last = table[-1]
+    assert last["truth"] < 1e-4
+    assert last["plug_in"] > 0.01
+    assert abs(last["corrected"]) < 4 * last["stderr"]
