@@ -12,6 +12,9 @@ below 1. To μ itself would not do: a few steps of a rotation can end with a sma
 spiral out. BR(μ) is what the fit makes whose loss has the whole step to it as its minimiser (`losses.mirror.Closing`:
 INPO with eta = tau), on the same answers of μ; the policy it ends with is the next anchor.
 
+The closing fit asks for margins up to 1/(2 tau) nats, eta/tau times those of the other fits, of which nearly all is
+there already: it wants soft labels, and enough pairs and steps to average what is left.
+
 The left side of the test is estimated from samples (`games.inner_gap`), so it gets the benefit of no doubt: `errors`
 standard errors over the prompts are added. A round takes as long as it takes. What was not sampled is not seen.
 """

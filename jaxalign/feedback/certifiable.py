@@ -1,4 +1,8 @@
-"""Of what certificates say anything: of fits that are regularised mirror steps on pairs of the policy's own."""
+"""Of what certificates say anything: of fits that are regularised mirror steps on pairs of the policy's own.
+
+Answers count as drawn from the policy itself. A sampler that is cooler or cuts tails draws from another one, and what
+is certified is off by as much.
+"""
 
 from jaxalign.config.load import components
 from jaxalign.contracts.oracle import MeetsPolicy
@@ -30,4 +34,6 @@ def uncertified(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
 def is_matrix(feedback: Feedback) -> bool:
     """Whether the oracle's game is one of a fixed probability for each pair of answers."""
     oracle = feedback.oracle
-    return oracle is not None and not any(isinstance(part, MeetsPolicy) for part in components(oracle).values())
+    if oracle is None:
+        return False
+    return not any(isinstance(part, MeetsPolicy) and part.meets_policy for part in components(oracle).values())

@@ -55,7 +55,11 @@ class SampledGames:
     def thinned(self, most: int = EXAMINED) -> "SampledGames":
         """At most so many of them, evenly chosen."""
         chosen = np.unique(np.linspace(0, len(self.prefer) - 1, min(most, len(self.prefer))).round().astype(int))
-        return SampledGames(self.prefer[chosen], self.weights[chosen], self.log_ratio[chosen])
+        return self.those(chosen)
+
+    def those(self, which: Int[np.ndarray, " k"] | Bool[np.ndarray, " b"]) -> "SampledGames":
+        """The games of these numbers, or where it is true."""
+        return SampledGames(self.prefer[which], self.weights[which], self.log_ratio[which])
 
     @cached_property
     def start(self) -> Float[np.ndarray, "b m"]:

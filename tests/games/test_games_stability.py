@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.games.advice import advice, at_this_step, settles, smaller_steps
+from jaxalign.games.advice import advice, at_this_step, described, settles, smaller_steps
 from jaxalign.games.certificates import SILENT, diagnose, round_factor, skew_spectrum
 from jaxalign.games.families import bradley_terry, cyclic, random_skew, three_action, with_dominated
 from jaxalign.games.files import read_matrix
@@ -257,6 +257,22 @@ def test_inpo_is_advised_what_settles(step, tau):
     assert stability(games, closer).expanding.all()
     assert "loss.tau" in advice(games, closer)
     assert "loss.eta" not in advice(games, closer)
+
+
+def test_advice_for_many_games_contracts_on_all_of_them():
+    """Their slowest frequencies have factors of almost 1 whatever is done; that is no reason to advise nothing."""
+    rng = np.random.default_rng(5)
+    calm = [bradley_terry(rng.normal(size=8)) for _ in range(30)]
+    games = SampledGames.of(np.stack([*calm, *(random_skew(rng, 8) for _ in range(30))]), np.full((60, 8), 1 / 8))
+    assert stability(games, QUICKSTART).warning
+    rotating = games.those(games.rotating)
+    assert at_this_step(rotating, QUICKSTART) is None
+    found = next(smaller_steps(rotating, QUICKSTART))
+    assert described(found, QUICKSTART) in advice(games, QUICKSTART)
+    assert not stability(games, found).expanding.any()
+    end = rounds(rotating.prefer, rotating.start, found.step, found.tau, found.inner, 3000 // found.inner)
+    before = kl(log_weights(rotating.nash), rotating.start)
+    assert (kl(log_weights(rotating.nash), end) < before).all()
 
 
 def test_nothing_is_compiled_for_certificates():
