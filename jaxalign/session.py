@@ -20,6 +20,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import components
+from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import TrainingGroups
@@ -218,7 +219,11 @@ class Session:
                 self.stop_here(f"after {done} held-out pairs")
 
             known = self._heldout_features(join(params, base)) if head_alone(self.machine.model.abstract()) else pairs
-            return replace(self.pair_scorer()(params, base, known, table, between=between), lengths=pairs.lengths)
+            live = {}
+            if "anchor_tokens" in extras_of(self.experiment.loss):
+                live = {"anchor": params if anchor is None else trained(self.policy(anchor))}
+            found = self.pair_scorer()(params, base, known, table, between=between, live=live)
+            return replace(found, lengths=pairs.lengths)
 
     def anchor_sums(self, number: int) -> Float[np.ndarray, "g r"]:
         """Log-probs of the held-out pairs under policy `number`, an anchor; scored when they are first asked for."""

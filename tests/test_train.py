@@ -8,21 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from made_examples import examples
+from made_examples import examples, named
 from made_groups import groups, rollouts
 from made_models import ONE, nudged
 
 import jaxalign.losses
 from jaxalign.data.groups import RolledGroups
+from jaxalign.losses.aot import AOT, AOTUnpaired
+from jaxalign.losses.dpo import DPO
+from jaxalign.losses.ld_dpo import LDDPO
+from jaxalign.losses.relative_po import RelativePO
+from jaxalign.losses.wpo import WPO
 from jaxalign.models.tabular import TabularPolicy
-from jaxalign.training.logps import Scorer
+from jaxalign.training.logps import Scorer, sight_of
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import NotFinite, check_finite, init_state, make_step
 from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Loss
 
-LOSSES = examples(jaxalign.losses, Loss, least=4)
+KINDS = ("INPO", "DPO", "IPO", "SPPO", "WPO", "AOTUnpaired")
+"""Each reads something that the others do not; what losses make of it is tested with the losses."""
+LOSSES = {name: loss for name, loss in examples(jaxalign.losses, Loss, least=30).items() if name in KINDS}
 
 RATE = 0.003
 CLIPPED = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(RATE))
@@ -198,6 +205,41 @@ def test_a_group_of_weight_2_counts_as_two(step, params, columns):
     twice = dataclasses.replace(PAIRS, weight=np.ones(8, np.float32))
     found = take(step, params, {}, batch_of((0, 1, 2, 3, 4, 5, 6, -1), columns, pairs=once))
     assert_same(found, take(step, params, {}, batch_of((0, 1, 2, 3, 4, 5, 6, 0), columns, pairs=twice)))
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("loss", [AOT(1.0), AOTUnpaired(1.0), RelativePO(own=0.3, beta=1.0)], ids=named)
+def test_groups_see_all_microbatches(accumulate, loss, model, params, columns):
+    """Also those of weight 0, which are no part of an order or a mean."""
+    step = jax.jit(make_step(view_of(model, loss), CLIPPED, optax.constant_schedule(RATE)))
+    chosen = (3, 1, 4, -1, 0, -1, 5, 2)
+    split = take(step, params, {}, batch_of(chosen, columns, accumulate))
+    assert_same(split, take(step, params, {}, batch_of(chosen, columns)))
+    assert_same(split, take(step, params, {}, batch_of(sorted(chosen), columns)))
+
+
+def test_the_anchor_token_by_token(model, params, policies):
+    """Whole tails counted, it is DPO; halved, another loss."""
+
+    def taken(loss):
+        step = jax.jit(make_step(view_of(model, loss), CLIPPED, optax.constant_schedule(RATE)))
+        return take(step, params, {"anchor": policies["anchor"]}, batch_of(ALL, {}))
+
+    whole, part, dpo = taken(LDDPO(0.1, alpha=1.0)), taken(LDDPO(0.1, alpha=0.5)), taken(DPO(0.1))
+    assert_same(whole, dpo)
+    assert abs(part[1]["loss"] - dpo[1]["loss"]) > 1e-3
+
+
+def test_how_spread_the_policy_is(model, params, columns):
+    """log Σ p² from logits by hand, of the prompt's last state and those of the response."""
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch_of(ALL, columns))
+    seen = jax.jit(partial(group_logps, model, WPO()))(params, {}, batch)
+    hidden = model.hidden(params, batch.rows.tokens, batch.rows.position, sight_of(batch.rows))
+    logits = jnp.take_along_axis(hidden, batch.rows.source[..., None], axis=1) @ model.head(params).T
+    spread = np.asarray(jax.scipy.special.logsumexp(2 * jax.nn.log_softmax(logits), axis=-1))
+    slot = np.asarray(batch.rows.slot)
+    np.testing.assert_allclose(np.asarray(seen.log_sum_p2).reshape(-1)[slot[slot >= 0]], spread[slot >= 0], rtol=1e-4)
+    assert not np.asarray(seen.log_sum_p2)[~np.asarray(seen.mask)].any()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scores import GroupScores
 from jaxalign.contracts.traced import losses
 from jaxalign.errors import JaxalignError
@@ -21,6 +22,7 @@ from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.training.pullbacks import combined, each_objective
 from jaxalign.training.views import View
+from jaxalign.training.whole_batch import summed, whole
 from jaxalign.types import Batch, Combiner, GroupLogps, Params, pytree
 
 Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
@@ -95,8 +97,10 @@ def make_step(
     weight. References are given as what is trained of them; policy and references share what is frozen.
 
     The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding. A
-    combiner of several objectives has one of them for each annotator (see `pullbacks`).
+    combiner of several objectives has one of them for each annotator (see `pullbacks`), a loss whose groups see one
+    another all microbatches at once (see `whole_batch`).
     """
+    at_once = "batch" in extras_of(view.loss)
 
     def step(
         state: TrainState, frozen: Params, references: Mapping[str, Params], batches: Batch
@@ -124,10 +128,12 @@ def make_step(
             gradients, values, seen = each_objective(view, lambda p: seen_of(p, batch), state.params, share, count)
             return gradients, values, view.watch(seen, share)
 
-        if combiner.objectives is None:
-            grads, metrics = _summed(together, batches)
+        if at_once and batches.weight.shape[0] > 1:
+            grads, metrics = whole(view, seen_of, state.params, batches)
+        elif combiner.objectives is None:
+            grads, metrics = summed(together, batches)
         else:
-            gradients, values, watched = _summed(apart, batches)
+            gradients, values, watched = summed(apart, batches)
             grads, metrics = combined(combiner, gradients, values)
             metrics |= watched
         # optimizers and schedules mix counts of steps with rates
@@ -140,15 +146,6 @@ def make_step(
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return step
-
-
-def _summed(make: Callable[[Batch], Any], batches: Batch) -> Any:
-    """Σ make(batch) over the leading axis, one batch at a time: one of them is in memory, and one in the program."""
-    first = jax.tree.map(lambda leaf: leaf[0], batches)
-    if batches.weight.shape[0] == 1:
-        return make(first)
-    zeros = jax.tree.map(lambda made: jnp.zeros(made.shape, made.dtype), jax.eval_shape(make, first))
-    return jax.lax.scan(lambda summed, batch: (jax.tree.map(jnp.add, summed, make(batch)), None), zeros, batches)[0]
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
