@@ -134,7 +134,7 @@ def two_steps(
     params: Params = model.load()
     live = {"anchor": nudged(params, 0.05, 1), "last": nudged(params, 0.02, 2)}
     there = machine.shardings
-    state = made.begin(jax.device_put(params, there))
+    state = made.begin(jax.device_put(params, there), jax.device_put(live, dict.fromkeys(live, there)))
     references = {role: made.reference(role, jax.device_put(live[role], there)) for role in made.references}
     rows = jax.device_put(batch(placement.accumulate), row_sharding(machine.mesh, leading=1))
     for _ in range(2):

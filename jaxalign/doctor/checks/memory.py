@@ -71,7 +71,7 @@ def training(opened: Opened) -> dict[str, int]:
         "trained copy": changed,
         "gradients": changed * gradient_trees(experiment.combiner),
         "optimizer": bytes_per_device(made.abstract.opt_state),
-        "live references": sum(copies),
+        "live references": sum(copies) + bytes_per_device(made.abstract.references),
         "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
         "logits": training_logits(opened, scored),
     }
