@@ -236,6 +236,7 @@ class GroupLogps:
     labels: Labels
     log_sum_p2: Float[Array, "b r t"] | None = None
     anchor_tokens: Float[Array, "b r t"] | None = None
+    stray: Float[Array, " b"] | None = None
     weight: Float[Array, " b"] | None = None
 
     @property

@@ -5,7 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.types import GroupLogps, Labels
+from jaxalign.contracts.group_size import ReadsGroups
+from jaxalign.types import GroupLogps, Labels, Loss
 
 
 def logps(
@@ -29,17 +30,24 @@ def logps(
         ),
         log_sum_p2=jnp.asarray(np.where(mask, -rng.exponential(1.0, mask.shape), 0.0).astype(np.float32)),
         anchor_tokens=jnp.asarray(anchor),
+        stray=jnp.asarray(rng.normal(0.5, 1, groups).astype(np.float32)),
         weight=jnp.ones(groups, jnp.float32),
     )
 
 
-def at_indifference(prefer: float = 1.0) -> GroupLogps:
-    """The policy is its references, and both answers are of one length and equally likely."""
-    x = logps(prefer=prefer)
+def responses_of(loss: Loss) -> int:
+    """Of the groups that a loss reads; three, where it reads any number."""
+    return (loss.responses or 3) if isinstance(loss, ReadsGroups) else 2
+
+
+def at_indifference(prefer: float = 1.0, responses: int = 2) -> GroupLogps:
+    """The policy is its references, and all answers are of one length and equally likely."""
+    x = logps(prefer=prefer, responses=responses)
     mask = jnp.broadcast_to(x.mask[:, :1], x.mask.shape)
     tokens = jnp.broadcast_to(jnp.minimum(x.tokens[:, :1], 0.0), mask.shape)
     sums = tokens.sum(-1)
-    return dataclasses.replace(x, tokens=tokens, mask=mask, last=sums, anchor=sums, anchor_tokens=tokens)
+    stray = jnp.zeros_like(x.stray)
+    return dataclasses.replace(x, tokens=tokens, mask=mask, last=sums, anchor=sums, anchor_tokens=tokens, stray=stray)
 
 
 def one_pair(

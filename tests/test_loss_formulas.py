@@ -7,15 +7,16 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_examples import examples
-from made_logps import logps
+from made_logps import logps, responses_of
 
 import jaxalign.losses
 from jaxalign.losses.omni_dpo import OmniDPO
 from jaxalign.losses.wpo import WPO
-from jaxalign.types import GroupLogps, Loss
+from jaxalign.types import GroupLogps, Labels, Loss
 
 LOSSES = examples(jaxalign.losses, Loss, least=30)
 
@@ -32,6 +33,15 @@ class Seen:
         self.mask, self.anchor_tokens = np.asarray(self.x.mask), as_double(self.x.anchor_tokens)
         self.spread = as_double(self.x.log_sum_p2)
         self.length = self.mask.sum(-1)
+        self.p, self.stray = as_double(self.x.prefer), as_double(self.x.stray)
+        if self.mask.shape[1] == 1:
+            self.r = (self.tokens * self.mask).sum(-1)[:, 0] - as_double(self.x.anchor)[:, 0]
+            return
+        self.sums = (self.tokens * self.mask).sum(-1)
+        self.ratios = self.sums - as_double(self.x.anchor)
+        self.score = as_double(self.x.labels.score)
+        if self.mask.shape[1] > 2:
+            return
         self.w, self.l = np.moveaxis((self.tokens * self.mask).sum(-1), 1, 0)
         self.aw, self.al = np.moveaxis(as_double(self.x.anchor), 1, 0)
         self.tw, self.tl = np.moveaxis(as_double(self.x.last), 1, 0)
@@ -117,6 +127,51 @@ def relative(n: Seen, h: Seen) -> np.ndarray:
     return found
 
 
+def kto(n: Seen, h: Seen) -> np.ndarray:
+    z = max(0.0, h.stray.mean())
+    return n.p * (1 - sigmoid(0.1 * (n.r - z))) + (1 - n.p) * 1.5 * (1 - sigmoid(0.1 * (z - n.r)))
+
+
+def bco(n: Seen, h: Seen) -> np.ndarray:
+    r = 0.1 * h.r
+    delta = ((h.p * r).sum() / h.p.sum() + ((1 - h.p) * r).sum() / (1 - h.p).sum()) / 2
+    return soft(n, n.p, 0.1 * n.r - delta)
+
+
+def shares(values: np.ndarray) -> np.ndarray:
+    raised = np.exp(values)
+    return raised / raised.sum(-1, keepdims=True)
+
+
+def exo_list(n: Seen, h: Seen) -> np.ndarray:
+    own, given = shares(0.1 * n.ratios), shares(n.score / 0.5)
+    return (own * np.log(own / given)).sum(-1)
+
+
+def nca_list(n: Seen, h: Seen) -> np.ndarray:
+    given = shares(n.score / 0.5)
+    return (given * softplus(-0.1 * n.ratios) + softplus(0.1 * n.ratios) / 3).sum(-1)
+
+
+def plackett_luce(n: Seen, h: Seen) -> np.ndarray:
+    """Scores fall from answer to answer as they are made."""
+    rewards, total = np.exp(0.1 * n.ratios), np.zeros(len(n.ratios))
+    for k in range(3):
+        total -= np.log(rewards[:, k] / rewards[:, k:].sum(-1))
+    return total
+
+
+def pro(n: Seen, h: Seen) -> np.ndarray:
+    s, r = n.sums / n.length, n.score
+    total = -0.05 * 4 * s[:, 0]
+    for k in range(2):
+        apart = [r[:, k] - r[:, i] for i in range(k + 1, 3)]
+        own = np.exp(np.max(apart, axis=0) * s[:, k])
+        others = sum(np.exp(gap * s[:, i]) for gap, i in zip(apart, range(k + 1, 3), strict=True))
+        total -= np.log(own / (own + others))
+    return total
+
+
 def inpo_margin(n: Seen) -> np.ndarray:
     return n.w - n.l - 0.4 * (n.aw - n.al) - 0.6 * (n.tw - n.tl)
 
@@ -163,6 +218,14 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "AOT": lambda n, h: transported(n.w - n.l, n.aw - n.al),
     "AOTUnpaired": lambda n, h: transported(n.rw, n.rl),
     "RelativePO": relative,
+    "EXOList": exo_list,
+    "InfoNCA": lambda n, h: -(shares(n.score / 0.5) * np.log(shares(0.1 * n.ratios))).sum(-1),
+    "NCAList": nca_list,
+    "PlackettLuce": plackett_luce,
+    "PRO": pro,
+    "KTO": kto,
+    "BCO": bco,
+    "APOAlone": lambda n, h: n.p * sigmoid(-0.1 * n.r) + (1 - n.p) * sigmoid(0.1 * n.r),
 }
 
 
@@ -172,7 +235,10 @@ def test_every_loss_has_its_formula():
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_values_and_slopes(name):
-    x, formula = logps(groups=6), FORMULAS[name]
+    x, formula = logps(groups=6, responses=responses_of(LOSSES[name])), FORMULAS[name]
+    if responses_of(LOSSES[name]) == 1:
+        labels = Labels.of_one(jnp.linspace(0.0, 1.0, 6, dtype=jnp.float32), x.win)
+        x = dataclasses.replace(x, labels=labels)
     doubles = np.asarray(x.tokens, np.float64)
     held = Seen(doubles, x)
 
@@ -183,7 +249,8 @@ def test_values_and_slopes(name):
     (_, values), slopes = jax.jit(jax.value_and_grad(summed, has_aux=True))(x.tokens)
     np.testing.assert_allclose(values, formula(Seen(doubles, x), held), rtol=2e-5, atol=2e-6)
     step = 1e-5
-    for group, answer, place in ((0, 0, 0), (1, 1, 0), (3, 0, 0), (4, 1, 0), (5, 0, int(x.lengths[5, 0]) - 1)):
+    last = x.mask.shape[1] - 1
+    for group, answer, place in ((0, 0, 0), (1, last, 0), (3, 0, 0), (4, last, 0), (5, 0, int(x.lengths[5, 0]) - 1)):
         move = np.zeros_like(doubles)
         move[group, answer, place] = step
         above, below = (formula(Seen(doubles + sign * move, x), held).sum() for sign in (1, -1))

@@ -17,17 +17,22 @@ from jaxalign.losses.composed import Composed
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.exo import EXO
+from jaxalign.losses.exo_list import EXOList
 from jaxalign.losses.hinge import HingePO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.likelihood import Likelihood
 from jaxalign.losses.modpo import MODPO
+from jaxalign.losses.nca import NCA
+from jaxalign.losses.nca_list import InfoNCA, NCAList
 from jaxalign.losses.offset_dpo import OffsetDPO
 from jaxalign.losses.parts.contract import Link, Score
 from jaxalign.losses.parts.divergences import AlphaDivergence, ForwardKL, JensenShannon
 from jaxalign.losses.parts.links import Hinge, Logistic, Robust, Squared
 from jaxalign.losses.parts.scores import LogOdds, Logp, LogRatio, LongTail, TokenMean
 from jaxalign.losses.parts.weights import OnPolicy
+from jaxalign.losses.plackett_luce import PlackettLuce
+from jaxalign.losses.pro import PRO
 from jaxalign.losses.relative_po import RelativePO
 from jaxalign.losses.repo import RePO
 from jaxalign.losses.robust_dpo import RobustDPO
@@ -45,7 +50,7 @@ LINKS = examples(jaxalign.losses.parts.links, Link, least=6) | examples(
     jaxalign.losses.parts.absolute_links, Link, least=5
 )
 LEGAL = {
-    f"{score}, {link}": Composed(SCORES[score], LINKS[link])
+    (score, link): Composed(SCORES[score], LINKS[link])
     for score in SCORES
     for link in LINKS
     if not list(Composed(SCORES[score], LINKS[link]).problems())
@@ -57,16 +62,17 @@ def test_most_compositions_mean_something():
     assert len(LEGAL) == len(SCORES) * len(LINKS) - 5 * 3 - 2
 
 
-def test_legal_compositions_have_finite_values_and_slopes():
-    """All in one program."""
+def test_every_part_has_finite_values_and_slopes():
+    """Each score with one link and each link with one score, in one program: enough to see all of them."""
     x = logps()
+    some = [("LogRatio", link) for link in LINKS] + [(score, "ReverseCrossEntropy") for score in SCORES]
 
     @jax.jit
     def slopes(tokens):
         at = lambda loss: lambda tokens: loss(dataclasses.replace(x, tokens=tokens)).sum()  # noqa: E731
-        return {name: jax.value_and_grad(at(loss))(tokens) for name, loss in LEGAL.items()}
+        return [jax.value_and_grad(at(LEGAL[each]))(tokens) for each in some]
 
-    for name, (value, slope) in slopes(x.tokens).items():
+    for name, (value, slope) in zip(some, slopes(x.tokens), strict=True):
         assert np.isfinite(value), name
         assert np.isfinite(np.asarray(slope)).all(), name
 
@@ -107,7 +113,6 @@ SAME = {
     "no offset": (OffsetDPO(0.1, 0.0), DPO(0.1)),
     "all of the weight on the label": (MODPO(0.1, 1.0), DPO(0.1)),
     "all of the tail": (LDDPO(0.1, 1.0), DPO(0.1)),
-    "its own pair alone": (RelativePO(own=1.0, beta=0.1), DPO(0.1)),
     "no value": (VPO(0.0, 0.1), DPO(0.1)),
     "composed": (Composed(LogRatio(), Logistic(0.1)), DPO(0.1)),
     "composed hinge": (Composed(LogRatio(), Hinge(0.1)), HingePO(0.1)),
@@ -138,6 +143,10 @@ def test_divergences_agree_near_the_anchor(score):
     near = dataclasses.replace(x, anchor=x.sums - 1e-2)
     scale = 0.5 if isinstance(score, JensenShannon) else 1.0
     np.testing.assert_allclose(score(near), np.full((5, 2), scale * 1e-2), rtol=2e-2)
+
+
+def test_its_own_pair_alone_is_dpo():
+    np.testing.assert_allclose(RelativePO(own=1.0, beta=0.1)(logps()), DPO(0.1)(logps()), rtol=1e-5)
 
 
 def test_robust_is_unbiased_under_flips():
@@ -175,6 +184,37 @@ def test_exo_without_smoothing_is_least_where_the_label_is_met():
     np.testing.assert_allclose(EXO(0.1, 0.2)(met), [0.0], atol=1e-5)
 
 
+def rated(prefer: float):
+    """Pairs whose scores are log-odds of their label, for losses of lists."""
+    x = logps(prefer=prefer)
+    odds = jnp.full(5, np.log(prefer / (1 - prefer)), jnp.float32)
+    return dataclasses.replace(
+        x, labels=dataclasses.replace(x.labels, score=jnp.stack([odds, jnp.zeros_like(odds)], axis=1))
+    )
+
+
+def test_lists_of_two_are_pairs():
+    x, sure = rated(0.8), rated(1 - 1e-6)
+    np.testing.assert_allclose(InfoNCA(1.0)(x), DPO(0.1)(x), rtol=1e-5)
+    np.testing.assert_allclose(NCAList(1.0)(sure), NCA(0.1)(sure), rtol=1e-4)
+    np.testing.assert_allclose(PlackettLuce(0.1)(sure), DPO(0.1)(sure), rtol=1e-4)
+    certain = dataclasses.replace(x, labels=dataclasses.replace(x.labels, prefer=jnp.ones(5)))
+    np.testing.assert_allclose(EXOList(1.0)(x), EXO(0.1, 0.2)(certain), rtol=1e-4, atol=1e-6)
+
+
+def test_the_order_within_a_list_does_not_matter():
+    x, order = logps(responses=4), jnp.array([2, 0, 3, 1])
+    mixed = jax.tree.map(lambda leaf: leaf[:, order] if leaf.ndim > 1 and leaf.shape[1] == 4 else leaf, x)
+    for loss in (InfoNCA(0.5), NCAList(0.5), EXOList(0.5), PlackettLuce(), PRO()):
+        np.testing.assert_allclose(loss(mixed), loss(x), rtol=1e-5)
+
+
+def test_lists_may_go_by_win_rates():
+    x = logps(responses=3)
+    by_win = dataclasses.replace(x, labels=dataclasses.replace(x.labels, score=x.win))
+    np.testing.assert_allclose(PRO(by="win")(x), PRO()(by_win), rtol=1e-6)
+
+
 def test_a_likelihood_is_of_the_answer_that_is_chosen():
     x = logps(prefer=0.0)
-    np.testing.assert_allclose(Likelihood()(x), -np.asarray(x.sums / x.lengths)[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(Likelihood()(x), -np.asarray(x.sums)[:, 1] / np.asarray(x.lengths)[:, 1], rtol=1e-6)

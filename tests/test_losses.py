@@ -1,13 +1,14 @@
 """Losses: the properties every one obeys, discovered per file, then hand-computed values."""
 
 import dataclasses
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_examples import examples, named
-from made_logps import at_indifference, logps, one_pair
+from made_logps import at_indifference, logps, one_pair, responses_of
 
 import jaxalign.losses
 from jaxalign.contracts.extras import extras_of
@@ -41,13 +42,15 @@ VARIANTS = ("as it is", "permuted", "-1e4 nats", "1e4 nats", "indifferent", "noi
 ORDER = np.array([3, 1, 4, 0, 2])
 
 
-def variants() -> GroupLogps:
+@cache
+def variants(responses: int) -> GroupLogps:
     """Stacked, so that each loss is compiled once."""
-    x = logps()
+    x = logps(responses=responses)
     low, high = (dataclasses.replace(x, tokens=x.tokens.at[:, 0, 0].add(nats)) for nats in (-1e4, 1e4))
     noisy = dataclasses.replace(x, tokens=jnp.where(x.mask, x.tokens, 99.0))
     permuted = jax.tree.map(lambda leaf: leaf[ORDER], x)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), x, permuted, low, high, at_indifference(), noisy)
+    equal = at_indifference(responses=responses)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), x, permuted, low, high, equal, noisy)
 
 
 @pytest.fixture(scope="module", params=LOSSES.values(), ids=named)
@@ -59,13 +62,13 @@ def found(request):
         (_, values), slopes = jax.value_and_grad(summed, has_aux=True)(x.tokens)
         return values, slopes
 
-    values, slopes = jax.jit(lambda x: jax.lax.map(one, x))(variants())
+    values, slopes = jax.jit(lambda x: jax.lax.map(one, x))(variants(responses_of(request.param)))
     return request.param, dict(zip(VARIANTS, zip(np.asarray(values), np.asarray(slopes), strict=True), strict=True))
 
 
 def test_one_value_a_group_and_jit_equals_eager(found):
     loss, made = found
-    eager = loss(logps())
+    eager = loss(logps(responses=responses_of(loss)))
     assert eager.shape == (5,)
     assert eager.dtype == jnp.float32
     np.testing.assert_allclose(made["as it is"][0], eager, rtol=2e-6, atol=1e-7)  # fusion may reassociate a sum
@@ -99,8 +102,11 @@ RISING = {"DiscoPOP", "APODown"}
 def test_at_indifference_the_gradient_raises_chosen_and_lowers_rejected(found):
     """Descending raises what has a negative gradient. A likelihood alone says nothing of the rejected answer."""
     loss, made = found
-    slopes, mask = made["indifferent"][1], np.asarray(at_indifference().mask)
-    chosen, rejected = slopes[:, 0][mask[:, 0]], slopes[:, 1][mask[:, 1]]
+    slopes, mask = made["indifferent"][1], np.asarray(at_indifference(responses=responses_of(loss)).mask)
+    if responses_of(loss) == 1:
+        assert (slopes[mask] < 0).all()  # all of them are good ones
+        return
+    chosen, rejected = slopes[:, 0][mask[:, 0]], slopes[:, -1][mask[:, -1]]
     assert ((chosen < 0).all() and (rejected >= 0).all()) == (named(loss) not in RISING)
     assert (rejected > 0).all() or named(loss) in {"Likelihood", "DiscoPOP"}
 
@@ -150,7 +156,7 @@ def test_a_loss_that_reads_what_nobody_said_is_told_so():
     with pytest.raises(DataError, match="the loss reads win rates and there are none"):
         SPPO()(dataclasses.replace(x, labels=dataclasses.replace(x.labels, win=None)))
     with pytest.raises(DataError, match="the loss reads scores and there are none"):
-        _ = x.score
+        _ = dataclasses.replace(x, labels=dataclasses.replace(x.labels, score=None)).score
 
 
 def test_dpo_starts_at_ln_2():

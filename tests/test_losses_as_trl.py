@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.losses.anchored import APODown, APOZero
+from jaxalign.losses.anchored import APOAlone, APODown, APOZero
 from jaxalign.losses.aot import AOT, AOTUnpaired
 from jaxalign.losses.bco_pairs import BCOPairs
 from jaxalign.losses.composed import Composed
@@ -22,6 +22,7 @@ from jaxalign.losses.exo import EXO
 from jaxalign.losses.f_dpo import FDPO
 from jaxalign.losses.hinge import HingePO
 from jaxalign.losses.ipo import TokenMeanIPO
+from jaxalign.losses.kto import KTO
 from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.likelihood import Likelihood
 from jaxalign.losses.nca import NCA
@@ -67,6 +68,7 @@ BY_TOKEN = {
     "ld_alpha_ipo": Composed(TokenMean(LongTail(0.4)), Squared(0.5)),
     "mixed": SumOf((DPO(0.3), BCOPairs(0.3)), (0.8, 0.2)),
 }
+ALONE = {"kto": KTO(0.3, 1.0, 1.5), "apo_zero_unpaired": APOAlone(0.3)}
 BY_ANSWER = {"simpo": SimPO(2.0, 0.5), "sigmoid": CPO(2.0, alpha=0.0), "odds_ratio": ORPO(0.1)}
 
 
@@ -99,6 +101,7 @@ def seen() -> GroupLogps:
 def test_every_case_is_compared():
     assert set(golden()["by_token"]) == set(BY_TOKEN)
     assert set(golden()["by_answer"]) == set(BY_ANSWER)
+    assert set(golden()["alone"]) == set(ALONE)
     assert golden()["trl"] == "1.16.0"
 
 
@@ -111,6 +114,30 @@ def test_losses_of_the_dpo_trainer(name):
     np.testing.assert_allclose(value, expected["loss"], **CLOSE)
     # TRL's sums are over all columns, since its own padding is 0 whatever the policy
     np.testing.assert_allclose(slopes, jnp.where(x.mask, pairs(expected["gradient"]), 0.0), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_losses_of_the_kto_trainer(name):
+    """Good and bad answers in turn; TRL weighs the bad ones in both of its losses."""
+    made, expected = golden(), golden()["alone"][name]
+    tokens, reference = (jnp.asarray(np.float32(made[column]))[:, None] for column in ("tokens", "reference"))
+    lengths = jnp.asarray(np.float32(made["lengths"]))[:, None, None]
+    good = jnp.arange(len(tokens), dtype=jnp.float32) % 2
+    x = GroupLogps(
+        tokens=tokens,
+        mask=jnp.arange(tokens.shape[-1], dtype=jnp.float32)[None, None] < lengths,
+        last=None,
+        anchor=reference.sum(-1),
+        labels=Labels.of_one(good, jnp.full((len(tokens), 1), 0.5)),
+        stray=jnp.asarray(np.float32(made["stray"])),
+        weight=jnp.ones(len(tokens)),
+    )
+    counts = 1.0 if name == "kto" else 1 + 0.5 * (1 - good)
+    mean = lambda tokens: (ALONE[name](dataclasses.replace(x, tokens=tokens)) * counts).mean()  # noqa: E731
+    value, slopes = jax.jit(jax.value_and_grad(mean))(x.tokens)
+    np.testing.assert_allclose(value, expected["loss"], **CLOSE)
+    masked = jnp.where(x.mask[:, 0], jnp.asarray(np.float32(expected["gradient"])), 0.0)
+    np.testing.assert_allclose(slopes[:, 0], masked, **CLOSE)
 
 
 @pytest.mark.parametrize("name", BY_ANSWER)

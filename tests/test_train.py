@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from made_examples import examples, named
+from made_examples import examples
 from made_groups import groups, rollouts
 from made_models import ONE, nudged
 
@@ -18,6 +18,7 @@ from jaxalign.losses.aot import AOT, AOTUnpaired
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.relative_po import RelativePO
+from jaxalign.losses.sum_of import SumOf
 from jaxalign.losses.wpo import WPO
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.training.logps import Scorer, sight_of
@@ -207,27 +208,23 @@ def test_a_group_of_weight_2_counts_as_two(step, params, columns):
     assert_same(found, take(step, params, {}, batch_of((0, 1, 2, 3, 4, 5, 6, 0), columns, pairs=twice)))
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
-@pytest.mark.parametrize("loss", [AOT(1.0), AOTUnpaired(1.0), RelativePO(own=0.3, beta=1.0)], ids=named)
-def test_groups_see_all_microbatches(accumulate, loss, model, params, columns):
+def test_groups_see_all_microbatches(model, params, columns):
     """Also those of weight 0, which are no part of an order or a mean."""
+    loss = SumOf((AOT(1.0), AOTUnpaired(1.0), RelativePO(own=0.3, beta=1.0)), (1.0, 1.0, 1.0))
     step = jax.jit(make_step(view_of(model, loss), CLIPPED, optax.constant_schedule(RATE)))
     chosen = (3, 1, 4, -1, 0, -1, 5, 2)
-    split = take(step, params, {}, batch_of(chosen, columns, accumulate))
-    assert_same(split, take(step, params, {}, batch_of(chosen, columns)))
-    assert_same(split, take(step, params, {}, batch_of(sorted(chosen), columns)))
+    at_once = take(step, params, {}, batch_of(chosen, columns))
+    assert_same(take(step, params, {}, batch_of(chosen, columns, 4)), at_once)
+    assert_same(take(step, params, {}, batch_of(sorted(chosen), columns)), at_once)
 
 
-def test_the_anchor_token_by_token(model, params, policies):
+def test_the_anchor_token_by_token(model, params, policies, columns):
     """Whole tails counted, it is DPO; halved, another loss."""
-
-    def taken(loss):
-        step = jax.jit(make_step(view_of(model, loss), CLIPPED, optax.constant_schedule(RATE)))
-        return take(step, params, {"anchor": policies["anchor"]}, batch_of(ALL, {}))
-
-    whole, part, dpo = taken(LDDPO(0.1, alpha=1.0)), taken(LDDPO(0.1, alpha=0.5)), taken(DPO(0.1))
-    assert_same(whole, dpo)
-    assert abs(part[1]["loss"] - dpo[1]["loss"]) > 1e-3
+    batch, live = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch_of(ALL, {})), {"anchor": policies["anchor"]}
+    seen = jax.jit(lambda params, live: group_logps(model, LDDPO(), params, live, batch))(params, live)
+    np.testing.assert_allclose(seen.anchor, columns["anchor"], rtol=1e-4)
+    np.testing.assert_allclose(LDDPO(0.1, alpha=1.0)(seen), DPO(0.1)(seen), rtol=1e-4)
+    assert np.abs(np.asarray(LDDPO(0.1, alpha=0.5)(seen) - DPO(0.1)(seen))).max() > 1e-3
 
 
 def test_how_spread_the_policy_is(model, params, columns):

@@ -107,6 +107,7 @@ def check_loss(
         labels,
         log_sum_p2=tokens if "log_sum_p2" in extras else None,
         anchor_tokens=tokens if "anchor_tokens" in extras else None,
+        stray=jnp.zeros(2) if "stray" in extras else None,
         weight=jnp.ones(2) if "batch" in extras else None,
     )
     if isinstance(loss, ScoreLoss):

@@ -1,7 +1,9 @@
 """EXO on preferences: the reverse KL to the label, which DPO has forward. Ji et al. 2024 (arXiv 2402.00856), eq. 16.
 
-loss = KL( p_θ ‖ (1 − e, e) ),        p_θ = (σ(z), σ(−z))
-z    = beta ( [log π/π_anchor](chosen) − [log π/π_anchor](rejected) )
+    loss = KL( p_θ ‖ (1 − e, e) ),        p_θ = (σ(z), σ(−z))
+    z    = beta ( [log π/π_anchor](chosen) − [log π/π_anchor](rejected) )
+
+It is least, 0, where the margin z is log (1 − e)/e, and turns back beyond.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""DPO under another divergence from the anchor than the reverse KL. Wang et al. 2023 (f-DPO, arXiv 2309.16240), eq. 9.
+"""DPO under another divergence from the anchor than the reverse KL. Wang et al. 2023 (f-DPO, arXiv 2309.16240).
 
     loss = −log σ( beta ( f′(t(chosen)) − f′(t(rejected)) ) ),        t = π/π_anchor
 

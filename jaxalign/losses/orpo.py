@@ -1,5 +1,5 @@
 """ORPO: odds ratio preference optimisation, fine-tuning and preferences at once. Hong et al. 2024 (arXiv 2403.07691),
-eqs. 4, 6 and 7.
+eqs. 4 and 7.
 
     loss = −log π(chosen)/|chosen| − lambda log σ( log odds(chosen) − log odds(rejected) )
     odds(y) = P(y) / (1 − P(y)),        log P(y) = log π(y)/|y|

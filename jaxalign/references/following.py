@@ -1,5 +1,5 @@
 """An anchor that follows the policy within a fit: trust-region updates of the reference. Gorbatovski et al. 2024
-(TR-DPO, arXiv 2404.09656), eqs. 6 and 7.
+(TR-DPO, arXiv 2404.09656).
 
     every `every` steps:   anchor <- share · policy + (1 − share) · anchor
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.extras import extras_of
-from jaxalign.contracts.group_size import LONE, misfit
+from jaxalign.contracts.group_size import LONE, misfit, strayed
 from jaxalign.contracts.scores import Compares, GroupScores, ScoreLoss, agreement
 from jaxalign.errors import ConfigError
 from jaxalign.models.heads import last_tokens, outputs
@@ -184,7 +184,7 @@ def group_logps(
     names = ("logp", "log_sum_p2") if "log_sum_p2" in extras else ("logp",)
     with jax.named_scope("policy"):
         tokens, *more = token_stats(model, params, batch.rows, batch.mask, names)
-    return GroupLogps(
+    seen = GroupLogps(
         tokens=tokens,
         mask=batch.mask,
         last=reference("last"),
@@ -194,6 +194,18 @@ def group_logps(
         anchor_tokens=anchor_tokens,
         weight=batch.weight if "batch" in extras else None,
     )
+    return without_stray(seen) if strayed(loss, batch.mask.shape[1]) else seen
+
+
+def without_stray(seen: GroupLogps) -> GroupLogps:
+    """The last response of each group taken out, as what it is: an answer to another prompt."""
+    assert seen.anchor is not None
+    ratio = jax.lax.stop_gradient((seen.sums - seen.anchor)[:, -1])
+    own = {
+        name: None if (column := getattr(seen, name)) is None else column[:, :-1]
+        for name in ("tokens", "mask", "last", "anchor", "log_sum_p2", "anchor_tokens")
+    }
+    return dataclasses.replace(seen, **own, stray=ratio)
 
 
 def group_scores(model: Model, params: Params, batch: Batch) -> GroupScores:

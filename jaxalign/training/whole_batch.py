@@ -38,7 +38,7 @@ def whole(
         _, pull_back = jax.vjp(lambda params: view.varying(seen_of(params, batch)), params)
         return pull_back(slope)[0]
 
-    gradients = summed(pulled, (batches, slopes.reshape(view.varying(apart).shape)))
+    gradients = summed(pulled, (batches, slopes.reshape(*batches.weight.shape, *slopes.shape[1:])))
     return gradients, {"loss": loss, **view.watch(seen, share)}
 
 

@@ -18,6 +18,7 @@ import trl
 from trl.experimental.cpo.cpo_trainer import CPOTrainer
 from trl.experimental.orpo.orpo_trainer import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_trainer import KTOTrainer
 
 PAIRS, TOKENS = 6, 5
 
@@ -124,6 +125,34 @@ def orpo(sums):
     return loss, torch.autograd.grad(loss, sums)[0]
 
 
+def kto(loss_type, tokens, mask, reference):
+    """Loss and gradient of KTOTrainer, of lone answers that are good and bad in turn; its KL is of other rows."""
+    stray, stray_reference = tokens.detach().sum(1).roll(1), reference.sum(1).roll(1) - 1.0
+    model, anchor = Table(tokens, None), Table(reference, None)
+    trainer = SimpleNamespace(
+        loss_type=loss_type,
+        calculate_KL=loss_type == "kto",
+        beta=0.3,
+        desirable_weight=1.0,
+        undesirable_weight=1.5,
+        accelerator=Alone(),
+        model=model,
+        ref_model=anchor,
+        aux_loss_enabled=False,
+        precompute_ref_logps=False,
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
+        _compute_kl_logps=lambda of, batch: stray if of is model else stray_reference,
+        _metrics={"train": defaultdict(list)},
+        _total_train_tokens=0,
+        _tp_size=1,
+    )
+    completion = torch.cat([torch.zeros_like(mask[:, :1]), mask], 1).long()
+    ids, labels = torch.zeros_like(completion), torch.arange(len(mask)) % 2
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "completion_mask": completion, "label": labels}
+    loss = KTOTrainer._compute_loss(trainer, model, inputs, False)
+    return loss, torch.autograd.grad(loss, tokens)[0], (stray - stray_reference).tolist()
+
+
 def told(made):
     return {name: {"loss": loss.item(), "gradient": slope.tolist()} for name, (loss, slope) in made.items()}
 
@@ -140,6 +169,7 @@ def main(path):
     means = (tokens.detach().sum(1) / lengths).requires_grad_()
     answers = {name: cpo({"loss_type": name}, means if name == "simpo" else sums) for name in ("simpo", "sigmoid")}
     answers["odds_ratio"] = orpo(means)
+    alone = {name: kto(name, tokens, mask, reference) for name in ("kto", "apo_zero_unpaired")}
     found = {
         "trl": trl.__version__,
         "tokens": tokens.tolist(),
@@ -148,6 +178,8 @@ def main(path):
         "reference": reference.tolist(),
         "by_token": told(made),
         "by_answer": told(answers),
+        "alone": told({name: each[:2] for name, each in alone.items()}),
+        "stray": alone["kto"][2],
     }
     with open(path, "w") as file:
         json.dump(found, file)

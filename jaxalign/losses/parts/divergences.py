@@ -1,5 +1,5 @@
 """Scores for other penalties than the reverse KL: f′(π/π_anchor) of an f-divergence. Wang et al. 2023 (arXiv
-2309.16240), table 1 and eq. 9.
+2309.16240).
 
 With t = π/π_anchor, the policy that is best for a reward r under the penalty beta · D_f has r = beta f′(t) + a constant
 of the prompt, so f′ takes the place of DPO's log t. For the reverse KL f′ is log t + 1: DPO itself.
