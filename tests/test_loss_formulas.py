@@ -39,7 +39,7 @@ class Seen:
             return
         self.sums = (self.tokens * self.mask).sum(-1)
         self.ratios = self.sums - as_double(self.x.anchor)
-        self.score = as_double(self.x.labels.score)
+        self.score, self.win = as_double(self.x.labels.score), as_double(self.x.labels.win)
         if self.mask.shape[1] > 2:
             return
         self.w, self.l = np.moveaxis((self.tokens * self.mask).sum(-1), 1, 0)
@@ -223,6 +223,7 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "NCAList": nca_list,
     "PlackettLuce": plackett_luce,
     "PRO": pro,
+    "SelfPlayGradient": lambda n, h: -((h.win - 0.5 - 0.1 * h.ratios) * n.sums).mean(-1),
     "KTO": kto,
     "BCO": bco,
     "APOAlone": lambda n, h: n.p * sigmoid(-0.1 * n.r) + (1 - n.p) * sigmoid(0.1 * n.r),

@@ -29,6 +29,7 @@ from jaxalign.losses.parts.scores import Logp
 from jaxalign.losses.rebel import REBEL
 from jaxalign.losses.reward_aware import RewardAwareBackward, RewardAwareForward, RewardAwareSquared
 from jaxalign.losses.robust_dpo import RobustDPO
+from jaxalign.losses.self_play_gradient import SelfPlayGradient
 from jaxalign.losses.win_rate_regression import WinRateRegression
 from jaxalign.types import GroupLogps, Labels, Loss
 
@@ -124,6 +125,27 @@ def test_lists_of_all_answers(loss, ratio):
     every = np.arange(4)[None]
     np.testing.assert_allclose(slope(loss, ratio, odds(S), every), np.zeros(4), atol=2e-6)
     assert np.abs(slope(loss, ratio + ASIDE, odds(S), every)).max() > 1e-3
+
+
+def test_self_play_follows_the_gradient_of_the_game():
+    """Of P(π ≻ μ) − beta KL(π ‖ anchor) at π = μ, by its definition."""
+    anchor, beta = np.array([0.25, 0.25, 0.3, 0.2]), 0.2
+
+    def game(logits: jax.Array) -> jax.Array:
+        policy = jax.nn.softmax(logits)
+        return policy @ jnp.asarray(WIN - 0.5, jnp.float32) - beta * policy @ jnp.log(
+            policy / jnp.asarray(anchor, jnp.float32)
+        )
+
+    def surrogate(logits: jax.Array) -> jax.Array:
+        tokens = jax.nn.log_softmax(logits)[:, None, None]
+        labels = Labels.of_one(jnp.ones(4), jnp.asarray(WIN[:, None], jnp.float32))
+        log_anchor = jnp.asarray(np.log(anchor)[:, None], jnp.float32)
+        seen = GroupLogps(tokens, jnp.ones(tokens.shape, bool), None, log_anchor, labels)
+        return SelfPlayGradient(beta)(seen) @ jnp.asarray(MU, jnp.float32)
+
+    logits = jnp.asarray(np.log(MU), jnp.float32)
+    np.testing.assert_allclose(jax.grad(surrogate)(logits), -jax.grad(game)(logits), atol=1e-6)
 
 
 def test_nca_tells_answers_from_a_uniform_reference():

@@ -13,6 +13,7 @@ from jaxalign.contracts.pairing import CheckedPairing, group_size
 from jaxalign.errors import ConfigError
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.pro import PRO
+from jaxalign.pairings.best_random import BestRandom
 from jaxalign.pairings.spread import Spread
 from jaxalign.pairs import BestWorst
 from jaxalign.training.rows import Sizes
@@ -36,6 +37,13 @@ def test_best_worst_and_those_between():
 def test_two_of_them_are_the_best_and_the_worst():
     given, oracle, key = rollouts([list("abca")]), preferences(ordered(4)), jax.random.key(0)
     np.testing.assert_array_equal(Spread(2)(given, oracle, key).responses, BestWorst()(given, oracle, key).responses)
+
+
+def test_the_best_meets_all_others_in_turn():
+    given, oracle = rollouts([list("abca")]), preferences(ordered(4))
+    found = [BestRandom()(given, oracle, jax.random.key(seed)).responses[0].tolist() for seed in range(40)]
+    assert {tuple(pair) for pair in found} == {(2, 0), (2, 1)}
+    assert len(BestRandom()(rollouts([list("aaaa")]), oracle, jax.random.key(0)).prompt) == 0
 
 
 def test_prompts_with_too_few_texts_give_no_group():
