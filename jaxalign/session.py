@@ -25,7 +25,7 @@ from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.prompts import opened
-from jaxalign.data.strays import Strayed
+from jaxalign.data.strays import as_trained
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, anchor_of, as_of
 from jaxalign.feedback.contract import Compared
@@ -157,10 +157,8 @@ class Session:
     def compared(self, iteration: int, policy: Params) -> Compared:
         """What iteration `iteration`, which begins with `policy`, trains on."""
         found = self._comparer(self, iteration, policy)
-        if "stray" in extras_of(self.experiment.loss):
-            return replace(found, groups=Strayed(found.groups))
         if not head_alone(self.machine.model.abstract()):
-            return found
+            return replace(found, groups=as_trained(self.experiment.loss, found.groups))
         began = time.perf_counter()
         featured = self.featured(iteration, "features", policy, found.groups)
         self.recorder.perf(iteration, "features", 0, {"perf/seconds": time.perf_counter() - began})

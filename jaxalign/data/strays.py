@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int
 
+from jaxalign.contracts.extras import extras_of
 from jaxalign.data.groups import Taken, TrainingGroups
 from jaxalign.errors import DataError
 
@@ -67,3 +68,8 @@ class Strayed:
             weight=own.weight,
             labels=own.labels,
         )
+
+
+def as_trained(loss: object, groups: TrainingGroups) -> TrainingGroups:
+    """The groups that a fit of `loss` has rows of: strayed, if it reads strays."""
+    return Strayed(groups) if "stray" in extras_of(loss) else groups
