@@ -185,6 +185,7 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "TokenMeanIPO": lambda n, h: (n.rw / n.nw - n.rl / n.nl - 1) ** 2,
     "HingePO": lambda n, h: np.maximum(0, 1 - 0.1 * (n.rw - n.rl)),
     "SimPO": lambda n, h: softplus(-(2 * n.w / n.nw - 2 * n.l / n.nl - 1)),
+    "AlphaPO": lambda n, h: softplus(-2 * (np.exp(-n.l / n.nl / 4) - np.exp(-n.w / n.nw / 4)) / 0.25 + 1),
     "TokenMeanDPO": lambda n, h: softplus(-5 * (n.rw / n.nw - n.rl / n.nl)),
     "Likelihood": lambda n, h: -n.w / n.nw,
     "ORPO": orpo,

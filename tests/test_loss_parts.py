@@ -13,6 +13,7 @@ import jaxalign.losses.parts.absolute_links
 import jaxalign.losses.parts.divergences
 import jaxalign.losses.parts.links
 import jaxalign.losses.parts.scores
+from jaxalign.losses.alpha_po import AlphaPO
 from jaxalign.losses.composed import Composed
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dpo import DPO
@@ -29,7 +30,7 @@ from jaxalign.losses.offset_dpo import OffsetDPO
 from jaxalign.losses.parts.contract import Link, Score
 from jaxalign.losses.parts.divergences import AlphaDivergence, ForwardKL, JensenShannon
 from jaxalign.losses.parts.links import Hinge, Logistic, Robust, Squared
-from jaxalign.losses.parts.scores import LogOdds, Logp, LogRatio, LongTail, TokenMean
+from jaxalign.losses.parts.scores import LogOdds, Logp, LogRatio, LongTail, PowerMean, TokenMean
 from jaxalign.losses.parts.weights import OnPolicy
 from jaxalign.losses.plackett_luce import PlackettLuce
 from jaxalign.losses.pro import PRO
@@ -43,7 +44,7 @@ from jaxalign.losses.vpo import VPO
 from jaxalign.losses.win_rate_regression import WinRateRegression
 from jaxalign.types import Loss
 
-SCORES = examples(jaxalign.losses.parts.scores, Score, least=5) | examples(
+SCORES = examples(jaxalign.losses.parts.scores, Score, least=6) | examples(
     jaxalign.losses.parts.divergences, Score, least=3
 )
 LINKS = examples(jaxalign.losses.parts.links, Link, least=6) | examples(
@@ -58,8 +59,8 @@ LEGAL = {
 
 
 def test_most_compositions_mean_something():
-    """What does not: five absolute links of three scores without a reference, squares of two divergences."""
-    assert len(LEGAL) == len(SCORES) * len(LINKS) - 5 * 3 - 2
+    """What does not: five absolute links of four scores without a reference, squares of two divergences."""
+    assert len(LEGAL) == len(SCORES) * len(LINKS) - 5 * 4 - 2
 
 
 def test_every_part_has_finite_values_and_slopes():
@@ -137,6 +138,12 @@ def test_orders_near_1_are_nearly_the_reverse_kl():
 
 
 @pytest.mark.parametrize("score", [ForwardKL(), JensenShannon(), AlphaDivergence(0.5)], ids=named)
+def test_a_small_power_is_nearly_the_mean_log_prob():
+    x = logps()
+    np.testing.assert_allclose(PowerMean(2e-3)(x), TokenMean(Logp())(x), rtol=1e-2)
+    np.testing.assert_allclose(AlphaPO(2e-3)(x), SimPO()(x), rtol=1e-2)
+
+
 def test_divergences_agree_near_the_anchor(score):
     """f″(1) says all there: 1 for these but for Jensen and Shannon's, which has 1/2."""
     x = logps()

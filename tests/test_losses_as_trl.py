@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxalign.losses.alpha_po import AlphaPO
 from jaxalign.losses.anchored import APOAlone, APODown, APOZero
 from jaxalign.losses.aot import AOT, AOTUnpaired
 from jaxalign.losses.bco_pairs import BCOPairs
@@ -69,7 +70,12 @@ BY_TOKEN = {
     "mixed": SumOf((DPO(0.3), BCOPairs(0.3)), (0.8, 0.2)),
 }
 ALONE = {"kto": KTO(0.3, 1.0, 1.5), "apo_zero_unpaired": APOAlone(0.3)}
-BY_ANSWER = {"simpo": SimPO(2.0, 0.5), "sigmoid": CPO(2.0, alpha=0.0), "odds_ratio": ORPO(0.1)}
+BY_ANSWER = {
+    "simpo": SimPO(2.0, 0.5),
+    "alpha": AlphaPO(0.25, 2.0, 0.5),
+    "sigmoid": CPO(2.0, alpha=0.0),
+    "odds_ratio": ORPO(0.1),
+}
 
 
 @cache

@@ -114,7 +114,8 @@ def dpo(case, tokens, mask, log_sum_sq, reference):
 
 
 def cpo(case, sums):
-    trainer = SimpleNamespace(accelerator=Alone(), label_smoothing=0.0, beta=2.0, simpo_gamma=1.0, alpha=0.0, **case)
+    case = {"alpha": 0.0} | case
+    trainer = SimpleNamespace(accelerator=Alone(), label_smoothing=0.0, beta=2.0, simpo_gamma=1.0, **case)
     losses, _, _ = CPOTrainer.cpo_loss(trainer, *sums.chunk(2))
     return losses.mean(), torch.autograd.grad(losses.mean(), sums)[0]
 
@@ -168,6 +169,7 @@ def main(path):
     sums = tokens.detach().sum(1).requires_grad_()
     means = (tokens.detach().sum(1) / lengths).requires_grad_()
     answers = {name: cpo({"loss_type": name}, means if name == "simpo" else sums) for name in ("simpo", "sigmoid")}
+    answers["alpha"] = cpo({"loss_type": "simpo", "alpha": 0.25}, means)
     answers["odds_ratio"] = orpo(means)
     alone = {name: kto(name, tokens, mask, reference) for name in ("kto", "apo_zero_unpaired")}
     found = {

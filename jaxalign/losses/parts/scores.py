@@ -62,7 +62,7 @@ class TokenMean:
         return extras_of(self.of)
 
     def problems(self) -> Iterable[str]:
-        if isinstance(self.of, TokenMean | LogOdds):
+        if isinstance(self.of, TokenMean | LogOdds | PowerMean):
             yield f"{type(self.of).__name__} is a mean over tokens already"
 
     def __call__(self, logps: GroupLogps) -> Float[Array, "b r"]:
@@ -79,6 +79,26 @@ class LogOdds:
     def __call__(self, logps: GroupLogps) -> Float[Array, "b r"]:
         mean = jnp.minimum(logps.sums / token_counts(logps), -1e-6)
         return mean - jnp.log(-jnp.expm1(mean))
+
+
+@dataclass(frozen=True)
+class PowerMean:
+    """(1 − P^−alpha)/alpha, where log P is the mean of the tokens' log-probs: no reference. alpha → 0 is log P."""
+
+    alpha: float = 0.25
+    """above 0 unlikely answers count more, below 0 less; other than 0"""
+
+    compared: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def problems(self) -> Iterable[str]:
+        if abs(self.alpha) < 1e-3:
+            yield f"alpha {self.alpha} is the mean log-prob but for rounding: take TokenMean(Logp())"
+
+    def __call__(self, logps: GroupLogps) -> Float[Array, "b r"]:
+        mean = logps.sums / token_counts(logps)
+        # e^80 is 5e34, and fp32 ends at 3e38
+        return -jnp.expm1(jnp.minimum(-self.alpha * mean, 80.0)) / self.alpha
 
 
 @dataclass(frozen=True)
@@ -109,4 +129,4 @@ def token_counts(logps: GroupLogps) -> Float[Array, "b r"]:
     return jnp.maximum(logps.lengths, 1).astype(jnp.float32)
 
 
-EXAMPLES = (LogRatio(), Logp(), TokenMean(Logp()), LogOdds(), LongTail(0.5))
+EXAMPLES = (LogRatio(), Logp(), TokenMean(Logp()), LogOdds(), PowerMean(0.25), LongTail(0.5))
