@@ -57,7 +57,8 @@ def token_stats(
 
 def _stats(sources: Array, head: Array, targets: Array, options: LogpOptions, names: tuple[str, ...]) -> list[Array]:
     made = linear_stats(sources, head, targets, options, outputs=names)
-    return [made.logp if name == "logp" else jax.lax.stop_gradient(getattr(made, name)) for name in names]
+    found: list[Array] = [getattr(made, name) for name in names]
+    return [each if name == "logp" else jax.lax.stop_gradient(each) for name, each in zip(names, found, strict=True)]
 
 
 def _scored(

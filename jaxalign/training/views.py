@@ -200,12 +200,20 @@ def group_logps(
 def without_stray(seen: GroupLogps) -> GroupLogps:
     """The last response of each group taken out, as what it is: an answer to another prompt."""
     assert seen.anchor is not None
-    ratio = jax.lax.stop_gradient((seen.sums - seen.anchor)[:, -1])
-    own = {
-        name: None if (column := getattr(seen, name)) is None else column[:, :-1]
-        for name in ("tokens", "mask", "last", "anchor", "log_sum_p2", "anchor_tokens")
-    }
-    return dataclasses.replace(seen, **own, stray=ratio)
+
+    def own(column: Array | None) -> Array | None:
+        return None if column is None else column[:, :-1]
+
+    return dataclasses.replace(
+        seen,
+        tokens=seen.tokens[:, :-1],
+        mask=seen.mask[:, :-1],
+        last=own(seen.last),
+        anchor=seen.anchor[:, :-1],
+        log_sum_p2=own(seen.log_sum_p2),
+        anchor_tokens=own(seen.anchor_tokens),
+        stray=jax.lax.stop_gradient((seen.sums - seen.anchor)[:, -1]),
+    )
 
 
 def group_scores(model: Model, params: Params, batch: Batch) -> GroupScores:

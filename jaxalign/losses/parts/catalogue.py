@@ -57,7 +57,8 @@ class Entry:
 
     def settings(self) -> Iterator[tuple[str, str, str]]:
         """(name, default or "", what it is) of each field."""
-        said = docs_of(type(self.example))[1]
+        cls: type = type(self.example)
+        said = docs_of(cls)[1]
         for field in dataclasses.fields(self.example):
             default = "" if field.default is dataclasses.MISSING else repr(field.default)
             yield field.name, default, said.get(field.name, "")
@@ -65,7 +66,7 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Every loss, by name."""
-    found = {}
+    found: dict[str, Entry] = {}
     for module in pkgutil.iter_modules(jaxalign.losses.__path__, "jaxalign.losses."):
         if module.ispkg:
             continue
