@@ -37,6 +37,11 @@ class WinRateRegression:
         """What its minimiser on i.i.d. pairs is: INPO's."""
         return MirrorStep(1 / self.eta, self.tau)
 
+    @property
+    def closing(self) -> "WinRateRegression":
+        """π ∝ anchor exp(P(· ≻ last) / tau)."""
+        return WinRateRegression(self.tau, self.tau)
+
     def problems(self) -> Iterable[str]:
         return INPO(self.eta, self.tau).problems()
 
