@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxalign.anchors.adaptive import NEXT, Adaptive
+from jaxalign.contracts.extras import extras_of
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.feedback.certifiable import is_matrix, uncertified
 from jaxalign.feedback.contract import Compared
@@ -66,7 +67,8 @@ def check_fit(
     score, scorer = session.pair_scorer(session.closing(iteration)), session.machine.scorer
     last = scorer.groups(policy, unseen)
     anchor = last if number == iteration else scorer.groups(params(number), unseen)
-    before, after = (score(trained(each), frozen(each), unseen, anchor, last) for each in (policy, fitted))
+    live = {"anchor": trained(params(number))} if "anchor_tokens" in extras_of(session.experiment.loss) else {}
+    before, after = (score(trained(each), frozen(each), unseen, anchor, last, live=live) for each in (policy, fitted))
     metrics = {
         "fit/heldout_loss_before": before.metrics()["loss"],
         "fit/heldout_loss": after.metrics()["loss"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.config.load import exchanged
+from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import Compares, ScoreLoss
 from jaxalign.contracts.tracking import Tracker
@@ -98,8 +99,22 @@ class Experiment:
             )
         if self.fit.evaluate_every is not None and not self.feedback.holds_out:
             yield "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on"
+        yield from self._loss_problems()
         yield from self._swap_problems()
         yield from self._eval_problems()
+
+    def _loss_problems(self) -> Iterable[str]:
+        name, extras = type(self.loss).__name__, extras_of(self.loss)
+        if "anchor_tokens" in extras and "anchor" not in self.reference.live(self.loss.needs):
+            yield (
+                f"{name} reads the anchor's log-probs token by token, and {type(self.reference).__name__} keeps sums: "
+                "take reference=Live()"
+            )
+        if "batch" in extras and self.combiner.objectives is not None:
+            yield (
+                f"{name} compares the groups of a batch with one another, and {type(self.combiner).__name__} keeps "
+                "objectives apart; take combiner=Mixed()"
+            )
 
     def _eval_problems(self) -> Iterable[str]:
         there = {

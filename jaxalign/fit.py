@@ -61,7 +61,7 @@ def fit(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
     ) as checkpoints:
         trial = Trial(session, iteration, len(order), base)
-        first, state = _start(checkpoints, order, training, policy, trial)
+        first, state = _start(checkpoints, order, training, policy, live, trial)
         if not trial.passes(first, state):
             session.stop_here(f"before the evaluation after step {first}")
         todo = range(first, len(order))
@@ -129,12 +129,17 @@ def row_tokens(groups: TrainingGroups, chosen: np.ndarray) -> int:
 
 
 def _start(
-    checkpoints: FitCheckpoints, order: GroupOrder, training: Training, policy: Params, trial: Trial
+    checkpoints: FitCheckpoints,
+    order: GroupOrder,
+    training: Training,
+    policy: Params,
+    live: Mapping[str, Params],
+    trial: Trial,
 ) -> tuple[int, TrainState]:
     """The step to begin or continue with, and the state before it."""
     found = checkpoints.restore(training.abstract)
     if found is None:
-        return 0, training.begin(policy)
+        return 0, training.begin(policy, live)
     order.check(found.data)
     trial.recall(found.meta)
     return found.step, found.state

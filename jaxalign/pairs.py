@@ -263,7 +263,7 @@ def pairing_metrics(rollouts: Rollouts, preferences: Preferences, groups: Groups
     among their prompt's), `pairs/agreement` and `pairs/agreement/<annotator>` (mean P(chosen ≻ rejected) of the
     oracle and of each annotator).
     """
-    chosen, rejected = groups.responses.T
+    chosen, rejected = groups.responses[:, :2].T
     oracle = preferences.prefer[groups.prompt, chosen, rejected]
     each = preferences.by_annotator[groups.prompt, :, chosen, rejected].T
     distinct = sum(len(set(texts)) for texts in rollouts.texts)

@@ -3,13 +3,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import optax
 from jaxtyping import Array
 
+from jaxalign.contracts.moving import Moving
 from jaxalign.contracts.traced import built
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
@@ -23,11 +23,12 @@ from jaxalign.types import Batch, Params
 
 @dataclass(frozen=True)
 class Training:
-    """A fit's step, its first state as a function of the policy, and shapes, dtypes and shardings of that state and of
-    live references, by role; `refer` makes of a policy what its reference is."""
+    """A fit's step, its first state as a function of the policy and of references that move with it, and shapes, dtypes
+    and shardings of that state and of live references that stay, by role; `refer` makes of a policy what its reference
+    is."""
 
     step: Step
-    begin: Callable[[Params], TrainState]
+    begin: Callable[[Params, Mapping[str, Params]], TrainState]
     abstract: TrainState
     references: Mapping[str, Params]
     refer: Callable[[Params], Params]
@@ -42,9 +43,16 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     """The programs of a fit of `steps` steps. Optimizer state lies as the parameters it belongs to."""
     model, mesh, placement = machine.model, machine.mesh, machine.placement
     optimizer, schedule = built(experiment.optimizer, steps)
-    begin = partial(init_state, optimizer=optimizer)
+    live, moving = experiment.reference.live(experiment.loss.needs), None
+    own: tuple[str, ...] = ()
+    if isinstance(experiment.reference, Moving):
+        moving, own, live = experiment.reference, live, ()
+
+    def begin(policy: Params, references: Mapping[str, Params]) -> TrainState:
+        return init_state(policy, optimizer, {role: references[role] for role in own})
+
     shardings = trained(machine.shardings)
-    state = jax.eval_shape(begin, model.abstract())
+    state = jax.eval_shape(begin, model.abstract(), dict.fromkeys(own, model.abstract()))
     moments = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,
@@ -55,26 +63,29 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     kept = optax.tree_utils.tree_map_params(
         optimizer, lambda _, sharding: sharding.with_memory_kind(placement.optimizer_memory), moments, shardings
     )
-    live = experiment.reference.live(experiment.loss.needs)
     refer = jax.jit(lambda policy: trained(model.computing(policy)), out_shardings=shardings)
     shape = jax.eval_shape(refer, model.abstract())
     kept_reference = jax.tree.map(
         lambda leaf, place: on(leaf, place.with_memory_kind(placement.reference_memory)), shape, shardings
     )
-    place = partial(_state, state, replicated(mesh), shardings)
+    far = jax.tree.map(lambda place: place.with_memory_kind(placement.reference_memory), shardings)
+
+    def place(moments: Any, references: Any) -> Any:
+        return _state(state, replicated(mesh), shardings, moments, dict.fromkeys(own, references))
+
     view = view_of(model, experiment.loss, experiment.feedback.responses)
-    step = make_step(view, optimizer, schedule, experiment.combiner)
-    if placement.optimizer_memory != "device" or (live and placement.reference_memory != "device"):
-        step = _fetching(step, place(moments), dict.fromkeys(live, shardings), place(kept))
+    step = make_step(view, optimizer, schedule, experiment.combiner, moving)
+    if placement.optimizer_memory != "device" or ((live or own) and placement.reference_memory != "device"):
+        step = _fetching(step, place(moments, shardings), dict.fromkeys(live, shardings), place(kept, far))
     return Training(
         step=jax.jit(
             step,
             donate_argnums=0,
-            out_shardings=(place(kept), None),
+            out_shardings=(place(kept, far), None),
             compiler_options=machine.flags,
         ),
-        begin=jax.jit(begin, out_shardings=place(kept)),
-        abstract=jax.tree.map(on, state, place(kept)),
+        begin=jax.jit(begin, out_shardings=place(kept, far)),
+        abstract=jax.tree.map(on, state, place(kept, far)),
         references=dict.fromkeys(live, kept_reference),
         refer=refer,
     )
@@ -96,9 +107,9 @@ def check_batches(experiment: Experiment, shards: int) -> None:
         )
 
 
-def _state(state: TrainState, step: Any, params: Any, opt_state: Any) -> Any:
+def _state(state: TrainState, step: Any, params: Any, opt_state: Any, references: Any) -> Any:
     """A tree of shardings in the structure of `state`."""
-    return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves((step, params, opt_state)))
+    return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves((step, params, opt_state, references)))
 
 
 def _fetching(step: Step, here: Any, references_here: Mapping[str, Any], kept: Any) -> Step:

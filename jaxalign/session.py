@@ -20,10 +20,12 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import components
+from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import built, check_loss
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.prompts import opened
+from jaxalign.data.strays import as_trained
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, anchor_of, as_of
 from jaxalign.feedback.contract import Compared
@@ -156,7 +158,7 @@ class Session:
         """What iteration `iteration`, which begins with `policy`, trains on."""
         found = self._comparer(self, iteration, policy)
         if not head_alone(self.machine.model.abstract()):
-            return found
+            return replace(found, groups=as_trained(self.experiment.loss, found.groups))
         began = time.perf_counter()
         featured = self.featured(iteration, "features", policy, found.groups)
         self.recorder.perf(iteration, "features", 0, {"perf/seconds": time.perf_counter() - began})
@@ -218,7 +220,11 @@ class Session:
                 self.stop_here(f"after {done} held-out pairs")
 
             known = self._heldout_features(join(params, base)) if head_alone(self.machine.model.abstract()) else pairs
-            return replace(self.pair_scorer()(params, base, known, table, between=between), lengths=pairs.lengths)
+            live = {}
+            if "anchor_tokens" in extras_of(self.experiment.loss):
+                live = {"anchor": params if anchor is None else trained(self.policy(anchor))}
+            found = self.pair_scorer()(params, base, known, table, between=between, live=live)
+            return replace(found, lengths=pairs.lengths)
 
     def anchor_sums(self, number: int) -> Float[np.ndarray, "g r"]:
         """Log-probs of the held-out pairs under policy `number`, an anchor; scored when they are first asked for."""

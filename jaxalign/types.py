@@ -18,7 +18,7 @@ import datetime
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import jax
 import numpy as np
@@ -226,7 +226,7 @@ class GroupLogps:
 
     `tokens` are the policy's per-token log-probs where `mask`; `last` and `anchor` are sums over tokens under the
     policy that sampled this iteration and under the anchor, `None` where the loss does not need them. `labels` are what
-    is said of the groups.
+    is said of the groups. The rest is for losses that declare it (`contracts.extras`), and None for others.
     """
 
     tokens: Float[Array, "b r t"]
@@ -234,6 +234,10 @@ class GroupLogps:
     last: Float[Array, "b r"] | None
     anchor: Float[Array, "b r"] | None
     labels: Labels
+    log_sum_p2: Float[Array, "b r t"] | None = None
+    anchor_tokens: Float[Array, "b r t"] | None = None
+    stray: Float[Array, " b"] | None = None
+    weight: Float[Array, " b"] | None = None
 
     @property
     def prefer(self) -> Float[Array, " b"]:
@@ -275,7 +279,8 @@ def _given(values: Float[Array, "b r"] | None, what: str, why: str) -> Float[Arr
 class Loss(Protocol):
     """GroupLogps → Float[b], unreduced. `needs` names the references whose sums it reads ("last", "anchor")."""
 
-    needs: ClassVar[tuple[str, ...]]
+    @property
+    def needs(self) -> tuple[str, ...]: ...
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]: ...
 

@@ -1,14 +1,17 @@
 """Losses: the properties every one obeys, discovered per file, then hand-computed values."""
 
 import dataclasses
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_examples import examples, named
+from made_logps import at_indifference, logps, one_pair, responses_of
 
 import jaxalign.losses
+from jaxalign.contracts.extras import extras_of
 from jaxalign.errors import DataError
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
@@ -17,24 +20,9 @@ from jaxalign.losses.mirror import MirrorStep, mirror_step
 from jaxalign.losses.sppo import SPPO
 from jaxalign.types import GroupLogps, Labels, Loss
 
-LOSSES = examples(jaxalign.losses, Loss, least=4)
+LOSSES = examples(jaxalign.losses, Loss, least=30)
 PAIR_LOSSES = [DPO(beta=0.1), INPO(eta=0.1, tau=0.03), IPO(tau=0.1)]
 """Of the label alone, in expectation over it."""
-
-
-def logps(groups: int = 5, tokens: int = 7, prefer: float = 1.0, seed: int = 0, shift: float = 0.0) -> GroupLogps:
-    rng = np.random.default_rng(seed)
-    mask = np.arange(tokens)[None, None, :] < rng.integers(1, tokens + 1, (groups, 2, 1))
-    values = np.where(mask, -rng.exponential(1.0, (groups, 2, tokens)) - shift, 0.0).astype(np.float32)
-    return GroupLogps(
-        tokens=jnp.asarray(values),
-        mask=jnp.asarray(mask),
-        last=jnp.asarray(values.sum(-1) + rng.normal(0, 0.5, (groups, 2)).astype(np.float32)),
-        anchor=jnp.asarray(values.sum(-1) + rng.normal(0, 0.5, (groups, 2)).astype(np.float32)),
-        labels=Labels.of_one(
-            jnp.full(groups, prefer, jnp.float32), jnp.asarray(np.tile(np.float32([0.8, 0.3]), (groups, 1)))
-        ),
-    )
 
 
 @pytest.fixture(params=LOSSES.values(), ids=named)
@@ -47,20 +35,51 @@ def test_what_game_a_loss_solves():
     assert mirror_step(INPO(eta=0.25, tau=0.1)) == MirrorStep(step=4.0, tau=0.1)
     assert mirror_step(INPO(eta=0.25, tau=0.1)).regularised
     assert not mirror_step(INPO(eta=0.25, tau=0.0)).regularised
-    assert [mirror_step(loss) for name, loss in LOSSES.items() if name != "INPO"] == [None] * (len(LOSSES) - 1)
+    assert {name for name, loss in LOSSES.items() if mirror_step(loss)} == {"INPO", "WinRateRegression"}
 
 
-def test_one_value_a_group_and_jit_equals_eager(loss):
-    x = logps()
-    np.testing.assert_allclose(jax.jit(loss)(x), loss(x), rtol=1e-6)  # fusion may reassociate a sum
-    assert loss(x).shape == (5,)
-    assert loss(x).dtype == jnp.float32
+VARIANTS = ("as it is", "permuted", "-1e4 nats", "1e4 nats", "indifferent", "noise where nothing is said")
+ORDER = np.array([3, 1, 4, 0, 2])
 
 
-def test_groups_do_not_see_each_other(loss):
-    x, order = logps(), np.array([3, 1, 4, 0, 2])
-    permuted = jax.tree.map(lambda leaf: leaf[order], x)
-    np.testing.assert_array_equal(loss(permuted), loss(x)[order])
+@cache
+def variants(responses: int) -> GroupLogps:
+    """Stacked, so that each loss is compiled once."""
+    x = logps(responses=responses)
+    low, high = (dataclasses.replace(x, tokens=x.tokens.at[:, 0, 0].add(nats)) for nats in (-1e4, 1e4))
+    noisy = dataclasses.replace(x, tokens=jnp.where(x.mask, x.tokens, 99.0))
+    permuted = jax.tree.map(lambda leaf: leaf[ORDER], x)
+    equal = at_indifference(responses=responses)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), x, permuted, low, high, equal, noisy)
+
+
+@pytest.fixture(scope="module", params=LOSSES.values(), ids=named)
+def found(request):
+    """(loss, its values and gradients by variant)."""
+
+    def one(x: GroupLogps):
+        summed = lambda tokens: ((values := request.param(dataclasses.replace(x, tokens=tokens))).sum(), values)  # noqa: E731
+        (_, values), slopes = jax.value_and_grad(summed, has_aux=True)(x.tokens)
+        return values, slopes
+
+    values, slopes = jax.jit(lambda x: jax.lax.map(one, x))(variants(responses_of(request.param)))
+    return request.param, dict(zip(VARIANTS, zip(np.asarray(values), np.asarray(slopes), strict=True), strict=True))
+
+
+def test_one_value_a_group_and_jit_equals_eager(found):
+    loss, made = found
+    eager = loss(logps(responses=responses_of(loss)))
+    assert eager.shape == (5,)
+    assert eager.dtype == jnp.float32
+    np.testing.assert_allclose(made["as it is"][0], eager, rtol=2e-6, atol=1e-7)  # fusion may reassociate a sum
+
+
+def test_the_order_of_groups_does_not_matter(found):
+    loss, made = found
+    for here, there in zip(made["as it is"], made["permuted"], strict=True):
+        np.testing.assert_allclose(there, here[ORDER], rtol=1e-6, atol=1e-7)
+    if "batch" not in extras_of(loss):
+        np.testing.assert_array_equal(made["permuted"][0], made["as it is"][0][ORDER])
 
 
 def test_equal_instances_hash_equal_and_nothing_is_wrong_with_the_example(loss):
@@ -70,32 +89,32 @@ def test_equal_instances_hash_equal_and_nothing_is_wrong_with_the_example(loss):
     assert list(getattr(loss, "problems", list)()) == []
 
 
-@pytest.mark.parametrize("nats", [-1e4, 1e4])
-def test_finite_at_extreme_margins(loss, nats):
-    x = logps()
-    x = dataclasses.replace(x, tokens=x.tokens.at[:, 0, 0].add(nats))
-    value, grad = jax.value_and_grad(lambda t: loss(dataclasses.replace(x, tokens=t)).sum())(x.tokens)
-    assert np.isfinite(value)
-    assert np.isfinite(np.asarray(grad)).all()
+def test_finite_at_extreme_margins(found):
+    _, made = found
+    for nats in ("-1e4 nats", "1e4 nats"):
+        assert all(np.isfinite(each).all() for each in made[nats])
 
 
-def at_indifference(prefer: float = 1.0) -> GroupLogps:
-    x = logps(prefer=prefer)
-    return dataclasses.replace(x, last=x.sums, anchor=x.sums)
+RISING = {"DiscoPOP", "APODown"}
+"""Do neither at the anchor: DiscoPOP's modulation has its hump there, APODown lets both answers down."""
 
 
-def test_at_indifference_the_gradient_raises_chosen_and_lowers_rejected(loss):
-    x = at_indifference()
-    grad = np.asarray(jax.grad(lambda t: loss(dataclasses.replace(x, tokens=t)).sum())(x.tokens))
-    mask = np.asarray(x.mask)
-    assert (grad[:, 0][mask[:, 0]] < 0).all()  # descending raises what has a negative gradient
-    assert (grad[:, 1][mask[:, 1]] > 0).all()
+def test_at_indifference_the_gradient_raises_chosen_and_lowers_rejected(found):
+    """Descending raises what has a negative gradient. A likelihood alone says nothing of the rejected answer."""
+    loss, made = found
+    slopes, mask = made["indifferent"][1], np.asarray(at_indifference(responses=responses_of(loss)).mask)
+    if responses_of(loss) == 1:
+        assert (slopes[mask] < 0).all()  # all of them are good ones
+        return
+    chosen, rejected = slopes[:, 0][mask[:, 0]], slopes[:, -1][mask[:, -1]]
+    assert ((chosen < 0).all() and (rejected >= 0).all()) == (named(loss) not in RISING)
+    assert (rejected > 0).all() or named(loss) in {"Likelihood", "DiscoPOP"}
 
 
-def test_masked_tokens_do_not_count(loss):
-    x = logps()
-    noisy = dataclasses.replace(x, tokens=jnp.where(x.mask, x.tokens, 99.0))
-    np.testing.assert_array_equal(loss(noisy), loss(x))
+def test_masked_tokens_do_not_count(found):
+    _, made = found
+    for here, there in zip(made["as it is"], made["noise where nothing is said"], strict=True):
+        np.testing.assert_array_equal(here, there)
 
 
 @pytest.mark.parametrize("pair_loss", PAIR_LOSSES, ids=named)
@@ -119,18 +138,6 @@ def test_inpo_with_tau_eta_is_ipo_and_with_tau_0_is_ipo_against_last():
     np.testing.assert_allclose(INPO(eta=0.1, tau=0.0)(x), IPO(tau=0.1)(against_last), rtol=1e-5)
 
 
-def one_pair(
-    chosen: float, rejected: float, last=(0.0, 0.0), anchor=(0.0, 0.0), prefer=1.0, win=(0.5, 0.5)
-) -> GroupLogps:
-    return GroupLogps(
-        tokens=jnp.array([[[chosen], [rejected]]], jnp.float32),
-        mask=jnp.ones((1, 2, 1), bool),
-        last=jnp.array([last], jnp.float32),
-        anchor=jnp.array([anchor], jnp.float32),
-        labels=Labels.of_one(jnp.array([prefer], jnp.float32), jnp.array([win], jnp.float32)),
-    )
-
-
 def test_values_by_hand():
     # r = 1/3: h = (-1) - (-1/3 - 2·(-2)/3)… chosen: -1 - (1/3)(-3) - (2/3)(-3) = 2; rejected: -4 - 0 - 0 = -4; margin 6
     x = one_pair(-1.0, -4.0, last=(-3.0, 0.0), anchor=(-3.0, 0.0))
@@ -149,7 +156,7 @@ def test_a_loss_that_reads_what_nobody_said_is_told_so():
     with pytest.raises(DataError, match="the loss reads win rates and there are none"):
         SPPO()(dataclasses.replace(x, labels=dataclasses.replace(x.labels, win=None)))
     with pytest.raises(DataError, match="the loss reads scores and there are none"):
-        _ = x.score
+        _ = dataclasses.replace(x, labels=dataclasses.replace(x.labels, score=None)).score
 
 
 def test_dpo_starts_at_ln_2():

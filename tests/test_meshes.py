@@ -19,7 +19,12 @@ from made_models import ONE, nudged
 from jaxalign.config.load import load
 from jaxalign.data.groups import RolledGroups
 from jaxalign.experiment import Experiment
+from jaxalign.losses.aot import AOTUnpaired
 from jaxalign.losses.inpo import INPO
+from jaxalign.losses.ld_dpo import LDDPO
+from jaxalign.losses.relative_po import RelativePO
+from jaxalign.losses.sum_of import SumOf
+from jaxalign.losses.wpo import WPO
 from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MESH_AXES, RULES, MeshShape, param_shardings, row_sharding
 from jaxalign.models.experts import Mixture
@@ -36,7 +41,7 @@ from jaxalign.rollouts.samplers import Temperature
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import Fit, TrainState
-from jaxalign.types import Combiner, Params, Rollouts
+from jaxalign.types import Combiner, Loss, Params, Rollouts
 
 FIELDS = {"slice": "slices"}
 ALONE = [{axis: 8} for axis in MESH_AXES]
@@ -85,11 +90,15 @@ def opened(kind: str) -> Model:
     return RandomModel(shape).open()
 
 
-def experiment_of(placement: Placement, combiner: Combiner) -> Experiment:
+EVERYTHING = SumOf((WPO(), LDDPO(), AOTUnpaired(), RelativePO(own=0.5)), (1.0, 1.0, 1.0, 1.0))
+"""What no other loss reads: log Σ p², the anchor token by token, the other groups."""
+
+
+def experiment_of(placement: Placement, combiner: Combiner, loss: Loss) -> Experiment:
     made = load(Path(__file__).parents[1] / "configs" / "tiny_lm.py")
     return dataclasses.replace(
         made,
-        loss=INPO(eta=0.2, tau=0.05),
+        loss=loss,
         # a large eps: where a gradient is rounding and nothing else, the update stays in proportion to it
         optimizer=AdamW(WarmupLinear(0.01, warmup=0.0), eps=1e-3),
         fit=Fit(batch_size=ROWS),
@@ -117,14 +126,15 @@ def two_steps(
     placement: Placement,
     devices: Sequence[jax.Device] | None = None,
     combiner: Combiner = Mixed(),  # noqa: B008
+    loss: Loss = INPO(eta=0.2, tau=0.05),  # noqa: B008
 ) -> tuple[TrainState, dict]:
     """State, moments included, and metrics after two steps from the same policy and references, wherever they lie."""
     machine = Machine(model, placement, 0, devices)
-    made = training(experiment_of(placement, combiner), machine, 2)
+    made = training(experiment_of(placement, combiner, loss), machine, 2)
     params: Params = model.load()
     live = {"anchor": nudged(params, 0.05, 1), "last": nudged(params, 0.02, 2)}
     there = machine.shardings
-    state = made.begin(jax.device_put(params, there))
+    state = made.begin(jax.device_put(params, there), jax.device_put(live, dict.fromkeys(live, there)))
     references = {role: made.reference(role, jax.device_put(live[role], there)) for role in made.references}
     rows = jax.device_put(batch(placement.accumulate), row_sharding(machine.mesh, leading=1))
     for _ in range(2):
@@ -193,6 +203,23 @@ def test_objectives_apart_are_combined_alike_on_any_mesh(sizes: dict[str, int], 
     state, metrics = two_steps(opened("dense"), placement, combiner=APART)
     assert metrics["coefficients/objective_0"] != metrics["coefficients/objective_1"]
     assert_same((state, metrics), apart_on_one())
+
+
+@cache
+def everything_on_one() -> tuple[TrainState, dict]:
+    found = two_steps(opened("dense"), Placement(MeshShape(fsdp=1)), loss=EVERYTHING)
+    return jax.tree.map(np.asarray, found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "accumulate"),
+    [({"data": 2, "fsdp": 2, "tensor": 2}, 1), ({"fsdp": 8}, 2), ({"fsdp": 2, "context": 4}, 2)],
+    ids=["data2xfsdp2xtensor2", "fsdp8 in microbatches", "fsdp2xcontext4 in microbatches"],
+)
+def test_what_few_losses_read_is_the_same_on_any_mesh(sizes: dict[str, int], accumulate: int) -> None:
+    """Groups are ordered and compared over the whole batch, wherever they lie and however they are split."""
+    placement = Placement(shape_of(sizes), accumulate=accumulate)
+    assert_same(two_steps(opened("dense"), placement, loss=EVERYTHING), everything_on_one())
 
 
 def sampled(kind: str, mesh: jax.sharding.Mesh):

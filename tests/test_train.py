@@ -14,15 +14,23 @@ from made_models import ONE, nudged
 
 import jaxalign.losses
 from jaxalign.data.groups import RolledGroups
+from jaxalign.losses.aot import AOT, AOTUnpaired
+from jaxalign.losses.dpo import DPO
+from jaxalign.losses.ld_dpo import LDDPO
+from jaxalign.losses.relative_po import RelativePO
+from jaxalign.losses.sum_of import SumOf
+from jaxalign.losses.wpo import WPO
 from jaxalign.models.tabular import TabularPolicy
-from jaxalign.training.logps import Scorer
+from jaxalign.training.logps import Scorer, sight_of
 from jaxalign.training.optim import AdamW, GradientDescent, WarmupLinear
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import NotFinite, check_finite, init_state, make_step
 from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Loss
 
-LOSSES = examples(jaxalign.losses, Loss, least=4)
+KINDS = ("INPO", "DPO", "IPO", "SPPO", "WPO", "AOTUnpaired")
+"""Each reads something that the others do not; what losses make of it is tested with the losses."""
+LOSSES = {name: loss for name, loss in examples(jaxalign.losses, Loss, least=30).items() if name in KINDS}
 
 RATE = 0.003
 CLIPPED = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(RATE))
@@ -198,6 +206,37 @@ def test_a_group_of_weight_2_counts_as_two(step, params, columns):
     twice = dataclasses.replace(PAIRS, weight=np.ones(8, np.float32))
     found = take(step, params, {}, batch_of((0, 1, 2, 3, 4, 5, 6, -1), columns, pairs=once))
     assert_same(found, take(step, params, {}, batch_of((0, 1, 2, 3, 4, 5, 6, 0), columns, pairs=twice)))
+
+
+def test_groups_see_all_microbatches(model, params, columns):
+    """Also those of weight 0, which are no part of an order or a mean."""
+    loss = SumOf((AOT(1.0), AOTUnpaired(1.0), RelativePO(own=0.3, beta=1.0)), (1.0, 1.0, 1.0))
+    step = jax.jit(make_step(view_of(model, loss), CLIPPED, optax.constant_schedule(RATE)))
+    chosen = (3, 1, 4, -1, 0, -1, 5, 2)
+    at_once = take(step, params, {}, batch_of(chosen, columns))
+    assert_same(take(step, params, {}, batch_of(chosen, columns, 4)), at_once)
+    assert_same(take(step, params, {}, batch_of(sorted(chosen), columns)), at_once)
+
+
+def test_the_anchor_token_by_token(model, params, policies, columns):
+    """Whole tails counted, it is DPO; halved, another loss."""
+    batch, live = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch_of(ALL, {})), {"anchor": policies["anchor"]}
+    seen = jax.jit(lambda params, live: group_logps(model, LDDPO(), params, live, batch))(params, live)
+    np.testing.assert_allclose(seen.anchor, columns["anchor"], rtol=1e-4)
+    np.testing.assert_allclose(LDDPO(0.1, alpha=1.0)(seen), DPO(0.1)(seen), rtol=1e-4)
+    assert np.abs(np.asarray(LDDPO(0.1, alpha=0.5)(seen) - DPO(0.1)(seen))).max() > 1e-3
+
+
+def test_how_spread_the_policy_is(model, params, columns):
+    """log Σ p² from logits by hand, of the prompt's last state and those of the response."""
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch_of(ALL, columns))
+    seen = jax.jit(partial(group_logps, model, WPO()))(params, {}, batch)
+    hidden = model.hidden(params, batch.rows.tokens, batch.rows.position, sight_of(batch.rows))
+    logits = jnp.take_along_axis(hidden, batch.rows.source[..., None], axis=1) @ model.head(params).T
+    spread = np.asarray(jax.scipy.special.logsumexp(2 * jax.nn.log_softmax(logits), axis=-1))
+    slot = np.asarray(batch.rows.slot)
+    np.testing.assert_allclose(np.asarray(seen.log_sum_p2).reshape(-1)[slot[slot >= 0]], spread[slot >= 0], rtol=1e-4)
+    assert not np.asarray(seen.log_sum_p2)[~np.asarray(seen.mask)].any()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

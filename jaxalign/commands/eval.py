@@ -195,6 +195,7 @@ def scores_of(
 ) -> "Iterator[tuple[int, PairScores]]":
     """What each policy makes of the data, under the run's loss. Where this reads what is known of sampled answers only
     it is DPO's: accuracy and margin are the same."""
+    from jaxalign.contracts.extras import extras_of
     from jaxalign.contracts.traced import check_loss
     from jaxalign.errors import ConfigError, DataError
     from jaxalign.experiment import anchor_of
@@ -210,6 +211,8 @@ def scores_of(
     view = view_of(machine.model, loss, responses)
     try:
         check_loss(loss, experiment.combiner, data.labels, data.roles, outputs, responses)
+        if "anchor_tokens" in extras_of(loss):
+            raise DataError(f"loss {type(loss).__name__}: reads the anchor token by token, and here are sums")
     except DataError as error:
         if outputs:
             raise

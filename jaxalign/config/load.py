@@ -175,7 +175,7 @@ def _tree(value: Any, annotation: Any = Any, path: str = "", doc: str = "", owne
     branch = _is_branch(value)
     if is_component(value):
         cls: Any = type(value)
-        hints, docs = _hints(cls), _docs(cls)[1]
+        hints, docs = _hints(cls), docs_of(cls)[1]
         for name in (field.name for field in dataclasses.fields(value) if field.init):
             children[name] = _tree(getattr(value, name), hints[name], f"{prefix}{name}", docs.get(name, ""), path)
     elif branch:
@@ -206,7 +206,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 @functools.cache
-def _docs(cls: type) -> tuple[str, dict[str, str]]:
+def docs_of(cls: type) -> tuple[str, dict[str, str]]:
     """Docstring of the class, and of its fields: the string literal right below each, or below a base's field of
     that name. Empty where there is no source."""
     try:
@@ -215,7 +215,7 @@ def _docs(cls: type) -> tuple[str, dict[str, str]]:
         return "", {}
     if not isinstance(body, ast.ClassDef):
         return "", {}
-    docs = {name: doc for base in reversed(cls.__bases__) for name, doc in _docs(base)[1].items()}
+    docs = {name: doc for base in reversed(cls.__bases__) for name, doc in docs_of(base)[1].items()}
     for pair in itertools.pairwise(body.body):
         match pair:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
@@ -354,7 +354,7 @@ def help_text(experiment: Any, path: str | Path) -> str:
         leaves = [node for node in nodes if node.owner == owner.path and node.path and not node.branch]
         cls: Any = type(owner.value)
         lines += ["", *_paragraph(f"{owner.path or 'experiment'} ({type_name(cls)})")]
-        lines += _paragraph(_docs(cls)[0].partition("\n\n")[0], "  ")
+        lines += _paragraph(docs_of(cls)[0].partition("\n\n")[0], "  ")
         for leaf in leaves:
             option = f"--{leaf.path} {name_of(leaf.annotation)} = {short(public(leaf.path, leaf.value))}"
             lines += textwrap.wrap(option, _WIDTH, initial_indent="  ", subsequent_indent="      ")

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Protocol, runtime_checkable
 
+from jaxalign.contracts.extras import extras_of
 from jaxalign.types import Loss
 
 PAIR, LONE = 2, 1
@@ -23,6 +24,11 @@ def misfit(loss: Loss, responses: int) -> str | None:
     if wanted in (None, responses):
         return None
     return f"reads {named(wanted)}, and the feedback gives {named(responses)}" + remedy(wanted, responses)
+
+
+def strayed(loss: object, responses: int) -> bool:
+    """Whether groups of so many responses hold what `loss` reads and an answer to another prompt besides."""
+    return "stray" in extras_of(loss) and isinstance(loss, ReadsGroups) and responses - 1 == loss.responses
 
 
 def named(responses: int) -> str:

@@ -2,13 +2,30 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from jaxalign.contracts.arrays import array_problems, described, range_problems
+from jaxalign.contracts.group_size import PAIR
 from jaxalign.errors import BrokenContract
 from jaxalign.types import Groups, Labels, Pairing, Preferences, Rollouts
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A pairing of groups of other sizes than pairs."""
+
+    @property
+    def responses(self) -> int:
+        """Answers of each group; the first two are what is looked at as a pair, the better one first."""
+        ...
+
+
+def group_size(pairing: Pairing) -> int:
+    """Answers of each group that `pairing` makes."""
+    return pairing.responses if isinstance(pairing, Sized) else PAIR
 
 
 @dataclass(frozen=True)

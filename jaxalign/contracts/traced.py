@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
+from jaxalign.contracts.extras import EXTRAS, extras_of
 from jaxalign.contracts.scores import GroupScores, ScoreLoss
 from jaxalign.errors import BrokenContract, DataError
 from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
@@ -88,6 +89,9 @@ def check_loss(
         raise BrokenContract(f"combiner {type(combiner).__name__}: objectives must be at least 1 or None, got {count}")
     if unknown := sorted(set(loss.needs) - set(ROLES)):
         raise BrokenContract(f"loss {type(loss).__name__}: needs {', '.join(unknown)}; there are {', '.join(ROLES)}")
+    extras = extras_of(loss)
+    if unknown := sorted(set(extras) - set(EXTRAS)):
+        raise BrokenContract(f"loss {type(loss).__name__}: reads {', '.join(unknown)}; there are {', '.join(EXTRAS)}")
     name = type(loss).__name__
     for role in set(loss.needs) - set(there):
         raise DataError(f"loss {name}: needs log-probs of the policy that sampled the pairs ({role}), and none did")
@@ -95,7 +99,17 @@ def check_loss(
     sums = jnp.zeros((2, responses))
     last, anchor = (sums if role in loss.needs else None for role in ROLES)
     tokens = jnp.zeros((2, responses, 3))
-    seen: GroupLogps | GroupScores = GroupLogps(tokens, jnp.ones_like(tokens, bool), last, anchor, labels)
+    seen: GroupLogps | GroupScores = GroupLogps(
+        tokens,
+        jnp.ones_like(tokens, bool),
+        last,
+        anchor,
+        labels,
+        log_sum_p2=tokens if "log_sum_p2" in extras else None,
+        anchor_tokens=tokens if "anchor_tokens" in extras else None,
+        stray=jnp.zeros(2) if "stray" in extras else None,
+        weight=jnp.ones(2) if "batch" in extras else None,
+    )
     if isinstance(loss, ScoreLoss):
         seen = GroupScores(jnp.zeros((2, responses, outputs)), labels)
     try:

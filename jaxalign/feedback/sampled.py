@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from jaxalign.contracts.pairing import CheckedPairing
+from jaxalign.contracts.pairing import CheckedPairing, group_size
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.order import PromptStream
@@ -29,7 +29,7 @@ from jaxalign.models.model import Model
 from jaxalign.rollouts.contract import Roller, Rollout
 from jaxalign.rollouts.shares import given
 from jaxalign.storage.inputs import Input
-from jaxalign.training.rows import RESPONSES, Sizes
+from jaxalign.training.rows import Sizes
 from jaxalign.types import Groups, Labels, Oracle, Pairing, Params, Preferences, Prompt, Rollouts
 
 
@@ -51,8 +51,12 @@ class Sampled:
     """share of these whose pairs are left out of the fit, in [0, 1), to measure before and after whether it lowers its
     objective (`fit/heldout_loss`); at least one prompt above 0"""
 
-    responses: ClassVar[int] = RESPONSES
     holds_out: ClassVar[bool] = False
+
+    @property
+    def responses(self) -> int:
+        """Those of the pairing's groups."""
+        return group_size(self.pairing)
 
     def problems(self) -> Iterable[str]:
         if self.prompts_per_iteration < 1:
@@ -67,7 +71,7 @@ class Sampled:
     def sizes(self, model: Model) -> Sizes:
         """What the rollout allows."""
         bounds = self.rollout.bounds(model)
-        return Sizes(bounds.prompt, bounds.response)
+        return Sizes(bounds.prompt, bounds.response, self.responses)
 
     def count(self, machine: Machine) -> int:
         """Every prompt is taken to have all its pairs."""
@@ -91,11 +95,10 @@ class Sampling:
     """Prompts that the policy answers, iteration after iteration."""
 
     roles = ("last", "anchor")
-    labels = Labels.unsaid(2, 2)
     heldout = None
 
     def __init__(self, spec: Sampled, machine: Machine, prompts: PromptSet, iterations: int):
-        self.spec, self.size = spec, len(prompts)
+        self.spec, self.size, self.labels = spec, len(prompts), Labels.unsaid(2, spec.responses)
         self._machine, self._prompts, self._iterations = machine, prompts, iterations
         self._stream = PromptStream(prompts, machine.seed)
 

@@ -17,8 +17,9 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from jaxalign.losses.margins import expected_over_labels, margin
 from jaxalign.losses.mirror import MirrorStep
+from jaxalign.losses.parts.compared import compared
+from jaxalign.losses.parts.links import Squared
 from jaxalign.types import GroupLogps
 
 
@@ -50,12 +51,14 @@ class INPO:
             yield f"tau must lie in [0, eta] = [0, {self.eta}], got {self.tau}: tau/eta is the anchor's share"
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        assert logps.last is not None
-        assert logps.anchor is not None
-        ratio = self.tau / self.eta
-        h = margin(logps.sums - ratio * logps.anchor - (1 - ratio) * logps.last)
-        target = 1 / (2 * self.eta)
-        return expected_over_labels(logps.prefer, (h - target) ** 2, (h + target) ** 2)
+        return compared(logps, regularised(logps, self.tau / self.eta), Squared(self.eta))
+
+
+def regularised(logps: GroupLogps, ratio: float) -> Float[Array, "b r"]:
+    """h: log π(y) less what it is drawn to, `ratio` of it the anchor's log-prob and the rest the last policy's."""
+    assert logps.last is not None
+    assert logps.anchor is not None
+    return logps.sums - ratio * logps.anchor - (1 - ratio) * logps.last
 
 
 EXAMPLE = INPO(eta=0.5, tau=0.2)

@@ -1,9 +1,10 @@
 """IPO: identity preference optimisation. Azar et al. 2023 (arXiv 2310.12036), eq. 17.
 
-    loss = ( [log π/π_anchor](chosen) − [log π/π_anchor](rejected) − 1/(2 tau) )²
+    loss = ( s(chosen) − s(rejected) − 1/(2 tau) )²
 
-Log-probs are summed over tokens, as in COMAL's released code and in OpenRLHF; TRL divides each by its length. With the
-anchor swapped every iteration this is iterative IPO: multiplicative weights on the unregularised game, whose last
+`IPO` sums log-probs over tokens, s = log π/π_anchor(y), as COMAL's released code and OpenRLHF do; `TokenMeanIPO`
+divides each by its answer's tokens, s = log π/π_anchor(y) / |y|, as TRL does (after asking the authors). With the
+anchor swapped every iteration the first is iterative IPO: multiplicative weights on the unregularised game, whose last
 iterate circles the Nash policy (COMAL, arXiv 2410.23223).
 """
 
@@ -13,7 +14,10 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from jaxalign.losses.margins import expected_over_labels, margin
+from jaxalign.losses.parts.compared import compared
+from jaxalign.losses.parts.links import Squared
+from jaxalign.losses.parts.scores import LogRatio, TokenMean
+from jaxalign.losses.parts.settings import positive
 from jaxalign.types import GroupLogps
 
 
@@ -27,14 +31,26 @@ class IPO:
     needs: ClassVar[tuple[str, ...]] = ("anchor",)
 
     def problems(self) -> Iterable[str]:
-        if not self.tau > 0:
-            yield f"tau must be positive, got {self.tau}"
+        yield from positive(tau=self.tau)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        assert logps.anchor is not None
-        h = margin(logps.sums - logps.anchor)
-        target = 1 / (2 * self.tau)
-        return expected_over_labels(logps.prefer, (h - target) ** 2, (h + target) ** 2)
+        return compared(logps, LogRatio()(logps), Squared(self.tau))
 
 
-EXAMPLE = IPO(tau=0.5)
+@dataclass(frozen=True)
+class TokenMeanIPO:
+    """Squared distance (nats² a token²) of the margin between mean log-ratios from 1/(2 tau)."""
+
+    tau: float = 0.1
+    """half the inverse of the margin that is asked for, nats a token, > 0 (TRL's beta)"""
+
+    needs: ClassVar[tuple[str, ...]] = ("anchor",)
+
+    def problems(self) -> Iterable[str]:
+        yield from positive(tau=self.tau)
+
+    def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
+        return compared(logps, TokenMean(LogRatio())(logps), Squared(self.tau))
+
+
+EXAMPLES = (IPO(tau=0.5), TokenMeanIPO(tau=0.5))

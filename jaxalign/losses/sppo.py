@@ -1,9 +1,10 @@
-"""SPPO: self-play preference optimisation. Wu, Sun, Yuan, Ji, Yang & Gu 2024 (arXiv 2405.00675), eq. 4.4.
+"""SPPO: self-play preference optimisation. Wu, Sun, Yuan, Ji, Yang & Gu 2024 (arXiv 2405.00675), eqs. 4.4 and 4.7.
 
     loss = Σ over the pair of ( log π/π_anchor(y) − eta ( P̂(y ≻ π_t) − 1/2 ) )²
 
-P̂(y ≻ π_t) is the response's mean win probability against the responses sampled with it. The anchor is π_t itself:
-swap it every iteration. Notation is the paper's: `eta` is the step size (its code has beta = 1/eta = 1e-3).
+P̂(y ≻ π_t) is the response's mean win probability against the responses sampled with it; `SPPOHard` takes 1 for the
+chosen and 0 for the rejected response. The anchor is π_t itself: swap it every iteration. Notation is the paper's:
+`eta` is the step size (its code has beta = 1/eta = 1e-3).
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,10 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
+from jaxalign.losses.parts.absolute_links import EachSquared
+from jaxalign.losses.parts.compared import compared
+from jaxalign.losses.parts.scores import LogRatio
+from jaxalign.losses.parts.settings import positive
 from jaxalign.types import GroupLogps
 
 
@@ -25,12 +30,26 @@ class SPPO:
     needs: ClassVar[tuple[str, ...]] = ("anchor",)
 
     def problems(self) -> Iterable[str]:
-        if not self.eta > 0:
-            yield f"eta must be positive, got {self.eta}"
+        yield from positive(eta=self.eta)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        assert logps.anchor is not None
-        return ((logps.sums - logps.anchor - self.eta * (logps.win - 0.5)) ** 2).sum(-1)
+        return ((LogRatio()(logps) - self.eta * (logps.win - 0.5)) ** 2).sum(-1)
 
 
-EXAMPLE = SPPO(eta=10.0)
+@dataclass(frozen=True)
+class SPPOHard:
+    """Squared distance (nats²) of the log-ratios from eta/2 for the chosen and −eta/2 for the rejected response."""
+
+    eta: float = 1e3
+    """step size, nats per unit of win probability, > 0"""
+
+    needs: ClassVar[tuple[str, ...]] = ("anchor",)
+
+    def problems(self) -> Iterable[str]:
+        yield from positive(eta=self.eta)
+
+    def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
+        return compared(logps, LogRatio()(logps), EachSquared(self.eta))
+
+
+EXAMPLES = (SPPO(eta=10.0), SPPOHard(eta=10.0))

@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 
+from jaxalign.contracts.extras import extras_of
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
 from jaxalign.mesh.program import Program, Work
@@ -61,13 +62,15 @@ def _step(experiment: Experiment, machine: Machine, rows: Batch, work: Work) -> 
     """The training step on microbatches like `rows`, whose `work` says nothing of passes yet."""
     accumulate, params = machine.placement.accumulate, machine.abstract
     made = training(experiment, machine, steps=1000)
+    live = experiment.reference.live(experiment.loss.needs)
+    again = accumulate > 1 and "batch" in extras_of(experiment.loss)  # see training.whole_batch
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             (accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(machine.mesh, leading=1)
         ),
         rows,
     )
-    passes = ("train", *["backward"] * (_objectives(experiment) - 1), *["forward"] * len(made.references))
+    passes = ("train", *["backward"] * (_objectives(experiment) - 1), *["forward"] * (len(live) + again))
     held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
     arguments = (made.abstract, frozen(params), dict(made.references), batches)
     return Program(

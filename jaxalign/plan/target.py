@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from jaxalign.contracts.extras import extras_of
 from jaxalign.errors import ConfigError, ModelError, first_line
 from jaxalign.experiment import Experiment
 from jaxalign.formats.huggingface import folder
@@ -44,7 +45,8 @@ def sizes_of(experiment: Experiment, model: Model) -> Sizes:
             f"plan: the model's context of {context} less the {sizes.response} tokens of a response leaves prompts no "
             "room; lower max_tokens"
         )
-    return sizes
+    stray = "stray" in extras_of(experiment.loss)
+    return dataclasses.replace(sizes, responses=sizes.responses + stray)
 
 
 def machine_of(experiment: Experiment, topology: Topology) -> Machine:

@@ -22,7 +22,7 @@ from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
-from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_logp, on_layout
+from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_stats, on_layout
 from jaxalign.training.rows import pack, row_shape
 from jaxalign.types import Batch, Params, Rollouts, Rows
 
@@ -38,13 +38,27 @@ def token_logps(model: Model, params: Params, rows: Rows, mask: Bool[Array, "b r
     On the mesh of the model's layout each device scores the tokens of its own rows, over its own rows of the
     vocabulary; the head is never gathered whole.
     """
+    return token_stats(model, params, rows, mask, ("logp",))[0]
+
+
+def token_stats(
+    model: Model, params: Params, rows: Rows, mask: Bool[Array, "b r t"], names: tuple[str, ...]
+) -> tuple[Float[Array, "b r t"], ...]:
+    """The statistics of `linear_stats` of these names at the cells of `mask`, 0 elsewhere, in one pass over the
+    vocabulary. Gradients flow through the log-probs alone."""
     hidden = model.hidden(params, rows.tokens, rows.position, sight_of(rows))
     if model.layout is not None:
-        return _on_mesh(model, params, hidden, rows, mask, model.layout)
+        return _on_mesh(model, params, hidden, rows, mask, model.layout, names)
     sources, targets = _scored(hidden, rows.source, rows.target)
     options = LogpOptions(Logits(softcap=model.config.softcap))
-    logps = linear_logp(sources, model.head(params), targets, options)
-    return _cells(logps, rows.slot, mask)
+    found = _stats(sources, model.head(params), targets, options, names)
+    return tuple(_cells(each, rows.slot, mask) for each in found)
+
+
+def _stats(sources: Array, head: Array, targets: Array, options: LogpOptions, names: tuple[str, ...]) -> list[Array]:
+    made = linear_stats(sources, head, targets, options, outputs=names)
+    found: list[Array] = [getattr(made, name) for name in names]
+    return [each if name == "logp" else jax.lax.stop_gradient(each) for name, each in zip(names, found, strict=True)]
 
 
 def _scored(
@@ -61,8 +75,14 @@ def _cells(logps: Float[Array, " k"], slot: Int[Array, "n q"], mask: Bool[Array,
 
 
 def _on_mesh(
-    model: Model, params: Params, hidden: Array, rows: Rows, mask: Bool[Array, "b r t"], layout: Layout
-) -> Float[Array, "b r t"]:
+    model: Model,
+    params: Params,
+    hidden: Array,
+    rows: Rows,
+    mask: Bool[Array, "b r t"],
+    layout: Layout,
+    names: tuple[str, ...],
+) -> tuple[Float[Array, "b r t"], ...]:
     """The same with rows, and pieces of rows, on devices of their own: a group's cells lie where its row does."""
     here, at = layout.spec(hidden.shape, "rows", "sequence", None), layout.spec(rows.source.shape, "rows", "sequence")
     if at[1] != here[1]:
@@ -85,8 +105,8 @@ def _on_mesh(
     find = layout.mapped(scored, (here, at, at), (P(tokens, None), P(tokens)))
     sources, targets = find(hidden, rows.source, rows.target)
     options = LogpOptions(Logits(softcap=model.config.softcap), layout=on_layout(layout, head.shape, tokens))
-    logps = linear_logp(sources, head, targets, options)
-    return layout.mapped(cells, (P(tokens), at, table), table)(logps, rows.slot, mask)
+    put = layout.mapped(cells, (P(tokens), at, table), table)
+    return tuple(put(each, rows.slot, mask) for each in _stats(sources, head, targets, options, names))
 
 
 def logp_sums(model: Model, params: Params, batch: Batch) -> Float[Array, "b r"]:

@@ -4,6 +4,7 @@ answers. Of lone answers: the loss, and whether it takes them for what people do
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -99,9 +100,11 @@ class PairScorer:
         last: Float[np.ndarray, "g r"] | None = None,
         *,
         between: Callable[[int], None] = lambda done: None,
+        live: Mapping[str, Params] = MappingProxyType({}),
     ) -> PairScores:
         """Scores under the policy whose trained parameters are `params`. Without the table `anchor` losses are those
-        against log-probs of 0; `last` is that of the policy that sampled, where one did. `between` hears the pairs done
+        against log-probs of 0; `last` is that of the policy that sampled, where one did. `live` are trained parameters
+        of references, by role, for losses that read more of them than a table holds. `between` hears the pairs done
         after each batch, and may raise."""
         count, shape = len(groups), row_shape(groups)
         table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
@@ -115,12 +118,14 @@ class PairScorer:
             chosen[:real] = np.arange(start, start + real)
             here = pack(groups, np.where(self._here, chosen, -1), shape, columns)
             done = slice(start, start + real)
-            found = jax.device_get(self._run(params, frozen, on_mesh(here, row_sharding(self._mesh))))
+            found = jax.device_get(self._run(params, frozen, dict(live), on_mesh(here, row_sharding(self._mesh))))
             loss[done], sums[done], prefer[done], weight[done] = (each[:real] for each in found)
             between(start + real)
         return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts), np.asarray(groups.lengths))
 
 
-def _scores(view: View[Any], params: Params, frozen: Params, batch: Batch) -> tuple[Array, ...]:
-    seen = view(join(params, frozen), {}, batch)
+def _scores(
+    view: View[Any], params: Params, frozen: Params, live: Mapping[str, Params], batch: Batch
+) -> tuple[Array, ...]:
+    seen = view(join(params, frozen), {role: join(each, frozen) for role, each in live.items()}, batch)
     return losses(view.loss, seen), view.ranks(seen), batch.labels.prefer, batch.weight

@@ -6,7 +6,8 @@ as columns of the batch, those that are live as parameters in `references`; the 
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.moving import Moving
 from jaxalign.contracts.scores import GroupScores
 from jaxalign.contracts.traced import losses
 from jaxalign.errors import JaxalignError
@@ -21,6 +24,7 @@ from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.training.pullbacks import combined, each_objective
 from jaxalign.training.views import View
+from jaxalign.training.whole_batch import summed, whole
 from jaxalign.types import Batch, Combiner, GroupLogps, Params, pytree
 
 Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["TrainState", dict[str, Array]]]
@@ -30,11 +34,12 @@ Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["Trai
 @pytree
 class TrainState:
     """What one step reads and writes: optimizer steps taken in this fit, the trained parameters (fp32), optimizer
-    state."""
+    state, and by role what is trained of references that move with the policy (fp32)."""
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
+    references: dict[str, Params] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,14 @@ class NotFinite(JaxalignError):
     exit_code = 6
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0 of a fit of the policy `params`. What is trained is copied: a step donates its state, references may share
-    the originals."""
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, moving: Mapping[str, Params] = MappingProxyType({})
+) -> TrainState:
+    """Step 0 of a fit of the policy `params`, with `moving` references by role. What is trained is copied: a step
+    donates its state, references may share the originals."""
     params = jax.tree.map(jnp.copy, trained(params))
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+    references = {role: jax.tree.map(jnp.copy, trained(each)) for role, each in moving.items()}
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), references)
 
 
 def make_step(
@@ -90,19 +98,23 @@ def make_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     combiner: Combiner = Mixed(),  # noqa: B008
+    moving: Moving | None = None,
 ) -> Step:
     """One optimizer step on the loss of `view`. Batches carry a leading axis of microbatches; groups count by their
-    weight. References are given as what is trained of them; policy and references share what is frozen.
+    weight. References are given as what is trained of them; policy and references share what is frozen. Those in the
+    state are `moving`.
 
     The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding. A
-    combiner of several objectives has one of them for each annotator (see `pullbacks`).
+    combiner of several objectives has one of them for each annotator (see `pullbacks`), a loss whose groups see one
+    another all microbatches at once (see `whole_batch`).
     """
+    at_once = "batch" in extras_of(view.loss)
 
     def step(
         state: TrainState, frozen: Params, references: Mapping[str, Params], batches: Batch
     ) -> tuple[TrainState, dict[str, Array]]:
         total = jnp.maximum(batches.weight.sum(), 1e-30)
-        references = {role: join(params, frozen) for role, params in references.items()}
+        references = {role: join(params, frozen) for role, params in {**references, **state.references}.items()}
 
         def seen_of(params: Params, batch: Batch) -> GroupLogps | GroupScores:
             policy = join(params, frozen)
@@ -124,10 +136,12 @@ def make_step(
             gradients, values, seen = each_objective(view, lambda p: seen_of(p, batch), state.params, share, count)
             return gradients, values, view.watch(seen, share)
 
-        if combiner.objectives is None:
-            grads, metrics = _summed(together, batches)
+        if at_once and batches.weight.shape[0] > 1:
+            grads, metrics = whole(view, seen_of, state.params, batches)
+        elif combiner.objectives is None:
+            grads, metrics = summed(together, batches)
         else:
-            gradients, values, watched = _summed(apart, batches)
+            gradients, values, watched = summed(apart, batches)
             grads, metrics = combined(combiner, gradients, values)
             metrics |= watched
         # optimizers and schedules mix counts of steps with rates
@@ -137,18 +151,12 @@ def make_step(
             params = optax.apply_updates(state.params, updates)
         norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         metrics = {**metrics, **norms, "learning_rate": rate}
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        moved = state.references
+        if moving is not None:
+            moved = {role: moving.moved(state.step + 1, each, params) for role, each in moved.items()}
+        return TrainState(state.step + 1, params, opt_state, moved), metrics
 
     return step
-
-
-def _summed(make: Callable[[Batch], Any], batches: Batch) -> Any:
-    """Σ make(batch) over the leading axis, one batch at a time: one of them is in memory, and one in the program."""
-    first = jax.tree.map(lambda leaf: leaf[0], batches)
-    if batches.weight.shape[0] == 1:
-        return make(first)
-    zeros = jax.tree.map(lambda made: jnp.zeros(made.shape, made.dtype), jax.eval_shape(make, first))
-    return jax.lax.scan(lambda summed, batch: (jax.tree.map(jnp.add, summed, make(batch)), None), zeros, batches)[0]
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:

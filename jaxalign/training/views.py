@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxalign.contracts.group_size import LONE, misfit
+from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.group_size import LONE, misfit, strayed
 from jaxalign.contracts.scores import Compares, GroupScores, ScoreLoss, agreement
 from jaxalign.errors import ConfigError
 from jaxalign.models.heads import last_tokens, outputs
 from jaxalign.models.model import Model
-from jaxalign.training.logps import logp_sums, sight_of, token_logps
+from jaxalign.training.logps import logp_sums, sight_of, token_logps, token_stats
 from jaxalign.types import Batch, GroupLogps, Loss, Params, Rows
 
 Seen = TypeVar("Seen", GroupLogps, GroupScores)
@@ -165,6 +166,8 @@ def group_logps(
 ) -> GroupLogps:
     """What `loss` sees of `batch`; no gradient flows into the references."""
 
+    extras = extras_of(loss)
+
     def reference(role: str) -> Float[Array, "b r"] | None:
         if role not in loss.needs:
             return None
@@ -173,14 +176,43 @@ def group_logps(
                 return jax.lax.stop_gradient(logp_sums(model, references[role], batch))
         return batch.references[role]
 
+    anchor_tokens = None
+    if "anchor_tokens" in extras:
+        with jax.named_scope("reference_anchor"):
+            of_anchor = token_logps(model, references["anchor"], batch.rows, batch.mask)
+        anchor_tokens = jax.lax.stop_gradient(of_anchor)
+    names = ("logp", "log_sum_p2") if "log_sum_p2" in extras else ("logp",)
     with jax.named_scope("policy"):
-        tokens = token_logps(model, params, batch.rows, batch.mask)
-    return GroupLogps(
+        tokens, *more = token_stats(model, params, batch.rows, batch.mask, names)
+    seen = GroupLogps(
         tokens=tokens,
         mask=batch.mask,
         last=reference("last"),
-        anchor=reference("anchor"),
+        anchor=reference("anchor") if anchor_tokens is None else anchor_tokens.sum(-1),
         labels=batch.labels,
+        log_sum_p2=more[0] if more else None,
+        anchor_tokens=anchor_tokens,
+        weight=batch.weight if "batch" in extras else None,
+    )
+    return without_stray(seen) if strayed(loss, batch.mask.shape[1]) else seen
+
+
+def without_stray(seen: GroupLogps) -> GroupLogps:
+    """The last response of each group taken out, as what it is: an answer to another prompt."""
+    assert seen.anchor is not None
+
+    def own(column: Array | None) -> Array | None:
+        return None if column is None else column[:, :-1]
+
+    return dataclasses.replace(
+        seen,
+        tokens=seen.tokens[:, :-1],
+        mask=seen.mask[:, :-1],
+        last=own(seen.last),
+        anchor=seen.anchor[:, :-1],
+        log_sum_p2=own(seen.log_sum_p2),
+        anchor_tokens=own(seen.anchor_tokens),
+        stray=jax.lax.stop_gradient((seen.sums - seen.anchor)[:, -1]),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.group_size import LONE
 from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.contracts.traced import built, check_loss
@@ -106,11 +107,11 @@ class FirstStep:
         count = min(MICROBATCH, len(opened.groups), opened.experiment.fit.batch_size)
         chosen = PickedGroups(opened.groups, np.arange(count))
         cached, again = (scorer.groups(params, chosen) for _ in range(2))
-        base = frozen(params)
+        base, asking = frozen(params), Both(extras_of(loss))
 
         def objective(part: Params, batch: Batch) -> tuple[Float[Array, ""], GroupLogps]:
             policy = join(part, base)
-            seen = group_logps(model, Both(), policy, dict.fromkeys(Both.needs, policy), batch)
+            seen = group_logps(model, asking, policy, dict.fromkeys(asking.needs, policy), batch)
             return mean(loss(seen), batch), seen
 
         run = jax.jit(jax.value_and_grad(objective, has_aux=True))
@@ -118,7 +119,8 @@ class FirstStep:
         policy = np.asarray(seen.sums)[:count]
         with_cache = dataclasses.replace(seen, last=padded(cached, seen.sums), anchor=padded(cached, seen.sums))
         used = with_cache if opened.experiment.reference.stored(loss.needs) else seen
-        equal = dataclasses.replace(seen, last=seen.sums, anchor=seen.sums)
+        tokens = None if seen.anchor_tokens is None else seen.tokens
+        equal = dataclasses.replace(seen, last=seen.sums, anchor=seen.sums, anchor_tokens=tokens)
         labels = dataclasses.replace(used.labels, prefer=jnp.ones_like(used.prefer))
         certain = dataclasses.replace(used, labels=labels)
         return Seen(
@@ -135,7 +137,9 @@ class FirstStep:
 
 @dataclass(frozen=True)
 class Both:
-    """Asks for both references, whichever the run's own loss reads."""
+    """Asks for both references, whichever the run's own loss reads, and for what it reads besides."""
+
+    extras: tuple[str, ...]
 
     needs: ClassVar[tuple[str, ...]] = ("last", "anchor")
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import jax
 
 from jaxalign import programs
+from jaxalign.data.strays import as_trained
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.feedback.recorded import Recording
@@ -71,7 +72,7 @@ def training(opened: Opened) -> dict[str, int]:
         "trained copy": changed,
         "gradients": changed * gradient_trees(experiment.combiner),
         "optimizer": bytes_per_device(made.abstract.opt_state),
-        "live references": sum(copies),
+        "live references": sum(copies) + bytes_per_device(made.abstract.references),
         "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
         "logits": training_logits(opened, scored),
     }
@@ -146,11 +147,10 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
     rows = math.ceil(groups_a_microbatch(opened.experiment) / row_shards(opened.mesh))
     if isinstance(opened.comparer, Recording):
-        shape = row_shape(opened.comparer.pairs)
+        shape = row_shape(as_trained(opened.experiment.loss, opened.comparer.pairs))
     else:
-        shape = RowShape.longest(
-            longest(opened, opened.prompts), opened.experiment.feedback.sizes(opened.model).response
-        )
+        sizes = opened.experiment.feedback.sizes(opened.model)
+        shape = RowShape.longest(longest(opened, opened.prompts), sizes.response, sizes.responses)
     return rows, shape.row, rows * shape.scored
 
 

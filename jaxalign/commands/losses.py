@@ -1,0 +1,106 @@
+"""The objectives that a config can name, with their papers, or one of them with its formula and settings.
+
+jaxalign losses                a line for each
+jaxalign losses SimPO          formula, paper, settings, and the import for a config
+jaxalign losses --markdown     all of it as a page: docs/losses.md
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from jaxalign.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxalign.losses.parts.catalogue import Entry
+
+HELP = "the objectives there are, and what each says of itself"
+
+INTRODUCTION = """# Losses
+
+Made by `jaxalign losses --markdown` from the docstrings. A config imports the loss that it names; `--loss.beta 0.3` and
+the like change its settings. *Reads* are references (`last`: the policy that sampled, `anchor`: the slowly swapped one)
+and what else a loss asks for: `log_sum_p2` costs arithmetic in the pass over the vocabulary, `anchor_tokens` wants
+`reference=Live()`, `batch` orders or compares all groups of an optimizer's step.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One loss, or all."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a loss, as its class is called")
+    parser.add_argument("--markdown", action="store_true", help="print all of them as a page")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the table, one loss, or the page."""
+    from jaxalign.losses.parts.catalogue import entries
+
+    known = entries()
+    if args.markdown:
+        print(page(known), end="")
+    elif args.name is None:
+        print("\n".join(table(known)))
+    else:
+        print(described(chosen(known, args.name)), end="")
+
+
+def chosen(known: "list[Entry]", name: str) -> "Entry":
+    """The loss of that name, however it is capitalised. Raises ConfigError, naming what is near."""
+    from jaxalign.config.overrides import nearest
+
+    by_name = {entry.name.lower(): entry for entry in known}
+    if name.lower() not in by_name:
+        near = [by_name[found.removeprefix("--")].name for found in nearest(name.lower(), by_name)]
+        raise ConfigError(
+            f"no loss is called {name!r}; " + (f"nearest: {', '.join(near)}" if near else "see the table")
+        )
+    return by_name[name.lower()]
+
+
+def table(known: "list[Entry]") -> list[str]:
+    """A line for each: name, what it reads, its settings, first paper, first sentence."""
+    rows = [("loss", "reads", "settings", "arXiv", "")] + [
+        (entry.name, " ".join(entry.reads) or "-", short(entry), (*entry.papers, "-")[0], entry.title)
+        for entry in known
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows]
+
+
+def short(entry: "Entry") -> str:
+    """Settings with their defaults, those of parts without."""
+    plain = ((name, default) for name, default, _ in entry.settings())
+    return " ".join(f"{name}={default}" if default and "(" not in default else name for name, default in plain) or "-"
+
+
+def described(entry: "Entry") -> str:
+    """Everything that is said of one loss."""
+    cls = type(entry.example)
+    settings = "".join(
+        f"    {name}{f' = {default}' if default else ''}\n        {doc}\n" for name, default, doc in entry.settings()
+    )
+    reads = ", ".join(entry.reads) or "no reference"
+    return (
+        f"{entry.doc}\n\n{cls.__name__}: {cls.__doc__}\n\n    from {cls.__module__} import {cls.__name__}\n\n"
+        f"reads {reads}\n{settings}"
+    )
+
+
+def page(known: "list[Entry]") -> str:
+    """A table of all losses, then each module's docstring once."""
+    lines = [INTRODUCTION]
+    for heading, kind in (("Of language models", False), ("Of score models", True)):
+        of_kind = [entry for entry in known if entry.of_scores is kind]
+        lines += [f"## {heading}\n", "| loss | reads | settings | paper |", "|---|---|---|---|"]
+        lines += [
+            f"| `{each.name}` | {' '.join(each.reads) or '–'} | {short(each)} | {links(each)} |" for each in of_kind
+        ]
+        lines.append("")
+        for doc in dict.fromkeys(entry.doc for entry in of_kind):
+            names = " · ".join(f"`{entry.name}`" for entry in of_kind if entry.doc == doc)
+            lines += [f"### {names}\n", doc, ""]
+    return "\n".join(lines)
+
+
+def links(entry: "Entry") -> str:
+    """The papers, linked."""
+    return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in entry.papers) or "–"

@@ -1,0 +1,75 @@
+"""Groups with a stray: beside the answers to its prompt each has one that answers another prompt.
+
+What a policy makes of answers that have nothing to do with the prompt tells how far it has moved altogether, without
+sampling from it: the estimate of a KL that KTO takes (Ethayarajh et al. 2024, arXiv 2402.01306, §4.1). The stray is one
+more branch of the row, so the prompt is read once for both.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxalign.contracts.extras import extras_of
+from jaxalign.data.groups import Taken, TrainingGroups
+from jaxalign.errors import DataError
+
+
+@dataclass(frozen=True)
+class Strayed:
+    """The groups, each with the first answer of the next group that has another prompt."""
+
+    groups: TrainingGroups
+
+    @property
+    def responses(self) -> int:
+        return self.groups.responses + 1
+
+    @property
+    def prompts(self) -> Int[np.ndarray, " g"]:
+        return self.groups.prompts
+
+    @property
+    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
+        return self.groups.prompt_lengths
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, "g r"]:
+        own = self.groups.lengths
+        return np.concatenate([own, own[self.others, :1]], axis=1)
+
+    @cached_property
+    def others(self) -> Int[np.ndarray, " g"]:
+        """Where each group's stray comes from. Raises DataError where all groups have one prompt."""
+        prompts = np.asarray(self.groups.prompts)
+        starts = np.flatnonzero(prompts[1:] != prompts[:-1]) + 1
+        if not len(starts):
+            raise DataError("all groups have one prompt: there is no answer to another one to tell a KL by")
+        behind = np.searchsorted(starts, np.arange(len(prompts)), side="right")
+        # Behind the last prompt comes the first one again, or the second where the last is the first.
+        around = np.where(prompts != prompts[0], 0, starts[0])
+        return np.where(behind < len(starts), starts[np.minimum(behind, len(starts) - 1)], around)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
+        own, other = self.groups.take(numbers), self.groups.take(self.others[numbers])
+        width = max(own.tokens.shape[2], other.tokens.shape[2])
+        tokens = [
+            np.pad(each, ((0, 0), (0, 0), (0, width - each.shape[2]))) for each in (own.tokens, other.tokens[:, :1])
+        ]
+        return Taken(
+            prompt=own.prompt,
+            prompt_lengths=own.prompt_lengths,
+            tokens=np.concatenate(tokens, axis=1),
+            lengths=np.concatenate([own.lengths, other.lengths[:, :1]], axis=1),
+            weight=own.weight,
+            labels=own.labels,
+        )
+
+
+def as_trained(loss: object, groups: TrainingGroups) -> TrainingGroups:
+    """The groups that a fit of `loss` has rows of: strayed, if it reads strays."""
+    return Strayed(groups) if "stray" in extras_of(loss) else groups

@@ -1,0 +1,76 @@
+"""What losses say of themselves: their modules' docstrings, read for the table, for one loss and for the page."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jaxalign.losses
+from jaxalign.config.load import docs_of
+from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.scores import ScoreLoss
+from jaxalign.types import Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One loss. `needs` are the references and what else it reads, of its example where it depends on its parts."""
+
+    example: Any
+
+    @property
+    def name(self) -> str:
+        return type(self.example).__name__
+
+    @property
+    def doc(self) -> str:
+        """The module's docstring."""
+        return inspect.getdoc(inspect.getmodule(type(self.example))) or ""
+
+    @property
+    def title(self) -> str:
+        """The first sentence."""
+        return re.split(r"\.(?:\s|$)|:(?=\n\n)", " ".join(self.doc.split("\n\n")[0].split()), maxsplit=1)[0]
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        """arXiv numbers, in their order."""
+        return tuple(dict.fromkeys(re.findall(r"\b\d{4}\.\d{5}\b", self.doc)))
+
+    @property
+    def formula(self) -> str:
+        """The indented lines: all of a module's, of several losses too."""
+        blocks = [block for block in self.doc.split("\n\n") if block.startswith("    ")]
+        return inspect.cleandoc("\n".join(blocks))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.example.needs, *extras_of(self.example))
+
+    @property
+    def of_scores(self) -> bool:
+        """Whether it trains score models and no language models."""
+        return isinstance(self.example, ScoreLoss)
+
+    def settings(self) -> Iterator[tuple[str, str, str]]:
+        """(name, default or "", what it is) of each field."""
+        cls: type = type(self.example)
+        said = docs_of(cls)[1]
+        for field in dataclasses.fields(self.example):
+            default = "" if field.default is dataclasses.MISSING else repr(field.default)
+            yield field.name, default, said.get(field.name, "")
+
+
+def entries() -> list[Entry]:
+    """Every loss, by name."""
+    found: dict[str, Entry] = {}
+    for module in pkgutil.iter_modules(jaxalign.losses.__path__, "jaxalign.losses."):
+        if module.ispkg:
+            continue
+        loaded = vars(importlib.import_module(module.name))
+        given = loaded.get("EXAMPLES", (loaded["EXAMPLE"],) if "EXAMPLE" in loaded else ())
+        found |= {type(each).__name__: Entry(each) for each in given if isinstance(each, Loss | ScoreLoss)}
+    return [found[name] for name in sorted(found, key=str.lower)]

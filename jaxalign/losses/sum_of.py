@@ -1,0 +1,51 @@
+"""A weighted sum of losses: how terms are added to a loss.
+
+    loss = Σ_i weights_i · losses_i
+
+DPO with the likelihood of the chosen answer (Pang et al. 2024, iterative RPO, arXiv 2404.19733, eq. 1) is
+SumOf((DPO(0.1), Likelihood()), (1.0, 1.0)); mixed preference optimisation (Wang et al. 2024, MPO, arXiv 2411.10442) is
+SumOf((DPO(0.1), BCOPairs(0.1), Likelihood()), (0.8, 0.2, 1.0)).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jaxtyping import Array, Float
+
+from jaxalign.contracts.extras import extras_of
+from jaxalign.losses.dpo import DPO
+from jaxalign.losses.likelihood import Likelihood
+from jaxalign.types import GroupLogps, Loss
+
+
+@dataclass(frozen=True)
+class SumOf:
+    """Σ weight · loss, group by group."""
+
+    losses: tuple[Loss, ...]
+    """what is added up"""
+    weights: tuple[float, ...]
+    """a factor for each, > 0"""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The references that any of them reads."""
+        return tuple(dict.fromkeys(role for loss in self.losses for role in loss.needs))
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What any of them reads besides."""
+        return tuple(dict.fromkeys(name for loss in self.losses for name in extras_of(loss)))
+
+    def problems(self) -> Iterable[str]:
+        if len(self.losses) != len(self.weights) or not self.losses:
+            yield f"there are {len(self.losses)} losses and {len(self.weights)} weights; each loss has one"
+        if any(not weight > 0 for weight in self.weights):
+            yield f"weights must be positive, got {list(self.weights)}"
+
+    def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
+        first, *rest = (weight * loss(logps) for loss, weight in zip(self.losses, self.weights, strict=True))
+        return sum(rest, start=first)
+
+
+EXAMPLE = SumOf((DPO(beta=0.1), Likelihood()), (1.0, 0.5))

@@ -1,0 +1,227 @@
+"""What losses are composed of: limits in which one part is another, and compositions that are refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from made_examples import examples, named
+from made_logps import logps
+
+import jaxalign.losses.parts.absolute_links
+import jaxalign.losses.parts.divergences
+import jaxalign.losses.parts.links
+import jaxalign.losses.parts.scores
+from jaxalign.losses.alpha_po import AlphaPO
+from jaxalign.losses.composed import Composed
+from jaxalign.losses.cpo import CPO
+from jaxalign.losses.dpo import DPO
+from jaxalign.losses.exo import EXO
+from jaxalign.losses.exo_list import EXOList
+from jaxalign.losses.hinge import HingePO
+from jaxalign.losses.inpo import INPO
+from jaxalign.losses.ld_dpo import LDDPO
+from jaxalign.losses.likelihood import Likelihood
+from jaxalign.losses.modpo import MODPO
+from jaxalign.losses.nca import NCA
+from jaxalign.losses.nca_list import InfoNCA, NCAList
+from jaxalign.losses.offset_dpo import OffsetDPO
+from jaxalign.losses.parts.contract import Link, Score
+from jaxalign.losses.parts.divergences import AlphaDivergence, ForwardKL, JensenShannon
+from jaxalign.losses.parts.links import Hinge, Logistic, Robust, Squared
+from jaxalign.losses.parts.scores import LogOdds, Logp, LogRatio, LongTail, PowerMean, TokenMean
+from jaxalign.losses.parts.weights import OnPolicy
+from jaxalign.losses.plackett_luce import PlackettLuce
+from jaxalign.losses.pro import PRO
+from jaxalign.losses.relative_po import RelativePO
+from jaxalign.losses.repo import RePO
+from jaxalign.losses.robust_dpo import RobustDPO
+from jaxalign.losses.simpo import SimPO
+from jaxalign.losses.sppo import SPPO, SPPOHard
+from jaxalign.losses.sum_of import SumOf
+from jaxalign.losses.vpo import VPO
+from jaxalign.losses.win_rate_regression import WinRateRegression
+from jaxalign.types import Loss
+
+SCORES = examples(jaxalign.losses.parts.scores, Score, least=6) | examples(
+    jaxalign.losses.parts.divergences, Score, least=3
+)
+LINKS = examples(jaxalign.losses.parts.links, Link, least=6) | examples(
+    jaxalign.losses.parts.absolute_links, Link, least=5
+)
+LEGAL = {
+    (score, link): Composed(SCORES[score], LINKS[link])
+    for score in SCORES
+    for link in LINKS
+    if not list(Composed(SCORES[score], LINKS[link]).problems())
+}
+
+
+def test_most_compositions_mean_something():
+    """What does not: five absolute links of four scores without a reference, squares of two divergences."""
+    assert len(LEGAL) == len(SCORES) * len(LINKS) - 5 * 4 - 2
+
+
+def test_every_part_has_finite_values_and_slopes():
+    """Each score with one link and each link with one score, in one program: enough to see all of them."""
+    x = logps()
+    some = [("LogRatio", link) for link in LINKS] + [(score, "ReverseCrossEntropy") for score in SCORES]
+
+    @jax.jit
+    def slopes(tokens):
+        at = lambda loss: lambda tokens: loss(dataclasses.replace(x, tokens=tokens)).sum()  # noqa: E731
+        return [jax.value_and_grad(at(LEGAL[each]))(tokens) for each in some]
+
+    for name, (value, slope) in zip(some, slopes(x.tokens), strict=True):
+        assert np.isfinite(value), name
+        assert np.isfinite(np.asarray(slope)).all(), name
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "why"),
+    [
+        (Composed(Logp(), jaxalign.losses.parts.absolute_links.UpAndDown(0.1)), "log-probs are negative"),
+        (Composed(TokenMean(Logp()), jaxalign.losses.parts.absolute_links.Classifier(0.1)), "TokenMean has none"),
+        (Composed(ForwardKL(), Squared(0.1)), "fp32 ends there"),
+        (TokenMean(LogOdds()), "LogOdds is a mean over tokens already"),
+        (TokenMean(TokenMean(LogRatio())), "TokenMean is a mean over tokens already"),
+        (AlphaDivergence(1.0), "take LogRatio"),
+        (LongTail(1.5), "alpha must lie in"),
+        (Robust(0.1, 0.5), "flips must lie in"),
+        (OnPolicy(0.0), "most must be positive"),
+        (SumOf((DPO(0.1),), (1.0, 2.0)), "1 losses and 2 weights"),
+        (SumOf((DPO(0.1),), (-1.0,)), "weights must be positive"),
+        (CPO(alpha=-1.0), "alpha must not be negative"),
+        (RelativePO(own=2.0), "own must lie in"),
+    ],
+)
+def test_what_means_nothing_is_refused_with_its_reason(nonsense, why):
+    assert any(why in problem for problem in nonsense.problems())
+
+
+def test_needs_and_extras_are_those_of_the_parts():
+    both = SumOf((INPO(0.5, 0.2), Composed(LogRatio(), Hinge(), OnPolicy()), LDDPO()), (1.0, 1.0, 1.0))
+    assert set(both.needs) == {"last", "anchor"}
+    assert set(both.extras) == {"log_sum_p2", "anchor_tokens"}
+    assert Composed(TokenMean(LongTail()), Logistic()).extras == ("anchor_tokens",)
+    assert Composed(Logp(), Logistic()).needs == ()
+
+
+SAME = {
+    "no smoothing": (DPO(0.1, 0.0), DPO(0.1)),
+    "no flips": (RobustDPO(0.1, 0.0), DPO(0.1)),
+    "no offset": (OffsetDPO(0.1, 0.0), DPO(0.1)),
+    "all of the weight on the label": (MODPO(0.1, 1.0), DPO(0.1)),
+    "all of the tail": (LDDPO(0.1, 1.0), DPO(0.1)),
+    "no value": (VPO(0.0, 0.1), DPO(0.1)),
+    "composed": (Composed(LogRatio(), Logistic(0.1)), DPO(0.1)),
+    "composed hinge": (Composed(LogRatio(), Hinge(0.1)), HingePO(0.1)),
+    "composed SimPO": (Composed(TokenMean(Logp()), Logistic(2.0, 0.5)), SimPO(2.0, 0.5)),
+    "no likelihood": (CPO(0.1, 0.0), Composed(Logp(), Logistic(0.1))),
+    "a sum of one": (SumOf((DPO(0.1),), (2.0,)), SumOf((DPO(0.1), DPO(0.1)), (1.0, 1.0))),
+    "INPO against the anchor alone": (INPO(0.5, 0.5), Composed(LogRatio(), Squared(0.5))),
+    "INPO against the last policy alone": (INPO(0.5, 0.0), Composed(LogRatio("last"), Squared(0.5))),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), SAME.values(), ids=SAME)
+def test_limits(one: Loss, other: Loss):
+    x = logps(prefer=0.9)
+    np.testing.assert_allclose(one(x), other(x), rtol=1e-5, atol=1e-6)
+
+
+def test_orders_near_1_are_nearly_the_reverse_kl():
+    x = logps()
+    np.testing.assert_allclose(AlphaDivergence(1.002)(x), LogRatio()(x), rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(AlphaDivergence(0.0)(x), ForwardKL()(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("score", [ForwardKL(), JensenShannon(), AlphaDivergence(0.5)], ids=named)
+def test_a_small_power_is_nearly_the_mean_log_prob():
+    x = logps()
+    np.testing.assert_allclose(PowerMean(2e-3)(x), TokenMean(Logp())(x), rtol=1e-2)
+    np.testing.assert_allclose(AlphaPO(2e-3)(x), SimPO()(x), rtol=1e-2)
+
+
+def test_divergences_agree_near_the_anchor(score):
+    """f″(1) says all there: 1 for these but for Jensen and Shannon's, which has 1/2."""
+    x = logps()
+    near = dataclasses.replace(x, anchor=x.sums - 1e-2)
+    scale = 0.5 if isinstance(score, JensenShannon) else 1.0
+    np.testing.assert_allclose(score(near), np.full((5, 2), scale * 1e-2), rtol=2e-2)
+
+
+def test_its_own_pair_alone_is_dpo():
+    np.testing.assert_allclose(RelativePO(own=1.0, beta=0.1)(logps()), DPO(0.1)(logps()), rtol=1e-5)
+
+
+def test_robust_is_unbiased_under_flips():
+    """(1 − e) of the losses as they are and e of the flipped ones make the loss of true labels."""
+    right, wrong = (np.asarray(RobustDPO(0.1, 0.2)(logps(prefer=p))) for p in (1.0, 0.0))
+    np.testing.assert_allclose(0.8 * right + 0.2 * wrong, DPO(0.1)(logps()), rtol=1e-5)
+
+
+def test_sppo_of_certain_win_rates_is_the_hard_one():
+    x = logps()
+    certain = dataclasses.replace(x.labels, win=jnp.tile(jnp.array([[1.0, 0.0]], jnp.float32), (5, 1)))
+    np.testing.assert_allclose(SPPO(10.0)(dataclasses.replace(x, labels=certain)), SPPOHard(10.0)(x), rtol=1e-6)
+
+
+def test_win_rates_of_two_answers_are_what_inpo_expects_of_their_label():
+    """Of a pair that met nobody else: P(0 ≻ π) − P(1 ≻ π) = ((1/2 + p) − (1/2 + 1 − p)) / 2 = p − 1/2."""
+    x = logps(prefer=0.8)
+    win = jnp.tile(jnp.array([[0.65, 0.35]], jnp.float32), (5, 1))
+    x = dataclasses.replace(x, labels=dataclasses.replace(x.labels, win=win))
+    slope = lambda loss: jax.grad(lambda t: loss(dataclasses.replace(x, tokens=t)).sum())(x.tokens)  # noqa: E731
+    np.testing.assert_allclose(slope(WinRateRegression(0.5, 0.2)), slope(INPO(0.5, 0.2)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sharp_simpo_has_the_slopes_of_repo():
+    x = logps()
+    slope = lambda loss: jax.grad(lambda t: loss(dataclasses.replace(x, tokens=t)).sum())(x.tokens)  # noqa: E731
+    np.testing.assert_allclose(slope(SimPO(1e4, 0.6)) / 1e4, slope(RePO(0.6)), atol=1e-3)
+
+
+def test_exo_without_smoothing_is_least_where_the_label_is_met():
+    """With a label of 1 − e its minimum, 0, is at log-odds log((1 − e)/e)."""
+    x = logps(groups=1)
+    asked = np.log(0.8 / 0.2)
+    met = dataclasses.replace(x, anchor=jnp.stack([x.sums[:, 0] - asked / 0.1, x.sums[:, 1]], axis=1))
+    np.testing.assert_allclose(EXO(0.1, 0.2)(met), [0.0], atol=1e-5)
+
+
+def rated(prefer: float):
+    """Pairs whose scores are log-odds of their label, for losses of lists."""
+    x = logps(prefer=prefer)
+    odds = jnp.full(5, np.log(prefer / (1 - prefer)), jnp.float32)
+    return dataclasses.replace(
+        x, labels=dataclasses.replace(x.labels, score=jnp.stack([odds, jnp.zeros_like(odds)], axis=1))
+    )
+
+
+def test_lists_of_two_are_pairs():
+    x, sure = rated(0.8), rated(1 - 1e-6)
+    np.testing.assert_allclose(InfoNCA(1.0)(x), DPO(0.1)(x), rtol=1e-5)
+    np.testing.assert_allclose(NCAList(1.0)(sure), NCA(0.1)(sure), rtol=1e-4)
+    np.testing.assert_allclose(PlackettLuce(0.1)(sure), DPO(0.1)(sure), rtol=1e-4)
+    certain = dataclasses.replace(x, labels=dataclasses.replace(x.labels, prefer=jnp.ones(5)))
+    np.testing.assert_allclose(EXOList(1.0)(x), EXO(0.1, 0.2)(certain), rtol=1e-4, atol=1e-6)
+
+
+def test_the_order_within_a_list_does_not_matter():
+    x, order = logps(responses=4), jnp.array([2, 0, 3, 1])
+    mixed = jax.tree.map(lambda leaf: leaf[:, order] if leaf.ndim > 1 and leaf.shape[1] == 4 else leaf, x)
+    for loss in (InfoNCA(0.5), NCAList(0.5), EXOList(0.5), PlackettLuce(), PRO()):
+        np.testing.assert_allclose(loss(mixed), loss(x), rtol=1e-5)
+
+
+def test_lists_may_go_by_win_rates():
+    x = logps(responses=3)
+    by_win = dataclasses.replace(x, labels=dataclasses.replace(x.labels, score=x.win))
+    np.testing.assert_allclose(PRO(by="win")(x), PRO()(by_win), rtol=1e-6)
+
+
+def test_a_likelihood_is_of_the_answer_that_is_chosen():
+    x = logps(prefer=0.0)
+    np.testing.assert_allclose(Likelihood()(x), -np.asarray(x.sums)[:, 1] / np.asarray(x.lengths)[:, 1], rtol=1e-6)

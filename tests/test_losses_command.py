@@ -1,0 +1,52 @@
+"""`jaxalign losses`: what is printed of objectives is what their files say."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxalign.__main__ import main
+from jaxalign.losses.parts.catalogue import entries
+
+PAGE = Path(__file__).parents[1] / "docs" / "losses.md"
+NAMES = [entry.name for entry in entries()]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(["losses", *args]) == 0
+    return capsys.readouterr().out
+
+
+def test_every_loss_has_a_line(capsys):
+    lines = printed(capsys).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == NAMES
+    (dpo,) = (line for line in lines if line.startswith("DPO "))
+    assert "anchor" in dpo
+    assert "beta=0.1 smoothing=0.0" in dpo
+    assert "2305.18290" in dpo
+    assert dpo.endswith("DPO: direct preference optimisation")
+
+
+@pytest.mark.parametrize("name", ["simpo", "SimPO"])
+def test_one_loss_says_all_of_itself(capsys, name):
+    said = printed(capsys, name)
+    assert "from jaxalign.losses.simpo import SimPO" in said
+    assert "loss = −log σ( beta (" in said
+    assert "    gamma_ratio = 0.5\n        gamma/beta: by how many nats a token" in said
+    assert "reads no reference" in said
+
+
+def test_an_unknown_name_is_refused_with_its_neighbours(capsys):
+    assert main(["losses", "SimDPO"]) != 0
+    assert "nearest:" in capsys.readouterr().err
+
+
+def test_the_page_is_made_from_the_docstrings(capsys):
+    assert printed(capsys, "--markdown") == PAGE.read_text(), "run: jaxalign losses --markdown > docs/losses.md"
+
+
+@pytest.mark.parametrize("entry", entries(), ids=NAMES)
+def test_docstrings_have_a_formula_a_source_and_every_setting(entry):
+    assert "=" in entry.formula
+    assert entry.papers or entry.name in {"Likelihood", "Composed", "Ratings", "Desirable"}
+    assert all(doc for _, _, doc in entry.settings())
+    assert type(entry.example).__doc__
