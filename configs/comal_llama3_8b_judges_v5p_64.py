@@ -38,6 +38,7 @@ take 117 s, 18 %; the fit takes 146 s.
 
 import dataclasses
 
+from comal_llama3_8b_v5p_64 import FEEDBACK
 from comal_llama3_8b_v5p_64 import experiment as on_v5p
 
 from jaxalign.models.releases import LLAMA3_8B
@@ -55,6 +56,6 @@ JUDGES = Panel(
 
 experiment = dataclasses.replace(
     on_v5p,
-    feedback=dataclasses.replace(on_v5p.feedback, oracle=JUDGES),
+    feedback=dataclasses.replace(FEEDBACK, oracle=JUDGES),
     placement=dataclasses.replace(on_v5p.placement, judge_batch_size=128, judge_block_size=512),
 )
