@@ -23,6 +23,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """That of its class, as configs import it."""
         return type(self.example).__name__
 
     @property
@@ -48,6 +49,7 @@ class Entry:
 
     @property
     def reads(self) -> tuple[str, ...]:
+        """The references whose sums it reads, then whatever else it declares (`contracts.extras`)."""
         return (*self.example.needs, *extras_of(self.example))
 
     @property
