@@ -17,7 +17,7 @@ from jaxalign.types import Loss
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One loss. `needs` are the references and what else it reads, of its example where it depends on its parts."""
+    """One loss, by its example: what it reads is that of the example, where it depends on the loss's parts."""
 
     example: Any
 
