@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from made_feedback import fed
-from made_runs import CONFIGS, run_here, tiny_lm
+from made_runs import CONFIGS, Patience, run_here, tiny_lm
 
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import load, override, validate
@@ -116,17 +116,6 @@ def test_the_closing_loss_is_the_step_to_the_best_response():
     step = LOSS.closing.mirror
     found = mirror_steps(PREFER, policy, anchor, step.step, step.tau, 1)
     np.testing.assert_allclose(found, best_responses(PREFER, policy, anchor, LOSS.tau), atol=1e-12)
-
-
-class Patience:
-    """Lets a launch pass some of the points where it may be stopped, and stops it at the next."""
-
-    def __init__(self, questions: int):
-        self._left = questions
-
-    def __call__(self) -> bool:
-        self._left -= 1
-        return self._left < 0
 
 
 def content(workdir: pathlib.Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 from made_feedback import fed
-from made_runs import CONFIGS, SMALL, policy, run_here, tiny_lm
+from made_runs import CONFIGS, SMALL, Patience, policy, run_here, tiny_lm
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, validate
@@ -57,17 +57,6 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path):
     for summary in summaries:
         del summary["seconds"], summary["peak_memory_gib"]
     assert summaries[0] == summaries[1]
-
-
-class Patience:
-    """Lets a launch get past some of the points where it may be stopped, and stops it at the next."""
-
-    def __init__(self, questions: int):
-        self._left = questions
-
-    def __call__(self) -> bool:
-        self._left -= 1
-        return self._left < 0
 
 
 @pytest.mark.timeout(900)

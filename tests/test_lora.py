@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_models import mesh, nudged, shardings
-from made_runs import policy, run_here, tiny_lm
+from made_runs import Patience, policy, run_here, tiny_lm
 from safetensors.numpy import load_file
 
 from jaxalign.__main__ import main
@@ -247,16 +247,9 @@ def test_a_run_stores_differences_alone_and_leaves_the_base(finished):
 def test_stopped_and_continued_is_uninterrupted(finished, tmp_path):
     stops, workdir = 0, tmp_path / "stopped"
 
-    class Patience:
-        left = 10
-
-        def __call__(self):
-            self.left -= 1
-            return self.left < 0
-
     while True:
         try:
-            run_here(experiment(), workdir, Patience())
+            run_here(experiment(), workdir, Patience(10))
             break
         except Interrupted:
             stops += 1

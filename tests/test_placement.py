@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from made_runs import run_here, tiny_lm
+from made_runs import Patience, run_here, tiny_lm
 
 from jaxalign.__main__ import main
 from jaxalign.errors import ConfigError, Interrupted
@@ -19,17 +19,6 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("placed") / "run"
     run_here(tiny_lm(), workdir)
     return workdir
-
-
-class Patience:
-    """Asks for a stop after so many questions."""
-
-    def __init__(self, questions: int):
-        self.left = questions
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_a_run_goes_on_under_another_placement_and_stays_the_run(finished, tmp_path):

@@ -17,12 +17,13 @@ from jaxalign.types import Loss
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One loss. `needs` are the references and what else it reads, of its example where it depends on its parts."""
+    """One loss, by its example: what it reads is that of the example, where it depends on the loss's parts."""
 
     example: Any
 
     @property
     def name(self) -> str:
+        """That of its class, as configs import it."""
         return type(self.example).__name__
 
     @property
@@ -48,6 +49,7 @@ class Entry:
 
     @property
     def reads(self) -> tuple[str, ...]:
+        """The references whose sums it reads, then whatever else it declares (`contracts.extras`)."""
         return (*self.example.needs, *extras_of(self.example))
 
     @property
