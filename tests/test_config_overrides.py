@@ -172,7 +172,7 @@ def test_unknown_names_meet_the_nearest(typed: str, meant: str) -> None:
 def test_a_component_that_lies_deeper_is_shown_where_it_lies() -> None:
     """What was an option once may be nowhere near: its component is."""
     (line,) = refused("--schedule.cooldown", "1")
-    assert line.endswith("schedule is optim.schedule (--optim.schedule.peak, --optim.schedule.warmup)")
+    assert line.endswith("schedule is optim.schedule (--optim.schedule.warmup, --optim.schedule.peak)")
     (line,) = refused("--loss.cooldown", "1")
     assert " is " not in line
 
