@@ -114,7 +114,7 @@ def _kept_step(games: SampledGames, setting: Setting, itself: bool = False) -> I
         yield longer
     yield from (replace(setting, tau=tau) for tau in _pulls(setting) if tau > setting.tau)
     both = [found for tau in _pulls(setting) if (found := _inner(games, replace(setting, tau=tau))) is not None]
-    yield from sorted(both, key=lambda each: (each.inner, each.tau))
+    yield from sorted(both, key=lambda each: (each.inner or 0, each.tau))
 
 
 def _pulls(setting: Setting) -> list[float]:
