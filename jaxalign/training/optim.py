@@ -21,7 +21,7 @@ class Warmup:
     warmup: float = 0.1
     """share of the fit's steps spent warming up, in [0, 1]"""
     floor: float = 0.0
-    """learning rate at the last step as a share of the peak, in [0, 1]; 1 keeps it constant"""
+    """learning rate that the fall comes to, one step after the last, as a share of the peak, in [0, 1]; 1: constant"""
 
     def problems(self) -> Iterable[str]:
         if not self.peak > 0:
@@ -37,7 +37,8 @@ class Warmup:
 
 @dataclass(frozen=True)
 class WarmupLinear(Warmup):
-    """Linear warm-up to `peak`, then linear decay to `floor · peak` at the last step of the fit."""
+    """Linear warm-up to `peak`, then linear decay that would reach `floor · peak` one step after the last, as in
+    transformers. A warm-up of a single step is at the peak already: fits of a few steps have none."""
 
     def schedule(self, steps: int) -> optax.Schedule:
         """Step → learning rate for a fit of `steps` steps."""
@@ -49,7 +50,7 @@ class WarmupLinear(Warmup):
 
 @dataclass(frozen=True)
 class WarmupCosine(Warmup):
-    """Linear warm-up to `peak`, then half a cosine down to `floor · peak` at the last step of the fit."""
+    """Linear warm-up to `peak`, then half a cosine that would reach `floor · peak` one step after the last."""
 
     floor: float = 0.1
 
