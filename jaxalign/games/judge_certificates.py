@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxalign.games.families import Matrix, bradley_terry, mixture, planted, random_skew
 from jaxalign.games.foreign import Draw, of_skew
@@ -77,9 +77,8 @@ class Tally:
     undecided: int = 0
     """too slow to be judged in `STEPS` steps"""
 
-    def add(self, factors: Float[np.ndarray, " b"], reached: np.ndarray, count: int) -> None:
-        """Counts b games by their `factors` (how much further from the goal one of `count` rounds or steps leads near
-        it, NaN where nothing tells), and which of them reached it."""
+    def add(self, factors: Float[np.ndarray, " b"], reached: Bool[np.ndarray, " b"], count: int) -> None:
+        """What was said of b games, and whether each came to its goal in `count` rounds or steps."""
         local = np.isfinite(factors)
         slow = local & (np.abs(np.log(np.maximum(factors, 1e-300))) * 2 * count < -np.log(REACHED) * 1.5)
         away = local & ~slow & (factors > 1.0)
