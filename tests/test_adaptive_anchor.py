@@ -23,6 +23,7 @@ from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
 from jaxalign.pairs import BestWorst, RandomPair, SoftLabel
 from jaxalign.rollouts.sample import Sample
+from jaxalign.session import ReferenceLogps
 from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import read_run
 from jaxalign.training.step import Fit
