@@ -2,12 +2,11 @@
 
 import dataclasses
 import pathlib
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from made_feedback import fed
-from made_runs import CONFIGS, Patience, run_here, tiny_lm
+from made_runs import CONFIGS, Patience, run_here
 
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import load, override, validate
@@ -23,7 +22,6 @@ from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
 from jaxalign.pairs import BestWorst, RandomPair, SoftLabel
 from jaxalign.rollouts.sample import Sample
-from jaxalign.session import ReferenceLogps
 from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import read_run
 from jaxalign.training.step import Fit
@@ -201,16 +199,3 @@ def test_its_settings_are_options_and_it_is_restored_from_a_run():
     with pytest.raises(ConfigError, match="is a component, not a value"):
         override(adaptive(), ("--swap_every", "3"))
     assert override(load(CONFIGS / "games" / "three_action.py"), ("--swap_every", "none")).swap_every is None
-
-
-def test_a_language_model_closes_its_rounds_and_reads_its_anchor(tmp_path):
-    """The rule is loose, so that a few iterations of a random model suffice: what counts is which anchor is scored."""
-    loose = dataclasses.replace(tiny_lm("--iterations", "4"), swap_every=Adaptive(accept=0.99, errors=0.0))
-    run_here(dataclasses.replace(loose, keep_policies=1), tmp_path)
-    after = [int(number) for number in logged(tmp_path, "align/next_anchor")]
-    assert any(after)
-    assert all(number in (before, iteration + 1) for iteration, (before, number) in enumerate(pairwise([0, *after])))
-    run = read_run(tmp_path)
-    for iteration, anchor in enumerate([0, *after[:-1]]):
-        columns = run.load(iteration, "references", ReferenceLogps).columns()
-        assert np.array_equal(columns["last"], columns["anchor"]) == (anchor == iteration), iteration
