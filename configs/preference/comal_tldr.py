@@ -10,7 +10,8 @@ that evaluates learned from the second half, and the held-out posts are of the f
 no post, and the two judges share none either: `judges/apart` is what the policy gained with its own judge alone.
 
 Pairs are drawn i.i.d. with the judge's probabilities as labels, the law that INPO's theorem asks for; the anchor is
-swapped after two iterations.
+swapped after two iterations. A fifth of an iteration's posts are left out of its fit: `fit/heldout_loss` says whether
+the fit lowers its objective on pairs that it has not seen.
 """
 
 from dpo_tldr import TLDR
@@ -42,15 +43,16 @@ experiment = Experiment(
         rollout=Sample(samples=8, max_tokens=64),
         oracle=PreferenceModel(f"{JUDGES}/first"),
         pairing=RandomPair(pairs_per_prompt=4, label=SoftLabel()),
-        prompts_per_iteration=16,
+        prompts_per_iteration=20,
+        unseen=0.2,
     ),
     loss=INPO(eta=0.1, tau=0.02),
-    optimizer=AdamW(WarmupLinear(peak=4e-4, warmup=0.1)),
+    optimizer=AdamW(WarmupLinear(peak=1e-4, warmup=0.1)),
     fit=Fit(batch_size=4, checkpoint_every=8),
-    iterations=4,
+    iterations=3,
     swap_every=2,
     evaluation=Evaluation(
-        prompts=PromptsOf(ByPrompt(TLDR, 0.0, 0.5), limit=48),
+        prompts=PromptsOf(ByPrompt(TLDR, 0.0, 0.5), limit=32),
         rollout=Sample(samples=2, max_tokens=64),
         evals=(WinRate(), JudgesApart(), Drift(), Text()),
         oracle=PreferenceModel(f"{JUDGES}/second"),
