@@ -24,8 +24,8 @@ def changed_step(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Step], Step]) 
     """Every fit takes `wrap(step)` in place of its step."""
     whole = Session.training
 
-    def training(session, steps):
-        made = whole(session, steps)
+    def training(session, steps, closing=False):
+        made = whole(session, steps, closing)
         return dataclasses.replace(made, step=wrap(made.step))
 
     monkeypatch.setattr(Session, "training", training)

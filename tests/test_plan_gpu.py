@@ -25,7 +25,7 @@ from jaxalign.plan.plan import Plan
 from jaxalign.plan.report import as_json, as_text
 from jaxalign.plan.target import devices_of
 from jaxalign.plan.walk import walk
-from jaxalign.plan.work import work
+from jaxalign.plan.work import device_work
 from jaxalign.training.rows import Sizes
 
 plugin = pytest.mark.skipif(
@@ -178,7 +178,7 @@ def test_a_loop_over_layers_is_counted_as_often_as_it_runs(compiled):
     walked = walk(module)
     assert module.partitions == 8
     assert not walked.unknown
-    done = work(module, walked)
+    done = device_work(module, walked)
     assert done.flops == 3 * 2 * (512 // 8) * 256 * 256
 
 

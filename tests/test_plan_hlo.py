@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxalign.plan.collectives import Traffic, collectives, groups_of, link_bytes, summary
 from jaxalign.plan.hlo import Shape, TextError, parse, shapes_of
 from jaxalign.plan.walk import walk
-from jaxalign.plan.work import buffers, work
+from jaxalign.plan.work import buffers, device_work
 
 # v5e:2x2, `lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)`, w bf16[3,256,256] and x bf16[1024,256] split by rows
 SCAN = """HloModule jit_scan, is_scheduled=true, num_partitions=4
@@ -259,7 +259,7 @@ def test_known_and_found_trip_counts_agree_on_nested_scans(mesh):
 def test_a_scan_of_n_layers_is_n_times_one_layer(mesh):
     def flops(n):
         module = compiled(mesh, layers, ((16, 32), P(("data", "fsdp"))), ((n, 32, 32), P(None, "fsdp")))
-        return work(module, walk(module)).flops
+        return device_work(module, walk(module)).flops
 
     assert flops(3) == 3 * 2 * 2 * 32 * 32  # 16 rows over 8 devices, every weight gathered
     assert flops(9) == 3 * flops(3)
@@ -309,7 +309,7 @@ def test_the_heavier_branch_of_a_conditional_runs():
         return lax.cond(flag, lambda x: x @ x @ x, lambda x: x, x)
 
     module = parse(jax.jit(either).lower(jnp.array(True), jnp.ones((8, 8))).compile().as_text())
-    assert work(module, walk(module)).flops == 2 * 2 * 8**3
+    assert device_work(module, walk(module)).flops == 2 * 2 * 8**3
 
 
 def test_tpu_scan():
@@ -319,7 +319,7 @@ def test_tpu_scan():
     (gather,) = collectives(module, found)
     assert (gather.kind, gather.dtype, gather.group, gather.times) == ("all-gather", "bf16", 4, 3)
     assert gather.link_bytes == 3 * 64 * 256 * 2
-    done = work(module, found)
+    done = device_work(module, found)
     assert done.flops == 3 * 2 * 256**3
     assert done.cycles == 3 * 2845  # the slice's cycles are no time
     # a layer's shard read three times, x prefetched, the result written; the rest stays in VMEM
@@ -341,7 +341,7 @@ def test_tpu_chain_of_fusions_is_one_collective():
     found = walk(module)
     (gather,) = collectives(module, found)
     assert (gather.name, gather.asynchronous, gather.link_bytes) == ("all-gather.51", True, 15 * 16 * 128 * 2)
-    done = work(module, found)
+    done = device_work(module, found)
     assert done.flops == 2 * 64**3
     assert done.hbm_bytes == 2 * 64 * 64 * 2  # the product's; the gathered buffer is passed through
 
@@ -350,7 +350,7 @@ def test_tpu_sparse_core_offload_is_asynchronous():
     module = parse(OFFLOADED)
     (gather,) = collectives(module, walk(module))
     assert (gather.kind, gather.asynchronous, gather.link_bytes) == ("all-gather", True, 15 * 8 * 64 * 2)
-    assert work(module, walk(module)).hbm_bytes == 0
+    assert device_work(module, walk(module)).hbm_bytes == 0
 
 
 def test_tpu_between_slices_and_reduce_scatter():
