@@ -5,9 +5,9 @@
 
 Summaries of Reddit posts by SmolLM2-135M-Instruct with LoRA, on a laptop. Both judges are general preference models of
 `gpm_tldr.py`, exported to where the two paths below say. The judge that trains learned from the first half of the
-posts, and the policy is asked about posts of the second, so it is judged where its judge has seen nothing; the judge
-that evaluates learned from the second half, and the held-out posts are of the first. Policy and evaluating judge share
-no post, and the two judges share none either: `judges/apart` is what the policy gained with its own judge alone.
+posts, and the policy is asked about posts of the second, so it is judged where its judge has seen nothing. The judge
+that evaluates learned from the second half, and the held-out posts are of the first: new to this judge and to the
+policy. `judges/apart` is what the policy gained with its own judge alone.
 
 Pairs are drawn i.i.d. with the judge's probabilities as labels, the law that INPO's theorem asks for; the anchor is
 swapped after two iterations. A fifth of an iteration's posts are left out of its fit: `fit/heldout_loss` says whether
