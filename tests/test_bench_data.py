@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,10 +24,10 @@ def test_the_pairs_that_are_written_are_tokenised_and_taken(tmp_path: pathlib.Pa
     data.write(tmp_path / "pairs.jsonl", 70)
     found = read(Pairs(File(str(tmp_path / "pairs.jsonl"))))
     assert len({json.dumps(one.answers) for one in found}) == 70
-    trained = data.measured(data.train, tmp_path, 2)
+    trained = data.measured(partial(data.train, tmp_path, 2))
     assert 0 < trained["peak_gib"] < 64
     assert trained["pairs_per_s"] > 0
-    assert data.iterate(tmp_path, 0) == {}
+    assert data.iterate(tmp_path) == {"taken": 70}
     taken = Store(data.stored_in(tmp_path), "pairs").take(np.arange(70))
     said = [
         chat.decode(ids[:length].tolist()) for ids, length in zip(taken.tokens[:, 0], taken.lengths[:, 0], strict=True)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def row(count: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
         place = pathlib.Path(folder)
         write(place / "pairs.jsonl", count)
-        trained, taken = alone(train, place, steps), alone(iterate, place, 0)
+        trained, taken = alone(partial(train, place, steps)), alone(partial(iterate, place))
         store = sum(file.stat().st_size for file in stored_in(place).iterdir())
         return {
             "pairs": count,
@@ -80,18 +81,16 @@ def write(path: pathlib.Path, count: int) -> None:
             file.write(json.dumps({"prompt": text(20.0), "chosen": text(40.0), "rejected": text(40.0)}) + "\n")
 
 
-def alone(work: Callable[[pathlib.Path, int], dict[str, float]], place: pathlib.Path, steps: int) -> dict[str, float]:
+def alone(work: Callable[[], dict[str, float]]) -> dict[str, float]:
     """What `work` tells, its seconds and its peak memory, in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(measured, work, place, steps).result()
+        return pool.submit(measured, work).result()
 
 
-def measured(
-    work: Callable[[pathlib.Path, int], dict[str, float]], place: pathlib.Path, steps: int
-) -> dict[str, float]:
+def measured(work: Callable[[], dict[str, float]]) -> dict[str, float]:
     """What `work` takes of this process, all that it had before included, and of the largest of its children."""
     began = time.perf_counter()
-    told = work(place, steps)
+    told = work()
     seconds = time.perf_counter() - began
     status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
     return {
@@ -166,9 +165,8 @@ def stored_in(place: pathlib.Path) -> pathlib.Path:
     return found
 
 
-def iterate(place: pathlib.Path, steps: int) -> dict[str, float]:
-    """Takes every pair once, in the order of a fit."""
-    del steps
+def iterate(place: pathlib.Path) -> dict[str, float]:
+    """Takes every pair once, in the order of a fit, and tells how many these were."""
     from jaxalign.data.ahead import ahead
     from jaxalign.data.comparisons.store import Store
     from jaxalign.data.order import GroupOrder
@@ -177,5 +175,4 @@ def iterate(place: pathlib.Path, steps: int) -> dict[str, float]:
     order = GroupOrder(len(store), BATCH, epochs=1, seed=0)
     with ahead(lambda index: store.take(order[index][order[index] >= 0]), range(len(order))) as batches:
         taken = sum(len(batch.weight) for batch in batches)
-    assert taken == len(store)
-    return {}
+    return {"taken": float(taken)}

@@ -92,7 +92,6 @@ def generate(
     """
     count, width = prompts.shape
     hidden, cache = read_prompts(model, params, prompts, lengths, width + limit)
-
     share_out = partial(jnp.repeat, repeats=samples, axis=0)
     cache = jax.tree.map(share_out, cache)
     start = share_out(width - lengths)[:, None]

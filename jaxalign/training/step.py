@@ -144,19 +144,26 @@ def make_step(
             gradients, values, watched = summed(apart, batches)
             grads, metrics = combined(combiner, gradients, values)
             metrics |= watched
-        # optimizers and schedules mix counts of steps with rates
-        with jax.named_scope("optimizer"), jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            rate = jnp.asarray(schedule(state.step), jnp.float32)
-            params = optax.apply_updates(state.params, updates)
-        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        metrics = {**metrics, **norms, "learning_rate": rate}
+        params, opt_state, told = _updated(optimizer, schedule, state, grads)
         moved = state.references
         if moving is not None:
             moved = {role: moving.moved(state.step + 1, each, params) for role, each in moved.items()}
-        return TrainState(state.step + 1, params, opt_state, moved), metrics
+        return TrainState(state.step + 1, params, opt_state, moved), metrics | told
 
     return step
+
+
+def _updated(
+    optimizer: optax.GradientTransformation, schedule: optax.Schedule, state: TrainState, grads: Params
+) -> tuple[Params, optax.OptState, dict[str, Array]]:
+    """Parameters and optimizer state one step of the optimizer on, and metrics of that step."""
+    # optimizers and schedules mix counts of steps with rates
+    with jax.named_scope("optimizer"), jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        rate = jnp.asarray(schedule(state.step), jnp.float32)
+        params = optax.apply_updates(state.params, updates)
+    norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+    return params, opt_state, {**norms, "learning_rate": rate}
 
 
 def check_finite(step: int, metrics: Mapping[str, float]) -> None:
