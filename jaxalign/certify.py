@@ -8,6 +8,7 @@ problem, by which an adaptive anchor moves; `games.stability` tells what exact s
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool
@@ -65,8 +66,9 @@ def check_fit(
     for a single one). Says on stderr when the objective has not fallen: then no step of the method was taken."""
     policy, number = params(iteration), session.anchor(iteration)
     score, scorer = session.pair_scorer(session.closing(iteration)), session.machine.scorer
-    last = scorer.groups(policy, unseen)
-    anchor = last if number == iteration else scorer.groups(params(number), unseen)
+    sums = partial(scorer.groups, groups=unseen, plan=session.experiment.fit.rows(unseen))
+    last = sums(policy)
+    anchor = last if number == iteration else sums(params(number))
     live = {"anchor": trained(params(number))} if "anchor_tokens" in extras_of(session.experiment.loss) else {}
     before, after = (score(trained(each), frozen(each), unseen, anchor, last, live=live) for each in (policy, fitted))
     metrics = {

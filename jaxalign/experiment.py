@@ -88,20 +88,22 @@ class Experiment:
             yield f"iterations must be at least 1, got {self.iterations}"
         if self.keep_policies is not None and self.keep_policies < 1:
             yield f"keep_policies must be at least 1 or None, got {self.keep_policies}"
-        if (
-            self.fit.batch_size > 0
-            and self.placement.accumulate > 0
-            and self.fit.batch_size % self.placement.accumulate
-        ):
-            yield (
-                f"fit.batch_size {self.fit.batch_size} must be a multiple of placement.accumulate "
-                f"{self.placement.accumulate}"
-            )
+        yield from self._batch_problems()
         if self.fit.evaluate_every is not None and not self.feedback.holds_out:
             yield "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on"
         yield from self._loss_problems()
         yield from self._swap_problems()
         yield from self._eval_problems()
+
+    def _batch_problems(self) -> Iterable[str]:
+        size, each, accumulate = self.fit.batch_size, self.fit.groups_a_row, self.placement.accumulate
+        if min(size, each, accumulate) < 1:
+            return  # said where these are set
+        if size % accumulate:
+            yield f"fit.batch_size {size} must be a multiple of placement.accumulate {accumulate}"
+        elif size % (accumulate * each):
+            micro = f"fit.batch_size {size} / placement.accumulate {accumulate}"
+            yield f"{micro} must be a multiple of fit.groups_a_row {each}"
 
     def _loss_problems(self) -> Iterable[str]:
         name, extras = type(self.loss).__name__, extras_of(self.loss)

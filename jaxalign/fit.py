@@ -10,7 +10,7 @@ from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.data.ahead import ahead
@@ -21,11 +21,12 @@ from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import row_sharding
 from jaxalign.models.low_rank import frozen, join
-from jaxalign.programs import Training
+from jaxalign.programs import Training, rows_a_microbatch
 from jaxalign.session import ReferenceLogps, Session
 from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.training.outcomes import Intake, Outcomes
-from jaxalign.training.rows import RowShape, pack, row_shape, stack_microbatches
+from jaxalign.training.row_plan import row_tokens
+from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import TrainState, check_finite
 from jaxalign.trial import Trial
 from jaxalign.types import Batch, Metrics, Params
@@ -44,18 +45,19 @@ def fit(
         session.run.clear_fit(iteration)
         return session.policy(iteration + 1)
     spec = session.experiment.fit
-    order = group_order(session, iteration, groups)
+    plan = spec.rows(groups)
+    order = row_order(session, iteration, len(plan.rows))
     training = session.training(len(order), session.closing(iteration))
-    shape = row_shape(groups)
     base = frozen(policy)
     others = {role: training.reference(role, live[role]) for role in training.references}
     mesh, accumulate = session.machine.mesh, session.machine.placement.accumulate
-    placed, here = row_sharding(mesh, leading=1), rows_here(row_sharding(mesh), spec.batch_size // accumulate)
+    placed, here = row_sharding(mesh, leading=1), rows_here(row_sharding(mesh), rows_a_microbatch(session.experiment))
 
     def make(index: int) -> tuple[Batch, int]:
         with jax.transfer_guard("disallow"), jax.profiler.TraceAnnotation("make batch"):
-            batch = make_batch(groups, references, order[index], shape, accumulate, here)
-            return on_mesh(batch, placed), row_tokens(groups, order[index])
+            rows, shape = plan.batch(order[index])
+            batch = make_batch(groups, references, rows, shape, accumulate, here)
+            return on_mesh(batch, placed), row_tokens(groups, rows)
 
     with FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
@@ -97,35 +99,29 @@ def one_at_a_time(mesh: jax.sharding.Mesh) -> bool:
     return mesh.size > 1 and platform_of(mesh.devices.flat[0]) == "cpu"
 
 
-def group_order(session: Session, iteration: int, groups: TrainingGroups) -> GroupOrder:
-    """The batches of group numbers of an iteration's fit, in their order."""
+def row_order(session: Session, iteration: int, rows: int) -> GroupOrder:
+    """The batches of row numbers of an iteration's fit, in their order."""
     spec = session.experiment.fit
     seed = int(jax.random.bits(session.machine.key("order", iteration), dtype=np.uint32))
-    return GroupOrder(len(groups), spec.batch_size, spec.epochs, seed)
+    return GroupOrder(rows, spec.batch_size // spec.groups_a_row, spec.epochs, seed)
 
 
 def make_batch(
     groups: TrainingGroups,
     references: ReferenceLogps,
-    chosen: np.ndarray,
+    rows: Int[np.ndarray, "n p"],
     shape: RowShape,
     accumulate: int,
-    here: Bool[np.ndarray, " b"],
+    here: Bool[np.ndarray, " m"],
 ) -> Batch:
-    """The groups numbered `chosen` as `accumulate` stacked microbatches, NumPy leaves.
+    """Rows of the groups numbered so as `accumulate` stacked microbatches, NumPy leaves.
 
-    Only those of the rows that are `here`, among the b of a microbatch, are filled: other processes' devices hold the
+    Only those of the rows that are `here`, among the m of a microbatch, are filled: other processes' devices hold the
     others, and see them in their own place of the same batch.
     """
     columns = references.columns()
-    micros = np.where(here, chosen.reshape(accumulate, -1), -1)
-    return stack_microbatches([pack(groups, micro, shape, columns) for micro in micros])
-
-
-def row_tokens(groups: TrainingGroups, chosen: np.ndarray) -> int:
-    """Tokens of the groups numbered `chosen` (-1: none): each prompt once, and its responses."""
-    real = chosen[chosen >= 0]
-    return int(groups.prompt_lengths[real].sum() + groups.lengths[real].sum())
+    micros = np.where(here[:, None], rows.reshape(accumulate, len(here), -1), -1)
+    return stack_microbatches([pack(groups, micro.reshape(-1), shape, columns) for micro in micros])
 
 
 def _start(

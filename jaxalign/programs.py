@@ -96,13 +96,19 @@ def groups_a_microbatch(experiment: Experiment) -> int:
     return experiment.fit.batch_size // experiment.placement.accumulate
 
 
+def rows_a_microbatch(experiment: Experiment) -> int:
+    """Rows that these groups lie in."""
+    return groups_a_microbatch(experiment) // experiment.fit.groups_a_row
+
+
 def check_batches(experiment: Experiment, shards: int) -> None:
     """Raises ConfigError unless the rows of a microbatch divide over the `shards` that rows are split over."""
-    size = groups_a_microbatch(experiment)
+    fit, size = experiment.fit, rows_a_microbatch(experiment)
     if size % shards:
+        shared = f" / fit.groups_a_row {fit.groups_a_row}" if fit.groups_a_row > 1 else ""
         raise ConfigError(
-            f"fit.batch_size {experiment.fit.batch_size} / placement.accumulate {experiment.placement.accumulate} is "
-            f"{size} groups a microbatch, which must be a multiple of the {shards} shards that rows are split over "
+            f"fit.batch_size {fit.batch_size} / placement.accumulate {experiment.placement.accumulate}{shared} is "
+            f"{size} rows a microbatch, which must be a multiple of the {shards} shards that rows are split over "
             "(placement.mesh: slices · data · fsdp · expert)"
         )
 

@@ -36,7 +36,7 @@ from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
-from jaxalign.programs import Training, check_batches, groups_a_microbatch, training
+from jaxalign.programs import Training, check_batches, rows_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.seam import checked, refuse_gaps
@@ -244,7 +244,8 @@ class Session:
     def _scorer_of_pairs(self, closing: bool) -> PairScorer:
         machine, experiment = self.machine, self._fitted(closing)
         view = view_of(machine.model, experiment.loss, experiment.feedback.responses)
-        return PairScorer(view, machine.mesh, groups_a_microbatch(experiment), machine.flags)
+        rows = rows_a_microbatch(experiment)
+        return PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.rows)
 
     def _heldout_features(self, policy: Params) -> Featured:
         """Those of every policy: their trunk is the same."""
@@ -256,7 +257,7 @@ class Session:
     def _score_policy(
         self, iteration: int, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
-        table = Table(number, groups, self.run.parts(iteration, "references"))
+        table = Table(number, groups, self.run.parts(iteration, "references"), self.experiment.fit.rows(groups))
         what = f"log-probs of policy {number}"
         with self.progress(iteration, what, len(groups), "groups", table.done) as progress:
 

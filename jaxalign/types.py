@@ -210,14 +210,19 @@ class Rows:
 
 @pytree
 class Batch:
-    """Rows and what belongs to their b groups: log-prob sums by role and last hidden states, where they are stored."""
+    """Rows and what belongs to their b groups: log-prob sums by role and last hidden states, where they are stored.
+
+    A row holds k responses: those of one group, or the different ones of b / n groups that stand together. Then
+    `branch` says which of its row's responses each response of a group is; None: each group has a row of its own.
+    """
 
     rows: Rows
-    mask: Bool[Anywhere, "b r t"]
+    mask: Bool[Anywhere, "n k t"]
     weight: Float[Anywhere, " b"]
     labels: Labels
     references: dict[str, Float[Anywhere, "b r"]]
     features: Float[Anywhere, "b r d"] | None = None
+    branch: Int[Anywhere, "b r"] | None = None
 
 
 @pytree

@@ -8,7 +8,7 @@ from made_hosts import together
 
 from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import CheckpointError, ConfigError, Interrupted
-from jaxalign.fit import make_batch, row_tokens
+from jaxalign.fit import make_batch
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.hosts.turns import in_turn
 from jaxalign.mesh.rows import on_mesh, own_rows, rows_here, rows_on
@@ -18,6 +18,7 @@ from jaxalign.progress import Progress, Unseen
 from jaxalign.session import ReferenceLogps
 from jaxalign.storage import artifact, rundir
 from jaxalign.storage.record import Recorder, Silent, open_recorder
+from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import row_shape
 
 CONFIG = {"seed": 0}
@@ -156,7 +157,7 @@ def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count):
     groups = rolled_pairs()
     assert len(groups) == 12
     references = ReferenceLogps(("last",), np.random.default_rng(1).standard_normal((1, 12, 2)).astype(np.float32))
-    chosen = np.array([*np.random.default_rng(2).permutation(12), -1, -1, -1, -1])
+    chosen = np.array([*np.random.default_rng(2).permutation(12), -1, -1, -1, -1])[:, None]
     sharding, shapes = row_sharding(shape.build()), row_shape(groups)
     whole = make_batch(groups, references, chosen, shapes, 2, np.ones(8, bool))
     seen = np.zeros(8, bool)
@@ -178,7 +179,7 @@ def test_a_host_reads_the_groups_of_its_own_rows_and_no_others(monkeypatch):
         return take(self, numbers)
 
     monkeypatch.setattr(RolledGroups, "take", counted)
-    mesh, chosen = MeshShape(data=2, fsdp=4).build(), np.array([*range(12), -1, -1, -1, -1])
+    mesh, chosen = MeshShape(data=2, fsdp=4).build(), np.array([*range(12), -1, -1, -1, -1])[:, None]
     for block in blocks(mesh, 2):
         read.append([])
         here = rows_on(block, row_sharding(mesh), 8)
@@ -188,7 +189,7 @@ def test_a_host_reads_the_groups_of_its_own_rows_and_no_others(monkeypatch):
 
 def test_tokens_of_groups_are_those_of_their_rows():
     groups = rolled_pairs()
-    chosen = np.array([3, 0, 11, -1])
+    chosen = np.array([3, 0, 11, -1])[:, None]
     references = ReferenceLogps((), np.zeros((0, 12, 2), np.float32))
     batch = make_batch(groups, references, chosen, row_shape(groups), 1, np.ones(4, bool))
     assert row_tokens(groups, chosen) == (batch.rows.group >= 0).sum()

@@ -32,8 +32,8 @@ class Batches:
     def watch(self, patch: pytest.MonkeyPatch) -> None:
         whole = Scorer.batches
 
-        def batches(scorer, params, groups, first=0):
-            for number, found in enumerate(whole(scorer, params, groups, first)):
+        def batches(scorer, params, groups, plan, first=0):
+            for number, found in enumerate(whole(scorer, params, groups, plan, first)):
                 if len(self.began) == self.breaks_after:
                     raise KeyboardInterrupt
                 self.began.append(first + number * scorer.batch_size)

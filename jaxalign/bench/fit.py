@@ -16,10 +16,11 @@ import numpy as np
 from jaxalign.bench.train import random_pairs
 from jaxalign.data.ahead import ahead
 from jaxalign.data.groups import RolledGroups
-from jaxalign.fit import make_batch, row_tokens
+from jaxalign.fit import make_batch
 from jaxalign.mesh.rows import on_mesh
 from jaxalign.mesh.sharding import MeshShape, row_sharding
 from jaxalign.session import ReferenceLogps
+from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import row_shape
 from jaxalign.types import Batch
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     here, sharding = np.ones(args.groups // args.accumulate, bool), row_sharding(MeshShape().build(), leading=1)
 
     def chosen_for(number: int) -> np.ndarray:
-        return np.random.default_rng(number).permutation(2 * args.groups)[: args.groups]
+        return np.random.default_rng(number).permutation(2 * args.groups)[: args.groups, None]
 
     def step(number: int) -> tuple[Batch, dict[str, float]]:
         chosen = chosen_for(number)

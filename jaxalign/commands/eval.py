@@ -201,7 +201,7 @@ def scores_of(
     from jaxalign.experiment import anchor_of
     from jaxalign.losses.dpo import DPO
     from jaxalign.models.low_rank import frozen, trained
-    from jaxalign.programs import groups_a_microbatch
+    from jaxalign.programs import rows_a_microbatch
     from jaxalign.progress import Progress
     from jaxalign.training.pair_scores import PairScorer
     from jaxalign.training.views import view_of
@@ -218,7 +218,8 @@ def scores_of(
             raise
         view = view_of(machine.model, DPO(), responses)
         print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
-    scorer = PairScorer(view, machine.mesh, groups_a_microbatch(experiment), machine.flags)
+    rows = rows_a_microbatch(experiment)
+    scorer = PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.rows)
     anchors: dict[int, Float[np.ndarray, "g r"]] = {}
 
     def scores(number: int, what: str, anchor: "Float[np.ndarray, 'g r'] | None") -> "PairScores":

@@ -54,6 +54,11 @@ class TrainingGroups(Protocol):
         """Tokens of every response."""
         ...
 
+    @property
+    def answers(self) -> Int[np.ndarray, "g r"]:
+        """A number for every response: equal ones are the same answer to the same prompt."""
+        ...
+
     def __len__(self) -> int: ...
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
@@ -83,6 +88,10 @@ class RolledGroups:
     @cached_property
     def lengths(self) -> Int[np.ndarray, "g r"]:
         return self.rollouts.lengths[self.groups.prompt[:, None], self.groups.responses]
+
+    @property
+    def answers(self) -> Int[np.ndarray, "g r"]:
+        return self.groups.prompt[:, None] * self.rollouts.lengths.shape[1] + self.groups.responses
 
     def __len__(self) -> int:
         return len(self.groups.prompt)
@@ -125,6 +134,10 @@ class PickedGroups:
     @cached_property
     def lengths(self) -> Int[np.ndarray, "n r"]:
         return self.groups.lengths[self.numbers]
+
+    @cached_property
+    def answers(self) -> Int[np.ndarray, "n r"]:
+        return self.groups.answers[self.numbers]
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -85,7 +85,7 @@ def endless(count: int, seed: int, start: int, length: int) -> np.ndarray:
 
 
 class GroupOrder(Order[np.ndarray]):
-    """Numbers of `count` groups in batches Int[size]: every epoch has each group once, shuffled anew.
+    """Numbers of `count` groups, or of rows of groups, in batches Int[size]: every epoch has each once, shuffled anew.
 
     The last batch of an epoch is filled up with -1; none is dropped. Batch k is a pure function of (count, size,
     epochs, seed, k).

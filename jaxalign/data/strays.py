@@ -40,6 +40,11 @@ class Strayed:
         return np.concatenate([own, own[self.others, :1]], axis=1)
 
     @cached_property
+    def answers(self) -> Int[np.ndarray, "g r"]:
+        own = self.groups.answers
+        return np.concatenate([own, own[self.others, :1]], axis=1)
+
+    @cached_property
     def others(self) -> Int[np.ndarray, " g"]:
         """Where each group's stray comes from. Raises DataError where all groups have one prompt."""
         prompts = np.asarray(self.groups.prompts)

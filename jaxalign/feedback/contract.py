@@ -139,8 +139,9 @@ class Feedback(Protocol):
         """The longest prompts and responses that are trained on, tokens."""
         ...
 
-    def count(self, machine: Machine) -> int | None:
-        """Groups that an iteration trains on, at most; None where only the data can tell and they are not here."""
+    def count(self, machine: Machine, groups_a_row: int = 1) -> int | None:
+        """Rows of up to so many groups of one prompt that an iteration trains on, at most; None where only the data can
+        tell and they are not here."""
         ...
 
     def programs(self, machine: Machine) -> tuple[Program, ...]:

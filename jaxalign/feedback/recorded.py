@@ -6,6 +6,7 @@ that of sampled answers: DPO as it was published (Rafailov et al. 2023, arXiv 23
 """
 
 import pathlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,6 +16,8 @@ from jaxtyping import Int
 
 from jaxalign.config.load import components
 from jaxalign.contracts.group_size import LONE, named
+from jaxalign.data.comparisons.by_prompt import said
+from jaxalign.data.comparisons.digests import digest
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.store import Store
 from jaxalign.data.groups import PickedGroups, TrainingGroups
@@ -82,14 +85,16 @@ class Recorded:
         room = model.config.context - self.max_tokens
         return Sizes(min(room, self.max_prompt_tokens or room), self.max_tokens, self.responses)
 
-    def count(self, machine: Machine) -> int | None:
-        """As many as an iteration draws; else as many as there are, read without being tokenised."""
+    def count(self, machine: Machine, groups_a_row: int = 1) -> int | None:
+        """As many as an iteration draws, as if no two had one prompt; else as many as there are, read without being
+        tokenised."""
         if self.pairs_per_iteration is not None:
             return self.pairs_per_iteration
         try:
-            return sum(1 for _ in self.pairs.read(Tally()))
+            groups = Counter(digest(said(each.prompt)) for each in self.pairs.read(Tally()))
         except DataError:
             return None
+        return sum(-(-count // groups_a_row) for count in groups.values())
 
     def programs(self, machine: Machine) -> tuple[Program, ...]:
         """None: nothing is computed to have pairs."""

@@ -71,12 +71,12 @@ class Sampled:
     def sizes(self, model: Model) -> Sizes:
         """What the rollout allows."""
         bounds = self.rollout.bounds(model)
-        return Sizes(bounds.prompt, bounds.response, self.responses)
+        return Sizes(bounds.prompt, bounds.response, self.responses, bounds.samples)
 
-    def count(self, machine: Machine) -> int:
+    def count(self, machine: Machine, groups_a_row: int = 1) -> int:
         """Every prompt is taken to have all its pairs."""
         samples = self.rollout.bounds(machine.model).samples
-        return self.prompts_per_iteration * pairs_of_a_prompt(self.pairing, samples)
+        return self.prompts_per_iteration * -(-pairs_of_a_prompt(self.pairing, samples) // groups_a_row)
 
     def programs(self, machine: Machine) -> tuple[Program, ...]:
         """The rollout's."""

@@ -31,7 +31,7 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
     elif machine.model.config.outputs:  # a score model has no log-probs
         fitted = (_train(experiment, machine, sizes),)
     else:
-        fitted = (_train(experiment, machine, sizes), _logp(machine, sizes))
+        fitted = (_train(experiment, machine, sizes), _logp(machine, sizes, experiment.fit.groups_a_row))
     return (
         *fitted,
         *experiment.feedback.programs(machine),
@@ -40,11 +40,12 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
 
 
 def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
-    count = experiment.fit.batch_size
-    tokens, scored = count * sizes.rows.row, count * sizes.rows.scored
+    shape = sizes.shared(experiment.fit.groups_a_row)
+    count = experiment.fit.batch_size // shape.groups
+    tokens, scored = count * shape.row, count * shape.scored
     stored, groups = experiment.reference.stored(experiment.loss.needs), groups_a_microbatch(experiment)
-    rows = abstract_batch(sizes.rows, groups, stored, _objectives(experiment), sizes.responses)
-    return _step(experiment, machine, rows, Work(tokens, tokens, scored, sizes.rows.row, ()))
+    rows = abstract_batch(shape, groups, stored, _objectives(experiment), sizes.responses)
+    return _step(experiment, machine, rows, Work(tokens, tokens, scored, shape.row, ()))
 
 
 def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
@@ -52,7 +53,10 @@ def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Progr
     answers, groups = experiment.fit.batch_size * sizes.responses, groups_a_microbatch(experiment)
     config, objectives = machine.model.config, _objectives(experiment)
     assert isinstance(config, DecoderConfig), "a table has no trunk"
-    rows = abstract_batch(RowShape.holding(1, 1, 1), groups, (), objectives, sizes.responses, config.width)
+    each = experiment.fit.groups_a_row
+    shape = RowShape.holding(1, 1, 1)
+    shape = shape if each == 1 else shape.shared(each, each * sizes.responses)
+    rows = abstract_batch(shape, groups, (), objectives, sizes.responses, config.width)
     program = _step(experiment, machine, rows, Work(answers, 0, answers, 1, ()))
     # the step does not read the trunk, and the run holds it all the while
     return dataclasses.replace(program, resident=program.resident + bytes_per_device(frozen(machine.abstract)))
@@ -92,10 +96,10 @@ def _features(machine: Machine, sizes: Sizes) -> Program:
     return Program("features", reading(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)
 
 
-def _logp(machine: Machine, sizes: Sizes) -> Program:
-    count = machine.scorer.batch_size
-    batch = abstract_batch(sizes.rows, count, (), responses=sizes.responses)
+def _logp(machine: Machine, sizes: Sizes, groups_a_row: int) -> Program:
+    count, shape = machine.scorer.batch_size, sizes.shared(groups_a_row)
+    batch = abstract_batch(shape, count * groups_a_row, (), responses=sizes.responses)
     rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), batch)
-    tokens = count * sizes.rows.row
-    work = Work(tokens, tokens, count * sizes.rows.scored, sizes.rows.row, ("forward",))
+    tokens = count * shape.row
+    work = Work(tokens, tokens, count * shape.scored, shape.row, ("forward",))
     return Program("logp", scoring(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)

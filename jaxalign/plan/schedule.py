@@ -1,8 +1,8 @@
 """How often a run calls each program, and so how long it takes and what it costs in chip-hours.
 
-Every prompt is taken to have its pairs and every row to be of the longest length, so hours err high; judges without
-weights, certificates (answers scored under the anchor), the evaluation and compilation are not counted. The fit that
-closes a round of an adaptive anchor is one of the iterations like any other.
+Every prompt is taken to have its pairs and every row to be full and of the longest length, so hours err high; judges
+without weights, certificates (answers scored under the anchor), the evaluation and compilation are not counted. The fit
+that closes a round of an adaptive anchor is one of the iterations like any other.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,17 @@ from jaxalign.plan.judges import judge_calls
 def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
     """Calls of each program, by its name, in all iterations; None where only the data tell how many groups there are,
     and they are not here."""
-    groups = experiment.feedback.count(machine)
-    if groups is None:
+    rows = experiment.feedback.count(machine, experiment.fit.groups_a_row)
+    if rows is None:
         return None
-    stored = len(experiment.reference.stored(experiment.loss.needs))
+    fit, stored = experiment.fit, len(experiment.reference.stored(experiment.loss.needs))
     iteration = {
-        "train": experiment.fit.epochs * -(-groups // experiment.fit.batch_size),
-        "logp": stored * -(-groups // machine.scorer.batch_size),
+        "train": fit.epochs * -(-rows // (fit.batch_size // fit.groups_a_row)),
+        "logp": stored * -(-rows // machine.scorer.batch_size),
         **experiment.feedback.calls(machine),
         **judge_calls(experiment, machine),
     }
     if head_alone(machine.model.abstract()):
+        groups = experiment.feedback.count(machine) or rows
         iteration["features"] = -(-groups // machine.features.batch_size)
     return {name: experiment.iterations * count for name, count in iteration.items()}

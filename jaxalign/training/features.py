@@ -6,7 +6,7 @@ Later epochs, other heads and evaluations cost no pass through the trunk. Featur
 answer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -21,6 +21,7 @@ from jaxalign.mesh.flags import Options
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
+from jaxalign.training.row_plan import in_rows
 from jaxalign.training.rows import pack, row_shape
 from jaxalign.training.views import last_hidden
 from jaxalign.types import Batch, Labels, Params
@@ -29,8 +30,6 @@ BRANCHES = 16
 """Answers of a prompt that share a row."""
 WIDTHS = 256
 """Rows are made in multiples of so many tokens: answers are few, and every width is a program."""
-AT_ONCE = 256
-"""Groups that are looked through together for answers that came before."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +47,11 @@ class Answers:
 
     def __init__(self, groups: TrainingGroups):
         self._groups = groups
-        self.index = np.zeros((len(groups), groups.responses), np.int64)
-        self._places: list[tuple[int, int]] = []  # group and response where each answer was first seen
-        prompts: dict[bytes, dict[bytes, int]] = {}
-        for group, prompt, answers in _texts(groups):
-            seen = prompts.setdefault(prompt, {})
-            for response, answer in enumerate(answers):
-                if answer not in seen:
-                    seen[answer] = len(self._places)
-                    self._places.append((group, response))
-                self.index[group, response] = seen[answer]
-        self.numbers = np.stack([_filled(some) for seen in prompts.values() for some in _chunks([*seen.values()])])
+        _, firsts, index = np.unique(groups.answers, return_index=True, return_inverse=True)
+        self.index = index.reshape(len(groups), groups.responses)
+        self._places = np.stack(np.divmod(firsts, groups.responses), -1)
+        """group and response where each answer was first seen"""
+        self.numbers = _in_rows(np.asarray(groups.prompts)[self._places[:, 0]], firsts)
         """of the answers in each row, -1 where a branch is empty"""
 
     @property
@@ -66,10 +59,15 @@ class Answers:
         """n, the different answers."""
         return len(self._places)
 
+    @property
+    def answers(self) -> Int[np.ndarray, "g r"]:
+        """-1 for all that are empty."""
+        return self.numbers
+
     @cached_property
     def _firsts(self) -> Int[np.ndarray, " g"]:
         """The group in which the first answer of each row was seen."""
-        return np.array([self._places[number][0] for number in self.numbers[:, 0]])
+        return self._places[self.numbers[:, 0], 0]
 
     @property
     def prompts(self) -> Int[np.ndarray, " g"]:
@@ -81,8 +79,7 @@ class Answers:
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "g r"]:
-        places = np.array(self._places)
-        found = self._groups.lengths[places[:, 0], places[:, 1]]
+        found = self._groups.lengths[self._places[:, 0], self._places[:, 1]]
         return np.where(self.numbers >= 0, found[self.numbers], 0)
 
     def __len__(self) -> int:
@@ -90,8 +87,8 @@ class Answers:
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
         wanted = self.numbers[numbers]
-        places = np.array([self._places[number] for number in np.maximum(wanted, wanted[:, :1]).ravel()], np.int64)
-        group, response = places.reshape(-1, 2).T  # none where a process has no row of a batch
+        # empty branches read the row's first answer; none is read where a process has no row of a batch
+        group, response = self._places[np.where(wanted >= 0, wanted, wanted[:, :1]).ravel()].T
         taken = self._groups.take(group)
         tokens = taken.tokens[np.arange(len(group)), response].reshape(*wanted.shape, taken.tokens.shape[-1])
         count = len(numbers)
@@ -133,6 +130,10 @@ class Featured:
     @property
     def lengths(self) -> Int[np.ndarray, "g r"]:
         return np.zeros(self.index.shape, np.int32)
+
+    @property
+    def answers(self) -> Int[np.ndarray, "g r"]:
+        return self.index
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -189,21 +190,10 @@ def _hidden(model: Model, params: Params, batch: Batch) -> Float[Array, "b r d"]
     return last_hidden(model, params, batch.rows, batch.mask.shape[1]).astype(jnp.float32)
 
 
-def _texts(groups: TrainingGroups) -> Iterator[tuple[int, bytes, list[bytes]]]:
-    """Number, prompt and answers of every group, as bytes of their ids."""
-    for start in range(0, len(groups), AT_ONCE):
-        numbers = np.arange(start, min(start + AT_ONCE, len(groups)))
-        taken = groups.take(numbers)
-        for row, number in enumerate(numbers):
-            prompt = taken.prompt[row, : taken.prompt_lengths[row]].astype(np.int32).tobytes()
-            ids = zip(taken.tokens[row], taken.lengths[row], strict=True)
-            yield int(number), prompt, [answer[:length].astype(np.int32).tobytes() for answer, length in ids]
-
-
-def _chunks(numbers: list[int]) -> Iterator[list[int]]:
-    for start in range(0, len(numbers), BRANCHES):
-        yield numbers[start : start + BRANCHES]
-
-
-def _filled(numbers: list[int]) -> Int[np.ndarray, " r"]:
-    return np.array(numbers + [-1] * (BRANCHES - len(numbers)))
+def _in_rows(prompts: Int[np.ndarray, " n"], firsts: Int[np.ndarray, " n"]) -> Int[np.ndarray, "g r"]:
+    """The numbers of answers to these prompts in rows of one prompt, -1 behind them: prompts in the order in which they
+    are first seen, and so the answers of each."""
+    _, prompt = np.unique(prompts, return_inverse=True)
+    seen = np.full(prompt.max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(seen, prompt, firsts)
+    return in_rows(seen[prompt], np.lexsort((firsts, seen[prompt])), BRANCHES)

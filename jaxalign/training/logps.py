@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxalign.data.groups import TrainingGroups, one_group_a_prompt
 from jaxalign.mesh.flags import Options
@@ -23,7 +23,8 @@ from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
 from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_stats, on_layout
-from jaxalign.training.rows import pack, row_shape
+from jaxalign.training.row_plan import RowPlan, plan_rows
+from jaxalign.training.rows import pack
 from jaxalign.types import Batch, Params, Rollouts, Rows
 
 
@@ -109,9 +110,19 @@ def _on_mesh(
     return tuple(put(each, rows.slot, mask) for each in _stats(sources, head, targets, options, names))
 
 
+def of_groups(batch: Batch, values: Shaped[Array, "n k *rest"]) -> Shaped[Array, "b r *rest"]:
+    """What is known of the responses of rows, for the responses of each group."""
+    if batch.branch is None:
+        return values
+    count, (groups, responses) = len(values), batch.branch.shape
+    # The groups of a row stand together: on a mesh nothing leaves the device that has the row.
+    branch = batch.branch.reshape(count, -1, *[1] * (values.ndim - 2))
+    return jnp.take_along_axis(values, branch, axis=1).reshape(groups, responses, *values.shape[2:])
+
+
 def logp_sums(model: Model, params: Params, batch: Batch) -> Float[Array, "b r"]:
     """Response log-probs under `params`, nats."""
-    return token_logps(model, params, batch.rows, batch.mask).sum(-1)
+    return of_groups(batch, token_logps(model, params, batch.rows, batch.mask).sum(-1))
 
 
 def scoring(model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
@@ -120,7 +131,7 @@ def scoring(model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> A
 
 
 class Scorer:
-    """Log-prob sums of whole sets of responses, `batch_size` groups at a time; compiled once a row shape."""
+    """Log-prob sums of whole sets of responses, `batch_size` rows at a time; compiled once a row shape."""
 
     def __init__(self, model: Model, mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
         self.batch_size = full_rows(mesh, batch_size)
@@ -129,27 +140,31 @@ class Scorer:
         self._sums = scoring(model, mesh, options)
 
     def groups(
-        self, params: Params, groups: TrainingGroups, between: Callable[[int], None] = lambda done: None
+        self,
+        params: Params,
+        groups: TrainingGroups,
+        between: Callable[[int], None] = lambda done: None,
+        plan: RowPlan | None = None,
     ) -> Float[np.ndarray, "g r"]:
-        """Nats for every response of every group under `params`. `between` hears the groups done after each batch."""
+        """Nats for every response of every group under `params`, in rows of `plan` (None: each in one of its own).
+        `between` hears the groups done after each batch."""
         found = np.zeros((len(groups), groups.responses), np.float32)
         done = 0
-        for sums in self.batches(params, groups):
-            found[done : done + len(sums)] = sums
-            done += len(sums)
+        for numbers, sums in self.batches(params, groups, plan or plan_rows(groups)):
+            found[numbers] = sums
+            done += len(numbers)
             between(done)
         return found
 
-    def batches(self, params: Params, groups: TrainingGroups, first: int = 0) -> Iterator[Float[np.ndarray, "b r"]]:
-        """The same from group `first` on, one batch after another."""
-        count, shape = len(groups), row_shape(groups)
-        for start in range(first, count, self.batch_size):
-            chosen = np.full(self.batch_size, -1)
-            real = min(self.batch_size, count - start)
-            chosen[:real] = np.arange(start, start + real)
-            here = np.where(self._here, chosen, -1)  # a process packs the rows of its own devices
-            batch = on_mesh(pack(groups, here, shape, {}), row_sharding(self._mesh))
-            yield np.asarray(self._sums(params, batch))[:real]
+    def batches(
+        self, params: Params, groups: TrainingGroups, plan: RowPlan, first: int = 0
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
+        """Numbers of groups and their sums from row `first` of `plan` on, one batch after another."""
+        for rows, shape in plan.batches(self.batch_size, first):
+            here = np.where(self._here[:, None], rows, -1)  # a process packs the rows of its own devices
+            batch = on_mesh(pack(groups, here.reshape(-1), shape, {}), row_sharding(self._mesh))
+            numbers = rows.reshape(-1)
+            yield numbers[numbers >= 0], np.asarray(self._sums(params, batch))[numbers >= 0]
 
     def rollouts(self, params: Params, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         """Nats for every rollout under `params`: each prompt a row with its m responses as branches."""

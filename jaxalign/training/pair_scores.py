@@ -18,7 +18,8 @@ from jaxalign.mesh.flags import Options
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.low_rank import join
-from jaxalign.training.rows import pack, row_shape
+from jaxalign.training.row_plan import RowPlan, plan_rows
+from jaxalign.training.rows import pack
 from jaxalign.training.views import View
 from jaxalign.types import Batch, Metrics, Params
 
@@ -80,15 +81,22 @@ def weighted_mean(values: Float[np.ndarray, " g"], weight: Float[np.ndarray, " g
 
 
 class PairScorer:
-    """Scores whole sets of pairs, `batch_size` together; compiled once a row shape.
+    """Scores whole sets of pairs, `batch_size` rows of a `plan` together; compiled once a row shape.
 
     The anchor's log-probs are a table, whatever keeps the references of the fit: held-out pairs stay the same, so it is
     made once. It comes from the same program as the policy's: where the policy is the anchor, margins are exactly 0.
     """
 
-    def __init__(self, view: View[Any], mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
+    def __init__(
+        self,
+        view: View[Any],
+        mesh: jax.sharding.Mesh,
+        batch_size: int,
+        options: Options | None = None,
+        plan: Callable[[TrainingGroups], RowPlan] = plan_rows,
+    ):
         self._needs, self._mesh, self._size = view.loss.needs, mesh, full_rows(mesh, batch_size)
-        self._here = rows_here(row_sharding(mesh), self._size)
+        self._here, self._plan = rows_here(row_sharding(mesh), self._size), plan
         self._run = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
 
     def __call__(
@@ -106,21 +114,21 @@ class PairScorer:
         against log-probs of 0; `last` is that of the policy that sampled, where one did. `live` are trained parameters
         of references, by role, for losses that read more of them than a table holds. `between` hears the pairs done
         after each batch, and may raise."""
-        count, shape = len(groups), row_shape(groups)
+        count = len(groups)
         table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
         loss, sums = np.zeros(count, np.float32), np.zeros_like(table)
         prefer, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
         tables = {"anchor": table, "last": table if last is None else last}
         columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._needs}
-        for start in range(0, count, self._size):
-            real = min(self._size, count - start)
-            chosen = np.full(self._size, -1)
-            chosen[:real] = np.arange(start, start + real)
-            here = pack(groups, np.where(self._here, chosen, -1), shape, columns)
-            done = slice(start, start + real)
+        done = 0
+        for rows, shape in self._plan(groups).batches(self._size):
+            here = pack(groups, np.where(self._here[:, None], rows, -1).reshape(-1), shape, columns)
             found = jax.device_get(self._run(params, frozen, dict(live), on_mesh(here, row_sharding(self._mesh))))
-            loss[done], sums[done], prefer[done], weight[done] = (each[:real] for each in found)
-            between(start + real)
+            real = rows.reshape(-1) >= 0
+            numbers = rows.reshape(-1)[real]
+            loss[numbers], sums[numbers], prefer[numbers], weight[numbers] = (each[real] for each in found)
+            done += len(numbers)
+            between(done)
         return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts), np.asarray(groups.lengths))
 
 

@@ -1,12 +1,13 @@
-"""Training groups → token rows. Each group is one row: its prompt once, then its responses as branches.
+"""Training groups → token rows: a prompt once, then the responses of its groups as branches, each different one once.
 
-Sharing the prompt between the responses of a group saves its recomputation (Wang & Hegde 2024, arXiv 2410.20305).
-Shapes are chosen once for a whole fit, so the step compiles once.
+Sharing the prompt between the responses of a group saves its recomputation (Wang & Hegde 2024, arXiv 2410.20305);
+groups of one prompt may share a row too (`training.row_plan`). Shapes are chosen once for a whole fit, so the step
+compiles once.
 """
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import jax
@@ -22,6 +23,9 @@ T = TypeVar("T")
 COLUMNS = 32
 """Rows, and the tables of what is scored, are made in multiples of so many tokens."""
 
+BRANCHES = 4
+"""Branches of rows that groups share are made in multiples of so many."""
+
 BLOCK = 64
 """Rows filled together: enough that Python's time is nothing, few enough that what is made on the way stays in a
 processor's cache, a third of the time of all rows together at 512 rows of 3,072 tokens."""
@@ -33,16 +37,23 @@ RESPONSES = 2
 
 @dataclass(frozen=True)
 class RowShape:
-    """Static sizes of the rows of a fit, tokens: s, q and t of the dimension letters."""
+    """Static sizes of the rows of a fit, tokens: s, q and t of the dimension letters. A row holds up to `groups` groups
+    of one prompt and up to `branches` different responses (None: those of one group)."""
 
     row: int
     scored: int
     response: int
+    groups: int = 1
+    branches: int | None = None
 
     @classmethod
     def holding(cls, row: int, scored: int, response: int, multiple: int = COLUMNS) -> "RowShape":
         """The smallest shape that holds so many tokens of each, few shapes being ever compiled."""
         return cls(*(rounded(size, multiple) for size in (row, scored, response)))
+
+    def shared(self, groups: int, branches: int) -> "RowShape":
+        """The same for rows of up to so many groups, which have up to so many different responses."""
+        return replace(self, groups=groups, branches=rounded(branches, BRANCHES))
 
     @classmethod
     def longest(cls, prompt: int, response: int, responses: int = RESPONSES) -> "RowShape":
@@ -53,16 +64,24 @@ class RowShape:
 @dataclass(frozen=True)
 class Sizes:
     """The longest that an experiment allows, tokens: prompts, responses, and the rows made of a prompt and so many
-    `responses`."""
+    `responses`; `answers` are the different ones that a prompt has at most, None where only the data tell."""
 
     prompt: int
     response: int
     responses: int = RESPONSES
+    answers: int | None = None
 
     @property
     def rows(self) -> RowShape:
-        """The shape that holds them all."""
+        """The shape that holds any group."""
         return RowShape.longest(self.prompt, self.response, self.responses)
+
+    def shared(self, groups_a_row: int) -> RowShape:
+        """The shape that holds any row of so many groups."""
+        if groups_a_row == 1:
+            return self.rows
+        branches = min(groups_a_row * self.responses, self.answers or groups_a_row * self.responses)
+        return RowShape.longest(self.prompt, self.response, branches).shared(groups_a_row, branches)
 
 
 def row_shape(groups: TrainingGroups, multiple: int = COLUMNS) -> RowShape:
@@ -79,20 +98,26 @@ def pack(
     shape: RowShape,
     references: Mapping[str, Float[np.ndarray, "g r"]],
 ) -> Batch:
-    """The rows of the groups numbered `chosen`; -1 gives an empty row of weight 0. NumPy leaves.
+    """The rows of the groups numbered `chosen`; -1 gives an empty place of weight 0. NumPy leaves.
 
-    `references` are log-prob sums by role for all groups; the batch carries those of its own.
+    Where `shape` has several groups a row, so many numbers that stand together are one row: groups of one prompt, none
+    behind an empty place. `references` are log-prob sums by role for all groups; the batch carries those of its own.
     """
-    count = len(chosen)
-    rows, mask = _blank(count, groups.responses, shape)
-    columns = []
-    for first in range(0, count, BLOCK):
-        block = slice(first, first + BLOCK)
-        taken = _taken(groups, chosen[block])
-        _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, taken)
-        columns.append((taken.weight, taken.labels, taken.features))
-    weight, labels, features = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
-    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features)
+    each = shape.groups
+    count = len(chosen) // each
+    rows, mask = _blank(count, shape.branches or groups.responses, shape)
+    at_once, columns = max(1, BLOCK // each), []
+    for first in range(0, count, at_once):
+        block = slice(first, first + at_once)
+        numbers = chosen[first * each : (first + at_once) * each]
+        taken = laid = _taken(groups, numbers)
+        branch = None
+        if each > 1:
+            laid, branch = _merged(taken, _picked(groups.answers, numbers), numbers >= 0, shape)
+        _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, laid)
+        columns.append((taken.weight, taken.labels, taken.features, branch))
+    weight, labels, features, branch = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
+    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features, branch)
 
 
 def abstract_batch(
@@ -105,11 +130,18 @@ def abstract_batch(
 ) -> Batch:
     """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`, and
     with features of that `width` where they are known."""
-    labels = Labels.unsaid(1, responses, objectives)
-    references = {role: np.zeros((1, responses), np.float32) for role in stored}
-    features = None if width is None else np.zeros((1, responses, width), np.float32)
-    one = Batch(*_blank(1, responses, shape), np.zeros(1, np.float32), labels, references, features)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((groups, *leaf.shape[1:]), leaf.dtype), one)
+    each = shape.groups
+    labels = Labels.unsaid(each, responses, objectives)
+    references = {role: np.zeros((each, responses), np.float32) for role in stored}
+    features = None if width is None else np.zeros((each, responses, width), np.float32)
+    branch = None if each == 1 else np.zeros((each, responses), np.int32)
+    rows, mask = _blank(1, shape.branches or responses, shape)
+    one = Batch(rows, mask, np.zeros(each, np.float32), labels, references, features, branch)
+
+    def several(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((groups // each * len(leaf), *leaf.shape[1:]), leaf.dtype)
+
+    return jax.tree.map(several, one)
 
 
 def stack_microbatches(batches: list[Batch]) -> Batch:
@@ -148,6 +180,32 @@ def _spread(column: np.ndarray, real: Bool[np.ndarray, " b"]) -> np.ndarray:
     found = np.zeros((len(real), *column.shape[1:]), column.dtype)
     found[real] = column
     return found
+
+
+def _merged(
+    taken: Taken, answers: Int[np.ndarray, "b r"], real: Bool[np.ndarray, " b"], shape: RowShape
+) -> tuple[Taken, Int[np.ndarray, "b r"]]:
+    """The groups of each row as one, of all their different responses; and which of these each response is."""
+    count, responses = len(taken.weight) // shape.groups, taken.lengths.shape[1]
+    places = shape.groups * responses  # of responses in a row
+    first = np.zeros((count, shape.branches or places), np.int64)
+    held = np.zeros(first.shape, bool)
+    branch = np.zeros((count, places), np.int32)
+    ends = real.reshape(count, shape.groups).sum(1) * responses
+    for row, (own, end) in enumerate(zip(answers.reshape(count, places), ends, strict=True)):
+        found, where, branch[row, :end] = np.unique(own[:end], return_index=True, return_inverse=True)
+        first[row, : len(found)], held[row, : len(found)] = where, True
+    tokens = np.take_along_axis(taken.tokens.reshape(count, places, -1), first[:, :, None], axis=1)
+    lengths = np.take_along_axis(taken.lengths.reshape(count, places), first, axis=1) * held
+    laid = Taken(
+        prompt=taken.prompt[:: shape.groups],
+        prompt_lengths=taken.prompt_lengths[:: shape.groups],
+        tokens=tokens,
+        lengths=lengths,
+        weight=np.ones(count, np.float32),
+        labels=Labels.unsaid(count, first.shape[1]),
+    )
+    return laid, branch.reshape(-1, responses)
 
 
 def _fill(rows: Rows, mask: Bool[np.ndarray, "b r t"], first: int, taken: Taken) -> None:

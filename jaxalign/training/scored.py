@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.hosts.group import Hosts
 from jaxalign.training.logps import Scorer
+from jaxalign.training.row_plan import RowPlan, plan_rows
 from jaxalign.types import Params
 
 BATCHES = 32
@@ -40,10 +41,11 @@ class Kept(Protocol):
 
 
 class Table:
-    """The sums of all `groups` under policy `policy`, as far as they are known: `done` groups, from the first on."""
+    """The sums of all `groups` under policy `policy`, as far as they are known: of `done` groups, row after row."""
 
-    def __init__(self, policy: int, groups: TrainingGroups, kept: Kept):
+    def __init__(self, policy: int, groups: TrainingGroups, kept: Kept, plan: RowPlan | None = None):
         self._policy, self._groups, self._parts = policy, groups, kept
+        self._plan = plan or plan_rows(groups)
         self.sums = np.zeros((len(groups), groups.responses), np.float32)
         self.done = self._count = 0
         for part in kept.kept(Scored):
@@ -52,21 +54,24 @@ class Table:
     def fill(self, scorer: Scorer, params: Params, between: Callable[[int], bool]) -> Float[np.ndarray, "g r"]:
         """Scores and commits what is not known yet. `between` hears the groups done after each batch, and says whether
         to stop there: then `done` tells how far it came."""
-        waiting: list[Float[np.ndarray, "b r"]] = []
-        for found in scorer.batches(params, self._groups, self.done):
-            waiting.append(found)
-            scored = self.done + sum(map(len, waiting))
+        waiting: list[Scored] = []
+        held = np.cumsum((self._plan.rows >= 0).sum(1))
+        for numbers, sums in scorer.batches(params, self._groups, self._plan, int((held <= self.done).sum())):
+            waiting.append(Scored(self._policy, numbers, sums))
+            scored = self.done + sum(len(each.numbers) for each in waiting)
             stopping = between(scored)
             if stopping or len(waiting) == BATCHES or scored == len(self.sums):
-                self._commit(np.concatenate(waiting))
+                self._commit(waiting)
                 waiting = []
             if stopping:
                 break
         return self.sums
 
-    def _commit(self, sums: Float[np.ndarray, "k r"]) -> None:
-        own = np.arange(len(sums))[self._parts.hosts.share(len(sums))]
-        self._add(self._parts.put(self._count, Scored(self._policy, self.done + own, sums[own]), Scored))
+    def _commit(self, scored: list[Scored]) -> None:
+        numbers = np.concatenate([each.numbers for each in scored])
+        sums = np.concatenate([each.sums for each in scored])
+        own = self._parts.hosts.share(len(numbers))
+        self._add(self._parts.put(self._count, Scored(self._policy, numbers[own], sums[own]), Scored))
 
     def _add(self, part: tuple[Scored, ...]) -> None:
         """Takes in a committed part: of another policy, it is counted only."""

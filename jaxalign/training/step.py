@@ -19,10 +19,12 @@ from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.moving import Moving
 from jaxalign.contracts.scores import GroupScores
 from jaxalign.contracts.traced import losses
+from jaxalign.data.groups import TrainingGroups
 from jaxalign.errors import JaxalignError
 from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.training.pullbacks import combined, each_objective
+from jaxalign.training.row_plan import RowPlan, plan_rows
 from jaxalign.training.views import View
 from jaxalign.training.whole_batch import summed, whole
 from jaxalign.types import Batch, Combiner, GroupLogps, Params, pytree
@@ -48,6 +50,11 @@ class Fit:
 
     batch_size: int = 16
     """groups a step, over all devices and microbatches"""
+    groups_a_row: int = 1
+    """groups of one prompt that share a row at most: the prompt, and an answer in several of them, is computed once.
+    A step has batch_size / groups_a_row rows, and fewer groups where a prompt has fewer than fill its row"""
+    row_shapes: int = 1
+    """shapes that rows are padded to, at most; each is compiled, and a batch of short rows takes a narrow one"""
     epochs: int = 1
     """passes over the iteration's groups"""
     checkpoint_every: int = 100
@@ -69,12 +76,18 @@ class Fit:
             yield "keep 'best' and patience go by the held-out loss: set evaluate_every"
         for name, value in (
             ("batch_size", self.batch_size),
+            ("groups_a_row", self.groups_a_row),
+            ("row_shapes", self.row_shapes),
             ("epochs", self.epochs),
             ("checkpoint_every", self.checkpoint_every),
             ("keep_checkpoints", self.keep_checkpoints),
         ):
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"
+
+    def rows(self, groups: TrainingGroups) -> RowPlan:
+        """Where the groups lie, and in which order they are gone through where nobody shuffles."""
+        return plan_rows(groups, self.groups_a_row, self.row_shapes)
 
 
 class NotFinite(JaxalignError):

@@ -19,7 +19,7 @@ from jaxalign.contracts.scores import Compares, GroupScores, ScoreLoss, agreemen
 from jaxalign.errors import ConfigError
 from jaxalign.models.heads import last_tokens, outputs
 from jaxalign.models.model import Model
-from jaxalign.training.logps import logp_sums, sight_of, token_logps, token_stats
+from jaxalign.training.logps import logp_sums, of_groups, sight_of, token_logps, token_stats
 from jaxalign.types import Batch, GroupLogps, Loss, Params, Rows
 
 Seen = TypeVar("Seen", GroupLogps, GroupScores)
@@ -180,13 +180,14 @@ def group_logps(
     if "anchor_tokens" in extras:
         with jax.named_scope("reference_anchor"):
             of_anchor = token_logps(model, references["anchor"], batch.rows, batch.mask)
-        anchor_tokens = jax.lax.stop_gradient(of_anchor)
+        anchor_tokens = jax.lax.stop_gradient(of_groups(batch, of_anchor))
     names = ("logp", "log_sum_p2") if "log_sum_p2" in extras else ("logp",)
     with jax.named_scope("policy"):
-        tokens, *more = token_stats(model, params, batch.rows, batch.mask, names)
+        stats = token_stats(model, params, batch.rows, batch.mask, names)
+        tokens, *more = (of_groups(batch, each) for each in stats)
     seen = GroupLogps(
         tokens=tokens,
-        mask=batch.mask,
+        mask=of_groups(batch, batch.mask),
         last=reference("last"),
         anchor=reference("anchor") if anchor_tokens is None else anchor_tokens.sum(-1),
         labels=batch.labels,
@@ -194,7 +195,7 @@ def group_logps(
         anchor_tokens=anchor_tokens,
         weight=batch.weight if "batch" in extras else None,
     )
-    return without_stray(seen) if strayed(loss, batch.mask.shape[1]) else seen
+    return without_stray(seen) if strayed(loss, tokens.shape[1]) else seen
 
 
 def without_stray(seen: GroupLogps) -> GroupLogps:
@@ -220,15 +221,14 @@ def group_scores(model: Model, params: Params, batch: Batch) -> GroupScores:
     """What losses of scores see of `batch`."""
     with jax.named_scope("policy"):
         if batch.features is None:
-            found = last_outputs(model, params, batch.rows, batch.mask.shape[1])
+            found = of_groups(batch, last_outputs(model, params, batch.rows, batch.mask.shape[1]))
         else:
             found = outputs(model.head(params), batch.features)
     return GroupScores(found, batch.labels)
 
 
 def last_hidden(model: Model, params: Params, rows: Rows, responses: int) -> Float[Array, "b r d"]:
-    """Final hidden state of the last token of each response of rows that hold one group each; zeros where a row has
-    none."""
+    """Final hidden state of the last token of each response of rows that hold so many; zeros where a row has none."""
     hidden = model.hidden(params, rows.tokens, rows.position, sight_of(rows))
     return last_tokens(hidden, jnp.where(rows.group >= 0, rows.branch - 1, -1), responses)
 

@@ -27,7 +27,7 @@ from jaxalign.evals.pairs import HeldOutPairs
 from jaxalign.exchange.export import export
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.feedback.recorded import Recorded
-from jaxalign.fit import group_order
+from jaxalign.fit import row_order
 from jaxalign.losses.dpo import DPO
 from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
@@ -126,7 +126,7 @@ def sides(request, tmp_path_factory) -> Sides:
         policy = session.policy(0)
         export(session.machine.model, policy, home / "model")
         groups = session.compared(0, policy).groups
-        order = group_order(session, 0, groups)
+        order = row_order(session, 0, len(groups))
         train = [row for step in range(len(order)) for row in ids(groups, order[step])]
         held = session.heldout_pairs
         heldout = ids(held, np.arange(len(held)))

@@ -26,6 +26,7 @@ def digests(comparison: Comparison) -> Digests:
     return Digests(digest(prompt), digest(json.dumps([prompt, ordered])), ordered != comparison.answers)
 
 
-def digest(text: str) -> int:
+def digest(content: str | bytes, signed: bool = False) -> int:
     """64 bits of SHA-256."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+    data = content.encode() if isinstance(content, str) else content
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], signed=signed)

@@ -94,6 +94,11 @@ class Store:
         return self._picked("lengths")
 
     @cached_property
+    def answers(self) -> Int[np.ndarray, "g r"]:
+        """A number for every answer: 64 bits of what it and its prompt say."""
+        return self._picked("answer_keys")
+
+    @cached_property
     def weight(self) -> Float[np.ndarray, " g"]:
         """Every group's share in the loss before normalisation."""
         return self._picked("weight")

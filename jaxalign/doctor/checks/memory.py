@@ -9,7 +9,7 @@ of these decoders): see `activations`. What XLA saves by fusing, or loses by pad
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 
@@ -25,9 +25,9 @@ from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.remat import tighter
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
-from jaxalign.programs import groups_a_microbatch
+from jaxalign.programs import rows_a_microbatch
 from jaxalign.rollouts.lengths import encoded
-from jaxalign.training.rows import RowShape, row_shape
+from jaxalign.training.row_plan import plan_rows
 from jaxalign.types import Combiner, Prompt
 
 GIB = 2**30
@@ -145,12 +145,13 @@ def training_logits(opened: Opened, scored: int) -> int:
 
 def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
-    rows = math.ceil(groups_a_microbatch(opened.experiment) / row_shards(opened.mesh))
+    rows = math.ceil(rows_a_microbatch(opened.experiment) / row_shards(opened.mesh))
+    each = opened.experiment.fit.groups_a_row
     if isinstance(opened.comparer, Recording):
-        shape = row_shape(as_trained(opened.experiment.loss, opened.comparer.pairs))
+        shape = plan_rows(as_trained(opened.experiment.loss, opened.comparer.pairs), each).shape
     else:
-        sizes = opened.experiment.feedback.sizes(opened.model)
-        shape = RowShape.longest(longest(opened, opened.prompts), sizes.response, sizes.responses)
+        sizes = replace(opened.experiment.feedback.sizes(opened.model), prompt=longest(opened, opened.prompts))
+        shape = sizes.shared(each)
     return rows, shape.row, rows * shape.scored
 
 
