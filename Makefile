@@ -17,18 +17,22 @@ PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
 
-# Two preference models of disjoint halves of the posts; each is a file of its own, so that what is there is not made
-# again. A run that was stopped goes on where it stopped.
-JUDGES := runs/comal_tldr_judges
-$(JUDGES)/first/model.safetensors: | install
+# A policy that has seen summaries, and two preference models of disjoint halves of the posts; each is a directory of its
+# own, so that what is there is not made again. A run that was stopped goes on where it stopped.
+PARTS := runs/comal_tldr_parts
+$(PARTS)/policy/model.safetensors: | install
+	$(BIN)/jaxalign train configs/preference/sft_tldr.py --workdir runs/sft_tldr
+	$(BIN)/jaxalign export runs/sft_tldr $(PARTS)/policy
+
+$(PARTS)/first/model.safetensors: | install
 	$(BIN)/jaxalign train configs/preference/gpm_tldr.py --workdir runs/gpm_tldr
-	$(BIN)/jaxalign export runs/gpm_tldr $(JUDGES)/first
-$(JUDGES)/second/model.safetensors: | install
+	$(BIN)/jaxalign export runs/gpm_tldr $(PARTS)/first
+$(PARTS)/second/model.safetensors: | install
 	$(BIN)/jaxalign train configs/preference/gpm_tldr.py --workdir runs/gpm_tldr_second \
 	  --feedback.pairs.begin 0.5 --feedback.pairs.end 1 --feedback.heldout.begin 0.4 --feedback.heldout.end 0.5
-	$(BIN)/jaxalign export runs/gpm_tldr_second $(JUDGES)/second
+	$(BIN)/jaxalign export runs/gpm_tldr_second $(PARTS)/second
 
-comal-tldr: $(JUDGES)/first/model.safetensors $(JUDGES)/second/model.safetensors  ## COMAL against a learned judge
+comal-tldr: $(PARTS)/policy/model.safetensors $(PARTS)/first/model.safetensors $(PARTS)/second/model.safetensors  ## COMAL against a learned judge
 	$(BIN)/jaxalign train configs/preference/comal_tldr.py --workdir runs/comal_tldr
 
 test: install-test install-tpu  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices

@@ -3,6 +3,8 @@
 Same weights, same pairs, same loss (INPO with cached references), same optimizer (clipped AdamW), fp32. The alternative
 is the obvious one: chosen and rejected as rows of their own, padded to the longest, full logits, autograd. Steps are
 interleaved, and medians compared; the ratio is torch's time over ours. Losses of the first step must agree.
+
+With more than two answers a prompt, all their pairs are trained on, in rows that they share and in rows of their own.
 """
 
 import argparse
@@ -19,7 +21,8 @@ from jaxalign.models.model import Model
 from jaxalign.models.pretrained import SmolLM2
 from jaxalign.rollouts.shares import given
 from jaxalign.training.optim import AdamW, WarmupLinear
-from jaxalign.training.rows import pack, row_shape, stack_microbatches
+from jaxalign.training.row_plan import plan_rows
+from jaxalign.training.rows import pack, stack_microbatches
 from jaxalign.training.step import init_state, make_step
 from jaxalign.training.views import view_of
 from jaxalign.types import Batch, Groups, Labels, Params, Rollouts
@@ -32,7 +35,8 @@ OPTIMIZER = AdamW(WarmupLinear(peak=1e-5, warmup=0.0, floor=1.0))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults are the quickstart's."""
-    parser.add_argument("--pairs", type=int, default=8, help="pairs a step (default 8)")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts a step (default 8)")
+    parser.add_argument("--answers", type=int, default=2, help="answers a prompt, of which all pairs count (default 2)")
     parser.add_argument("--prompt-tokens", type=int, default=45, help="tokens of a prompt (default 45)")
     parser.add_argument("--response-tokens", type=int, default=48, help="tokens of a response (default 48)")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each side, interleaved (default 3)")
@@ -42,10 +46,12 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: implementation, seconds a step, tokens/s, first loss, ratio torch/ours."""
     model = SmolLM2().open()
     params = model.load()
-    rollouts, pairs = random_pairs(args.pairs, args.prompt_tokens, args.response_tokens, model.chat.vocab)
+    rollouts, pairs = all_pairs(args.prompts, args.answers, args.prompt_tokens, args.response_tokens, model.chat.vocab)
     peer = TorchPeer.of(model, params)
-    ours = _ours(model, params, rollouts, pairs)
-    sides = {"jaxalign": ours}
+    sides = {"jaxalign": _ours(model, params, rollouts, pairs, args.answers * (args.answers - 1) // 2)}
+    if args.answers > 2:
+        sides["jaxalign, a row a pair"] = _ours(model, params, rollouts, pairs, 1)
+    rollouts = apart(rollouts, pairs)
     if peer is not None:
         sides["torch + transformers"] = lambda: peer.inpo_step(rollouts, LOSS, OPTIMIZER)
     losses = {name: step() for name, step in sides.items()}  # the first step compiles and is not timed
@@ -61,7 +67,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         {
             "implementation": name,
             "seconds_per_step": median[name],
-            "response_tokens_per_s": rollouts.lengths.sum() / median[name],
+            "pairs_per_s": len(pairs.prompt) / median[name],
             "padded_pair_tokens": tokens,
             "first_loss": losses[name],
             "torch_over_ours": median["torch + transformers"] / median["jaxalign"] if peer is not None else None,
@@ -71,29 +77,48 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows if peer is not None else [*rows, TorchPeer.absent()]
 
 
-def random_pairs(count: int, prompt: int, response: int, vocab: int) -> tuple[Rollouts, Groups]:
-    """Pairs of random tokens, all of full length: what is timed does not depend on what they say."""
+def all_pairs(count: int, answers: int, prompt: int, response: int, vocab: int) -> tuple[Rollouts, Groups]:
+    """All pairs of the answers to each prompt, of random tokens and full length: what is timed does not depend on what
+    they say."""
     rng = np.random.default_rng(0)
     rollouts = given(
         rng.integers(3, vocab, (count, prompt)).astype(np.int32),
         np.full(count, prompt, np.int32),
-        rng.integers(3, vocab, (count, 2, response)).astype(np.int32),
-        np.full((count, 2), response, np.int32),
+        rng.integers(3, vocab, (count, answers, response)).astype(np.int32),
+        np.full((count, answers), response, np.int32),
     )
-    ones = np.ones(count, np.float32)
+    each = np.stack(np.triu_indices(answers, 1), -1)
+    ones = np.ones(count * len(each), np.float32)
     labels = Labels.of_one(prefer=ones, win=np.tile(ones[:, None], (1, 2)))
-    groups = Groups(np.arange(count), np.tile([[0, 1]], (count, 1)), weight=ones, labels=labels)
+    groups = Groups(np.repeat(np.arange(count), len(each)), np.tile(each, (count, 1)), weight=ones, labels=labels)
     return rollouts, groups
 
 
-def _ours(model: Model, params: Params, rollouts: Rollouts, pairs: Groups) -> Any:
+def random_pairs(count: int, prompt: int, response: int, vocab: int) -> tuple[Rollouts, Groups]:
+    """The one pair of two answers to each prompt."""
+    return all_pairs(count, 2, prompt, response, vocab)
+
+
+def apart(rollouts: Rollouts, pairs: Groups) -> Rollouts:
+    """Each pair as the two answers to a prompt of its own."""
+    prompt, answers = pairs.prompt, (pairs.prompt[:, None], pairs.responses)
+    return given(
+        rollouts.prompt_tokens[prompt],
+        rollouts.prompt_lengths[prompt],
+        rollouts.tokens[answers],
+        rollouts.lengths[answers],
+    )
+
+
+def _ours(model: Model, params: Params, rollouts: Rollouts, pairs: Groups, groups_a_row: int) -> Any:
     optimizer, schedule = OPTIMIZER.build(1000)
     step = jax.jit(make_step(view_of(model, LOSS), optimizer, schedule), donate_argnums=0)
     state = init_state(params, optimizer)
     zeros = np.zeros(pairs.responses.shape, np.float32)
     groups = RolledGroups(rollouts, pairs)
-    chosen, shape = np.arange(len(groups)), row_shape(groups)
-    batch: Batch = stack_microbatches([pack(groups, chosen, shape, {"last": zeros, "anchor": zeros})])
+    plan = plan_rows(groups, groups_a_row)
+    packed = pack(groups, plan.rows.reshape(-1), plan.shape, {"last": zeros, "anchor": zeros})
+    batch: Batch = stack_microbatches([packed])
 
     def advance() -> float:
         nonlocal state
