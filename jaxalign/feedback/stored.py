@@ -17,7 +17,7 @@ from jaxalign.storage import inputs
 from jaxalign.text.chat import Chat
 from jaxalign.text.pairs import Encode, Room
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the stores and of what is made into them; part of their names."""
 
 

@@ -7,6 +7,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+import numpy as np
+
 from jaxalign.data.comparisons.by_prompt import said
 from jaxalign.data.comparisons.record import Comparison
 
@@ -29,3 +31,9 @@ def digests(comparison: Comparison) -> Digests:
 def digest(text: str) -> int:
     """64 bits of SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def different(digests: np.ndarray) -> int:
+    """How many there are, each counted once. Sorted, they take 8 bytes each for a moment; a set of them takes 40."""
+    ordered = np.sort(digests)
+    return min(len(ordered), 1) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
