@@ -1,7 +1,7 @@
 """What a policy or a score model makes of pairs that it is not trained on: the loss of each, and how it ranks the two
 answers. Of lone answers: the loss, and whether it takes them for what people do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -87,8 +87,9 @@ class PairScorer:
     """
 
     def __init__(self, view: View[Any], mesh: jax.sharding.Mesh, batch_size: int, options: Options | None = None):
-        self._needs, self._mesh, self._size = view.loss.needs, mesh, full_rows(mesh, batch_size)
-        self._here = rows_here(row_sharding(mesh), self._size)
+        self._needs, self._mesh = view.loss.needs, mesh
+        self.batch_size = full_rows(mesh, batch_size)
+        self._here = rows_here(row_sharding(mesh), self.batch_size)
         self._run = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
 
     def __call__(
@@ -106,22 +107,47 @@ class PairScorer:
         against log-probs of 0; `last` is that of the policy that sampled, where one did. `live` are trained parameters
         of references, by role, for losses that read more of them than a table holds. `between` hears the pairs done
         after each batch, and may raise."""
-        count, shape = len(groups), row_shape(groups)
+        count = len(groups)
         table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
         loss, sums = np.zeros(count, np.float32), np.zeros_like(table)
         prefer, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
-        tables = {"anchor": table, "last": table if last is None else last}
+        done = 0
+        for found in self.batches(params, frozen, groups, table, last, live=live):
+            here = slice(done, done + len(found[0]))
+            loss[here], sums[here], prefer[here], weight[here] = found
+            done = here.stop
+            between(done)
+        return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts), np.asarray(groups.lengths))
+
+    def sums(
+        self, params: Params, frozen: Params, groups: TrainingGroups, live: Mapping[str, Params], first: int
+    ) -> Iterator[Float[np.ndarray, "b r"]]:
+        """The `sums` alone, of the pairs from number `first` on, one batch after another: of an anchor."""
+        table = np.zeros((len(groups), groups.responses), np.float32)
+        return (found[1] for found in self.batches(params, frozen, groups, table, None, live=live, first=first))
+
+    def batches(
+        self,
+        params: Params,
+        frozen: Params,
+        groups: TrainingGroups,
+        anchor: Float[np.ndarray, "g r"],
+        last: Float[np.ndarray, "g r"] | None,
+        *,
+        live: Mapping[str, Params],
+        first: int = 0,
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Losses, sums, labels and weights of the pairs from number `first` on, one batch after another."""
+        count, shape = len(groups), row_shape(groups)
+        tables = {"anchor": anchor, "last": anchor if last is None else last}
         columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._needs}
-        for start in range(0, count, self._size):
-            real = min(self._size, count - start)
-            chosen = np.full(self._size, -1)
+        for start in range(first, count, self.batch_size):
+            real = min(self.batch_size, count - start)
+            chosen = np.full(self.batch_size, -1)
             chosen[:real] = np.arange(start, start + real)
             here = pack(groups, np.where(self._here, chosen, -1), shape, columns)
-            done = slice(start, start + real)
-            found = jax.device_get(self._run(params, frozen, dict(live), on_mesh(here, row_sharding(self._mesh))))
-            loss[done], sums[done], prefer[done], weight[done] = (each[:real] for each in found)
-            between(start + real)
-        return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts), np.asarray(groups.lengths))
+            found = self._run(params, frozen, dict(live), on_mesh(here, row_sharding(self._mesh)))
+            yield tuple(each[:real] for each in jax.device_get(found))
 
 
 def _scores(
