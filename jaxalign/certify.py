@@ -8,14 +8,13 @@ problem, by which an adaptive anchor moves; `games.stability` tells what exact s
 
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool
 
 from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.contracts.extras import extras_of
-from jaxalign.data.groups import TrainingGroups
+from jaxalign.data.groups import TrainingGroups, one_group_a_prompt
 from jaxalign.feedback.certifiable import is_matrix, uncertified
 from jaxalign.feedback.contract import Compared
 from jaxalign.games.advice import advice
@@ -33,8 +32,9 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
     """`inner_metrics`, those of `Stability` where the oracle's game is a matrix, and the anchor that an adaptive
     one comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`).
 
-    Every sampled response is scored under the anchor, one forward pass; none right after a swap, when the anchor is
-    the policy itself. Says on stderr when the schedule leads away from what it should come to, and what would not.
+    Every sampled response is scored under the anchor, one forward pass, in committed parts; none right after a swap,
+    when the anchor is the policy itself. Says on stderr when the schedule leads away from what it should come to, and
+    what would not.
     """
     experiment = session.experiment
     game, rollouts, preferences = mirror_step(experiment.loss), compared.rollouts, compared.preferences
@@ -42,7 +42,9 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
         return {}
     number, swap = session.anchor(iteration), experiment.swap_every
     own = rollouts.logps.sum(-1, dtype=np.float64)
-    anchor = own if number == iteration else session.machine.scorer.rollouts(params(number), rollouts)
+    anchor = own
+    if number != iteration:
+        anchor = session.logps(iteration, "certificates", number, params(number), one_group_a_prompt(rollouts))
     games = SampledGames.of(preferences.prefer, rollouts.weights, own - anchor)
     metrics = inner_metrics(games, enumerated(rollouts), game.tau)
     if isinstance(swap, Adaptive):
@@ -65,10 +67,9 @@ def check_fit(
     began with and of `fitted`, and the standard error of the change over prompts, `fit/heldout_change_stderr` (absent
     for a single one). Says on stderr when the objective has not fallen: then no step of the method was taken."""
     policy, number = params(iteration), session.anchor(iteration)
-    score, scorer = session.pair_scorer(session.closing(iteration)), session.machine.scorer
-    sums = partial(scorer.groups, groups=unseen, plan=session.experiment.fit.rows(unseen))
-    last = sums(policy)
-    anchor = last if number == iteration else sums(params(number))
+    score = session.pair_scorer(session.closing(iteration))
+    last = session.logps(iteration, "unseen", iteration, policy, unseen)
+    anchor = last if number == iteration else session.logps(iteration, "unseen", number, params(number), unseen)
     live = {"anchor": trained(params(number))} if "anchor_tokens" in extras_of(session.experiment.loss) else {}
     before, after = (score(trained(each), frozen(each), unseen, anchor, last, live=live) for each in (policy, fitted))
     metrics = {

@@ -49,7 +49,7 @@ from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.features import Answers, Featured, LastStates, table_of
 from jaxalign.training.pair_scores import PairScorer, PairScores
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
-from jaxalign.training.scored import Table
+from jaxalign.training.scored import Batches, Table
 from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
@@ -195,7 +195,7 @@ class Session:
         stored = self.experiment.reference.stored(self.experiment.loss.needs)
         tables: dict[int, np.ndarray] = {}
         for number in sorted({roles[role] for role in stored}):  # right after a swap the anchor is the last policy
-            tables[number] = self._score_policy(roles["last"], number, params(number), groups)
+            tables[number] = self.logps(roles["last"], "references", number, params(number), groups)
         shape = (len(stored), len(groups), groups.responses)
         sums = np.array([tables[roles[role]] for role in stored], np.float32).reshape(shape)
         return ReferenceLogps(roles=stored, sums=sums)
@@ -205,24 +205,21 @@ class Session:
         """The feedback's pairs that are never trained on; None where it has none."""
         return self._comparer.heldout
 
-    def pair_scores(
-        self, iteration: Iteration, params: Params, base: Params, anchor: int | None, what: str
-    ) -> PairScores:
+    def pair_scores(self, iteration: Iteration, params: Params, base: Params, anchor: int, what: str) -> PairScores:
         """What the policy of trained parameters `params` and frozen ones `base` makes of the held-out pairs, against
-        policy `anchor`; None: against log-probs of 0."""
-        pairs = self.heldout_pairs
+        policy `anchor`."""
+        pairs, needs = self.heldout_pairs, self.experiment.loss.needs
         assert pairs is not None, "no pairs are held out"
-        table = self.anchor_sums(anchor) if anchor is not None and "anchor" in self.experiment.loss.needs else None
+        table = self.anchor_sums(anchor) if "anchor" in needs else None
         with self.progress(iteration, what, len(pairs), "pairs") as progress:
 
             def between(done: int) -> None:
                 progress(done)
                 self.stop_here(f"after {done} held-out pairs")
 
-            known = self._heldout_features(join(params, base)) if head_alone(self.machine.model.abstract()) else pairs
-            live = {}
+            known, live = self._heldout_rows(params, base), {}
             if "anchor_tokens" in extras_of(self.experiment.loss):
-                live = {"anchor": params if anchor is None else trained(self.policy(anchor))}
+                live = {"anchor": trained(self.policy(anchor))}
             found = self.pair_scorer()(params, base, known, table, between=between, live=live)
             return replace(found, lengths=pairs.lengths)
 
@@ -232,8 +229,11 @@ class Session:
 
         def make() -> ReferenceLogps:
             policy = self.policy(number)
-            found = self.pair_scores(where, trained(policy), frozen(policy), None, f"held-out pairs, policy {number}")
-            return ReferenceLogps(("anchor",), found.sums[None])
+            params, base = trained(policy), frozen(policy)
+            live = {"anchor": params} if "anchor_tokens" in extras_of(self.experiment.loss) else {}
+            known = self._heldout_rows(params, base)
+            batches = partial(self.pair_scorer().sums, params, base, known, live)
+            return ReferenceLogps(("anchor",), self._in_parts(where, "heldout_anchor", number, known, batches)[None])
 
         return self.phase(where, "heldout_anchor", ReferenceLogps, make).sums[0]
 
@@ -247,28 +247,31 @@ class Session:
         rows = rows_a_microbatch(experiment)
         return PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.rows)
 
-    def _heldout_features(self, policy: Params) -> Featured:
-        """Those of every policy: their trunk is the same."""
+    def _heldout_rows(self, params: Params, base: Params) -> TrainingGroups:
+        """The held-out pairs, with their features where a trunk is frozen: those of every policy, whose trunk is it."""
+        assert self.heldout_pairs is not None, "no pairs are held out"
+        if not head_alone(self.machine.model.abstract()):
+            return self.heldout_pairs
         if self._heldout_featured is None:
-            assert self.heldout_pairs is not None
+            policy = join(params, base)
             self._heldout_featured = self.featured("initial", "heldout_features", policy, self.heldout_pairs)
         return self._heldout_featured
 
-    def _score_policy(
-        self, iteration: int, number: int, params: Params, groups: TrainingGroups
+    def logps(
+        self, iteration: Iteration, phase: str, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
-        table = Table(number, groups, self.run.parts(iteration, "references"), self.experiment.fit.rows(groups))
-        what = f"log-probs of policy {number}"
+        """Log-prob sums of the groups under policy `number`, committed as parts of a phase."""
+        plan = self.experiment.fit.rows(groups)
+        batches = partial(self.machine.scorer.batches, params, groups, plan)
+        return self._in_parts(iteration, phase, number, groups, batches)
+
+    def _in_parts(
+        self, iteration: Iteration, phase: str, number: int, groups: TrainingGroups, batches: Batches
+    ) -> Float[np.ndarray, "g r"]:
+        table = Table(number, groups, self.run.parts(iteration, phase))
+        what = f"{phase}: log-probs of policy {number}"
         with self.progress(iteration, what, len(groups), "groups", table.done) as progress:
-
-            def between(done: int) -> bool:
-                progress(done)
-                return self.stop_requested()
-
-            table.fill(self.machine.scorer, params, between)
-        if table.done < len(groups):
-            raise Interrupted(f"stopped after {table.done} groups of the references; the same command continues there")
-        return table.sums
+            return table.fill(batches, progress, self.stop_requested)
 
     def roll(
         self,

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import pathlib
 import signal
+import tracemalloc
 
 import numpy as np
 import pytest
 from made_comparisons import SHARED, read, tldr
 
-from jaxalign.data.comparisons import building, tokenised
+from jaxalign.data.comparisons import building, store, tokenised
 from jaxalign.data.comparisons.asked import Field
 from jaxalign.data.comparisons.labels import Choice
 from jaxalign.data.comparisons.mixture import Mixture
@@ -17,7 +18,7 @@ from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.comparisons.ranked import Ranked
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.store import Store, stored
-from jaxalign.data.comparisons.tokenised import Encoder
+from jaxalign.data.comparisons.tokenised import Encoder, Ids
 from jaxalign.data.comparisons.votes import Votes
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.tables.file import File
@@ -63,14 +64,14 @@ def everything(store: Store) -> list[tuple]:
 
 
 def same(one: Store, other: Store) -> bool:
-    columns = [(found.prompts, found.weight, found.prompt_keys, found.fingerprint) for found in (one, other)]
+    columns = [(found.prompts, found.weight, found.different_prompts, found.fingerprint) for found in (one, other)]
     return everything(one) == everything(other) and all(np.array_equal(a, b) for a, b in zip(*columns, strict=True))
 
 
 def test_what_is_taken_is_what_the_policy_would_have_said(tmp_path: pathlib.Path):
     store = built(tmp_path, source(ROWS))
     assert isinstance(store, TrainingGroups)
-    assert (len(store), store.responses, len(store.prompt_keys)) == (50, 2, 17)
+    assert (len(store), store.responses, store.different_prompts) == (50, 2, 17)
     for row, (prompt, answers) in zip(ROWS, everything(store), strict=True):
         asked = [{"role": "user", "content": row["prompt"]}]
         assert prompt == CHAT.encode(asked)
@@ -110,6 +111,34 @@ def test_many_processes_and_many_parts_make_the_same_store(tmp_path: pathlib.Pat
     monkeypatch.setattr(tokenised, "ALONE", 0)
     monkeypatch.setattr(tokenised, "BLOCK", 4)
     assert same(built(tmp_path / "processes", source(ROWS), workers=2), alone)
+
+
+def test_what_is_known_of_groups_lies_on_the_disk(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """A store of forty thousand pairs takes a megabyte of columns of them; opened and compared, not a third of that."""
+    monkeypatch.setattr(store, "AT_ONCE", 1 << 10)
+    count, ids = 40_000, np.arange(3, dtype=np.int32)
+    pairs = [{"prompt": f"Why {n}?", "chosen": "So.", "rejected": "No.", "margin": 1.0} for n in range(count)]
+
+    def encode(block):
+        return [Ids(ids, (ids[:1], ids[:2])) for _ in block]
+
+    few, many = (built(tmp_path / str(size), source(pairs[:size]), encode) for size in (100, count))
+    tracemalloc.start()
+    opened = Store(many.directory, "pairs")
+    assert few.prompts_in(opened) == 100
+    known = (opened.prompts, opened.prompt_lengths, opened.lengths, opened.weight)
+    assert [len(column) for column in known] == [count] * 4
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * count
+    assert opened.different_prompts == count
+
+
+def test_prompts_of_one_store_are_found_in_another(tmp_path: pathlib.Path):
+    one, other = built(tmp_path / "one", source(ROWS[:30])), built(tmp_path / "other", source(ROWS[26:]))
+    assert (one.different_prompts, other.different_prompts) == (10, 9)
+    assert one.prompts_in(other) == other.prompts_in(one) == 2
+    assert built(tmp_path / "last", source(ROWS[45:])).prompts_in(one) == 0
 
 
 @dataclasses.dataclass(frozen=True)

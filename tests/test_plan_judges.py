@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from made_feedback import fed
 from made_judges import SITE, judge_directory
+from made_pairs import dpo
 from made_rollouts import rollouts
 from made_runs import tiny_lm
 
+from jaxalign.config.load import override
 from jaxalign.errors import ModelError
+from jaxalign.evals.judges_apart import JudgesApart
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import bytes_per_device
@@ -19,9 +22,9 @@ from jaxalign.oracles.learned import PreferenceModel, RewardModel
 from jaxalign.oracles.lm_judge import LMJudge
 from jaxalign.oracles.mixture import Member, Mixture
 from jaxalign.oracles.panel import Panel, Weighted
-from jaxalign.oracles.planned import Asked, conversations
+from jaxalign.oracles.planned import Asked, JudgeProgram, conversations
 from jaxalign.oracles.trees import lines
-from jaxalign.plan.judges import judge_calls, judges
+from jaxalign.plan.judges import in_evaluation, in_training, judge_calls, judges
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.target import model_of, sizes_of
 
@@ -39,10 +42,11 @@ def test_rows_hold_a_prompt_and_its_answers_as_far_as_the_context_goes():
     _, rows, wanted = found.program.arguments
     assert rows.tokens.shape == (4, 256)
     assert wanted.shape == (4, 3, 0)
-    assert (found.rows, found.rows_a_prompt, found.calls(9)) == (4, 1, 3)
+    assert (found.rows, found.rows_a_prompt, found.calls(9, 64)) == (4, 1, 3)
     long = REWARD.planned(SITE, Asked(samples=3, prompt=300, response=100), model_of)
     assert long.program.arguments[1].tokens.shape == (4, 512)
-    assert (long.rows_a_prompt, long.calls(9)) == (2, 5)
+    assert (long.rows_a_prompt, long.calls(9, 64)) == (2, 5)
+    assert [long.calls(9, block) for block in (1, 3, 4, 9)] == [9, 6, 5, 5]
     assert all(len(each) == 512 for each in conversations(Asked(2, 10_000, 100), 512))
 
 
@@ -81,6 +85,63 @@ def test_all_judges_and_the_policy_are_on_the_devices_together():
     every = programs(experiment, machine, sizes_of(experiment, machine.model))
     assert [each.name for each in every][-3:] == list(calls)
     assert judges(*judged_by(Panel(()))) == ()
+
+
+def test_blocks_of_prompts_are_read_apart():
+    """Of 24 rows five blocks make nine or ten calls of four: blocks of five prompts have fifteen rows each."""
+    experiment, machine = judged_by(Panel((Weighted(REWARD),)))
+    (found,) = in_training(experiment, machine)
+    assert (found.rows, found.rows_a_prompt) == (16, 3)
+    blocks = override(experiment, ("--placement.judge_block_size", "3"))
+    calls = judge_calls(blocks, Machine(blocks.model.open(), blocks.placement, blocks.seed))
+    assert (judge_calls(experiment, machine), calls) == ({"reward_model": 2}, {"reward_model": 3})
+
+
+def evaluated_by(experiment: Experiment, machine: Machine, **changes) -> tuple[Experiment, Machine]:
+    return dataclasses.replace(experiment, evaluation=dataclasses.replace(experiment.evaluation, **changes)), machine
+
+
+def test_the_judge_of_evaluation_is_compiled_and_not_counted():
+    """Two iterations: evals may lay the answers of three policies side by side."""
+    other = dataclasses.replace(REWARD, name="other", shape=dataclasses.replace(SHAPE, layers=SHAPE.layers + 1))
+    experiment, machine = evaluated_by(*judged_by(Panel((Weighted(REWARD),))), oracle=Panel((Weighted(other),)))
+    first, second = judges(experiment, machine)
+    assert (first.program.name, second.program.name) == ("reward_model", "evaluation/other")
+    rollout = experiment.evaluation.rollout.bounds(machine.model)
+    asked = Asked(3 * rollout.samples, rollout.prompt, rollout.response)
+    alone = other.planned(machine.site, asked, model_of)
+    assert shapes(second) == shapes(alone)
+    assert second.program.resident == bytes_per_device(machine.abstract)
+    assert judge_calls(experiment, machine).keys() == {"reward_model"}
+    every = programs(experiment, machine, sizes_of(experiment, machine.model))
+    assert [each.name for each in every][-2:] == ["reward_model", "evaluation/other"]
+    apart, _ = evaluated_by(experiment, machine, evals=(JudgesApart(),))
+    beside = in_evaluation(apart, machine)
+    assert [each.program.name for each in beside] == ["evaluation/other", "evaluation/reward_model"]
+    weights = [bytes_per_device(each.program.arguments[0]) for each in beside]
+    assert [each.program.resident - bytes_per_device(machine.abstract) for each in beside] == weights[::-1]
+
+
+def test_the_same_judge_is_compiled_again_only_where_it_is_asked_more():
+    experiment, machine = judged_by(Panel((Weighted(REWARD),)))
+    experiment = override(experiment, ("--feedback.rollout.max_prompt_tokens", "32"))
+    rollout = dataclasses.replace(experiment.evaluation.rollout, samples=1, max_tokens=8, max_prompt_tokens=8)
+    less, _ = evaluated_by(experiment, machine, rollout=rollout)
+    assert [each.program.name for each in judges(less, machine)] == ["reward_model"]
+    more, _ = evaluated_by(experiment, machine, rollout=dataclasses.replace(rollout, samples=16))
+    assert [each.program.name for each in judges(more, machine)] == ["reward_model", "evaluation/reward_model"]
+
+
+def shapes(found: JudgeProgram) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(found.program.arguments)]
+
+
+def test_recorded_pairs_have_a_judge_in_evaluation_alone():
+    experiment, machine = judged_by(Panel(()))
+    recorded = dataclasses.replace(experiment, feedback=dpo().feedback)
+    judged, _ = evaluated_by(recorded, machine, oracle=Panel((Weighted(REWARD),)))
+    assert [each.program.name for each in judges(judged, machine)] == ["evaluation/reward_model"]
+    assert judge_calls(judged, machine) == {}
 
 
 def test_matrices_are_planned_in_the_compute_dtype_and_programs_lower():

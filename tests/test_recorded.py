@@ -183,10 +183,10 @@ def test_iterations_take_their_share_of_the_pairs_one_after_another(tmp_path):
     machine = Machine(RandomLlama().open(), Placement(mesh=MeshShape(fsdp=1)), 7)
     spec = dataclasses.replace(dpo().feedback, pairs_per_iteration=20)
     opened = spec.open(machine, tmp_path, 3)
-    drawn = [opened.numbers(iteration) for iteration in range(3)]
+    drawn = [opened.groups(iteration).numbers for iteration in range(3)]
     assert [len(each) for each in drawn] == [20, 20, 20]
     assert len(set(np.concatenate(drawn)[:50].tolist())) == 50
-    np.testing.assert_array_equal(opened.numbers(1), drawn[1])
+    np.testing.assert_array_equal(opened.groups(1).numbers, drawn[1])
     found = opened(Nothing(machine), 1, {})
     assert found.rollouts is None
     assert found.preferences is None

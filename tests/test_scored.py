@@ -1,4 +1,7 @@
-"""Reference scoring goes in committed parts: nothing that is committed is scored again, and the bits are the same."""
+"""Scoring goes in committed parts: nothing that is committed is scored again, and the bits are the same.
+
+Of references, of held-out pairs under an anchor, and of the answers that certificates are about.
+"""
 
 import dataclasses
 import pathlib
@@ -8,8 +11,10 @@ import made_groups
 import numpy as np
 import pytest
 from made_pairs import dpo
-from made_runs import policy, run_here
+from made_runs import CONFIGS, policy, run_here
 
+from jaxalign import certify
+from jaxalign.config.load import load
 from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import Interrupted
 from jaxalign.hosts.group import Hosts
@@ -17,6 +22,7 @@ from jaxalign.session import ReferenceLogps
 from jaxalign.storage.rundir import read_run
 from jaxalign.training import scored
 from jaxalign.training.logps import Scorer
+from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.scored import Scored, Table
 
 SHORT = ("--placement.score_batch_size", "8", "--fit.evaluate_every", "none", "--fit.keep", "last")
@@ -29,17 +35,18 @@ class Batches:
     began: list[int] = dataclasses.field(default_factory=list)
     breaks_after: int | None = None
 
-    def watch(self, patch: pytest.MonkeyPatch) -> None:
-        whole = Scorer.batches
+    def watch(self, patch: pytest.MonkeyPatch, kind: type = Scorer, name: str = "batches") -> None:
+        whole = getattr(kind, name)
 
-        def batches(scorer, params, groups, plan, first=0):
-            for number, found in enumerate(whole(scorer, params, groups, plan, first)):
+        def batches(scorer, *arguments):
+            first = arguments[-1] if isinstance(arguments[-1], int) else 0
+            for number, found in enumerate(whole(scorer, *arguments)):
                 if len(self.began) == self.breaks_after:
                     raise KeyboardInterrupt
                 self.began.append(first + number * scorer.batch_size)
                 yield found
 
-        patch.setattr(Scorer, "batches", batches)
+        patch.setattr(kind, name, batches)
 
 
 def references(run: pathlib.Path) -> ReferenceLogps:
@@ -76,13 +83,59 @@ def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path, monkeypatch, whole):
     stopped, again = Batches(), Batches()
     with monkeypatch.context() as patch:
         stopped.watch(patch)
-        with pytest.raises(Interrupted, match="stopped after 24 groups of the references"):
+        with pytest.raises(Interrupted, match="stopped after 24 groups scored by policy 0"):
             run_here(dpo(*SHORT), tmp_path / "run", lambda: len(stopped.began) == 3)
     with monkeypatch.context() as patch:
         again.watch(patch)
         run_here(dpo(*SHORT), tmp_path / "run")
     assert (stopped.began, again.began) == ([0, 8, 16], [24, 32, 40, 48])
     np.testing.assert_array_equal(references(tmp_path / "run").sums, references(whole).sums)
+
+
+def test_anchors_of_heldout_pairs_are_scored_once(tmp_path, monkeypatch, whole):
+    """Fourteen pairs in two batches, a part each: killed in the second, the first is not scored again."""
+    monkeypatch.setattr(scored, "BATCHES", 1)
+    killed, again = Batches(breaks_after=1), Batches()
+    with monkeypatch.context() as patch:
+        killed.watch(patch, PairScorer, "sums")
+        with pytest.raises(KeyboardInterrupt):
+            run_here(dpo(*SHORT), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        again.watch(patch, PairScorer, "sums")
+        run_here(dpo(*SHORT), tmp_path / "run")
+    assert (killed.began, again.began) == ([0], [8])
+    anchors = [read_run(run).load("initial", "heldout_anchor", ReferenceLogps) for run in (tmp_path / "run", whole)]
+    np.testing.assert_array_equal(anchors[0].sums, anchors[1].sums)
+    assert anchors[0].sums.shape == (1, 14, 2)
+    assert not list((tmp_path / "run" / "initial").glob("*.parts"))
+
+
+def test_answers_that_are_certified_are_scored_once(tmp_path, monkeypatch):
+    """Killed when all three answers of the second iteration have been scored under its anchor, the base policy."""
+    game = dataclasses.replace(load(CONFIGS / "games" / "three_action.py"), iterations=3, swap_every=2)
+    began, whole_metrics = list[int](), certify.inner_metrics
+    batches = Scorer.batches
+
+    def watched(scorer, params, groups, first=0):
+        began.extend([first] * (groups.responses == 3))
+        return batches(scorer, params, groups, first)
+
+    def killed(games, *arguments):
+        if len(began) == 1:
+            raise KeyboardInterrupt
+        return whole_metrics(games, *arguments)
+
+    monkeypatch.setattr(Scorer, "batches", watched)
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "inner_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_here(game, tmp_path / "run")
+    assert (tmp_path / "run" / "0001" / "certificates.parts").is_dir()
+    run_here(game, tmp_path / "run")
+    assert began == [0, 1]
+    run_here(game, tmp_path / "whole")
+    found = [read_run(tmp_path / name).load(1, "certificates", dict[str, float]) for name in ("run", "whole")]
+    assert found[0] == found[1]
 
 
 def test_parts_of_another_policy_are_counted_and_not_taken():

@@ -2,9 +2,10 @@
 
 Synthetic pairs with the lengths of short chats are written as JSON Lines. A run of DPO tokenises all of them with
 SmolLM2's tokenizer and template in parallel processes, and trains a model of width 32 on some: a step of it is so short
-that a slow reader would show. Then every pair is read once in a shuffled order, batch by batch, one ahead of the
-reader. Both are processes of their own; memory is the largest resident set of a process (VmHWM), pages of mapped files
-included.
+that a slow reader would show. Some pairs are as long as the run takes them, so that rows of few pairs are as wide as
+those of many, and what memory grows by is the data's. Then every pair is read once in a shuffled order, batch by batch,
+one ahead of the reader. Both are processes of their own; memory is the largest resident set of a process (VmHWM), pages
+of mapped files included.
 """
 
 import argparse
@@ -23,11 +24,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from jaxalign.feedback.recorded import Recorded
     from jaxalign.models.model import Model
 
 HELP = "memory and speed of preference data, tokenised and read"
 
 WORDS = 2000
+LONGEST = 100
+"""Words of a prompt or an answer."""
+MEDIANS = {"prompt": 20.0, "chosen": 40.0, "rejected": 40.0}
+EVERY = 8
+"""Pairs of which the first has the longest texts. That none of the 256 of sixteen steps has them comes once in 7e14
+runs."""
+PROMPT, ANSWER = 128, 256
+"""Tokens of a prompt or an answer that are kept: fewer than the longest have."""
 BATCH = 64
 TRAINED = 16
 """Pairs of a training step."""
@@ -69,16 +79,19 @@ def row(count: int, steps: int) -> dict[str, Any]:
 
 
 def write(path: pathlib.Path, count: int) -> None:
-    """Pairs of words with lengths as chats have them: log-normal, median 20 words a prompt and 40 an answer."""
+    """Pairs of words with lengths as chats have them: log-normal, median 20 words a prompt and 40 an answer. Of every
+    `EVERY` pairs one has `LONGEST` words of each."""
     random = np.random.default_rng(0)
     words = np.array(["".join(random.choice(list("aeioulmnrst"), random.integers(2, 9))) for _ in range(WORDS)])
 
-    def text(median: float) -> str:
-        return " ".join(words[random.integers(WORDS, size=int(np.clip(random.lognormal(np.log(median), 0.6), 3, 100)))])
+    def drawn(median: float) -> int:
+        return int(np.clip(random.lognormal(np.log(median), 0.6), 3, LONGEST))
 
     with path.open("w") as file:
-        for _ in range(count):
-            file.write(json.dumps({"prompt": text(20.0), "chosen": text(40.0), "rejected": text(40.0)}) + "\n")
+        for number in range(count):
+            lengths = {name: drawn(median) if number % EVERY else LONGEST for name, median in MEDIANS.items()}
+            texts = {name: " ".join(words[random.integers(WORDS, size=length)]) for name, length in lengths.items()}
+            file.write(json.dumps(texts) + "\n")
 
 
 def alone(work: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -116,14 +129,27 @@ class Narrow:
         return split(config, chat, "random llama", drawn(config, 0))
 
 
+def recorded(place: pathlib.Path, steps: int) -> "Recorded":
+    """Of the pairs that are written, as many as so many steps take."""
+    from jaxalign.data.comparisons.pairs import Pairs
+    from jaxalign.data.tables.file import File
+    from jaxalign.feedback.recorded import Recorded
+
+    return Recorded(
+        Pairs(File(str(place / "pairs.jsonl"))),
+        pairs_per_iteration=steps * TRAINED,
+        max_prompt_tokens=PROMPT,
+        max_tokens=ANSWER,
+        long_prompts="keep_end",
+        long_answers="keep_start",
+    )
+
+
 def train(place: pathlib.Path, steps: int) -> dict[str, float]:
     """Tokenises the pairs, and takes so many steps on them."""
     from jaxalign.align import align
     from jaxalign.config.resolved import dump
-    from jaxalign.data.comparisons.pairs import Pairs
-    from jaxalign.data.tables.file import File
     from jaxalign.experiment import Evaluation, Experiment
-    from jaxalign.feedback.recorded import Recorded
     from jaxalign.losses.dpo import DPO
     from jaxalign.session import Session
     from jaxalign.storage.record import Recorder
@@ -133,9 +159,7 @@ def train(place: pathlib.Path, steps: int) -> dict[str, float]:
 
     experiment = Experiment(
         model=Narrow(),
-        feedback=Recorded(
-            Pairs(File(str(place / "pairs.jsonl"))), max_tokens=1024, pairs_per_iteration=steps * TRAINED
-        ),
+        feedback=recorded(place, steps),
         loss=DPO(beta=0.1),
         optimizer=AdamW(WarmupLinear(peak=3e-4)),
         fit=Fit(batch_size=TRAINED),

@@ -118,4 +118,4 @@ class _ShuffledBatches:
         return np.pad(chosen, (0, self._size - len(chosen)), constant_values=-1).astype(np.int32)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, epoch]).permutation(self._count)
+        return np.random.default_rng([self._seed, epoch]).permutation(self._count).astype(np.int32)

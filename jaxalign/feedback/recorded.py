@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Int
 
 from jaxalign.config.load import components
 from jaxalign.contracts.group_size import LONE, named
 from jaxalign.data.comparisons.by_prompt import said
-from jaxalign.data.comparisons.digests import digest
+from jaxalign.data.comparisons.digests import different, digest
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.store import Store
 from jaxalign.data.groups import PickedGroups, TrainingGroups
@@ -142,7 +141,7 @@ class Recording:
     @property
     def size(self) -> int:
         """Different prompts."""
-        return len(self.pairs.prompt_keys)
+        return self.pairs.different_prompts
 
     def first(self, count: int) -> tuple[Prompt, ...]:
         """The first prompts of the data, none twice; a few hundred at most."""
@@ -154,24 +153,23 @@ class Recording:
         for field, found in (("pairs", self.pairs), ("heldout", self.heldout)):
             if found is not None and found.responses != self.spec.responses:
                 raise DataError(f"feedback.{field}: has {named(found.responses)}, not {named(self.spec.responses)}")
-        held = self.pairs.prompt_keys[:0] if self.heldout is None else self.heldout.prompt_keys
-        if both := int(np.isin(held, self.pairs.prompt_keys).sum()):
+        if self.heldout is not None and (both := self.heldout.prompts_in(self.pairs)):
             raise DataError(
-                f"feedback.heldout: {both} of its {len(held)} prompts are trained on; split both by prompt (`ByPrompt` "
-                "with ranges that do not overlap)"
+                f"feedback.heldout: {both} of its {self.heldout.different_prompts} prompts are trained on; split both "
+                "by prompt (`ByPrompt` with ranges that do not overlap)"
             )
 
-    def numbers(self, iteration: int) -> Int[np.ndarray, " n"]:
+    def groups(self, iteration: int) -> TrainingGroups:
         """The pairs of an iteration: a pure function of the seed and how many there are."""
         count = self.spec.pairs_per_iteration
         if count is None:
-            return np.arange(len(self.pairs))
-        return endless(len(self.pairs), self._seed, iteration * count, count)
+            return self.pairs
+        return PickedGroups(self.pairs, endless(len(self.pairs), self._seed, iteration * count, count))
 
     def __call__(self, phases: Phases, iteration: int, policy: Params) -> Compared:
         """The iteration's pairs; nothing is made, so nothing is committed."""
         del phases, policy
-        groups = PickedGroups(self.pairs, self.numbers(iteration))
+        groups = self.groups(iteration)
         return Compared(groups, None, None, described(groups))
 
 
@@ -186,7 +184,7 @@ def described(groups: TrainingGroups) -> Metrics:
     kind, each = ("answers", ("answer",)) if groups.responses == LONE else ("pairs", ("chosen", "rejected"))
     return {
         f"{kind}/groups": float(len(groups)),
-        f"{kind}/prompts": float(len(np.unique(groups.prompts))),
+        f"{kind}/prompts": float(different(groups.prompts)),
         f"{kind}/prompt_tokens_mean": float(groups.prompt_lengths.mean(dtype=np.float64)),
         **{
             f"{kind}/{who}_tokens_mean": float(groups.lengths[:, k].mean(dtype=np.float64))

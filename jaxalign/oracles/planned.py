@@ -33,9 +33,10 @@ class JudgeProgram:
     """of one call, over all devices"""
     rows_a_prompt: int
 
-    def calls(self, prompts: int) -> int:
-        """How often it is called about so many prompts."""
-        return -(-prompts * self.rows_a_prompt // self.rows)
+    def calls(self, prompts: int, block: int) -> int:
+        """How often it is called about so many prompts, judged in blocks of `block`: none is read with the next."""
+        whole, rest = divmod(prompts, block)
+        return whole * -(-block * self.rows_a_prompt // self.rows) - (-rest * self.rows_a_prompt // self.rows)
 
 
 @runtime_checkable

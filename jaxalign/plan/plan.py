@@ -72,7 +72,7 @@ class Plan:
         for program in self.programs:
             if isinstance(program, TooLarge):
                 return None
-            seconds += self.calls[program.name] * program.estimate.step_seconds
+            seconds += self.calls.get(program.name, 0) * program.estimate.step_seconds  # in evaluation: not counted
         return seconds / 3600
 
 

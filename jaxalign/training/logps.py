@@ -159,7 +159,7 @@ class Scorer:
     def batches(
         self, params: Params, groups: TrainingGroups, plan: RowPlan, first: int = 0
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
-        """Numbers of groups and their sums from row `first` of `plan` on, one batch after another."""
+        """Numbers of groups and their sums behind the `first` groups of `plan`, one batch after another."""
         for rows, shape in plan.batches(self.batch_size, first):
             here = np.where(self._here[:, None], rows, -1)  # a process packs the rows of its own devices
             batch = on_mesh(pack(groups, here.reshape(-1), shape, {}), row_sharding(self._mesh))

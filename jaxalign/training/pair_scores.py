@@ -1,7 +1,7 @@
 """What a policy or a score model makes of pairs that it is not trained on: the loss of each, and how it ranks the two
 answers. Of lone answers: the loss, and whether it takes them for what people do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -95,8 +95,9 @@ class PairScorer:
         options: Options | None = None,
         plan: Callable[[TrainingGroups], RowPlan] = plan_rows,
     ):
-        self._needs, self._mesh, self._size = view.loss.needs, mesh, full_rows(mesh, batch_size)
-        self._here, self._plan = rows_here(row_sharding(mesh), self._size), plan
+        self._needs, self._mesh = view.loss.needs, mesh
+        self.batch_size = full_rows(mesh, batch_size)
+        self._here, self._plan = rows_here(row_sharding(mesh), self.batch_size), plan
         self._run = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
 
     def __call__(
@@ -118,18 +119,42 @@ class PairScorer:
         table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
         loss, sums = np.zeros(count, np.float32), np.zeros_like(table)
         prefer, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
-        tables = {"anchor": table, "last": table if last is None else last}
-        columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._needs}
         done = 0
-        for rows, shape in self._plan(groups).batches(self._size):
-            here = pack(groups, np.where(self._here[:, None], rows, -1).reshape(-1), shape, columns)
-            found = jax.device_get(self._run(params, frozen, dict(live), on_mesh(here, row_sharding(self._mesh))))
-            real = rows.reshape(-1) >= 0
-            numbers = rows.reshape(-1)[real]
-            loss[numbers], sums[numbers], prefer[numbers], weight[numbers] = (each[real] for each in found)
+        for numbers, *found in self.batches(params, frozen, groups, table, last, live=live):
+            loss[numbers], sums[numbers], prefer[numbers], weight[numbers] = found
             done += len(numbers)
             between(done)
         return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts), np.asarray(groups.lengths))
+
+    def sums(
+        self, params: Params, frozen: Params, groups: TrainingGroups, live: Mapping[str, Params], first: int
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
+        """Numbers and `sums` alone, one batch after another behind the `first` pairs of a plan: of an anchor."""
+        table = np.zeros((len(groups), groups.responses), np.float32)
+        return (
+            (numbers, sums)
+            for numbers, _, sums, *_ in self.batches(params, frozen, groups, table, None, live=live, first=first)
+        )
+
+    def batches(
+        self,
+        params: Params,
+        frozen: Params,
+        groups: TrainingGroups,
+        anchor: Float[np.ndarray, "g r"],
+        last: Float[np.ndarray, "g r"] | None,
+        *,
+        live: Mapping[str, Params],
+        first: int = 0,
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Numbers, losses, sums, labels and weights of pairs, one batch after another behind the `first` of a plan."""
+        tables = {"anchor": anchor, "last": anchor if last is None else last}
+        columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._needs}
+        for rows, shape in self._plan(groups).batches(self.batch_size, first):
+            here = pack(groups, np.where(self._here[:, None], rows, -1).reshape(-1), shape, columns)
+            found = self._run(params, frozen, dict(live), on_mesh(here, row_sharding(self._mesh)))
+            real = rows.reshape(-1) >= 0
+            yield rows.reshape(-1)[real], *(each[real] for each in jax.device_get(found))
 
 
 def _scores(

@@ -38,8 +38,9 @@ class RowPlan:
         return np.where(real[:, None], self.rows[numbers], -1), self.shapes[largest]
 
     def batches(self, size: int, first: int = 0) -> Iterator[tuple[Int[np.ndarray, "m p"], RowShape]]:
-        """All rows from row `first` on, `size` at a time and at the end none beside them."""
-        for start in range(first, len(self.rows), size):
+        """The rows behind those that hold the `first` groups, `size` at a time and at the end none beside them."""
+        begin = int((np.cumsum((self.rows >= 0).sum(1)) <= first).sum()) if first else 0
+        for start in range(begin, len(self.rows), size):
             numbers = np.arange(start, start + size)
             yield self.batch(np.where(numbers < len(self.rows), numbers, -1))
 
@@ -51,7 +52,8 @@ def plan_rows(groups: TrainingGroups, groups_a_row: int = 1, shapes: int = 1) ->
     if not len(groups):
         return RowPlan(np.zeros((0, groups_a_row), np.int64), (row_shape(groups),), np.zeros(0, np.int64))
     if groups_a_row == shapes == 1:
-        return RowPlan(np.arange(len(groups))[:, None], (row_shape(groups),), np.zeros(len(groups), np.int64))
+        each = np.arange(len(groups), dtype=np.int32)[:, None]
+        return RowPlan(each, (row_shape(groups),), np.broadcast_to(np.int32(0), len(groups)))
     rows = in_rows(np.asarray(groups.prompts), _by_answers(groups), groups_a_row)
     measured = _measured(groups, rows)
     order = np.argsort(measured.row, kind="stable") if shapes > 1 else np.arange(len(rows))
@@ -65,7 +67,8 @@ def plan_rows(groups: TrainingGroups, groups_a_row: int = 1, shapes: int = 1) ->
 def in_rows(prompts: Int[np.ndarray, " g"], order: Int[np.ndarray, " g"], most: int) -> Int[np.ndarray, "n p"]:
     """The numbers of `order`, which has those of one prompt together, in rows of up to `most` of one prompt, and -1
     behind them."""
-    begins = np.flatnonzero(np.diff(prompts[order], prepend=prompts[order[0]] - 1))
+    ordered = prompts[order]
+    begins = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
     place = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))  # among those of its prompt
     row = np.cumsum(place % most == 0) - 1
     rows = np.full((row[-1] + 1, most), -1)

@@ -1,10 +1,10 @@
-"""Log-probs of a whole store of groups, made in parts: each is committed before the next is begun.
+"""Log-probs of a whole set of groups, made in parts: each is committed before the next is begun.
 
 An hour of scoring that is interrupted goes on behind its last part. What is scored together begins at multiples of the
 scorer's batch, wherever a part ends, so that a continued phase ends with the bits of an uninterrupted one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.data.groups import TrainingGroups
+from jaxalign.errors import Interrupted
 from jaxalign.hosts.group import Hosts
-from jaxalign.training.logps import Scorer
-from jaxalign.training.row_plan import RowPlan, plan_rows
-from jaxalign.types import Params
 
 BATCHES = 32
 """Batches of a part: so many are scored again after a crash, at most; an ordered stop commits what there is."""
+
+Batches = Callable[[int], Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]]
+"""(first) → numbers of groups and their sums, one batch after another, behind the `first` groups of their rows."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +44,31 @@ class Kept(Protocol):
 class Table:
     """The sums of all `groups` under policy `policy`, as far as they are known: of `done` groups, row after row."""
 
-    def __init__(self, policy: int, groups: TrainingGroups, kept: Kept, plan: RowPlan | None = None):
-        self._policy, self._groups, self._parts = policy, groups, kept
-        self._plan = plan or plan_rows(groups)
+    def __init__(self, policy: int, groups: TrainingGroups, kept: Kept):
+        self._policy, self._parts = policy, kept
         self.sums = np.zeros((len(groups), groups.responses), np.float32)
         self.done = self._count = 0
         for part in kept.kept(Scored):
             self._add(part)
 
-    def fill(self, scorer: Scorer, params: Params, between: Callable[[int], bool]) -> Float[np.ndarray, "g r"]:
-        """Scores and commits what is not known yet. `between` hears the groups done after each batch, and says whether
-        to stop there: then `done` tells how far it came."""
+    def fill(
+        self, batches: Batches, told: Callable[[int], None], stop_requested: Callable[[], bool]
+    ) -> Float[np.ndarray, "g r"]:
+        """Scores and commits what is not known yet. `told` hears the groups done after each batch. Raises Interrupted
+        after one when a stop is requested, with all that is scored committed."""
         waiting: list[Scored] = []
-        held = np.cumsum((self._plan.rows >= 0).sum(1))
-        for numbers, sums in scorer.batches(params, self._groups, self._plan, int((held <= self.done).sum())):
+        for numbers, sums in batches(self.done):
             waiting.append(Scored(self._policy, numbers, sums))
             scored = self.done + sum(len(each.numbers) for each in waiting)
-            stopping = between(scored)
+            told(scored)
+            stopping = stop_requested()
             if stopping or len(waiting) == BATCHES or scored == len(self.sums):
                 self._commit(waiting)
                 waiting = []
-            if stopping:
-                break
+            if stopping and scored < len(self.sums):
+                raise Interrupted(
+                    f"stopped after {scored} groups scored by policy {self._policy}; the same command continues there"
+                )
         return self.sums
 
     def _commit(self, scored: list[Scored]) -> None:

@@ -5,6 +5,7 @@ answers-00000.array_record    ids of the answers of a comparison, int32, one beh
 columns-00000.npz             what is known of each comparison without reading its ids
 part-00000.json               what was left out and cut; when it is there, the part is complete
 <column>.npy, store.json      of all parts; when the last of these is there, the store is complete
+groups.npy                    of a mixture with shares: the comparison that each group of an epoch is
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.data.comparisons.by_prompt import said
-from jaxalign.data.comparisons.digests import digest
+from jaxalign.data.comparisons.digests import different, digest
 from jaxalign.data.comparisons.mixture import parts
 from jaxalign.data.comparisons.record import Comparison
 from jaxalign.data.comparisons.source import Comparisons
@@ -37,6 +38,10 @@ SEEN = 256
 """Comparisons whose prompts are kept as they are, for a person to look at."""
 INFO = "store.json"
 
+BLOCK = 1 << 10
+"""Comparisons of which what is known is kept as Python's own values at once."""
+
+Columns = dict[str, np.ndarray]
 Telling = Callable[[int], Progress | Unseen]
 """(how many comparisons there are) → progress in them."""
 
@@ -109,7 +114,7 @@ def _part(
 ) -> None:
     """Writes and commits one part."""
     left_out, cut, rows = Counter[str](), Counter[str](), list[dict[str, Any]]()
-    seen, prompts = list[dict[str, Any]](), dict[bytes, int]()
+    blocks, seen, prompts = list[Columns](), list[dict[str, Any]](), dict[bytes, int]()
     with contextlib.ExitStack() as files:
         put_prompt, put_answers = (
             files.enter_context(_records(directory / f"{name}-{number:05}.array_record"))
@@ -146,12 +151,22 @@ def _part(
                     "source": int(np.searchsorted(surveyed.ends, index, side="right")),
                 }
             )
-    known: dict[str, Any] = {name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()}
+            if len(rows) == BLOCK:
+                blocks.append(_columns(rows))
+                rows.clear()
+    blocks += [_columns(rows)] if rows else []
+    known: Columns = {name: np.concatenate([each[name] for each in blocks]) for name in COLUMNS} if blocks else {}
     with open(directory / f"columns-{number:05}.npz", "wb") as file:
-        np.savez(file, **known)
+        np.savez(file, allow_pickle=False, **known)
         _synced(file)
-    info = {"prompts": len(prompts), "rows": len(rows), "left_out": left_out, "cut": cut, "seen": seen}
+    count = sum(len(each["weight"]) for each in blocks)
+    info = {"prompts": len(prompts), "rows": count, "left_out": left_out, "cut": cut, "seen": seen}
     _write_json(directory / f"part-{number:05}.json", info)
+
+
+def _columns(rows: list[dict[str, Any]]) -> Columns:
+    """What is known of the rows, some 60 bytes each: as Python's own values it is ten times as much."""
+    return {name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()}
 
 
 COLUMNS: dict[str, type] = {
@@ -175,6 +190,7 @@ def _finish(directory: pathlib.Path, surveyed: Survey) -> None:
     paths = sorted(directory.glob("columns-*.npz"))
     filled = [number for number, info in enumerate(infos) if info["rows"]]
     rows, before = sum(info["rows"] for info in infos), np.cumsum([0, *(info["prompts"] for info in infos)])
+    given = dict.fromkeys(COLUMNS, True)
     for name, kind in COLUMNS.items():
         written = 0
         for number in filled:
@@ -184,8 +200,10 @@ def _finish(directory: pathlib.Path, surveyed: Survey) -> None:
                 whole = np.lib.format.open_memmap(directory / f"{name}.npy", "w+", kind, (rows, *column.shape[1:]))
             whole[written : written + len(column)] = column + before[number] if name == "prompt_record" else column
             written += len(column)
-    groups = _mixed(np.load(directory / "source.npy"), surveyed.shares) if rows else np.zeros(0, np.int64)
-    np.save(directory / "groups.npy", groups)
+            given[name] = given[name] and bool(np.isfinite(column).all())
+    mixed = bool(rows) and surveyed.shares[0] is not None
+    if mixed:
+        np.save(directory / "groups.npy", _mixed(np.load(directory / "source.npy"), surveyed.shares))
     left_out, cut = (sum((Counter(info[name]) for info in infos), Counter()) for name in ("left_out", "cut"))
     info = {
         "fingerprint": surveyed.fingerprint,
@@ -195,6 +213,10 @@ def _finish(directory: pathlib.Path, surveyed: Survey) -> None:
         "cut": cut,
         "seen": infos[0]["seen"],
         "filled": filled,
+        "mixed": mixed,
+        # of what a loss reads of one group it reads of every group
+        "given": [name for name, everywhere in given.items() if everywhere],
+        "prompts": different(np.load(directory / "prompt_key.npy", mmap_mode="r")) if rows else 0,
     }
     _write_json(directory / INFO, info)
     for path in paths:
@@ -204,8 +226,6 @@ def _finish(directory: pathlib.Path, surveyed: Survey) -> None:
 def _mixed(source: np.ndarray, shares: list[float | None]) -> np.ndarray:
     """The comparison that each group of an epoch is: every source in its share, the fullest one once."""
     members = [np.flatnonzero(source == number) for number in range(len(shares))]
-    if shares[0] is None:
-        return np.arange(len(source))
     held = [(share, found) for share, found in zip(shares, members, strict=True) if share and len(found)]
     each = max(len(found) / share for share, found in held)
     wanted = [np.arange(round(each * share)) % len(found) for share, found in held]

@@ -7,6 +7,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+import numpy as np
+
 from jaxalign.data.comparisons.by_prompt import said
 from jaxalign.data.comparisons.record import Comparison
 
@@ -30,3 +32,9 @@ def digest(content: str | bytes, signed: bool = False) -> int:
     """64 bits of SHA-256."""
     data = content.encode() if isinstance(content, str) else content
     return int.from_bytes(hashlib.sha256(data).digest()[:8], signed=signed)
+
+
+def different(digests: np.ndarray) -> int:
+    """How many there are, each counted once. Sorted, they take 8 bytes each for a moment; a set of them takes 40."""
+    ordered = np.sort(digests)
+    return min(len(ordered), 1) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))

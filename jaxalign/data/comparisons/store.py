@@ -1,7 +1,9 @@
 """Tokenised comparisons on disk: training groups by number, of which memory holds those that are taken.
 
 Ids are records of ArrayRecord files, read by index through Grain; lengths and labels are memory-mapped columns. A host
-reads the records that it takes, and no others.
+reads the records that it takes, and no others. What grows with the store is where its records lie: 16 bytes a pair, and
+four times as much that is freed when the files have been opened. (Left in the files, `index_storage_option:offloaded`,
+they make reading some fifty times slower.)
 """
 
 import json
@@ -11,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Float, Int
 
 from jaxalign.data.comparisons import building
 from jaxalign.data.comparisons.building import Telling
@@ -20,6 +22,9 @@ from jaxalign.data.comparisons.tokenised import WORKERS, Encoder
 from jaxalign.data.groups import Taken
 from jaxalign.errors import DataError
 from jaxalign.types import Labels, Prompt
+
+AT_ONCE = 1 << 16
+"""Digests that are compared at once."""
 
 
 def stored(
@@ -56,16 +61,17 @@ class Store:
         self.rows: Mapping[str, Any] = info["rows"]
         self.left_out: Mapping[str, int] = info["left_out"]
         self.cut: Mapping[str, int] = info["cut"]
+        self.different_prompts: int = info["prompts"]
         self._seen, self._filled = info["seen"], info["filled"]
         if not self._filled:
             told = "".join(f", {count} with {why}" for why, count in self.left_out.items())
             raise DataError(f"{origin}: nothing to train on; {sum(self.left_out.values())} left out{told}")
-        self._columns = {name: self._column(name) for name in (*building.COLUMNS, "groups")}
-        # a column is there where all have it: what a loss reads of one group it reads of every group
-        self._scored, self._marked = (bool(np.isfinite(self._columns[name]).all()) for name in ("scores", "margin"))
+        self._columns = {name: self._column(name) for name in building.COLUMNS}
+        self._groups = self._column("groups") if info["mixed"] else None
+        self._scored, self._marked = (name in info["given"] for name in ("scores", "margin"))
 
     def __len__(self) -> int:
-        return len(self._columns["groups"])
+        return len(self._columns["weight"] if self._groups is None else self._groups)
 
     @property
     def responses(self) -> int:
@@ -74,34 +80,38 @@ class Store:
 
     @cached_property
     def prompts(self) -> Int[np.ndarray, " g"]:
-        """A number for every group's prompt."""
-        _, numbers = np.unique(self._columns["prompt_key"], return_inverse=True)
-        return numbers.astype(np.int32)[self._columns["groups"]]
-
-    @cached_property
-    def prompt_keys(self) -> UInt64[np.ndarray, " k"]:
-        """Digests of what the prompts say, each once."""
-        return np.unique(self._columns["prompt_key"])
+        """A number for every group's prompt: a digest of what it says."""
+        return self._of_groups("prompt_key").view(np.int64)
 
     @cached_property
     def prompt_lengths(self) -> Int[np.ndarray, " g"]:
         """Tokens of every group's prompt."""
-        return self._picked("prompt_lengths")
+        return self._of_groups("prompt_lengths")
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "g r"]:
         """Tokens of every answer."""
-        return self._picked("lengths")
+        return self._of_groups("lengths")
 
     @cached_property
     def answers(self) -> Int[np.ndarray, "g r"]:
         """A number for every answer: 64 bits of what it and its prompt say."""
-        return self._picked("answer_keys")
+        return self._of_groups("answer_keys")
 
     @cached_property
     def weight(self) -> Float[np.ndarray, " g"]:
         """Every group's share in the loss before normalisation."""
-        return self._picked("weight")
+        return self._of_groups("weight")
+
+    def prompts_in(self, other: "Store") -> int:
+        """How many of the different prompts are in `other` too."""
+        own, theirs = np.unique(self._columns["prompt_key"]), other._columns["prompt_key"]
+        found = np.zeros(len(own), bool)
+        for start in range(0, len(theirs), AT_ONCE):
+            block = theirs[start : start + AT_ONCE]
+            place = np.minimum(np.searchsorted(own, block), len(own) - 1)
+            found[place[own[place] == block]] = True
+        return int(found.sum())
 
     def first(self, count: int) -> tuple[Prompt, ...]:
         """The first prompts, none twice, as they were before they were tokenised; of those that were kept so."""
@@ -111,7 +121,7 @@ class Store:
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
         """The groups numbered so."""
-        rows = self._columns["groups"][numbers]
+        rows = numbers if self._groups is None else self._groups[numbers]
         records, which = np.unique(self._columns["prompt_record"][rows], return_inverse=True)
         asked = self._read(self._prompt_records, records)
         prompt_lengths, lengths = self._columns["prompt_lengths"][rows], self._columns["lengths"][rows]
@@ -144,9 +154,8 @@ class Store:
     def _records(self, name: str) -> Any:
         import grain
 
-        return grain.sources.ArrayRecordDataSource(
-            [str(self.directory / f"{name}-{number:05}.array_record") for number in self._filled]
-        )
+        paths = [str(self.directory / f"{name}-{number:05}.array_record") for number in self._filled]
+        return grain.sources.ArrayRecordDataSource(paths)
 
     def _read(self, records: Any, numbers: Int[np.ndarray, " k"]) -> list[Int[np.ndarray, " s"]]:
         try:
@@ -160,12 +169,14 @@ class Store:
 
     def _column(self, name: str) -> np.ndarray:
         try:
-            return np.load(self.directory / f"{name}.npy", mmap_mode="r")
+            return np.asarray(np.load(self.directory / f"{name}.npy", mmap_mode="r"))
         except (OSError, EOFError, ValueError) as error:
             raise DataError(f"{self.directory / name}.npy: cannot be read: {error}") from error
 
-    def _picked(self, name: str) -> np.ndarray:
-        return self._columns[name][self._columns["groups"]]
+    def _of_groups(self, name: str) -> np.ndarray:
+        """The column on the disk where a group is a comparison; a copy where a mixture has some more often."""
+        column = self._columns[name]
+        return column if self._groups is None else column[self._groups]
 
 
 def _joined(pieces: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, " s"]:
