@@ -116,9 +116,9 @@ def test_answers_that_are_certified_are_scored_once(tmp_path, monkeypatch):
     began, whole_metrics = list[int](), certify.inner_metrics
     batches = Scorer.batches
 
-    def watched(scorer, params, groups, first=0):
+    def watched(scorer, params, groups, plan, first=0):
         began.extend([first] * (groups.responses == 3))
-        return batches(scorer, params, groups, first)
+        return batches(scorer, params, groups, plan, first)
 
     def killed(games, *arguments):
         if len(began) == 1:
