@@ -101,7 +101,7 @@ def test_rows_are_as_long_as_the_experiment_allows():
     experiment = tiny()
     model = experiment.model.open()
     room = model.config.context - 24
-    assert sizes_of(experiment, model) == Sizes(room, 24)
+    assert sizes_of(experiment, model) == Sizes(room, 24, answers=experiment.feedback.rollout.samples)
     limited = fed(experiment, rollout=dataclasses.replace(experiment.feedback.rollout, max_prompt_tokens=40))
     found = sizes_of(limited, model)
     assert found.rows == RowShape(row=96, scored=64, response=32)  # 40 + 2 · 24, 2 · 24 and 24, in multiples of 32
