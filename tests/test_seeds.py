@@ -12,7 +12,7 @@ from jaxalign.report.seeds import spread
 from jaxalign.storage.record import read_metrics
 
 SMALL = (
-    *("--iterations", "2", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
+    *("--iterations", "1", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
     *("--feedback.rollout.samples", "8", "--feedback.pairing.pairs_per_prompt", "16", "--feedback.unseen", "0.5"),
     *("--fit.batch_size", "48", "--seed", "3"),
 )
@@ -43,10 +43,10 @@ def test_each_seed_is_a_run_of_its_own_and_all_are_told_together(runs):
 def test_the_game_is_measured_before_and_after_every_fit(runs):
     lines = read_metrics(runs / "seed-3")
     gaps = [line["nash/gap"] for line in lines if line["phase"] == "evals"]
-    assert len(gaps) == 3
+    assert len(gaps) == 2
     assert all(0 < gap < 1 for gap in gaps)
     unseen = [line for line in lines if line["phase"] == "unseen"]
-    assert [line["iteration"] for line in unseen] == [0, 1]
+    assert [line["iteration"] for line in unseen] == [0]
     # Before the first fit the margin is 0 on every pair: the loss is the square of the target.
     target = 0.5 / load(CONFIGS / "games" / "cyclic_strings.py").loss.eta
     assert unseen[0]["fit/heldout_loss_before"] == pytest.approx(target**2, rel=1e-4)
@@ -60,6 +60,15 @@ def test_the_same_command_again_changes_nothing(runs):
     assert not main(["train", config, "--workdir", str(runs), "--seeds", "2", *SMALL])
     assert len(before) == 3
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_report_draws_the_gaps_of_all_seeds_or_of_one(runs, capsys):
+    pytest.importorskip("matplotlib")
+    for path in (runs, runs / "seed-3"):
+        assert not main(["report", str(path)])
+        assert {each.name for each in (path / "report").iterdir()} == {"gap.png", "gap.svg"}
+    assert "seed-4" in (runs / "report" / "gap.svg").read_text()
+    assert "seed-4" not in (runs / "seed-3" / "report" / "gap.svg").read_text()
 
 
 def test_spread_by_hand():
