@@ -32,6 +32,9 @@ from jaxalign.training.step import Fit
 
 STEP = 6.0
 
+PAIRS = 1024
+"""Drawn of the answers to a prompt. All of them are one row, in which each different answer is computed once."""
+
 PROMPTS = InlinePrompts(("ab", "ba", "bc", "cb"))
 
 experiment = Experiment(
@@ -41,13 +44,14 @@ experiment = Experiment(
         prompts=PROMPTS,
         rollout=Sample(samples=128, max_tokens=3),
         oracle=CyclicStrings(length=3, penalty=0.1, seed=2),
-        pairing=RandomPair(pairs_per_prompt=768, label=BernoulliLabel(votes=8)),
+        pairing=RandomPair(pairs_per_prompt=PAIRS, label=BernoulliLabel(votes=8)),
         prompts_per_iteration=16,
         unseen=1 / 4,
     ),
     loss=INPO(eta=1 / STEP, tau=0.1),
-    optimizer=AdamW(WarmupLinear(peak=7e-3)),
-    fit=Fit(batch_size=128, checkpoint_every=1000),
+    optimizer=AdamW(WarmupLinear(peak=1e-2)),
+    # Every step takes all pairs.
+    fit=Fit(batch_size=12 * PAIRS, groups_a_row=PAIRS, epochs=40, checkpoint_every=1000),
     iterations=36,
     swap_every=4,
     evaluation=Evaluation(prompts=PROMPTS, rollout=Enumerate(length=3), evals=(ExactNash(),)),

@@ -27,7 +27,9 @@ def draw_measured(runs: Mapping[str, Path], out: Path) -> list[Path]:
     for name, path in runs.items():
         measured = [line["nash/gap"] for line in read_metrics(path) if "nash/gap" in line]
         if not measured:
-            raise ConfigError(f"{path}: measures no nash/gap, so there is no figure of it (evals NashGap and ExactNash do)")
+            raise ConfigError(
+                f"{path}: measures no nash/gap, so there is no figure of it (evals NashGap and ExactNash do)"
+            )
         gaps[name] = np.array(measured)
     longest = max(map(len, gaps.values()))
     # From 1 on: the axis is logarithmic.
