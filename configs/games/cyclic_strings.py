@@ -1,6 +1,6 @@
 """COMAL on a game whose truth is known, with a transformer as the policy; the parent of the learners beside it.
 
-Four prompts of two letters; an answer is any of the 27 strings of three letters. The first letter is a style, and styles
+Four prompts of two letters; an answer is any of 27 strings of three letters. The first letter is a style, and styles
 beat one another in a cycle that each prompt has of its own; the other two are to be spelled right
 (`oracles.cyclic_strings`). A random transformer of two layers is sampled, pairs are drawn i.i.d. from its samples, and
 eight votes on each; AdamW fits. At every iterate all 27 answers are listed to each prompt, so `nash/gap` and `nash/kl`

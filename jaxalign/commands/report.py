@@ -4,8 +4,8 @@ simplex           trajectories on the simplex (three actions)
 gap               duality gap against steps, every learner, and the run
 robust_win_rate   worst-case win rate of k samples against any single answer, for the run's users, or two kinds of users
 
-DIR is a run of a tabular game (configs/games/…); of other policies that measure a gap, and of a directory of --seeds, the
-gap of the iterates is drawn alone. The figures go to DIR/report. They need matplotlib.
+DIR is a run of a tabular game (configs/games/…); of other policies that measure a gap, and of a directory of --seeds,
+the gap of the iterates is drawn alone. The figures go to DIR/report. They need matplotlib.
 """
 
 import argparse

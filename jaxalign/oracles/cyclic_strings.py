@@ -28,7 +28,7 @@ from jaxalign.types import Preferences, Rollouts
 
 @dataclass(frozen=True)
 class CyclicStrings:
-    """Oracle over answers of `length` tokens below `letters`. Needs no key: a prompt's text and `seed` draw the game."""
+    """Oracle over answers of `length` tokens below `letters`; a prompt's text and `seed` draw its game, no key does."""
 
     letters: int = 3
     """tokens that answers are made of, and styles: odd, at least 3"""
