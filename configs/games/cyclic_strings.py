@@ -55,6 +55,6 @@ experiment = Experiment(
     iterations=36,
     swap_every=4,
     evaluation=Evaluation(prompts=PROMPTS, rollout=Enumerate(length=3), evals=(ExactNash(),)),
-    placement=Placement(mesh=MeshShape(fsdp=1, data=1), rollout_rows=4096, score_batch_size=512),
+    placement=Placement(mesh=MeshShape(fsdp=1, data=1), rollout_rows=4096),
     keep_policies=1,
 )
