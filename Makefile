@@ -12,7 +12,7 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -34,6 +34,13 @@ $(PARTS)/second/model.safetensors: | install
 
 comal-tldr: $(PARTS)/policy/model.safetensors $(PARTS)/first/model.safetensors $(PARTS)/second/model.safetensors  ## COMAL against a learned judge
 	$(BIN)/jaxalign train configs/preference/comal_tldr.py --workdir runs/comal_tldr
+
+# Learners of one game, five seeds each; programs are compiled once for all seeds of one.
+LEARNERS := cyclic_strings cyclic_strings_adaptive cyclic_strings_inpo cyclic_strings_iter_ipo cyclic_strings_iter_dpo cyclic_strings_sppo
+cyclic-strings: install  ## a transformer on a game whose Nash policy is known: six learners, five seeds each
+	for learner in $(LEARNERS); do \
+	  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign train \
+	    configs/games/$$learner.py --workdir runs/$$learner --seeds 5 || exit; done
 
 test: install-test install-tpu  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
 	$(BIN)/ruff format --check $(CHECKED)

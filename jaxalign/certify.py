@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool
 
 from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.contracts.extras import extras_of
@@ -23,9 +22,10 @@ from jaxalign.games.sampled_games import SampledGames
 from jaxalign.games.stability import Setting, stability
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.models.low_rank import frozen, trained
+from jaxalign.rollouts.enumerate import enumerated
 from jaxalign.session import Session
 from jaxalign.training.pair_scores import weighted_mean
-from jaxalign.types import Metrics, Params, Rollouts
+from jaxalign.types import Metrics, Params
 
 
 def certify(session: Session, iteration: int, params: Callable[[int], Params], compared: Compared) -> Metrics:
@@ -95,10 +95,3 @@ def closes(swap: Adaptive, metrics: Metrics, tau: float) -> bool:
     if error is None:
         return False
     return swap.solved(metrics["align/inner_gap_corrected"], error, tau * metrics["align/anchor_kl_nats"])
-
-
-def enumerated(rollouts: Rollouts) -> Bool[np.ndarray, " b"]:
-    """Prompts whose answers are all that the policy says: different ones, whose probabilities sum to 1."""
-    different = np.array([len(set(texts)) == len(texts) for texts in rollouts.texts], bool)
-    mass = np.exp(rollouts.logps.sum(-1, dtype=np.float64)).sum(-1)
-    return np.asarray(different & (np.abs(mass - 1.0) < 1e-4))

@@ -22,6 +22,9 @@ from jaxalign.storage.rundir import RunDir, home
 from jaxalign.training.pair_scores import PairScores
 from jaxalign.types import Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
+OF_GAMES = {"nash/gap": "duality_gap", "nash/kl": "kl_to_nash"}
+"""What the summary of a run says of a game, by the names of the metrics."""
+
 SAMPLES_SHOWN = 3
 POLICIES_SHOWN = 8
 
@@ -167,7 +170,8 @@ def _of_answers(session: Session, metrics: Metrics, rates: WinRates | None) -> t
     last = session.experiment.iterations
     answers = Answers(session.run, range(last + 1))
     samples = _samples(session.heldout, answers[iterate_name(0)], answers[iterate_name(last)])
-    told: dict[str, Any] = {"kl_from_base_nats": metrics.get("drift/kl_from_base_nats"), "samples": samples}
+    told: dict[str, Any] = {name: metrics[metric] for metric, name in OF_GAMES.items() if metric in metrics}
+    told |= {"kl_from_base_nats": metrics.get("drift/kl_from_base_nats"), "samples": samples}
     sections = ["What changed (held-out prompts):\n" + "\n".join(map(_shown_sample, samples))]
     if rates is not None:
         told |= {

@@ -49,13 +49,22 @@ class SoftLabel:
 
 @dataclass(frozen=True)
 class BernoulliLabel:
-    """One vote: the winner is drawn with the oracle's probability and certain from then on (what a rater gives)."""
+    """Votes, each drawn with the oracle's probability, as raters give them: the share of them that the chosen one has.
+    A single one is certain from then on. In expectation the oracle's own label, for losses that are linear in it."""
+
+    votes: int = 1
+    """votes on each pair, >= 1"""
+
+    def problems(self) -> Iterable[str]:
+        if self.votes < 1:
+            yield f"votes must be at least 1, got {self.votes}"
 
     def __call__(
         self, prefer: Float[np.ndarray, " g"], key: PRNGKeyArray
     ) -> tuple[Bool[np.ndarray, " g"], Float[np.ndarray, " g"]]:
-        drawn = np.asarray(jax.random.uniform(key, prefer.shape))
-        return drawn < prefer, np.ones_like(prefer)
+        drawn = np.asarray(jax.random.uniform(key, (self.votes, *prefer.shape)))
+        share = (drawn < prefer).mean(0, dtype=np.float32)
+        return share >= 0.5, np.maximum(share, 1 - share)
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,10 @@ class RandomPair:
         joint = weights[:, :, None] * weights[:, None, :] * ~duplicates(rollouts)
         differ = joint.sum((1, 2))
         prompt = np.repeat(np.flatnonzero(differ > 0), self.pairs_per_prompt)
-        cumulative = joint.reshape(len(joint), -1).cumsum(-1)[prompt]
-        drawn = np.asarray(jax.random.uniform(draw_key, prompt.shape), np.float64) * cumulative[:, -1]
-        pairs = np.stack(np.divmod((cumulative <= drawn[:, None]).sum(-1), weights.shape[1]), -1)
+        cumulative = joint.reshape(len(joint), -1).cumsum(-1)
+        drawn = np.asarray(jax.random.uniform(draw_key, prompt.shape), np.float64) * cumulative[prompt, -1]
+        found = [np.searchsorted(cumulative[each], value, "right") for each, value in zip(prompt, drawn, strict=True)]
+        pairs = np.stack(np.divmod(np.array(found, np.int64), weights.shape[1]), -1)
         return labelled(
             rollouts, preferences, prompt, pairs, differ[prompt] / self.pairs_per_prompt, self.label, label_key
         )

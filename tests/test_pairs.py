@@ -161,6 +161,19 @@ def test_bernoulli_winners_come_with_the_oracles_probability(key):
     assert (label == 1).all()
 
 
+def test_several_votes_are_one_label_of_their_share(key):
+    prefer = np.repeat(np.float32([0.0, 0.3, 0.8, 1.0]), 5000)
+    first, label = BernoulliLabel(votes=4)(prefer, key)
+    assert set(np.unique(label)) == {0.5, 0.75, 1.0}
+    of_first = np.where(first, label, 1 - label).reshape(4, -1)
+    np.testing.assert_allclose(
+        of_first.mean(-1), [0, 0.3, 0.8, 1], atol=0.014
+    )  # four standard errors of 5,000 · 4 votes
+    assert of_first.var(-1)[1] == pytest.approx(0.3 * 0.7 / 4, rel=0.1)
+    np.testing.assert_array_equal(BernoulliLabel(votes=1)(prefer, key)[0], BernoulliLabel()(prefer, key)[0])
+    assert list(BernoulliLabel(votes=0).problems()) == ["votes must be at least 1, got 0"]
+
+
 def test_rules_that_do_not_rank_refuse_the_rank_label():
     for rule in (RandomPair(label=RankLabel()), AllPairs(label=RankLabel())):
         (sentence,) = rule.problems()

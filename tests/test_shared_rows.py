@@ -17,6 +17,7 @@ from jaxalign.losses.bradley_terry import BradleyTerry
 from jaxalign.losses.dpo import DPO
 from jaxalign.models.headed import Headed
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.rollouts.shares import given
 from jaxalign.storage.rundir import read_run
 from jaxalign.training.features import Featured
 from jaxalign.training.logps import Scorer
@@ -58,6 +59,17 @@ def test_a_plan_has_every_group_once_with_those_of_its_prompt(pairs):
         assert all(len(set(pairs.prompts[row[row >= 0]])) == 1 for row in rows)
         assert all((np.diff((row >= 0).astype(int)) <= 0).all() for row in rows), "none stands behind an empty place"
         assert len(rows) == sum(-(-count // size) for count in np.unique(pairs.prompts, return_counts=True)[1])
+
+
+def test_responses_of_the_same_tokens_are_one_answer():
+    """Whatever stands behind their ends; and only of one prompt."""
+    tokens = np.array([[[1, 2, 9], [1, 2, 3], [1, 2, 8]], [[1, 2, 3], [1, 2, 3], [1, 2, 0]]], np.int32)
+    lengths = np.array([[2, 3, 2], [3, 3, 2]], np.int32)
+    made = RolledGroups(
+        given(np.ones((2, 1), np.int32), np.ones(2, np.int32), tokens, lengths),
+        groups([0, 0, 1, 1], [[0, 1], [2, 1], [0, 1], [2, 0]]),
+    )
+    assert made.answers.tolist() == [[0, 1], [0, 1], [3, 3], [5, 3]]
 
 
 def test_rows_of_one_group_are_as_they_were(pairs):

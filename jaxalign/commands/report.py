@@ -4,7 +4,8 @@ simplex           trajectories on the simplex (three actions)
 gap               duality gap against steps, every learner, and the run
 robust_win_rate   worst-case win rate of k samples against any single answer, for the run's users, or two kinds of users
 
-DIR is a run of a tabular game (configs/games/…); the figures go to DIR/report. They need matplotlib.
+DIR is a run of a tabular game (configs/games/…); of other policies that measure a gap, and of a directory of --seeds,
+the gap of the iterates is drawn alone. The figures go to DIR/report. They need matplotlib.
 """
 
 import argparse
@@ -27,9 +28,11 @@ def run(args: argparse.Namespace) -> None:
     """Draws, and prints what was written."""
     from jaxalign.errors import ConfigError
     from jaxalign.report.games_run import draw
+    from jaxalign.report.measured import draw_measured, runs_of
 
     if args.config and not args.run:
         raise ConfigError("--config says what a run's components are: name the run too, or neither")
     out = Path(args.out) if args.out else Path(args.run, "report") if args.run else Path("runs", "report")
-    for path in draw(args.run, out, args.steps, args.config):
+    runs = runs_of(Path(args.run), args.config) if args.run else {}
+    for path in draw_measured(runs, out) if runs else draw(args.run, out, args.steps, args.config):
         print(path)

@@ -3,10 +3,12 @@
 CONFIG is a Python file that defines `experiment`; every field of it is an option, `--loss.eta 0.01` or
 `--loss.eta=0.01`. `jaxalign train CONFIG --help` lists them with their defaults.
 
-On several hosts the same command runs once on each, with a --workdir that all share.
+On several hosts the same command runs once on each, with a --workdir that all share. With --seeds N it is N runs, one
+after the other, in DIR/seed-0 and so on, and DIR/seeds.json says how far what they come to is spread.
 """
 
 import argparse
+import dataclasses
 import sys
 from typing import Any
 
@@ -22,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="config file")
     parser.add_argument(
         "--workdir", metavar="DIR", help="run directory; created, or continued if it holds this experiment"
+    )
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="N runs with the seeds from the experiment's own on, below DIR"
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved experiment as JSON and stop")
     parser.add_argument("--print-shardings", action="store_true", help="print how every parameter is split, and stop")
@@ -67,7 +72,7 @@ class _Help(argparse.Action):
 def run(args: argparse.Namespace) -> None:
     """Checks everything that can be checked without compute, then aligns."""
     from jaxalign.config.load import load, override, validate
-    from jaxalign.config.resolved import dump, dumps
+    from jaxalign.config.resolved import dumps
     from jaxalign.errors import ConfigError
     from jaxalign.training.profile import window
 
@@ -86,29 +91,49 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.workdir is None:
         raise ConfigError("--workdir DIR is missing: where the run is kept, and continued from")
-    _align(args, experiment, dump(experiment), traced)
+    if args.seeds is not None and args.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
+    _align_all(args, experiment, traced)
 
 
-def _align(args: argparse.Namespace, experiment: Any, resolved: dict[str, Any], traced: Any) -> None:
-    from jaxalign.align import align
+def _align_all(args: argparse.Namespace, experiment: Any, traced: Any) -> None:
+    """The run, or those of several seeds and what they say together."""
     from jaxalign.hosts.join import Joining, joined
     from jaxalign.hosts.stop import stop_on_signal
-    from jaxalign.session import Session
-    from jaxalign.storage.record import open_recorder
-    from jaxalign.storage.rundir import open_run
-    from jaxalign.training.profile import UNPROFILED, Profiler
+    from jaxalign.report.seeds import summarise_seeds
+    from jaxalign.storage.durable import absolute
 
     how = Joining(
         args.distributed, args.coordinator, args.processes, args.process_id, args.join_timeout, args.peer_timeout
     )
     with joined(how) as hosts, stop_on_signal() as stop_requested:
+        if args.seeds is None:
+            _align(args.config, args.workdir, experiment, hosts, stop_requested, traced)
+            return
+        root = absolute(args.workdir)
+        runs = {experiment.seed + index: root / f"seed-{experiment.seed + index}" for index in range(args.seeds)}
+        for seed, path in runs.items():
+            _align(args.config, path, dataclasses.replace(experiment, seed=seed), hosts, stop_requested, traced)
         if hosts.leader:
-            print(f"jaxalign: {args.config} in {args.workdir}", file=sys.stderr, flush=True)
-        with open_run(args.workdir, resolved, hosts) as run:
-            recorder = open_recorder(run.path, experiment.trackers, resolved, hosts)
-            profiler = Profiler(traced, run.path / "profile") if traced and hosts.leader else UNPROFILED
-            try:
-                align(Session(experiment, run, recorder, stop_requested, profiler))
-            finally:
-                profiler.close()
-                recorder.close()
+            print(f"\n{summarise_seeds(root, runs)}")
+
+
+def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requested: Any, traced: Any) -> None:
+    from jaxalign.align import align
+    from jaxalign.config.resolved import dump
+    from jaxalign.session import Session
+    from jaxalign.storage.record import open_recorder
+    from jaxalign.storage.rundir import open_run
+    from jaxalign.training.profile import UNPROFILED, Profiler
+
+    resolved = dump(experiment)
+    if hosts.leader:
+        print(f"jaxalign: {config} in {workdir}", file=sys.stderr, flush=True)
+    with open_run(workdir, resolved, hosts) as run:
+        recorder = open_recorder(run.path, experiment.trackers, resolved, hosts)
+        profiler = Profiler(traced, run.path / "profile") if traced and hosts.leader else UNPROFILED
+        try:
+            align(Session(experiment, run, recorder, stop_requested, profiler))
+        finally:
+            profiler.close()
+            recorder.close()

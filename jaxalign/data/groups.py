@@ -89,9 +89,14 @@ class RolledGroups:
     def lengths(self) -> Int[np.ndarray, "g r"]:
         return self.rollouts.lengths[self.groups.prompt[:, None], self.groups.responses]
 
-    @property
+    @cached_property
     def answers(self) -> Int[np.ndarray, "g r"]:
-        return self.groups.prompt[:, None] * self.rollouts.lengths.shape[1] + self.groups.responses
+        """The first of a prompt's responses of the same tokens stands for all of them."""
+        prompt, lengths = self.groups.prompt[:, None], self.rollouts.lengths
+        said = np.arange(self.rollouts.tokens.shape[2]) < lengths[:, :, None]
+        tokens = np.where(said, self.rollouts.tokens, -1)
+        first = np.array([_first_alike(each) for each in tokens], np.int64).reshape(lengths.shape)
+        return prompt * lengths.shape[1] + first[prompt, self.groups.responses]
 
     def __len__(self) -> int:
         return len(self.groups.prompt)
@@ -110,6 +115,12 @@ class RolledGroups:
             weight=groups.weight,
             labels=groups.labels,
         )
+
+
+def _first_alike(rows: Int[np.ndarray, "m t"]) -> Int[np.ndarray, " m"]:
+    """For each row the number of the first that is equal."""
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first[which.reshape(-1)]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
-"""Every answer of a table, enumerated: exact expectations in place of samples."""
+"""Every answer that a policy can give, enumerated: exact expectations in place of samples."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxalign.errors import DataError
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.mesh.rows import own_rows
@@ -19,32 +20,55 @@ from jaxalign.rollouts.lengths import encoded
 from jaxalign.rollouts.shares import Share, picked
 from jaxalign.types import Params, Prompt, Rollouts
 
+MOST = 10_000
+"""Answers to a prompt that are enumerated at most: all of them are compared with one another."""
+
 
 @dataclass(frozen=True)
 class Enumerate:
-    """Every one-token answer once, weighted by its probability: exact expectations for tabular policies."""
+    """Every answer of `length` tokens once, weighted by its probability: exact expectations for small policies."""
+
+    length: int = 1
+    """tokens of every answer"""
+
+    def problems(self) -> Iterable[str]:
+        if self.length < 1:
+            yield f"length must be at least 1, got {self.length}"
 
     def bounds(self, model: Model) -> Bounds:
-        """As many answers as the model has tokens, of one token each."""
+        """As many answers as there are strings of the model's tokens."""
         vocab = model.config.vocab
-        return Bounds(vocab, model.config.context - 1, 1, vocab)
+        return Bounds(vocab**self.length, model.config.context - self.length, self.length, vocab)
 
     def unpaired(self) -> Iterable[str]:
         """Answers are all different."""
         return ()
 
     def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None, rows: int = 64) -> "Enumerator":
-        """Ready to enumerate `model`'s answers."""
-        del options, rows  # a table has one column for all answers: nothing to overlap, nothing to split
-        return Enumerator(model, mesh, self.bounds(model))
+        """Ready to enumerate `model`'s answers. ConfigError where they are too many, or of different lengths."""
+        del options, rows  # small programs: nothing to overlap, nothing to split
+        bounds = self.bounds(model)
+        if bounds.samples > MOST:
+            raise ConfigError(
+                f"rollout Enumerate: {bounds.vocab} tokens make {bounds.samples} answers of {self.length}, more than "
+                f"{MOST}: sample answers instead"
+            )
+        if self.length > 1 and model.chat.stop:
+            raise ConfigError("rollout Enumerate: answers of this model end by a token, not at one length")
+        return Enumerator(model, mesh, bounds)
 
 
 class Enumerator:
-    """Enumerates the answers of a policy whose responses are single tokens."""
+    """Enumerates the answers of a policy whose responses are all of one length.
+
+    Answers that begin alike share what is read: a row for each string of all tokens but the last.
+    """
 
     def __init__(self, model: Model, mesh: jax.sharding.Mesh, bounds: Bounds):
         self.bounds, self._model = bounds, model
-        self._probs = jax.jit(self._last_token, out_shardings=replicated(mesh))  # a table fits one device
+        strings = itertools.product(range(bounds.vocab), repeat=bounds.response)
+        self._strings = np.array(list(strings), np.int32)
+        self._logps = jax.jit(self._every_token, out_shardings=replicated(mesh))  # small enough for one device
 
     def check(self, prompts: Iterable[Prompt]) -> None:
         """DataError unless all prompts are of one length: they are read together, without padding."""
@@ -58,7 +82,7 @@ class Enumerator:
     def __call__(
         self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
     ) -> Iterator[Share]:
-        """One piece of all prompts, with m = v and weights π; nothing is drawn."""
+        """One piece of all prompts, with weights π; nothing is drawn."""
         del key
         if len(wanted):
             own, rollouts = self._enumerate(params, prompts)
@@ -78,27 +102,39 @@ class Enumerator:
     def _enumerate(self, params: Params, prompts: Sequence[Prompt]) -> tuple[Int[np.ndarray, " b"], Rollouts]:
         """Numbers of the prompts that this process reads, and every answer to them."""
         ids = np.array([encoded(self._model.chat, prompt) for prompt in prompts], np.int32)
-        own, (logps,) = own_rows((self._probs(params, ids),))
-        count, answers = logps.shape
-        names = tuple(self._model.chat.decode([token]) for token in range(answers))
+        own, (logps,) = own_rows((self._logps(params, ids),))
+        count, answers, length = logps.shape
+        names = tuple(self._model.chat.decode(tokens.tolist()) for tokens in self._strings)
         return own, Rollouts(
             prompts=tuple(prompts[index] for index in own),
             texts=(names,) * count,
             prompt_tokens=ids[own],
             prompt_lengths=np.full(count, ids.shape[1], np.int32),
-            tokens=np.tile(np.arange(answers, dtype=np.int32)[None, :, None], (count, 1, 1)),
-            lengths=np.ones((count, answers), np.int32),
+            tokens=np.tile(self._strings[None], (count, 1, 1)),
+            lengths=np.full((count, answers), length, np.int32),
             finished=np.ones((count, answers), bool),
-            logps=logps[:, :, None],
-            weights=np.exp(logps),
+            logps=logps,
+            weights=np.exp(logps.sum(-1)),
         )
 
-    def _last_token(self, params: Params, prompts: Int[Array, "b p"]) -> Float[Array, "b v"]:
+    def _every_token(self, params: Params, prompts: Int[Array, "b p"]) -> Float[Array, "b m t"]:
         count, width = prompts.shape
-        position = jnp.tile(jnp.arange(width)[None, :], (count, 1))
-        mask = jnp.tile(jnp.tril(jnp.ones((width, width), bool))[None], (count, 1, 1))
-        hidden, _ = self._model.prefill(params, prompts, position, mask, capacity=width)
-        return jax.nn.log_softmax(self._model.logits(params, hidden), axis=-1)
+        vocab, length = self.bounds.vocab, self.bounds.response
+        begun = self._strings[::vocab, :-1]  # without their last tokens, which change fastest
+        rows = jnp.concatenate([jnp.repeat(prompts, len(begun), axis=0), jnp.tile(begun, (count, 1))], axis=1)
+        position = jnp.tile(jnp.arange(rows.shape[1])[None, :], (len(rows), 1))
+        mask = jnp.tile(jnp.tril(jnp.ones((rows.shape[1],) * 2, bool))[None], (len(rows), 1, 1))
+        hidden = self._model.hidden(params, rows, position, mask)[:, width - 1 :]
+        following = jax.nn.log_softmax(self._model.logits(params, hidden), axis=-1)
+        by_string = jnp.repeat(following, vocab, axis=0).reshape(count, len(self._strings), length, vocab)
+        return jnp.take_along_axis(by_string, jnp.asarray(self._strings)[None, :, :, None], axis=-1)[..., 0]
+
+
+def enumerated(rollouts: Rollouts) -> Bool[np.ndarray, " b"]:
+    """Prompts whose answers are all that the policy says: different ones, whose probabilities sum to 1."""
+    different = np.array([len(set(texts)) == len(texts) for texts in rollouts.texts], bool)
+    mass = np.exp(rollouts.logps.sum(-1, dtype=np.float64)).sum(-1)
+    return np.asarray(different & (np.abs(mass - 1.0) < 1e-4))
 
 
 EXAMPLE = Enumerate()

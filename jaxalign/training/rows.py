@@ -21,7 +21,10 @@ from jaxalign.types import Batch, Labels, Rows
 T = TypeVar("T")
 
 COLUMNS = 32
-"""Rows, and the tables of what is scored, are made in multiples of so many tokens."""
+"""Rows, and the tables of what is scored, are made in multiples of so many tokens; shorter ones in powers of two from
+`SHORTEST` on, since most of them would be padding."""
+
+SHORTEST = 8
 
 BRANCHES = 4
 """Branches of rows that groups share are made in multiples of so many."""
@@ -49,7 +52,7 @@ class RowShape:
     @classmethod
     def holding(cls, row: int, scored: int, response: int, multiple: int = COLUMNS) -> "RowShape":
         """The smallest shape that holds so many tokens of each, few shapes being ever compiled."""
-        return cls(*(rounded(size, multiple) for size in (row, scored, response)))
+        return cls(*(rounded(size, _step(size, multiple)) for size in (row, scored, response)))
 
     def shared(self, groups: int, branches: int) -> "RowShape":
         """The same for rows of up to so many groups, which have up to so many different responses."""
@@ -90,6 +93,11 @@ def row_shape(groups: TrainingGroups, multiple: int = COLUMNS) -> RowShape:
     scored = lengths.sum(-1)
     row, listed, response = (int(each.max(initial=1)) for each in (groups.prompt_lengths + scored, scored, lengths))
     return RowShape.holding(row, listed, response, multiple)
+
+
+def _step(size: int, multiple: int) -> int:
+    """What a size is rounded up to a multiple of."""
+    return min(multiple, max(SHORTEST, 1 << (size - 1).bit_length()))
 
 
 def pack(

@@ -1,0 +1,86 @@
+"""One experiment with several seeds: runs beside one another, and how far what they come to is spread."""
+
+import json
+
+import numpy as np
+import pytest
+from made_runs import CONFIGS
+
+from jaxalign.__main__ import main
+from jaxalign.config.load import load
+from jaxalign.report.seeds import spread
+from jaxalign.storage.record import read_metrics
+
+SMALL = (
+    *("--iterations", "1", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
+    *("--feedback.rollout.samples", "8", "--feedback.pairing.pairs_per_prompt", "16", "--feedback.unseen", "0.5"),
+    *("--fit.groups_a_row", "16", "--fit.batch_size", "64", "--fit.epochs", "2", "--seed", "3"),
+)
+"""Every prompt asked twice an iteration, the second time for pairs that are left out."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("seeds") / "D"
+    config = str(CONFIGS / "games" / "cyclic_strings.py")
+    assert not main(["train", config, "--workdir", str(root), "--seeds", "2", *SMALL])
+    return root
+
+
+def test_each_seed_is_a_run_of_its_own_and_all_are_told_together(runs):
+    summaries = [json.loads((runs / f"seed-{seed}" / "summary.json").read_text()) for seed in (3, 4)]
+    told = json.loads((runs / "seeds.json").read_text())
+    assert told["seeds"] == [3, 4]
+    gaps = [summary["evals"]["nash/gap"] for summary in summaries]
+    assert gaps[0] != gaps[1]
+    assert told["evals"]["nash/gap"]["values"] == gaps
+    assert told["evals"]["nash/gap"]["median"] == pytest.approx(np.mean(gaps))
+    for summary in summaries:
+        assert summary["duality_gap"] == summary["evals"]["nash/gap"]
+        assert summary["kl_to_nash"] == summary["evals"]["nash/kl"]
+
+
+def test_the_game_is_measured_before_and_after_every_fit(runs):
+    lines = read_metrics(runs / "seed-3")
+    gaps = [line["nash/gap"] for line in lines if line["phase"] == "evals"]
+    assert len(gaps) == 2
+    assert all(0 < gap < 1 for gap in gaps)
+    unseen = [line for line in lines if line["phase"] == "unseen"]
+    assert [line["iteration"] for line in unseen] == [0]
+    # Before the first fit the margin is 0 on every pair: the loss is the square of the target.
+    target = 0.5 / load(CONFIGS / "games" / "cyclic_strings.py").loss.eta
+    assert unseen[0]["fit/heldout_loss_before"] == pytest.approx(target**2, rel=1e-4)
+
+
+def test_the_same_command_again_changes_nothing(runs):
+    before = {path: path.read_bytes() for path in runs.glob("*/metrics.jsonl")} | {
+        runs / "seeds.json": (runs / "seeds.json").read_bytes()
+    }
+    config = str(CONFIGS / "games" / "cyclic_strings.py")
+    assert not main(["train", config, "--workdir", str(runs), "--seeds", "2", *SMALL])
+    assert len(before) == 3
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_report_draws_the_gaps_of_all_seeds_or_of_one(runs, capsys):
+    pytest.importorskip("matplotlib")
+    for path in (runs, runs / "seed-3"):
+        assert not main(["report", str(path)])
+        assert {each.name for each in (path / "report").iterdir()} == {"gap.png", "gap.svg"}
+    assert "seed-4" in (runs / "report" / "gap.svg").read_text()
+    assert "seed-4" not in (runs / "seed-3" / "report" / "gap.svg").read_text()
+
+
+def test_spread_by_hand():
+    found = spread([{"a": 1.0, "b": 5.0}, {"a": 3.0}, {"a": 2.0, "b": 1.0}])
+    assert found == {
+        "a": {"values": [1.0, 3.0, 2.0], "median": 2.0, "least": 1.0, "most": 3.0, "mean": 2.0, "deviation": 1.0}
+    }
+    assert "deviation" not in spread([{"a": 1.0}])["a"]
+
+
+def test_no_seeds_are_refused(tmp_path, capsys):
+    config = str(CONFIGS / "games" / "cyclic_strings.py")
+    assert main(["train", config, "--workdir", str(tmp_path / "D"), "--seeds", "0"]) == 2
+    assert "--seeds must be at least 1, got 0" in capsys.readouterr().err
+    assert not (tmp_path / "D").exists()
