@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
 from jaxalign.contracts.extras import EXTRAS, extras_of
+from jaxalign.contracts.remembering import Remembers
 from jaxalign.contracts.scores import GroupScores, ScoreLoss
 from jaxalign.errors import BrokenContract, ConfigError, DataError
 from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
@@ -94,6 +95,8 @@ def check_loss(
     if unknown := sorted(set(extras) - set(EXTRAS)):
         raise BrokenContract(f"loss {type(loss).__name__}: reads {', '.join(unknown)}; there are {', '.join(EXTRAS)}")
     name = type(loss).__name__
+    if isinstance(loss, Remembers) and "batch" not in extras:
+        raise BrokenContract(f"loss {name}: remembers from step to step, and must read batch: a step is all its groups")
     for role in set(loss.needs) - set(there):
         raise DataError(f"loss {name}: needs log-probs of the policy that sampled the pairs ({role}), and none did")
     labels = said if count is None else said.of_annotator(0)
