@@ -216,7 +216,8 @@ class Session:
 
     def anchor_sums(self, iteration: int) -> Float[np.ndarray, "g r"]:
         """Log-probs of the held-out pairs under the anchor of an iteration."""
-        assert (pairs := self.heldout_pairs) is not None, "no pairs are held out"
+        pairs = self.heldout_pairs
+        assert pairs is not None, "no pairs are held out"
         shape = (len(pairs), pairs.responses)
         return blended(self.experiment.reference, self.members(iteration), self._policy_sums, shape)
 

@@ -29,7 +29,7 @@ def is_local(path: epath.Path) -> bool:
 
 
 def beside(path: epath.Path, name: str) -> pathlib.Path:
-    """Where what can be made again is kept: in the directory at `path`, or on the host's own disk if that is a bucket."""
+    """Where what can be made again is kept: in the directory at `path`, or on the host's own disk for a bucket."""
     return pathlib.Path(path) / name if is_local(path) else pathlib.Path(tempfile.gettempdir()) / f"jaxalign-{name}"
 
 
