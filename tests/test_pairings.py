@@ -66,7 +66,7 @@ def test_rows_are_planned_for_all_of_them():
     pairs = experiment.feedback.sizes(model)
     lists = dataclasses.replace(experiment.feedback, pairing=Spread(4)).sizes(model)
     assert (group_size(BestWorst()), group_size(Spread(4))) == (2, 4)
-    assert lists == Sizes(pairs.prompt, pairs.response, 4)
+    assert lists == Sizes(pairs.prompt, pairs.response, 4, pairs.answers)
     assert lists.rows.scored > pairs.rows.scored
     view_of(model, PRO(), 4)
     with pytest.raises(ConfigError, match="reads pairs, and the feedback gives groups of 4 answers"):
@@ -146,7 +146,7 @@ def test_pairs_become_harder_from_iteration_to_iteration():
         pairing_at(Curriculum(stages=3), iteration)(given, oracle, jax.random.key(0)).responses.tolist()
         for iteration in range(5)
     ]
-    assert [pairs[0] for pairs in found] == [[6, 0], [6, 3], [6, 5], [6, 5], [6, 5]]
+    assert [pairs[0] for pairs in found] == [[6, 0], [6, 2], [6, 5], [6, 5], [6, 5]]
     assert [pairs[1] for pairs in found] == [found[0][1]] * 5  # two texts have one pair
     assert pairing_at(BestWorst(), 3) == BestWorst()
     assert {"stages", "first"} == {line.split()[0] for line in Curriculum(stages=1, first=4).problems()}
