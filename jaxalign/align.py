@@ -10,7 +10,8 @@ from functools import partial
 from jaxalign.certify import certify, check_fit
 from jaxalign.evaluate import evaluate, summarise
 from jaxalign.fit import fit
-from jaxalign.session import ReferenceLogps, Session
+from jaxalign.session import Session
+from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Params
 
 
@@ -20,7 +21,7 @@ def align(session: Session) -> dict:
     policy = session.policy(iteration)
     while True:
         evaluate(session, iteration, policy)
-        session.run.prune(experiment.keep_policies, protect={session.anchor(iteration)})
+        session.run.prune(experiment.keep_policies, protect=set(session.members(iteration)))
         if iteration == experiment.iterations:
             return summarise(session)
         policy = improve(session, iteration, policy)

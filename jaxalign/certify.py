@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.contracts.extras import extras_of
@@ -22,6 +23,7 @@ from jaxalign.games.sampled_games import SampledGames
 from jaxalign.games.stability import Setting, stability
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.models.low_rank import frozen, trained
+from jaxalign.references.blended import Blended, blended
 from jaxalign.rollouts.enumerate import enumerated
 from jaxalign.session import Session
 from jaxalign.training.pair_scores import weighted_mean
@@ -30,7 +32,8 @@ from jaxalign.types import Metrics, Params
 
 def certify(session: Session, iteration: int, params: Callable[[int], Params], compared: Compared) -> Metrics:
     """`inner_metrics`, those of `Stability` where the oracle's game is a matrix, and the anchor that an adaptive
-    one comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`).
+    one comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`), or the anchor is blended
+    of several policies.
 
     Every sampled response is scored under the anchor, one forward pass, in committed parts; none right after a swap,
     when the anchor is the policy itself. Says on stderr when the schedule leads away from what it should come to, and
@@ -39,6 +42,8 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
     experiment = session.experiment
     game, rollouts, preferences = mirror_step(experiment.loss), compared.rollouts, compared.preferences
     if game is None or rollouts is None or preferences is None or uncertified(experiment.loss, experiment.feedback):
+        return {}
+    if isinstance(experiment.reference, Blended):
         return {}
     number, swap = session.anchor(iteration), experiment.swap_every
     own = rollouts.logps.sum(-1, dtype=np.float64)
@@ -69,7 +74,11 @@ def check_fit(
     policy, number = params(iteration), session.anchor(iteration)
     score = session.pair_scorer(session.closing(iteration))
     last = session.logps(iteration, "unseen", iteration, policy, unseen)
-    anchor = last if number == iteration else session.logps(iteration, "unseen", number, params(number), unseen)
+
+    def sums(of: int) -> Float[np.ndarray, "g r"]:
+        return last if of == iteration else session.logps(iteration, "unseen", of, params(of), unseen)
+
+    anchor = blended(session.experiment.reference, session.members(iteration), sums, last.shape)
     live = {"anchor": trained(params(number))} if "anchor_tokens" in extras_of(session.experiment.loss) else {}
     before, after = (score(trained(each), frozen(each), unseen, anchor, last, live=live) for each in (policy, fitted))
     metrics = {

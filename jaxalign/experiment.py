@@ -18,7 +18,9 @@ from jaxalign.losses.mirror import Closing
 from jaxalign.machine import Placement
 from jaxalign.models.model import Source
 from jaxalign.objectives.mixed import Mixed
+from jaxalign.references.blended import Blended
 from jaxalign.references.cached import Cached
+from jaxalign.references.of_run import OfRun
 from jaxalign.rollouts.contract import Rollout
 from jaxalign.storage.rundir import RunDir
 from jaxalign.training.step import Fit
@@ -92,6 +94,7 @@ class Experiment:
         if self.fit.evaluate_every is not None and not self.feedback.holds_out:
             yield "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on"
         yield from self._loss_problems()
+        yield from self._blend_problems()
         yield from self._swap_problems()
         yield from self._eval_problems()
 
@@ -117,6 +120,20 @@ class Experiment:
                 f"{name} compares the groups of a batch with one another, and {type(self.combiner).__name__} keeps "
                 "objectives apart; take combiner=Mixed()"
             )
+
+    def _blend_problems(self) -> Iterable[str]:
+        reference = self.reference
+        if not isinstance(reference, Blended):
+            return
+        name = type(reference).__name__
+        if "anchor" not in self.loss.needs:
+            yield f"reference {name} makes an anchor, and {type(self.loss).__name__} reads none; take Cached()"
+        elif isinstance(self.swap_every, Adaptive):
+            yield f"swap_every is Adaptive, which goes by certificates, and there are none of the anchor of {name}"
+        elif reference.scheduled and self.swap_every is None:
+            yield f"reference {name} is made of the anchors that swaps bring, and swap_every is None"
+        elif not reference.scheduled and self.swap_every is not None:
+            yield f"swap_every is set, and the anchor of reference {name} stays what it is; set it to None"
 
     def _eval_problems(self) -> Iterable[str]:
         there = {
@@ -181,6 +198,22 @@ def anchor_of(experiment: Experiment, run: RunDir, iteration: int) -> int:
     if isinstance(experiment.swap_every, Adaptive):
         return int(run.load(iteration - 1, "certificates", dict[str, float])[NEXT]) if iteration else 0
     return experiment.scheduled_anchor(iteration)
+
+
+def members_of(experiment: Experiment, run: RunDir, iteration: int) -> tuple[int, ...]:
+    """Numbers of the policies that the anchor of `iteration` of a run is made of; see `outside` for those below 0."""
+    anchors = [anchor_of(experiment, run, iteration)]
+    if not isinstance(experiment.reference, Blended):
+        return (anchors[0],)
+    while anchors[-1]:
+        anchors.append(anchor_of(experiment, run, anchors[-1] - 1))
+    return experiment.reference.members(anchors)
+
+
+def outside(experiment: Experiment, number: int) -> OfRun:
+    """The policy of another run that the reference has as number -1, -2, …"""
+    assert isinstance(experiment.reference, Blended), "who blends nothing has no policies of other runs"
+    return experiment.reference.outside[-1 - number]
 
 
 def as_of(experiment: Experiment, date: datetime.date) -> Experiment:

@@ -22,11 +22,12 @@ from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import row_sharding
 from jaxalign.models.low_rank import frozen, join
 from jaxalign.programs import Training, rows_a_microbatch
-from jaxalign.session import ReferenceLogps, Session
+from jaxalign.session import Session
 from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.training.outcomes import Intake, Outcomes
 from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
+from jaxalign.training.scored import ReferenceLogps
 from jaxalign.training.step import TrainState, check_finite
 from jaxalign.trial import Trial
 from jaxalign.types import Batch, Metrics, Params

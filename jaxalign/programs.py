@@ -49,7 +49,7 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         moving, own, live = experiment.reference, live, ()
 
     def begin(policy: Params, references: Mapping[str, Params]) -> TrainState:
-        return init_state(policy, optimizer, {role: references[role] for role in own})
+        return init_state(policy, optimizer, {role: references[role] for role in own}, experiment.loss)
 
     shardings = trained(machine.shardings)
     state = jax.eval_shape(begin, model.abstract(), dict.fromkeys(own, model.abstract()))
@@ -71,7 +71,8 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     far = jax.tree.map(lambda place: place.with_memory_kind(placement.reference_memory), shardings)
 
     def place(moments: Any, references: Any) -> Any:
-        return _state(state, replicated(mesh), shardings, moments, dict.fromkeys(own, references))
+        memory = dict.fromkeys(state.memory, replicated(mesh))
+        return _state(state, replicated(mesh), shardings, moments, dict.fromkeys(own, references), memory)
 
     view = view_of(model, experiment.loss, experiment.feedback.responses)
     step = make_step(view, optimizer, schedule, experiment.combiner, moving)
@@ -113,9 +114,9 @@ def check_batches(experiment: Experiment, shards: int) -> None:
         )
 
 
-def _state(state: TrainState, step: Any, params: Any, opt_state: Any, references: Any) -> Any:
+def _state(state: TrainState, step: Any, params: Any, opt_state: Any, references: Any, memory: Any) -> Any:
     """A tree of shardings in the structure of `state`."""
-    return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves((step, params, opt_state, references)))
+    return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves((step, params, opt_state, references, memory)))
 
 
 def _fetching(step: Step, here: Any, references_here: Mapping[str, Any], kept: Any) -> Step:

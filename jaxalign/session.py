@@ -4,13 +4,11 @@ It holds what lives as long as the run, so that the outer loop speaks of nothing
 the inputs is found here, before any compute. Whoever only reads a run opens it with `reopen`, and no session.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property, partial
-from pathlib import Path
 from types import GenericAlias
 from typing import TypeVar
 
@@ -27,7 +25,7 @@ from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.prompts import opened
 from jaxalign.data.strays import as_trained
 from jaxalign.errors import ConfigError, Interrupted
-from jaxalign.experiment import Experiment, anchor_of, as_of
+from jaxalign.experiment import Experiment, anchor_of, as_of, members_of, outside
 from jaxalign.feedback.contract import Compared
 from jaxalign.hosts.turns import in_turn
 from jaxalign.judging import Judging, judging
@@ -38,6 +36,7 @@ from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, rows_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
+from jaxalign.references.blended import blended, check_blend
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.seam import checked, refuse_gaps
 from jaxalign.rollouts.shares import Share, in_order, note_metrics, remaining
@@ -49,7 +48,7 @@ from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.features import Answers, Featured, LastStates, table_of
 from jaxalign.training.pair_scores import PairScorer, PairScores
 from jaxalign.training.profile import UNPROFILED, Profiler, Unprofiled
-from jaxalign.training.scored import Batches, Table
+from jaxalign.training.scored import Batches, ReferenceLogps, Table
 from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
@@ -57,18 +56,6 @@ T = TypeVar("T")
 
 PROBED = 1000
 """Steps of a fit for which the optimizer is built before there is any: one that cannot be is refused hours earlier."""
-
-
-@dataclass(frozen=True)
-class ReferenceLogps:
-    """Stored log-prob sums (nats) of the iteration's groups, one table for each reference role."""
-
-    roles: tuple[str, ...]
-    sums: Float[np.ndarray, "k g r"]
-
-    def columns(self) -> dict[str, Float[np.ndarray, "g r"]]:
-        """The table [g r] of each role, by its name."""
-        return dict(zip(self.roles, self.sums, strict=True))
 
 
 class Session:
@@ -95,13 +82,14 @@ class Session:
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
         built(experiment.optimizer, PROBED)
-        datasets, responses = _datasets(run), experiment.feedback.responses
+        datasets, responses = durable.beside(run.path, "datasets"), experiment.feedback.responses
         outputs = view_of(self.machine.model, experiment.loss, responses).model.config.outputs
         open_feedback = partial(self.experiment.feedback.open, self.machine, datasets, experiment.iterations)
         self._comparer = in_turn(run.hosts, durable.is_local(run.path), open_feedback)
         said, roles = self._comparer.labels, self._comparer.roles
         check_loss(experiment.loss, experiment.combiner, said, roles, len(outputs), responses)
         self._check_votes()
+        check_blend(experiment.reference, experiment.loss, said, responses, run)
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
         asked = experiment.evaluation.prompts
@@ -192,25 +180,28 @@ class Session:
 
         `roles` are numbers of policies, `params` finds a policy by its number.
         """
-        stored = self.experiment.reference.stored(self.experiment.loss.needs)
-        tables: dict[int, np.ndarray] = {}
-        for number in sorted({roles[role] for role in stored}):  # right after a swap the anchor is the last policy
-            tables[number] = self.logps(roles["last"], "references", number, params(number), groups)
-        shape = (len(stored), len(groups), groups.responses)
-        sums = np.array([tables[roles[role]] for role in stored], np.float32).reshape(shape)
-        return ReferenceLogps(roles=stored, sums=sums)
+        reference, iteration = self.experiment.reference, roles["last"]
+        stored, shape = reference.stored(self.experiment.loss.needs), (len(groups), groups.responses)
+        members = {role: self.members(iteration) if role == "anchor" else (roles[role],) for role in stored}
+        tables = {  # right after a swap the anchor is the last policy
+            number: self.logps(iteration, "references", number, params(number), groups)
+            for number in sorted({each for of in members.values() for each in of})
+        }
+        how = {"anchor": reference}
+        sums = [blended(how.get(role), members[role], tables.__getitem__, shape) for role in stored]
+        return ReferenceLogps(roles=stored, sums=np.array(sums, np.float32).reshape(len(stored), *shape))
 
     @property
     def heldout_pairs(self) -> TrainingGroups | None:
         """The feedback's pairs that are never trained on; None where it has none."""
         return self._comparer.heldout
 
-    def pair_scores(self, iteration: Iteration, params: Params, base: Params, anchor: int, what: str) -> PairScores:
+    def pair_scores(self, iteration: Iteration, params: Params, base: Params, fit: int, what: str) -> PairScores:
         """What the policy of trained parameters `params` and frozen ones `base` makes of the held-out pairs, against
-        policy `anchor`."""
+        the anchor of iteration `fit`."""
         pairs, needs = self.heldout_pairs, self.experiment.loss.needs
         assert pairs is not None, "no pairs are held out"
-        table = self.anchor_sums(anchor) if "anchor" in needs else None
+        table = self.anchor_sums(fit) if "anchor" in needs else None
         with self.progress(iteration, what, len(pairs), "pairs") as progress:
 
             def between(done: int) -> None:
@@ -219,13 +210,20 @@ class Session:
 
             known, live = self._heldout_rows(params, base), {}
             if "anchor_tokens" in extras_of(self.experiment.loss):
-                live = {"anchor": trained(self.policy(anchor))}
+                live = {"anchor": trained(self.policy(self.anchor(fit)))}
             found = self.pair_scorer()(params, base, known, table, between=between, live=live)
             return replace(found, lengths=pairs.lengths)
 
-    def anchor_sums(self, number: int) -> Float[np.ndarray, "g r"]:
-        """Log-probs of the held-out pairs under policy `number`, an anchor; scored when they are first asked for."""
-        where = home(number)
+    def anchor_sums(self, iteration: int) -> Float[np.ndarray, "g r"]:
+        """Log-probs of the held-out pairs under the anchor of an iteration."""
+        pairs = self.heldout_pairs
+        assert pairs is not None, "no pairs are held out"
+        shape = (len(pairs), pairs.responses)
+        return blended(self.experiment.reference, self.members(iteration), self._policy_sums, shape)
+
+    def _policy_sums(self, number: int) -> Float[np.ndarray, "g r"]:
+        """Those under a policy that anchors; scored when they are first asked for."""
+        where, name = (home(number), "heldout_anchor") if number >= 0 else ("initial", f"heldout_outside_{-number}")
 
         def make() -> ReferenceLogps:
             policy = self.policy(number)
@@ -233,9 +231,9 @@ class Session:
             live = {"anchor": params} if "anchor_tokens" in extras_of(self.experiment.loss) else {}
             known = self._heldout_rows(params, base)
             batches = partial(self.pair_scorer().sums, params, base, known, live)
-            return ReferenceLogps(("anchor",), self._in_parts(where, "heldout_anchor", number, known, batches)[None])
+            return ReferenceLogps(("anchor",), self._in_parts(where, name, number, known, batches)[None])
 
-        return self.phase(where, "heldout_anchor", ReferenceLogps, make).sums[0]
+        return self.phase(where, name, ReferenceLogps, make).sums[0]
 
     def pair_scorer(self, closing: bool = False) -> PairScorer:
         """What scores pairs by the loss of a fit, of one that is `closing` where it is; compiled once."""
@@ -304,8 +302,9 @@ class Session:
     # -------------------------------------------------------------------------------------------- policies
 
     def policy(self, index: int) -> Params:
-        """Policy `index` on the mesh; policy 0 is loaded from its source and committed the first time."""
-        slot = self.run.policy(index)
+        """Policy `index` on the mesh; policy 0 is loaded from its source and committed the first time. Those below are
+        of other runs, as the reference numbers them."""
+        slot = self.run.policy(index) if index >= 0 else outside(self.experiment, index).slot()
         if index == 0 and not slot.exists():
             self.commit_policy(0, self.machine.params(None))
         return self.machine.params(slot)
@@ -317,6 +316,10 @@ class Session:
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""
         return anchor_of(self.experiment, self.run, iteration)
+
+    def members(self, iteration: int) -> tuple[int, ...]:
+        """Numbers of the policies that the anchor of `iteration` is made of: itself, unless the reference blends."""
+        return members_of(self.experiment, self.run, iteration)
 
     def closing(self, iteration: int) -> bool:
         """Whether the committed certificates of `iteration` say that its fit closes a round of an adaptive anchor: with
@@ -391,9 +394,3 @@ def inputs_of(experiment: Experiment, model: Model, data: Sequence[Input], known
         *inputs.of_files("model.weights", model.files, known),
         *inputs.of_components(components(experiment), known),
     ]
-
-
-def _datasets(run: RunDir) -> Path:
-    """Where prompts are converted to: beside the run, or on the host's own disk for a run in a bucket."""
-    local = durable.is_local(run.path)
-    return Path(run.path) / "datasets" if local else Path(tempfile.gettempdir()) / "jaxalign-datasets"

@@ -23,7 +23,6 @@ class Trial:
 
     def __init__(self, session: Session, iteration: int, total: int, base: Params):
         self._session, self._iteration, self._base = session, iteration, base
-        self._anchor = session.anchor(iteration)
         self._seen = Evaluations(session.experiment.fit, total)
 
     def recall(self, meta: Mapping[str, Any]) -> None:
@@ -87,4 +86,4 @@ class Trial:
 
     def _scores(self, step: int, params: Params) -> PairScores:
         what = f"held-out pairs after step {step}"
-        return self._session.pair_scores(self._iteration, params, self._base, self._anchor, what)
+        return self._session.pair_scores(self._iteration, params, self._base, self._iteration, what)

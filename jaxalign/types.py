@@ -231,7 +231,8 @@ class GroupLogps:
 
     `tokens` are the policy's per-token log-probs where `mask`; `last` and `anchor` are sums over tokens under the
     policy that sampled this iteration and under the anchor, `None` where the loss does not need them. `labels` are what
-    is said of the groups. The rest is for losses that declare it (`contracts.extras`), and None for others.
+    is said of the groups. The rest is for losses that declare it (`contracts.extras`, `contracts.remembering`), None
+    for others.
     """
 
     tokens: Float[Array, "b r t"]
@@ -243,6 +244,7 @@ class GroupLogps:
     anchor_tokens: Float[Array, "b r t"] | None = None
     stray: Float[Array, " b"] | None = None
     weight: Float[Array, " b"] | None = None
+    memory: dict[str, Float[Array, " b"]] | None = None
 
     @property
     def prefer(self) -> Float[Array, " b"]:

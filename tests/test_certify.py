@@ -17,9 +17,9 @@ from jaxalign.oracles.mixture import Member, Mixture
 from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
 from jaxalign.pairs import AllPairs, BernoulliLabel, BestSecond, BestWorst, MajorityLabel, RandomPair
-from jaxalign.session import ReferenceLogps
 from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import read_run
+from jaxalign.training.scored import ReferenceLogps
 from jaxalign.training.step import Fit
 from jaxalign.types import Groups
 

@@ -15,11 +15,11 @@ from jaxalign.mesh.rows import on_mesh, own_rows, rows_here, rows_on
 from jaxalign.mesh.sharding import MeshShape, replicated, row_sharding
 from jaxalign.pairs import RandomPair
 from jaxalign.progress import Progress, Unseen
-from jaxalign.session import ReferenceLogps
 from jaxalign.storage import artifact, rundir
 from jaxalign.storage.record import Recorder, Silent, open_recorder
 from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import row_shape
+from jaxalign.training.scored import ReferenceLogps
 
 CONFIG = {"seed": 0}
 KEY = jax.random.key(0)

@@ -172,6 +172,19 @@ def pro(n: Seen, h: Seen) -> np.ndarray:
     return total
 
 
+def trpa(n: Seen, h: Seen) -> np.ndarray:
+    """Scores fall from answer to answer: three levels."""
+    s, total = n.ratios / n.length, np.zeros(len(n.ratios))
+    for better, worse, scale in ((0, 1, 2.5), (0, 2, 2.5), (1, 2, 1.0)):
+        total += softplus(-scale * 0.3 * (s[:, better] - s[:, worse])) / 3
+    return total
+
+
+def ampo(n: Seen, h: Seen) -> np.ndarray:
+    s = n.sums + 0.5 * (n.score - n.score.mean(-1, keepdims=True))
+    return np.log(np.exp(s - s[:, :1]).sum(-1))
+
+
 def inpo_margin(n: Seen) -> np.ndarray:
     return n.w - n.l - 0.4 * (n.aw - n.al) - 0.6 * (n.tw - n.tl)
 
@@ -226,6 +239,9 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "PRO": pro,
     "SelfPlayGradient": lambda n, h: -((h.win - 0.5 - 0.1 * h.ratios) * n.sums).mean(-1),
     "KTO": kto,
+    "TRPA": trpa,
+    "AMPO": ampo,
+    "BetaDPO": lambda n, h: softplus(-0.1 * (n.rw - n.rl)),
     "BCO": bco,
     "APOAlone": lambda n, h: n.p * sigmoid(-0.1 * n.r) + (1 - n.p) * sigmoid(0.1 * n.r),
 }

@@ -1,9 +1,10 @@
-"""What losses are minimised by: on all pairs of four answers, the gradient is zero at the policy that theory names.
+"""What losses are minimised by: on a population of four answers, the gradient is zero where theory says.
 
 S are rewards and μ the reference, from which pairs are drawn; a policy is named by its log-ratio to μ but for a
 constant.
 """
 
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -11,26 +12,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxalign.losses.alpha_po import AlphaPO
+from jaxalign.losses.ampo import AMPO
+from jaxalign.losses.anchored import APOAlone
+from jaxalign.losses.bco import BCO
+from jaxalign.losses.bco_pairs import BCOPairs
 from jaxalign.losses.composed import Composed
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dno import DNO
 from jaxalign.losses.dpo import DPO
+from jaxalign.losses.exo import EXO
 from jaxalign.losses.exo_list import EXOList
 from jaxalign.losses.f_dpo import FDPO
+from jaxalign.losses.hinge import HingePO
 from jaxalign.losses.inpo import INPO
-from jaxalign.losses.ipo import IPO
+from jaxalign.losses.ipo import IPO, TokenMeanIPO
+from jaxalign.losses.kto import KTO
+from jaxalign.losses.ld_dpo import LDDPO
+from jaxalign.losses.likelihood import Likelihood
 from jaxalign.losses.margin_soft_dpo import MarginSoftDPO
 from jaxalign.losses.modpo import MODPO
+from jaxalign.losses.nca import NCA
 from jaxalign.losses.nca_list import InfoNCA, NCAList
 from jaxalign.losses.offset_dpo import OffsetDPO
 from jaxalign.losses.parts.divergences import AlphaDivergence, ForwardKL, JensenShannon
 from jaxalign.losses.parts.links import Logistic
 from jaxalign.losses.parts.scores import Logp
+from jaxalign.losses.plackett_luce import PlackettLuce
 from jaxalign.losses.rebel import REBEL
 from jaxalign.losses.reward_aware import RewardAwareBackward, RewardAwareForward, RewardAwareSquared
 from jaxalign.losses.robust_dpo import RobustDPO
 from jaxalign.losses.self_play_gradient import SelfPlayGradient
+from jaxalign.losses.sppo import SPPO, SPPOHard
+from jaxalign.losses.token_mean_dpo import TokenMeanDPO
+from jaxalign.losses.trpa import TRPA
 from jaxalign.losses.win_rate_regression import WinRateRegression
+from jaxalign.losses.wpo import WPO
 from jaxalign.types import GroupLogps, Labels, Loss
 
 S = np.array([0.3, -0.8, 1.1, 0.0])
@@ -59,11 +76,14 @@ def divergent(score: Callable[[np.ndarray], np.ndarray], beta: float) -> tuple[n
     return np.log(ratio), odds(beta * score(ratio))
 
 
+LINEAR = 0.5 + 0.1 * (S[:, None] - S[None, :])
+"""Preferences whose differences from 1/2 add up."""
 FORWARD, JENSEN, ALPHA = (
     divergent(lambda t: 1 - 1 / t, 0.7),
     divergent(lambda t: np.log(2 * t / (1 + t)), 0.7),
     divergent(lambda t: (t**-0.5 - 1) / -0.5, 0.7),
 )
+TILTED = MU * np.exp(S) / (MU * np.exp(S)).sum()
 THEORY: dict[str, tuple[Loss, np.ndarray, np.ndarray]] = {
     "DPO is best for the reward under the KL": (DPO(0.7), S / 0.7, odds(S)),
     "robust DPO of flipped labels too": (RobustDPO(0.7, 0.2), S / 0.7, flipped(odds(S), 0.2)),
@@ -83,6 +103,12 @@ THEORY: dict[str, tuple[Loss, np.ndarray, np.ndarray]] = {
     "INPO against the same policy twice": (INPO(0.7, 0.3), WIN / 0.7, CYCLE),
     "regression to win rates": (WinRateRegression(0.7, 0.3), WIN / 0.7, CYCLE),
     "DNO goes by win rates": (DNO(0.7), WIN / 0.7, CYCLE),
+    "DPO by the token": (TokenMeanDPO(0.7), S / 0.7, odds(S)),
+    "IPO by the token": (TokenMeanIPO(0.7), WIN / 0.7, CYCLE),
+    "LD-DPO of answers of one length": (LDDPO(0.7), S / 0.7, odds(S)),
+    "WPO weighs pairs that are all right": (WPO(0.7), S / 0.7, odds(S)),
+    "EXO doubts linearly": (EXO(0.7, 0.01), 0.2 * S * np.log(0.99 / 0.01) / 0.7, LINEAR),
+    "AlphaPO bends the reward": (AlphaPO(0.3, 0.7, 0.0), np.log(TILTED / MU), odds(0.7 * (1 - TILTED**-0.3) / 0.3)),
 }
 LISTS: dict[str, tuple[Loss, np.ndarray]] = {
     "EXO": (EXOList(0.5, 0.7), ELSE / 0.5 / 0.7),
@@ -103,8 +129,11 @@ def slope(
     )
 
     def mean(logits: jax.Array) -> jax.Array:
-        tokens = jax.nn.log_softmax(logits)[groups][..., None]
-        seen = GroupLogps(tokens, jnp.ones(tokens.shape, bool), log_mu, log_mu, labels)
+        likely = jax.nn.log_softmax(logits)
+        tokens = likely[groups][..., None]
+        spread = jnp.broadcast_to(jax.nn.logsumexp(2 * likely), tokens.shape)
+        whole = jnp.ones(tokens.shape, bool)
+        seen = GroupLogps(tokens, whole, log_mu, log_mu, labels, log_sum_p2=spread, anchor_tokens=log_mu[..., None])
         return (loss(seen) * jnp.asarray(weight / weight.sum(), jnp.float32)).sum()
 
     return np.asarray(jax.jit(jax.grad(mean))(jnp.asarray(np.log(reference) + ratio, jnp.float32)))
@@ -156,3 +185,134 @@ def test_nca_tells_answers_from_a_uniform_reference():
     loss = NCAList(0.5, 1.0)
     np.testing.assert_allclose(slope(loss, ratio, odds(S), np.arange(4)[None], even), np.zeros(4), atol=2e-6)
     assert np.abs(slope(loss, 0.5 * ratio, odds(S), np.arange(4)[None], even)).max() > 1e-3
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Of answers by themselves
+
+
+def seen_of(ratio: jax.Array, groups: np.ndarray, labels: Labels, reference: np.ndarray) -> GroupLogps:
+    """Answers of one token with these log-ratios to the reference, all of one weight."""
+    log_mu = jnp.asarray(np.log(reference)[groups], jnp.float32)
+    tokens = (ratio[groups] + log_mu)[..., None]
+    return GroupLogps(tokens, jnp.ones(tokens.shape, bool), log_mu, log_mu, labels, weight=jnp.ones(len(groups)))
+
+
+def told(prefer: np.ndarray, groups: np.ndarray, score: np.ndarray | None = None) -> Labels:
+    """Labels of these probabilities, with win rates by `WIN` and the given scores."""
+    win = jnp.asarray(WIN[groups], jnp.float32)
+    return Labels.of_one(
+        jnp.asarray(prefer, jnp.float32), win, None if score is None else jnp.asarray(score, jnp.float32)
+    )
+
+
+def steepest(loss: Loss, ratio: np.ndarray, groups: np.ndarray, labels: Labels, weight: np.ndarray) -> float:
+    """Largest slope by a log-ratio of the mean loss, every answer's ratio being free: no policy has to sum to 1."""
+    share = jnp.asarray(weight / weight.sum(), jnp.float32)
+    mean = lambda free: (loss(seen_of(free, groups, labels, MU)) * share).sum()  # noqa: E731
+    return float(np.abs(jax.jit(jax.grad(mean))(jnp.asarray(ratio, jnp.float32))).max())
+
+
+EVERY = np.ones(len(PAIRS))
+CHOSEN = (CYCLE.sum(1) - 0.5) / 3
+"""How often each answer is the chosen one, of the pairs that it is in."""
+LOGIT = np.log(CHOSEN / (1 - CHOSEN))
+FREE: dict[str, tuple[Loss, np.ndarray]] = {
+    "BCO of pairs tells chosen from rejected": (BCOPairs(0.7), LOGIT / 0.7),
+    "SPPO regresses on win rates": (SPPO(3.0), 3.0 * (WIN - 0.5)),
+    "SPPO of hard labels on how often an answer wins": (SPPOHard(3.0), 3.0 * (CHOSEN - 0.5)),
+}
+
+
+@pytest.mark.parametrize(("loss", "ratio"), FREE.values(), ids=FREE)
+def test_rewards_of_pairs(loss, ratio):
+    labels = told(CYCLE[PAIRS[:, 0], PAIRS[:, 1]], PAIRS)
+    assert steepest(loss, ratio, PAIRS, labels, EVERY) < 2e-6
+    assert steepest(loss, ratio + ASIDE, PAIRS, labels, EVERY) > 1e-3
+
+
+def test_bco_is_a_calibrated_classifier():
+    """Of lone answers; odds that balance leave the shift free, since it is taken from the rewards themselves."""
+    desirable, alone = np.array([0.2, 0.8, 0.3, 0.7]), np.arange(4)[:, None]
+    ratio = (np.log(desirable / (1 - desirable)) + 0.3) / 0.7
+    assert steepest(BCO(0.7), ratio, alone, told(desirable, alone), np.ones(4)) < 2e-6
+    assert steepest(BCO(0.7), ratio + ASIDE, alone, told(desirable, alone), np.ones(4)) > 1e-3
+
+
+@pytest.mark.parametrize("loss", [KTO(0.7), APOAlone(0.7)], ids=["KTO", "APOAlone"])
+def test_losses_of_utility_go_to_the_likelier_side(loss):
+    """Linear in the label: however far answers have moved, the slope is towards what is said more often."""
+    desirable, alone = jnp.array([0.2, 0.8, 0.3, 0.7]), np.arange(4)[:, None]
+    value = lambda free: loss(seen_of(free, alone, told(np.asarray(desirable), alone), MU)).sum()  # noqa: E731
+    for far in (-2.0, 0.0, 2.0):
+        np.testing.assert_array_equal(jnp.sign(jax.grad(value)(jnp.full(4, far))), jnp.sign(0.5 - desirable))
+
+
+def test_the_hinge_ends_at_its_margin():
+    """Of a label that is right seven times of ten, as of one that always is."""
+    margins = np.linspace(-4, 4, 81)
+    for prefer in (0.7, 1.0):
+        values = [
+            float(HingePO(0.5)(seen_of(jnp.array([each, 0.0, 0.0, 0.0]), PAIRS[:1], told([prefer], PAIRS[:1]), MU))[0])
+            for each in margins
+        ]
+        assert margins[int(np.argmin(values))] == pytest.approx(2.0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Of policies, where groups are drawn otherwise
+
+
+def drift(loss: Loss, policy: np.ndarray, groups: np.ndarray, labels: Labels, weight: np.ndarray) -> float:
+    """Largest slope by a logit of the mean loss of the groups by this weight; the reference is even."""
+    share, even = jnp.asarray(weight / weight.sum(), jnp.float32), np.full(4, 0.25)
+
+    def mean(logits: jax.Array) -> jax.Array:
+        ratio = jax.nn.log_softmax(logits) - jnp.asarray(np.log(even), jnp.float32)
+        return (loss(seen_of(ratio, groups, labels, even)) * share).sum()
+
+    return float(np.abs(jax.jit(jax.grad(mean))(jnp.asarray(np.log(policy), jnp.float32))).max())
+
+
+def towards(rewards: np.ndarray) -> np.ndarray:
+    """The policy that has these log-probs but for a constant."""
+    raised = np.exp(rewards)
+    return raised / raised.sum()
+
+
+RANKINGS = np.array(list(itertools.permutations(range(4))))
+FALLING = np.tile(np.array([3.0, 2.0, 1.0, 0.0]), (24, 1))
+LUCE = np.array([np.prod([np.exp(S[row[k]]) / np.exp(S[row[k:]]).sum() for k in range(4)]) for row in RANKINGS])
+FIRST = np.array([[best, *(each for each in range(4) if each != best)] for best in range(4)])
+ORDERS = np.concatenate([PAIRS, PAIRS])
+"""Each pair twice: won by its first answer, and by its second."""
+WON = np.repeat([[1.0, 0.0], [0.0, 1.0]], len(PAIRS), axis=0)
+LIKELY = odds(S)[PAIRS[:, 0], PAIRS[:, 1]]
+DRAWN: dict[str, tuple[Loss, np.ndarray, np.ndarray, Labels, np.ndarray]] = {
+    "a likelihood is the distribution of what is chosen": (
+        *(Likelihood(), CHOSEN / CHOSEN.sum(), PAIRS),
+        *(told(CYCLE[PAIRS[:, 0], PAIRS[:, 1]], PAIRS), EVERY),
+    ),
+    "NCA of pairs too, from an even reference": (
+        *(NCA(1.0), CHOSEN / CHOSEN.sum(), PAIRS),
+        *(told(CYCLE[PAIRS[:, 0], PAIRS[:, 1]], PAIRS), EVERY),
+    ),
+    "rankings of Plackett and Luce": (
+        *(PlackettLuce(0.7), towards(S / 0.7), RANKINGS),
+        *(told(np.ones(24), RANKINGS, FALLING), LUCE),
+    ),
+    "AMPO is how often each answer is the best": (
+        *(AMPO(0.0), towards(S), FIRST),
+        *(told(np.ones(4), FIRST, np.tile([1.0, 0, 0, 0], (4, 1))), towards(S)),
+    ),
+    "TRPA of pairs is DPO": (
+        *(TRPA(0.4, 2.0), towards(S / 0.8), ORDERS),
+        *(told(np.ones(len(ORDERS)), ORDERS, WON), np.concatenate([LIKELY, 1 - LIKELY])),
+    ),
+}
+
+
+@pytest.mark.parametrize(("loss", "policy", "groups", "labels", "weight"), DRAWN.values(), ids=DRAWN)
+def test_policies_of_other_populations(loss, policy, groups, labels, weight):
+    assert drift(loss, policy, groups, labels, weight) < 2e-6
+    assert drift(loss, policy * np.exp(ASIDE), groups, labels, weight) > 1e-3

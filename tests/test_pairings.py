@@ -1,4 +1,4 @@
-"""Groups of several answers: which they are, and that losses of lists are trained on them."""
+"""Pairings that pick: which answers they take, and that losses of lists are trained on their groups."""
 
 import dataclasses
 from pathlib import Path
@@ -6,18 +6,26 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from made_examples import examples, named
 from made_rollouts import preferences, rollouts
 
+import jaxalign.pairings
 from jaxalign.config.load import load
-from jaxalign.contracts.pairing import CheckedPairing, group_size
-from jaxalign.errors import ConfigError
+from jaxalign.contracts.pairing import CheckedPairing, group_size, pairing_at
+from jaxalign.errors import ConfigError, DataError
+from jaxalign.feedback.sampled import pairs_of_a_prompt
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.pro import PRO
+from jaxalign.pairings.below_mean import BelowMean
 from jaxalign.pairings.best_random import BestRandom
+from jaxalign.pairings.bottom import BestBottom
+from jaxalign.pairings.curriculum import Curriculum
+from jaxalign.pairings.rejection import Rejection, accepted
 from jaxalign.pairings.spread import Spread
-from jaxalign.pairs import BestWorst
+from jaxalign.pairs import BestWorst, OfPolicy, RankLabel, SoftLabel
 from jaxalign.training.rows import Sizes
 from jaxalign.training.views import view_of
+from jaxalign.types import Pairing, Preferences
 
 
 def ordered(samples: int) -> np.ndarray:
@@ -58,8 +66,97 @@ def test_rows_are_planned_for_all_of_them():
     pairs = experiment.feedback.sizes(model)
     lists = dataclasses.replace(experiment.feedback, pairing=Spread(4)).sizes(model)
     assert (group_size(BestWorst()), group_size(Spread(4))) == (2, 4)
-    assert lists == Sizes(pairs.prompt, pairs.response, 4)
+    assert lists == Sizes(pairs.prompt, pairs.response, 4, pairs.answers)
     assert lists.rows.scored > pairs.rows.scored
     view_of(model, PRO(), 4)
     with pytest.raises(ConfigError, match="reads pairs, and the feedback gives groups of 4 answers"):
         view_of(model, DPO(), 4)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Picked by ratings
+
+
+def scored(scores) -> Preferences:
+    """An oracle that rates, and prefers the better rated answer as surely as Bradley and Terry."""
+    scores = np.asarray(scores, np.float32)
+    prefer = 1 / (1 + np.exp(scores[:, None, :] - scores[:, :, None]))
+    return dataclasses.replace(preferences(prefer), scores=scores[:, None])
+
+
+@pytest.mark.parametrize("pairing", examples(jaxalign.pairings, Pairing, least=5).values(), ids=named)
+def test_groups_are_of_different_texts_and_come_again(pairing):
+    texts = [list("abcab"), list("aaaaa"), list("edcba")]
+    given, oracle = rollouts(texts), scored(np.random.default_rng(0).normal(0, 1, (3, 5)))
+    found, again = (CheckedPairing(pairing)(given, oracle, jax.random.key(3)) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, found, again)
+    assert found.responses.shape[1] == group_size(pairing)
+    assert set(found.prompt.tolist()) == {0, 2}
+    for prompt, group in zip(found.prompt, found.responses, strict=True):
+        assert len({texts[prompt][index] for index in group}) == len(group)
+    assert not isinstance(pairing, OfPolicy), "says of itself that certificates hold"
+    assert not list(getattr(pairing, "problems", list)())
+
+
+def test_the_rejected_answer_lies_two_deviations_below_the_mean():
+    scores = [3.0, 1.0, 0.5, 0.5, 1.0, -1.0, -2.0, -3.0]
+    given, oracle = rollouts([list("abcdefgh")]), scored([scores])
+    values = np.array(scores)
+    aim = values.mean() - 2 * values.std()
+    nearest = int(np.abs(values - aim).argmin())
+    assert BelowMean()(given, oracle, jax.random.key(0)).responses.tolist() == [[0, nearest]]
+    assert BelowMean(sigmas=0.0)(given, oracle, jax.random.key(0)).responses.tolist() == [[0, 2]]
+    assert BelowMean(sigmas=1e3)(given, oracle, jax.random.key(0)).responses.tolist() == [[0, 7]]
+    with pytest.raises(DataError, match=r"take feedback\.pairing\.by 'win'"):
+        BelowMean()(given, preferences(oracle.prefer), jax.random.key(0))
+
+
+def test_the_best_stands_before_the_worst_ones():
+    given, oracle = rollouts([list("abcdef"), list("aabbcc")]), scored([[1.0, 5.0, 2.0, 0.0, 4.0, 3.0]] * 2)
+    found = BestBottom(4)(given, oracle, jax.random.key(0))
+    assert found.responses.tolist() == [[1, 3, 0, 2]]
+    assert found.labels.score.tolist() == [[5.0, 0.0, 1.0, 2.0]]
+    assert "at least 2" in "".join(BestBottom(1).problems())
+
+
+def test_accepted_answers_are_the_best_or_any_by_the_temperature():
+    ratings, drawn = np.array([0.0, 3.0, 1.0, 2.0]), np.random.default_rng(0).uniform(size=(4, 4))
+    assert accepted(ratings, 1e-3, 3, drawn) == [1, 3, 2]
+    assert accepted(ratings, 1e9, 3, drawn) == [0, 1, 2]
+    # e^-1 = 0.37 and e^-2 = 0.14: the first pass takes 1 and 3, the second what is left by e^-1
+    drawn = np.array([[0.1, 0.9, 0.2, 0.3], [0.4, 0.5, 0.9, 0.5], [0.9, 0.9, 0.9, 0.9]])
+    assert accepted(ratings, 1.0, 3, drawn) == [1, 3, 2]
+    assert accepted(ratings, 1.0, 4, drawn) == [1, 3, 2, 0]
+
+
+def test_the_first_accepted_answers_are_drawn_from_the_tilted_policy():
+    """One of 4 sampled answers each of different rating: a pass accepts each with its own probability. 20000 passes
+    leave a deviation of 0.5 / sqrt(20000) = 0.0035."""
+    ratings, beta = np.array([0.0, 0.5, 1.0, 0.2]), 0.7
+    drawn = np.random.default_rng(1).uniform(size=(20000, 1, 4))
+    taken = np.zeros(4)
+    for row in drawn:
+        taken[accepted(ratings, beta, 4, row)] += 1
+    np.testing.assert_allclose(taken / 20000, np.exp((ratings - 1.0) / beta), atol=0.015)
+
+
+def test_pairs_become_harder_from_iteration_to_iteration():
+    given, oracle = rollouts([list("abcdefg"), list("aabbaab")]), preferences(np.concatenate([ordered(7)] * 2))
+    found = [
+        pairing_at(Curriculum(stages=3), iteration)(given, oracle, jax.random.key(0)).responses.tolist()
+        for iteration in range(5)
+    ]
+    assert [pairs[0] for pairs in found] == [[6, 0], [6, 2], [6, 5], [6, 5], [6, 5]]
+    assert [pairs[1] for pairs in found] == [found[0][1]] * 5  # two texts have one pair
+    assert pairing_at(BestWorst(), 3) == BestWorst()
+    assert {"stages", "first"} == {line.split()[0] for line in Curriculum(stages=1, first=4).problems()}
+
+
+def test_rejection_makes_pairs_of_neighbours():
+    given, oracle = rollouts([list("abcdef"), list("abcabc")]), scored([[0, 1, 2, 3, 4, 5.0]] * 2)
+    found = Rejection(beta=1e-3, pairs=2, label=SoftLabel())(given, oracle, jax.random.key(0))
+    assert found.prompt.tolist() == [0, 0, 1]
+    assert found.responses.tolist() == [[5, 4], [3, 2], [2, 1]]
+    assert pairs_of_a_prompt(Rejection(pairs=2), 8) == 2
+    assert "ranks nothing" in "".join(Rejection(label=RankLabel()).problems())
+    assert {"beta", "pairs"} == {line.split()[0] for line in Rejection(beta=0.0, pairs=0).problems()}

@@ -18,12 +18,11 @@ from jaxalign.config.load import load
 from jaxalign.data.groups import RolledGroups
 from jaxalign.errors import Interrupted
 from jaxalign.hosts.group import Hosts
-from jaxalign.session import ReferenceLogps
 from jaxalign.storage.rundir import read_run
 from jaxalign.training import scored
 from jaxalign.training.logps import Scorer
 from jaxalign.training.pair_scores import PairScorer
-from jaxalign.training.scored import Scored, Table
+from jaxalign.training.scored import ReferenceLogps, Scored, Table
 
 SHORT = ("--placement.score_batch_size", "8", "--fit.evaluate_every", "none", "--fit.keep", "last")
 

@@ -19,9 +19,9 @@ from jaxalign.data.groups import RolledGroups
 from jaxalign.fit import make_batch
 from jaxalign.mesh.rows import on_mesh
 from jaxalign.mesh.sharding import MeshShape, row_sharding
-from jaxalign.session import ReferenceLogps
 from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import row_shape
+from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Batch
 
 HELP = "host time of a training step: packing, stacking, transfer"

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from jaxalign.feedback.recorded import Recording
     from jaxalign.machine import Machine
     from jaxalign.reopen import Run
+    from jaxalign.storage.rundir import PolicySlot
     from jaxalign.training.pair_scores import PairScores
     from jaxalign.types import Metrics, Preferences, Rollouts
 
@@ -198,11 +200,12 @@ def scores_of(
     from jaxalign.contracts.extras import extras_of
     from jaxalign.contracts.traced import check_loss
     from jaxalign.errors import ConfigError, DataError
-    from jaxalign.experiment import anchor_of
+    from jaxalign.experiment import members_of, outside
     from jaxalign.losses.dpo import DPO
     from jaxalign.models.low_rank import frozen, trained
     from jaxalign.programs import rows_a_microbatch
     from jaxalign.progress import Progress
+    from jaxalign.references.blended import blended
     from jaxalign.training.pair_scores import PairScorer
     from jaxalign.training.views import view_of
 
@@ -222,15 +225,24 @@ def scores_of(
     scorer = PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.rows)
     anchors: dict[int, Float[np.ndarray, "g r"]] = {}
 
-    def scores(number: int, what: str, anchor: "Float[np.ndarray, 'g r'] | None") -> "PairScores":
-        policy = machine.params(run.directory.policy(number))
+    def slot(number: int) -> "PolicySlot":
+        return run.directory.policy(number) if number >= 0 else outside(experiment, number).slot()
+
+    def scores(where: "PolicySlot", what: str, anchor: "Float[np.ndarray, 'g r'] | None") -> "PairScores":
+        policy = machine.params(where)
         with Progress(what, len(groups), "pairs") as progress:
             return scorer(trained(policy), frozen(policy), groups, anchor, between=progress)
 
+    def anchor(of: int, number: int) -> "Float[np.ndarray, 'g r']":
+        if number not in anchors:
+            if not slot(number).exists():
+                raise ConfigError(f"{run.directory.path}: policy {number}, an anchor of policy {of}, is deleted")
+            anchors[number] = scores(slot(number), f"log-probs of policy {number}", None).sums
+        return anchors[number]
+
     for number in numbers:
-        anchor = anchor_of(experiment, run.directory, max(number - 1, 0))
-        if "anchor" in view.loss.needs and anchor not in anchors:
-            if not run.directory.policy(anchor).exists():
-                raise ConfigError(f"{run.directory.path}: policy {anchor}, the anchor of policy {number}, is deleted")
-            anchors[anchor] = scores(anchor, f"log-probs of policy {anchor}", None).sums
-        yield number, scores(number, f"pairs under policy {number}", anchors.get(anchor))
+        table = None
+        if "anchor" in view.loss.needs:
+            members = members_of(experiment, run.directory, max(number - 1, 0))
+            table = blended(experiment.reference, members, partial(anchor, number), (len(groups), groups.responses))
+        yield number, scores(slot(number), f"pairs under policy {number}", table)

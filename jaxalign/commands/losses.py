@@ -20,7 +20,7 @@ INTRODUCTION = """# Losses
 Made by `jaxalign losses --markdown` from the docstrings. A config imports the loss that it names; `--loss.beta 0.3` and
 the like change its settings. *Reads* are references (`last`: the policy that sampled, `anchor`: the slowly swapped one)
 and what else a loss asks for: `log_sum_p2` costs arithmetic in the pass over the vocabulary, `anchor_tokens` wants
-`reference=Live()`, `batch` orders or compares all groups of an optimizer's step.
+`reference=Live()`, `batch` orders, compares or counts all groups of an optimizer's step.
 """
 
 

@@ -23,6 +23,20 @@ class Sized(Protocol):
         ...
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A pairing that is another one in each iteration."""
+
+    def at(self, iteration: int) -> Pairing:
+        """What it is in that iteration."""
+        ...
+
+
+def pairing_at(pairing: Pairing, iteration: int) -> Pairing:
+    """The pairing of an iteration: itself, unless it is staged."""
+    return pairing.at(iteration) if isinstance(pairing, Staged) else pairing
+
+
 def group_size(pairing: Pairing) -> int:
     """Answers of each group that `pairing` makes."""
     return pairing.responses if isinstance(pairing, Sized) else PAIR

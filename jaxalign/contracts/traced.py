@@ -1,5 +1,6 @@
 """What losses, samplers, combiners and optimizers return, looked at while a program is traced, never while it runs."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
 from jaxalign.contracts.extras import EXTRAS, extras_of
+from jaxalign.contracts.remembering import Remembers
 from jaxalign.contracts.scores import GroupScores, ScoreLoss
-from jaxalign.errors import BrokenContract, DataError
+from jaxalign.errors import BrokenContract, ConfigError, DataError
 from jaxalign.types import Combiner, GroupLogps, Labels, Loss, Optimizer, Sampler
 
 ROLES = ("last", "anchor")
@@ -93,13 +95,29 @@ def check_loss(
     if unknown := sorted(set(extras) - set(EXTRAS)):
         raise BrokenContract(f"loss {type(loss).__name__}: reads {', '.join(unknown)}; there are {', '.join(EXTRAS)}")
     name = type(loss).__name__
+    if isinstance(loss, Remembers) and "batch" not in extras:
+        raise BrokenContract(f"loss {name}: remembers from step to step, and must read batch: a step is all its groups")
     for role in set(loss.needs) - set(there):
         raise DataError(f"loss {name}: needs log-probs of the policy that sampled the pairs ({role}), and none did")
     labels = said if count is None else said.of_annotator(0)
-    sums = jnp.zeros((2, responses))
+    seen: GroupLogps | GroupScores
+    if isinstance(loss, ScoreLoss):
+        seen = GroupScores(jnp.zeros((2, responses, outputs)), labels)
+    else:
+        seen = two_groups(loss, labels, responses)
+    try:
+        jax.eval_shape(partial(losses, loss), seen)
+    except DataError as error:
+        raise DataError(f"loss {name}: {error}") from error
+    jax.eval_shape(partial(coefficients, combiner), jnp.zeros((count or 1, count or 1)))
+
+
+def two_groups(loss: Loss, labels: Labels, responses: int) -> GroupLogps:
+    """Two groups with every column that `loss` reads; the references say 0 of everything."""
+    extras, sums = extras_of(loss), jnp.zeros((2, responses))
     last, anchor = (sums if role in loss.needs else None for role in ROLES)
-    tokens = jnp.zeros((2, responses, 3))
-    seen: GroupLogps | GroupScores = GroupLogps(
+    tokens = -0.1 * jnp.arange(2 * responses * 3, dtype=jnp.float32).reshape(2, responses, 3)
+    return GroupLogps(
         tokens,
         jnp.ones_like(tokens, bool),
         last,
@@ -110,13 +128,27 @@ def check_loss(
         stray=jnp.zeros(2) if "stray" in extras else None,
         weight=jnp.ones(2) if "batch" in extras else None,
     )
-    if isinstance(loss, ScoreLoss):
-        seen = GroupScores(jnp.zeros((2, responses, outputs)), labels)
-    try:
-        jax.eval_shape(partial(losses, loss), seen)
-    except DataError as error:
-        raise DataError(f"loss {name}: {error}") from error
-    jax.eval_shape(partial(coefficients, combiner), jnp.zeros((count or 1, count or 1)))
+
+
+def check_differences(loss: Loss, said: Labels, responses: int, name: str) -> None:
+    """Raises ConfigError, of the reference of that `name`, unless `loss` descends the same way where the anchor's
+    log-probs of all answers to a prompt are off by a constant of the prompt. `said` are labels as for `check_loss`."""
+    score = None if said.score is None else jnp.tile(1000 - jnp.arange(responses, dtype=jnp.float32), (2, 1))
+    labels = jax.tree.map(jnp.asarray, dataclasses.replace(said, score=score, prefer=jnp.full(2, 0.8)))
+    seen = two_groups(loss, labels, responses)
+    # Margins of either sign, and constants by which one kind of answers changes its order and the other does not.
+    seen = dataclasses.replace(seen, tokens=seen.tokens.at[1].set(seen.tokens[1, ::-1]))
+
+    def slopes(off: Float[Array, " b"]) -> Float[Array, "b r t"]:
+        anchor = jnp.zeros((2, responses)) + off[:, None]
+        moved = partial(dataclasses.replace, seen, anchor=anchor)
+        return jax.grad(lambda tokens: losses(loss, moved(tokens=tokens)).sum())(seen.tokens)
+
+    if not np.allclose(slopes(jnp.zeros(2)), slopes(jnp.array([-1.0, -3.0])), rtol=1e-3, atol=1e-6):
+        raise ConfigError(
+            f"reference {name}: its log-probs are known but for a constant of each prompt, and {type(loss).__name__} "
+            "reads them answer by answer; take a loss that compares the answers to a prompt, or another reference"
+        )
 
 
 def got(found: Any) -> str:

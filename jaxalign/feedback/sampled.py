@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from jaxalign.contracts.pairing import CheckedPairing, group_size
+from jaxalign.contracts.pairing import CheckedPairing, group_size, pairing_at
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.order import PromptStream
@@ -141,7 +141,7 @@ class Sampling:
         preferences = phases.phase(
             iteration, "preferences", Preferences, lambda: phases.judge(self.spec.oracle, rollouts, iteration)
         )
-        pairing = CheckedPairing(self.spec.pairing)
+        pairing = CheckedPairing(pairing_at(self.spec.pairing, iteration))
         groups = phases.phase(
             iteration, "groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration))
         )
@@ -176,5 +176,6 @@ def pairs_of_a_prompt(pairing: Pairing, m: int) -> int:
     rollouts = replace(
         given(one, one[0], np.arange(m, dtype=np.int32)[None, :, None], each), texts=(tuple(map(str, range(m))),)
     )
-    preferences = Preferences(("one",), (1.0,), prefer, prefer[:, None], scores=None)
+    falling = -np.arange(m, dtype=np.float32)[None, None]
+    preferences = Preferences(("one",), (1.0,), prefer, prefer[:, None], scores=falling)
     return len(pairing(rollouts, preferences, jax.random.key(0)).prompt)

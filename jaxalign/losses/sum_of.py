@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.remembering import Remembers
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.likelihood import Likelihood
 from jaxalign.types import GroupLogps, Loss
@@ -42,6 +43,9 @@ class SumOf:
             yield f"there are {len(self.losses)} losses and {len(self.weights)} weights; each loss has one"
         if any(not weight > 0 for weight in self.weights):
             yield f"weights must be positive, got {list(self.weights)}"
+        for loss in self.losses:
+            if isinstance(loss, Remembers):
+                yield f"{type(loss).__name__} remembers from step to step, and a sum has no memory: train by it alone"
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         first, *rest = (weight * loss(logps) for loss, weight in zip(self.losses, self.weights, strict=True))

@@ -11,6 +11,7 @@ from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine
 from jaxalign.models.low_rank import head_alone
 from jaxalign.plan.judges import judge_calls
+from jaxalign.references.blended import passes
 
 
 def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
@@ -19,7 +20,7 @@ def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
     rows = experiment.feedback.count(machine, experiment.fit.groups_a_row)
     if rows is None:
         return None
-    fit, stored = experiment.fit, len(experiment.reference.stored(experiment.loss.needs))
+    fit, stored = experiment.fit, passes(experiment.reference, experiment.loss.needs)
     iteration = {
         "train": fit.epochs * -(-rows // (fit.batch_size // fit.groups_a_row)),
         "logp": stored * -(-rows // machine.scorer.batch_size),

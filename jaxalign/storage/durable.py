@@ -6,7 +6,9 @@ On a local file system files and directories are synced; an object store puts a 
 import contextlib
 import errno
 import os
+import pathlib
 import shutil
+import tempfile
 import typing
 from collections.abc import Iterator
 
@@ -24,6 +26,11 @@ def absolute(path: str | os.PathLike[str]) -> epath.Path:
 def is_local(path: epath.Path) -> bool:
     """Whether the path is on a mounted file system rather than in a bucket."""
     return "://" not in os.fspath(path)
+
+
+def beside(path: epath.Path, name: str) -> pathlib.Path:
+    """Where what can be made again is kept: in the directory at `path`, or on the host's own disk for a bucket."""
+    return pathlib.Path(path) / name if is_local(path) else pathlib.Path(tempfile.gettempdir()) / f"jaxalign-{name}"
 
 
 def kvstore(path: epath.Path) -> dict[str, str] | str:

@@ -31,6 +31,18 @@ class Scored:
     sums: Float[np.ndarray, "k r"]
 
 
+@dataclass(frozen=True)
+class ReferenceLogps:
+    """Stored log-prob sums (nats) of the iteration's groups, one table for each reference role."""
+
+    roles: tuple[str, ...]
+    sums: Float[np.ndarray, "k g r"]
+
+    def columns(self) -> dict[str, Float[np.ndarray, "g r"]]:
+        """The table [g r] of each role, by its name."""
+        return dict(zip(self.roles, self.sums, strict=True))
+
+
 @runtime_checkable
 class Kept(Protocol):
     """Where parts are committed: a run's parts of a phase."""

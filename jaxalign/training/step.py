@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.moving import Moving
+from jaxalign.contracts.remembering import begun, recalled, recalling
 from jaxalign.contracts.scores import GroupScores
 from jaxalign.contracts.traced import losses
 from jaxalign.data.groups import TrainingGroups
@@ -36,12 +37,13 @@ Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["Trai
 @pytree
 class TrainState:
     """What one step reads and writes: optimizer steps taken in this fit, the trained parameters (fp32), optimizer
-    state, and by role what is trained of references that move with the policy (fp32)."""
+    state, by role what is trained of references that move with the policy (fp32), and what the loss remembers."""
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
     references: dict[str, Params] = field(default_factory=dict)
+    memory: dict[str, Float[Array, ""]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,16 @@ class NotFinite(JaxalignError):
 
 
 def init_state(
-    params: Params, optimizer: optax.GradientTransformation, moving: Mapping[str, Params] = MappingProxyType({})
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    moving: Mapping[str, Params] = MappingProxyType({}),
+    loss: object = None,
 ) -> TrainState:
-    """Step 0 of a fit of the policy `params`, with `moving` references by role. What is trained is copied: a step
-    donates its state, references may share the originals."""
+    """Step 0 of a fit of the policy `params` by `loss`, with `moving` references by role. What is trained is copied: a
+    step donates its state, references may share the originals."""
     params = jax.tree.map(jnp.copy, trained(params))
     references = {role: jax.tree.map(jnp.copy, trained(each)) for role, each in moving.items()}
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), references)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), references, begun(loss))
 
 
 def make_step(
@@ -134,7 +139,8 @@ def make_step(
             if view.model.dropout:
                 # One mask a step, so that splitting a batch into microbatches changes nothing.
                 policy = dropped(policy, view.model.dropout, jax.random.fold_in(jax.random.key(0), state.step))
-            return view(policy, references, batch)
+            seen = view(policy, references, batch)
+            return recalling(seen, state.memory) if isinstance(seen, GroupLogps) and state.memory else seen
 
         def mixture(params: Params, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
             seen, share = seen_of(params, batch), batch.weight / total
@@ -161,7 +167,7 @@ def make_step(
         moved = state.references
         if moving is not None:
             moved = {role: moving.moved(state.step + 1, each, params) for role, each in moved.items()}
-        return TrainState(state.step + 1, params, opt_state, moved), metrics | told
+        return TrainState(state.step + 1, params, opt_state, moved, recalled(metrics)), metrics | told
 
     return step
 

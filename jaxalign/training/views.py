@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.group_size import LONE, misfit, strayed
+from jaxalign.contracts.remembering import told
 from jaxalign.contracts.scores import Compares, GroupScores, ScoreLoss, agreement
 from jaxalign.errors import ConfigError
 from jaxalign.models.heads import last_tokens, outputs
@@ -74,9 +75,10 @@ class LogpView:
         return seen.sums
 
     def watch(self, seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
-        """A reward is log π/π_reference in nats, against the anchor."""
+        """A reward is log π/π_reference in nats, against the anchor; what the loss remembers is told too."""
+        remembered = {} if seen.memory is None else told(self.loss, seen)
         if seen.tokens.shape[1] == LONE:
-            return _watched_alone(seen, share)
+            return _watched_alone(seen, share) | remembered
         mean = lambda values: (values * share).sum()  # noqa: E731
         sums, reference = seen.sums, seen.anchor if seen.anchor is not None else seen.last
         watched = {"logps/chosen": mean(sums[:, 0]), "logps/rejected": mean(sums[:, 1])}
@@ -89,7 +91,7 @@ class LogpView:
                 "rewards/margins": mean(margins),
                 "rewards/accuracies": mean(agreement(margins, seen.prefer)),
             }
-        return watched
+        return watched | remembered
 
 
 def _watched_alone(seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:

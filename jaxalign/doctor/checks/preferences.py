@@ -13,6 +13,7 @@ from jaxalign.games.sampled_games import SampledGames
 from jaxalign.games.stability import Setting, stability
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.pairs import pairing_metrics
+from jaxalign.references.blended import Blended
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class SampledPreferences:
         game, reason = mirror_step(experiment.loss), uncertified(experiment.loss, experiment.feedback)
         if not reason and not is_matrix(experiment.feedback):
             reason = "the oracle's answers depend on what else the policy says: its game is no matrix"
+        if not reason and isinstance(experiment.reference, Blended):
+            reason = f"the anchor of {type(experiment.reference).__name__} is blended of several policies"
         if game is None or reason:
             return Outcome(name, "skipped", {}, f"no certificates: {reason}")
         swap = experiment.swap_every

@@ -1,0 +1,51 @@
+"""A guide as the anchor: a policy that was trained before. Pan et al. 2025 (Pre-DPO, arXiv 2504.15843).
+
+Preferences are optimised once; the result is the reference, in place of the initial policy, of a second optimisation
+that starts from the initial policy again. Pairs that the guide tells apart well then weigh more in DPO's gradient from
+the first step on.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.references.of_run import OfRun
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The anchor is a policy of another run, at all times; log-probs are stored."""
+
+    guide: OfRun
+    """who it is"""
+
+    scheduled: ClassVar[bool] = False
+    normalised: ClassVar[bool] = True
+
+    @property
+    def outside(self) -> tuple[OfRun, ...]:
+        return (self.guide,)
+
+    def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
+        """Roles whose log-probs are stored: all that the loss needs."""
+        return tuple(needs)
+
+    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
+        """Roles whose parameters enter the step: none."""
+        del needs
+        return ()
+
+    def members(self, anchors: Sequence[int]) -> tuple[int, ...]:
+        """The guide."""
+        del anchors
+        return (-1,)
+
+    def blend(self, sums: Float[np.ndarray, "k g r"]) -> Float[np.ndarray, "g r"]:
+        """The guide's own."""
+        return sums[0]
+
+
+EXAMPLE = Guide(OfRun("runs/dpo"))

@@ -1,0 +1,87 @@
+"""Several references at once, as one anchor.
+
+    log-linear    log π_anchor(y) = Σ_k w_k log π_k(y) − log Z(x)
+    arithmetic    log π_anchor(y) = log Σ_k w_k π_k(y)
+
+The log-linear one is the reference of the objective that has a KL to each, Σ_k w_k KL(π ‖ π_k): the penalties add up to
+KL(π ‖ π_anchor) but for log Z, which depends on the prompt alone. The arithmetic one is the policy that draws one of
+them for each answer: an answer is near it that is likely under any of them. Weights are over whole answers in both.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.references.of_run import OfRun
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The anchor is mixed of the base policy, the anchor of the schedule and policies of other runs; log-probs are
+    stored."""
+
+    base: float = 0.5
+    """weight of the base policy, >= 0"""
+    anchor: float = 0.5
+    """weight of the anchor that `swap_every` says, >= 0"""
+    guides: tuple[OfRun, ...] = ()
+    """policies of other runs"""
+    weights: tuple[float, ...] = ()
+    """of the guides, > 0; all weights sum to 1"""
+    kind: Literal["log-linear", "arithmetic"] = "log-linear"
+    """what is averaged: log-probs or probabilities"""
+
+    def problems(self) -> Iterable[str]:
+        if len(self.guides) != len(self.weights):
+            yield f"there are {len(self.guides)} guides and {len(self.weights)} weights; each guide has one"
+        if min(self.base, self.anchor) < 0 or any(not weight > 0 for weight in self.weights):
+            yield f"weights must not be negative, got {[self.base, self.anchor, *self.weights]}"
+        elif abs(math.fsum(self._shares) - 1) > 1e-6:
+            yield f"weights must sum to 1, got {self._shares}"
+
+    @property
+    def _shares(self) -> list[float]:
+        """Those of the members."""
+        return [weight for weight in (self.base, self.anchor, *self.weights) if weight]
+
+    @property
+    def outside(self) -> tuple[OfRun, ...]:
+        return self.guides
+
+    @property
+    def scheduled(self) -> bool:
+        return self.anchor > 0
+
+    @property
+    def normalised(self) -> bool:
+        return self.kind == "arithmetic"
+
+    def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
+        """Roles whose log-probs are stored: all that the loss needs."""
+        return tuple(needs)
+
+    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
+        """Roles whose parameters enter the step: none."""
+        del needs
+        return ()
+
+    def members(self, anchors: Sequence[int]) -> tuple[int, ...]:
+        """Those that have a weight."""
+        own = (anchors[-1], *anchors[:1])
+        kept = (number for number, weight in zip(own, (self.base, self.anchor), strict=True) if weight)
+        return (*kept, *(-1 - index for index in range(len(self.guides))))
+
+    def blend(self, sums: Float[np.ndarray, "k g r"]) -> Float[np.ndarray, "g r"]:
+        """The mean of their log-probs, or the logarithm of that of their probabilities."""
+        weights = np.array(self._shares)[:, None, None]
+        if self.kind == "log-linear":
+            return (weights * sums).sum(0)
+        found: Float[np.ndarray, "g r"] = np.logaddexp.reduce(np.log(weights) + sums, axis=0)
+        return found
+
+
+EXAMPLE = Mixture(base=0.25, anchor=0.5, guides=(OfRun("runs/dpo"),), weights=(0.25,), kind="arithmetic")

@@ -1,0 +1,43 @@
+"""A policy of another run, to compare with: `Guide` and `Mixture` name some."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from jaxalign.config.resolved import difference
+from jaxalign.errors import ConfigError
+from jaxalign.storage.rundir import PolicySlot, RunDir, read_run
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """A policy that another run has committed; its model must be this run's."""
+
+    run: str
+    """the run's directory"""
+    policy: int | None = None
+    """its number, 0 the base; None: the last one that is there"""
+
+    def problems(self) -> Iterable[str]:
+        if self.policy is not None and self.policy < 0:
+            yield f"policy must be a number from 0 on, got {self.policy}"
+
+    def files(self) -> Mapping[str, str | os.PathLike[str]]:
+        """The checksums of its arrays."""
+        return {"integrity": self.slot().path / "integrity" / "data.json"}
+
+    def slot(self) -> PolicySlot:
+        """Where it lies. Raises ConfigError where it is not."""
+        run = read_run(self.run)
+        there = run.policies()
+        number = max(there, default=0) if self.policy is None else self.policy
+        if number not in there:
+            raise ConfigError(f"policy {number}: {run.path} holds {', '.join(map(str, there)) or 'none yet'}")
+        return run.policy(number)
+
+    def check(self, own: RunDir) -> None:
+        """Raises ConfigError unless it is a policy of the model that `own` trains."""
+        theirs = read_run(self.run)
+        if lines := difference(theirs.config["model"], own.config["model"]):
+            shown = "".join(f"\n  model.{line}" for line in lines)
+            raise ConfigError(f"reference: the policies of {theirs.path} are of another model{shown}")
