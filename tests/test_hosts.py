@@ -17,7 +17,7 @@ from jaxalign.pairs import RandomPair
 from jaxalign.progress import Progress, Unseen
 from jaxalign.storage import artifact, rundir
 from jaxalign.storage.record import Recorder, Silent, open_recorder
-from jaxalign.training.row_plan import row_tokens
+from jaxalign.training.row_plan import plan_rows, row_tokens
 from jaxalign.training.rows import row_shape
 from jaxalign.training.scored import ReferenceLogps
 
@@ -152,20 +152,24 @@ def rolled_pairs():
 
 @pytest.mark.parametrize("shape", MESHES.values(), ids=list(MESHES))
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count):
+@pytest.mark.parametrize("groups_a_row", [1, 2])
+def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count, groups_a_row):
     """Each host packs the rows of its own devices; what those devices then hold is what one host would give them."""
     groups = rolled_pairs()
     assert len(groups) == 12
     references = ReferenceLogps(("last",), np.random.default_rng(1).standard_normal((1, 12, 2)).astype(np.float32))
-    chosen = np.array([*np.random.default_rng(2).permutation(12), -1, -1, -1, -1])[:, None]
-    sharding, shapes = row_sharding(shape.build()), row_shape(groups)
+    plan = plan_rows(groups, groups_a_row)
+    real = len(plan.rows)
+    chosen, shapes = plan.batch(np.array([*np.random.default_rng(2).permutation(real), *[-1] * (16 - real)]))
+    sharding = row_sharding(shape.build())
     whole = make_batch(groups, references, chosen, shapes, 2, np.ones(8, bool))
     seen = np.zeros(8, bool)
     for block in blocks(shape.build(), count):
         here = rows_on(block, sharding, 8)
         own = make_batch(groups, references, chosen, shapes, 2, here)
         for ours, theirs in zip(jax.tree.leaves(own), jax.tree.leaves(whole), strict=True):
-            np.testing.assert_array_equal(ours[:, here], theirs[:, here])
+            held = np.repeat(here, ours.shape[1] // len(here))  # the groups of a row stand where it does
+            np.testing.assert_array_equal(ours[:, held], theirs[:, held])
         assert (own.rows.group[:, ~here] == -1).all()
         seen |= here
     assert seen.all()

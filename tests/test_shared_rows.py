@@ -1,5 +1,6 @@
 """Groups of one prompt in one row: prompt and answers are computed once, and what is seen of a group is the same."""
 
+from collections import Counter
 from functools import partial
 
 import jax
@@ -11,10 +12,13 @@ from made_models import MESHES, ONE, mesh, place
 from made_pairs import dpo
 from made_runs import policy, run_here
 
+from jaxalign.data.comparisons.by_prompt import said
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.strays import Strayed
+from jaxalign.data.tables.strict import Tally
 from jaxalign.losses.bradley_terry import BradleyTerry
 from jaxalign.losses.dpo import DPO
+from jaxalign.machine import Machine
 from jaxalign.models.headed import Headed
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.rollouts.shares import given
@@ -23,7 +27,7 @@ from jaxalign.training.features import Featured
 from jaxalign.training.logps import Scorer
 from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.row_plan import plan_rows, row_tokens
-from jaxalign.training.rows import pack, row_shape
+from jaxalign.training.rows import Sizes, abstract_batch, pack, row_shape
 from jaxalign.training.step import init_state, make_step
 from jaxalign.training.views import view_of
 
@@ -196,6 +200,29 @@ def test_held_out_pairs_are_scored_the_same(pairs):
     )
     for name in ("loss", "sums", "prefer", "weight", "prompt"):
         np.testing.assert_allclose(getattr(shared, name), getattr(apart, name), **CLOSE, err_msg=name)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_planned_is_what_is_packed(pairs, size):
+    batch, chosen = together(pairs, size)
+    shape = plan_rows(pairs, size).shape
+    planned = abstract_batch(shape, len(chosen), ("anchor",))
+    for name in ("rows", "mask", "weight", "references", "branch"):
+        ours, theirs = (jax.tree.leaves(getattr(each, name)) for each in (planned, batch))
+        assert [(leaf.shape, leaf.dtype) for leaf in ours] == [(leaf.shape, leaf.dtype) for leaf in theirs], name
+    allowed = Sizes(8, 6, 2, answers=4).shared(size)
+    assert (allowed.groups, allowed.branches) == (size, 4)
+    assert allowed.row >= shape.row
+    assert Sizes(8, 6, 2).shared(size).branches == 4 * -(-2 * size // 4), "without a bound, all may be different"
+
+
+def test_rows_are_counted_without_tokenising(pairs):
+    """Fifty pairs, of which some prompts have several: what a plan expects is what a fit has."""
+    experiment = dpo()
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
+    prompts = Counter(said(each.prompt) for each in experiment.feedback.pairs.read(Tally()))
+    for size in (1, *SIZES):
+        assert experiment.feedback.count(machine, size) == sum(-(-count // size) for count in prompts.values())
 
 
 def test_features_need_no_rows(pairs):

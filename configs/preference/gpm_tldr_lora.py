@@ -3,9 +3,9 @@
     jaxalign train configs/preference/gpm_tldr_lora.py --workdir runs/gpm_tldr_lora
     jaxalign export runs/gpm_tldr_lora runs/judge
 
-A row is a post with its summaries, which some twenty pairs have in common: the 10,010 pairs of an epoch are 502 thousand
-tokens and not 5.04 million. One run told the preferred one of .720 [.701, .739] of 7,070 pairs of other posts, of which
-the head of gpm_tldr.py on a frozen trunk told .701 [.681, .722] (`BENCHMARKS.md`).
+A row is a post with its summaries, which some twenty pairs have in common: the 10,010 pairs of an epoch are 502
+thousand tokens and not 5.04 million. One run told the preferred one of .720 [.701, .739] of 7,070 pairs of other posts,
+of which the head of gpm_tldr.py on a frozen trunk told .701 [.681, .722] (`BENCHMARKS.md`).
 """
 
 import dataclasses
