@@ -1,9 +1,9 @@
 """Tokenised comparisons on disk: training groups by number, of which memory holds those that are taken.
 
 Ids are records of ArrayRecord files, read by index through Grain; lengths and labels are memory-mapped columns. A host
-reads the records that it takes, and no others. What grows with the store is where its records lie: 16 bytes a pair, and
-four times as much that is freed when the files have been opened. (Left in the files, `index_storage_option:offloaded`,
-they make reading some fifty times slower.)
+reads the records that it takes, and no others. What is held of all of them is where they lie: 16 bytes a pair, and some
+80 more that are free again when the files have been opened. (Left in the files, `index_storage_option:offloaded`, they
+make reading fifty times slower.)
 """
 
 import json
