@@ -49,7 +49,7 @@ experiment = Experiment(
         unseen=1 / 4,
     ),
     loss=INPO(eta=1 / STEP, tau=0.1),
-    optimizer=AdamW(WarmupLinear(peak=1e-2)),
+    optimizer=AdamW(WarmupLinear(peak=5e-3)),
     # Every step takes all pairs.
     fit=Fit(batch_size=12 * PAIRS, groups_a_row=PAIRS, epochs=40, checkpoint_every=1000),
     iterations=36,
