@@ -31,11 +31,13 @@ from jaxalign.training.step import Fit
 
 MODEL = Headed(SmolLM2(), outputs=8, trunk="frozen", layers=18)
 
+FEEDBACK = Recorded(
+    pairs=ByPrompt(TLDR, 0.0, 0.5), heldout=ByPrompt(TLDR, 0.5, 1.0), max_prompt_tokens=640, max_tokens=400
+)
+
 experiment = Experiment(
     model=MODEL,
-    feedback=Recorded(
-        pairs=ByPrompt(TLDR, 0.0, 0.5), heldout=ByPrompt(TLDR, 0.5, 1.0), max_prompt_tokens=640, max_tokens=400
-    ),
+    feedback=FEEDBACK,
     loss=GeneralPreference(),
     optimizer=AdamW(WarmupLinear(peak=1e-3, warmup=0.1), weight_decay=1.0),
     fit=Fit(batch_size=256, epochs=10, checkpoint_every=1000),

@@ -10,6 +10,7 @@ of which the head of gpm_tldr.py on a frozen trunk told .701 [.681, .722] (`BENC
 
 import dataclasses
 
+from gpm_tldr import FEEDBACK
 from gpm_tldr import experiment as frozen
 
 from jaxalign.models.headed import Headed
@@ -21,7 +22,7 @@ from jaxalign.training.step import Fit
 experiment = dataclasses.replace(
     frozen,
     model=LoRA(Headed(SmolLM2(), outputs=8, layers=12), rank=16, alpha=32.0),
-    feedback=dataclasses.replace(frozen.feedback, max_tokens=128),
+    feedback=dataclasses.replace(FEEDBACK, max_tokens=128),
     optimizer=AdamW(WarmupLinear(peak=3e-4, warmup=0.1), weight_decay=0.01),
     fit=Fit(batch_size=48, groups_a_row=24, row_shapes=6, checkpoint_every=50),
 )
