@@ -114,8 +114,15 @@ def local_factors(games: SampledGames, setting: Setting) -> Float[np.ndarray, " 
     each = (round_factor(omega, setting.step, setting.tau, setting.inner) for omega in games.frequencies)
     # An equilibrium without any frequency left mixes answers that tie.
     rotation = np.array([factors.max(initial=0.0) for factors in each])
-    nash = games.nash[games.rotating]
-    margins = 0.5 - gains(games.prefer[games.rotating], log_weights(nash))
+    nash, prefer = games.nash[games.rotating], games.prefer[games.rotating]
+    margins = 0.5 - gains(prefer, log_weights(nash))
     reach = (1.0 - (1.0 - setting.step * setting.tau) ** setting.inner) / setting.tau
-    left_out = np.where(nash > SUPPORT, 0.0, np.exp(-0.5 * np.maximum(margins, 0.0) * reach))
+    mixed = np.array([_alike(table, policy > SUPPORT) for table, policy in zip(prefer, nash, strict=True)], bool)
+    left_out = np.where(mixed.reshape(nash.shape), 0.0, np.exp(-0.5 * np.maximum(margins, 0.0) * reach))
     return np.maximum(rotation, left_out.max(-1, initial=0.0))
+
+
+def _alike(prefer: Float[np.ndarray, "m m"], support: Bool[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+    """The answers of the support, and those that do as they do against every other: sampled again, they lose by no
+    margin, and an equilibrium that names another copy does not leave them out."""
+    return np.asarray((np.abs(prefer[:, None] - prefer[support][None]).max(-1) <= SILENT).any(-1))

@@ -175,6 +175,15 @@ def test_answers_that_are_left_out_count_by_the_rate_at_which_they_vanish():
     assert (kl(goal, after) / kl(goal, near))[0] ** (1 / 20) == pytest.approx(factor, rel=1e-3)
 
 
+def test_answers_that_were_sampled_again_are_not_left_out():
+    """Copies of what the equilibrium mixes lose by no margin: the factor is that of the different answers."""
+    again = np.array([0, 1, 2, 2, 0, 1, 1])
+    setting, prefer = Setting(1.5, 0.1, 12), three_action()
+    once = stability(one(prefer), setting).factors
+    np.testing.assert_allclose(stability(one(prefer[np.ix_(again, again)]), setting).factors, once, rtol=1e-9)
+    assert once[0] == pytest.approx(0.225, abs=1e-3)
+
+
 def test_few_prompts_that_lead_away_are_counted_and_not_warned_of():
     calm = bradley_terry(np.array([0.0, 1.0, 2.5]))
     games = SampledGames.of(np.stack([three_action(), *[calm] * 9]), np.full((10, 3), 1 / 3))
