@@ -2,6 +2,8 @@
 
 Wu et al. 2024 (arXiv 2405.00675).
 
+Expected: `nash/gap` between 0.22 and 0.39.
+
     jaxalign train configs/games/cyclic_strings_sppo.py --workdir runs/cyclic_strings_sppo
 """
 
