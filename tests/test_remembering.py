@@ -168,7 +168,7 @@ def test_memory_is_the_same_on_every_mesh(tmp_path):
         assert train(config, tmp_path / name, *options) == 0
     one, *others = (remembered(tmp_path / name) for name in splits)
     assert len(one) == STEPS
-    assert abs(one[-1][0]) > 1e-3
+    assert one[-1][1] > 1e-3  # the mean stays 0: margins of a cycle add up to nothing
     for other in others:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
