@@ -84,8 +84,17 @@ def test_what_cannot_be_guessed_is_said():
         guessed(Inline(('{"a": 1, "b": 2}',)), None, None, Stop())
     with pytest.raises(DataError, match="do not tell what is what for the shape votes"):
         guessed(Inline(('{"prompt": "a", "chosen": "b", "rejected": "c"}',)), "votes", None, Stop())
-    with pytest.raises(DataError, match="none of the first 20 rows can be read"):
-        guessed(Inline(("[", "]")), None, None, Stop())
+    with pytest.raises(DataError, match="no rows"):
+        guessed(Inline(()), None, None, Stop())
+
+
+def test_first_rows_that_cannot_be_read_are_named_with_the_reason():
+    with pytest.raises(DataError) as caught:
+        guessed(Inline(("\ufeff{}", "3", '{"a": NaN}')), None, None, Stop())
+    said = str(caught.value)
+    assert "3 bad rows of 3 looked at" in said
+    assert "byte order mark" in said
+    assert "number where an object belongs" in said
 
 
 def measure(texts: list[str]) -> list[int]:
