@@ -135,6 +135,14 @@ def test_a_summary_counted_by_hand():
     assert "votes" not in summary
 
 
+def test_a_lone_answer_that_is_good_and_bad_is_contradictory():
+    """To one prompt an answer that is said to be both, and one that is good twice; the first to another prompt."""
+    said = [("a", "b", True), ("a", "b", False), ("a", "c", True), ("a", "c", True), ("d", "b", False)]
+    rows = [dict(zip(("prompt", "completion", "label"), each, strict=True)) for each in said]
+    summary = summarise(Unpaired(Inline(tuple(map(json.dumps, rows)))), measure)
+    assert summary["repeated"] == {"duplicates": 2, "contradictory": 2, "equal_answers": 0, "blank_answers": 0}
+
+
 def test_votes_counted_by_hand():
     row = {"prompt": "Why?", "response1": "a", "response2": "b"}
     found = [{**row, "ann": 1, "bob": 1}, {**row, "ann": 2, "bob": 0}, {**row, "bob": 2}, {**row, "ann": 2, "bob": 2}]

@@ -181,10 +181,11 @@ def repeated(columns: Columns) -> Summary:
     """Rows that say again what another said, or its contrary; answers that are equal, or say nothing."""
     ids, index, counts = np.unique(columns["answers_id"], return_inverse=True, return_counts=True)
     decided = columns["prefer"] != 0.5
-    # one direction for both orders of the same two answers
-    way = np.where(decided, np.where(columns["turned"] == 1, -1, 1), 0)
+    # one direction for both orders of the same two answers, and one for each verdict on a lone one
+    most = columns["answers"].max(initial=0)
+    way = np.where(decided, np.where(columns["prefer"] < 0.5 if most == 1 else columns["turned"] == 1, -1, 1), 0)
     ways = [np.bincount(index, way == sign, len(ids)) > 0 for sign in (1, -1)]
-    contrary = ways[0] & ways[1] & (columns["answers"].max(initial=0) == 2)
+    contrary = ways[0] & ways[1] & (most <= 2)
     return {
         "duplicates": int((counts - 1).sum()),
         "contradictory": int(contrary[index].sum()),
