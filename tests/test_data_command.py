@@ -183,6 +183,7 @@ def test_the_interval_is_wider_where_pairs_share_a_prompt():
     ten = share(np.repeat(values, 10), np.repeat(np.arange(1000), 10))
     assert (ten["share"], ten["ci95_high"]) == (alone["share"], pytest.approx(alone["ci95_high"]))
     assert share(values[:0], np.arange(0)) is None
+    assert share(values, np.zeros(1000, int)) == {**alone, "ci95_low": 0.0, "ci95_high": 1.0}, "one prompt says nothing"
 
 
 def test_columns_hold_numbers_alone():
