@@ -84,8 +84,17 @@ def test_what_cannot_be_guessed_is_said():
         guessed(Inline(('{"a": 1, "b": 2}',)), None, None, Stop())
     with pytest.raises(DataError, match="do not tell what is what for the shape votes"):
         guessed(Inline(('{"prompt": "a", "chosen": "b", "rejected": "c"}',)), "votes", None, Stop())
-    with pytest.raises(DataError, match="none of the first 20 rows can be read"):
-        guessed(Inline(("[", "]")), None, None, Stop())
+    with pytest.raises(DataError, match="no rows"):
+        guessed(Inline(()), None, None, Stop())
+
+
+def test_first_rows_that_cannot_be_read_are_named_with_the_reason():
+    with pytest.raises(DataError) as caught:
+        guessed(Inline(("\ufeff{}", "3", '{"a": NaN}')), None, None, Stop())
+    said = str(caught.value)
+    assert "3 bad rows of 3 looked at" in said
+    assert "byte order mark" in said
+    assert "number where an object belongs" in said
 
 
 def measure(texts: list[str]) -> list[int]:
@@ -124,6 +133,14 @@ def test_a_summary_counted_by_hand():
     assert summary["repeated"] == {"duplicates": 2, "contradictory": 3, "equal_answers": 1, "blank_answers": 1}
     assert summary["heldout"] == {"comparisons": 2, "train_prompts_there": 5, "train_comparisons_there": 1}
     assert "votes" not in summary
+
+
+def test_a_lone_answer_that_is_good_and_bad_is_contradictory():
+    """To one prompt an answer that is said to be both, and one that is good twice; the first to another prompt."""
+    said = [("a", "b", True), ("a", "b", False), ("a", "c", True), ("a", "c", True), ("d", "b", False)]
+    rows = [dict(zip(("prompt", "completion", "label"), each, strict=True)) for each in said]
+    summary = summarise(Unpaired(Inline(tuple(map(json.dumps, rows)))), measure)
+    assert summary["repeated"] == {"duplicates": 2, "contradictory": 2, "equal_answers": 0, "blank_answers": 0}
 
 
 def test_votes_counted_by_hand():
@@ -166,6 +183,7 @@ def test_the_interval_is_wider_where_pairs_share_a_prompt():
     ten = share(np.repeat(values, 10), np.repeat(np.arange(1000), 10))
     assert (ten["share"], ten["ci95_high"]) == (alone["share"], pytest.approx(alone["ci95_high"]))
     assert share(values[:0], np.arange(0)) is None
+    assert share(values, np.zeros(1000, int)) == {**alone, "ci95_low": 0.0, "ci95_high": 1.0}, "one prompt says nothing"
 
 
 def test_columns_hold_numbers_alone():

@@ -8,6 +8,8 @@ from made_openings import CONFIGS, SMALL
 
 from jaxalign.__main__ import main
 from jaxalign.doctor.examine import Check, every_check
+from jaxalign.doctor.report import row_lines
+from jaxalign.doctor.row import Token
 
 
 def test_discovers_every_check():
@@ -49,3 +51,9 @@ def test_bad_options_are_answered_as_by_train(capsys):
     assert main(["doctor", str(CONFIGS / "tiny_lm.py"), "--loss.etta", "0.1"]) == 2
     assert "loss.eta" in capsys.readouterr().err
     assert main(["doctor", str(CONFIGS / "tiny_lm.py"), "--prompts", "0"]) == 2
+
+
+def test_rows_of_more_than_two_answers_are_shown():
+    tokens = [Token(7, "x", "assistant", branch, 3, -1.0) for branch in range(5)]
+    shown = [line.split("  ")[0].strip() for line in row_lines(tokens, colour=False)]
+    assert shown == ["branch", "prompt", "chosen", "rejected", "answer 3", "answer 4"]

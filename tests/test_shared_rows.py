@@ -97,6 +97,21 @@ def test_rows_of_several_shapes_stand_by_length(pairs):
         assert shape == plan.shapes[0]
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_rows_hold_groups_that_say_the_same_twice(size):
+    """A group in a row of its own lies there as it is, each of two equal answers for itself: shapes are as wide."""
+    rolled = rollouts(prompts=2, samples=4, longest=60)
+    made = RolledGroups(rolled, groups([0, 1, 0, 1], [[0, 0], [1, 1], [2, 2], [0, 1]]))
+    plan = plan_rows(made, size, 3)
+    for number, row in enumerate(plan.rows):
+        rows, shape = plan.batch(np.array([number]))
+        batch = pack(made, rows.reshape(-1), shape, {})
+        assert (batch.rows.group >= 0).sum() == row_tokens(made, row[None])
+        real = row[row >= 0]
+        found = batch.mask.sum(-1) if batch.branch is None else batch.mask.sum(-1)[0][batch.branch[: len(real)]]
+        np.testing.assert_array_equal(found, made.lengths[real])
+
+
 def test_all_pairs_of_one_answer_stand_together():
     """Five answers compared with a sixth and with a seventh: what two rows have in common are these two alone."""
     star = [[k, hub] for hub in (5, 6) for k in range(5)]

@@ -77,15 +77,15 @@ def in_rows(prompts: Int[np.ndarray, " g"], order: Int[np.ndarray, " g"], most: 
 
 
 def row_tokens(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> int:
-    """Tokens of rows of the groups numbered so (-1: none): each prompt once, and each of its different responses."""
+    """Tokens of rows of the groups numbered so (-1: none): each prompt once, and each response laid behind it."""
     held = rows[rows[:, 0] >= 0]
-    _, lengths = _different(groups, held)
+    _, lengths = _laid(groups, held)
     return int(groups.prompt_lengths[held[:, 0]].sum() + lengths.sum())
 
 
 @pytree
 class _Measured:
-    """Of some rows: tokens, those that are scored, those of the longest response, and different responses."""
+    """Of some rows: tokens, those that are scored, those of the longest response, and responses laid there."""
 
     row: Int[np.ndarray, " n"]
     scored: Int[np.ndarray, " n"]
@@ -94,7 +94,7 @@ class _Measured:
 
 
 def _measured(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> _Measured:
-    line, lengths = _different(groups, rows)
+    line, lengths = _laid(groups, rows)
     scored, longest = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     np.add.at(scored, line, lengths)
     np.maximum.at(longest, line, lengths)
@@ -118,14 +118,14 @@ def _by_answers(groups: TrainingGroups) -> Int[np.ndarray, " g"]:
     return np.lexsort((which[np.arange(len(groups)), rarest], groups.prompts))
 
 
-def _different(
-    groups: TrainingGroups, rows: Int[np.ndarray, "n p"]
-) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
-    """Row and length, tokens, of each different response of each row."""
+def _laid(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """Row and length, tokens, of each response that each row has: of the same ones of a row that groups share, one."""
     line, place = np.nonzero(rows >= 0)
     chosen = rows[line, place]
-    answers, lengths = groups.answers[chosen].ravel(), groups.lengths[chosen].ravel()
-    line = np.repeat(line, groups.responses)
+    line, lengths = np.repeat(line, groups.responses), groups.lengths[chosen].ravel()
+    if rows.shape[1] == 1:  # a group in a row of its own lies there as it is, with what it says twice
+        return line, lengths
+    answers = groups.answers[chosen].ravel()
     order = np.lexsort((answers, line))
     same = (np.diff(answers[order]) == 0) & (np.diff(line[order]) == 0)
     first = order[np.concatenate([np.ones(min(len(order), 1), bool), ~same])]

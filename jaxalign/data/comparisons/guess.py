@@ -17,7 +17,7 @@ from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.comparisons.transcripts import Transcripts
 from jaxalign.data.comparisons.unpaired import Unpaired
 from jaxalign.data.comparisons.votes import Votes
-from jaxalign.data.jsonl import RowError
+from jaxalign.data.jsonl import BadRows, RowError
 from jaxalign.data.tables.strict import OnBadRow
 from jaxalign.data.tables.table import Table, Values
 from jaxalign.errors import DataError
@@ -48,11 +48,9 @@ ONE = ("completion", "response", "answer", "output")
 def guessed(table: Table, shape: str | None, prompts: Table | None, on_bad_row: OnBadRow) -> Comparisons:
     """A source over the table, of the given shape if one is given; `prompts` is the table to join prompts from.
 
-    DataError naming the columns where they do not tell.
+    DataError naming the columns where they do not tell, and the rows where none can be read.
     """
-    readable = [row.values for row in islice(table.rows(), ROWS) if not isinstance(row.values, RowError)]
-    if not readable:
-        raise DataError(f"{table.title}: none of the first {ROWS} rows can be read")
+    readable = _readable(table)
     row = {name: value for values in reversed(readable) for name, value in values.items() if value is not None}
     for name, make in SHAPES.items():
         if shape in (None, name) and (found := make(table, row, prompts, on_bad_row)) is not None:
@@ -61,6 +59,21 @@ def guessed(table: Table, shape: str | None, prompts: Table | None, on_bad_row: 
         f"{table.title}: its columns {', '.join(map(jsonl.quoted, row))} do not tell "
         + (f"what is what for the shape {shape}" if shape else f"a shape ({', '.join(SHAPES)})")
     )
+
+
+def _readable(table: Table) -> list[Values]:
+    """The first rows, without those that cannot be read. DataError naming each where there is no other."""
+    readable, refused = list[Values](), BadRows()
+    for row in islice(table.rows(), ROWS):
+        if isinstance(row.values, RowError):
+            refused.add(row.place, row.values)
+        else:
+            readable.append(row.values)
+    if refused.count and not readable:
+        raise refused.error(table.title, refused.count, " looked at")
+    if not readable:
+        raise DataError(f"{table.title}: no rows")
+    return readable
 
 
 def _transcripts(table: Table, row: Values, prompts: Table | None, on_bad_row: OnBadRow) -> Comparisons | None:

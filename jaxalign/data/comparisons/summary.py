@@ -165,14 +165,15 @@ def biases(columns: Columns) -> Summary:
 def share(
     values: Bool[np.ndarray, " b"] | Float[np.ndarray, " b"], prompt: Integer[np.ndarray, " b"]
 ) -> dict[str, float] | None:
-    """A share of comparisons with its 95 % interval from the variance over prompts; None of nothing."""
+    """A share of comparisons with its 95 % interval from the variance over prompts, of which a single one has none: all
+    from 0 to 1. None of nothing."""
     if not len(values):
         return None
     rate = float(values.mean())
     _, group = np.unique(prompt, return_inverse=True)
     residual = np.bincount(group, values - rate)
     groups = len(residual)
-    error = np.sqrt((residual**2).sum() * groups / max(groups - 1, 1)) / len(values)
+    error = np.sqrt((residual**2).sum() * groups / (groups - 1)) / len(values) if groups > 1 else np.inf
     low, high = max(0.0, rate - 1.96 * error), min(1.0, rate + 1.96 * error)
     return {"share": rate, "ci95_low": float(low), "ci95_high": float(high), "of": len(values)}
 
@@ -181,10 +182,11 @@ def repeated(columns: Columns) -> Summary:
     """Rows that say again what another said, or its contrary; answers that are equal, or say nothing."""
     ids, index, counts = np.unique(columns["answers_id"], return_inverse=True, return_counts=True)
     decided = columns["prefer"] != 0.5
-    # one direction for both orders of the same two answers
-    way = np.where(decided, np.where(columns["turned"] == 1, -1, 1), 0)
+    # one direction for both orders of the same two answers, and one for each verdict on a lone one
+    most = columns["answers"].max(initial=0)
+    way = np.where(decided, np.where(columns["prefer"] < 0.5 if most == 1 else columns["turned"] == 1, -1, 1), 0)
     ways = [np.bincount(index, way == sign, len(ids)) > 0 for sign in (1, -1)]
-    contrary = ways[0] & ways[1] & (columns["answers"].max(initial=0) == 2)
+    contrary = ways[0] & ways[1] & (most <= 2)
     return {
         "duplicates": int((counts - 1).sum()),
         "contradictory": int(contrary[index].sum()),
