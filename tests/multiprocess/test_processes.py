@@ -11,15 +11,18 @@ import shutil
 import signal
 import socket
 
+import jax
 import numpy as np
 import pytest
 from made_processes import MESH, OTHER_MESH, PATIENCE, Launch, assert_same_trajectory, files, finish
-from made_runs import CONFIGS
+from made_runs import CONFIGS, policy
 from safetensors.numpy import load_file
 
 from jaxalign.__main__ import main
 from jaxalign.hosts.watch import ProcessLost
+from jaxalign.storage.artifact import MARKER
 from jaxalign.storage.record import read_metrics
+from jaxalign.storage.rundir import read_run
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 
@@ -62,6 +65,11 @@ def cut(whole: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
     assert len(kept) == len(lines) - STEPS - 1
     (to / "metrics.jsonl").write_text("".join(kept))
     return to
+
+
+def phases(workdir: pathlib.Path) -> set[str]:
+    """What is committed of all phases."""
+    return {str(mark.parent.relative_to(workdir)) for mark in workdir.glob(f"*/*/{MARKER}")}
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -132,6 +140,28 @@ def test_one_process_continues_the_run_of_two(lost, two, cache, tmp_path, mesh):
     shutil.copytree(lost[0], workdir)
     finish(CONFIG, workdir, cache, 1, *SMALL, *mesh)
     assert_same_trajectory(two[0], workdir)
+
+
+def test_a_killed_process_ends_the_other_and_the_same_command_continues(two, cache, tmp_path):
+    """The survivor ends by the silence, or by Gloo when a connection breaks amid a message, unheard. Either way what is
+    there is what there was, and checkpoints that are whole."""
+    workdir = cut(two[0], tmp_path / "run")
+    committed = phases(workdir)
+    with Launch(CONFIG, workdir, cache, 2, *SMALL, *MESH) as launch:
+        launch.wait_for(workdir / "0000" / "fit" / "00000002")
+        launch.processes[1].kill()
+        codes = launch.codes(PATIENCE + 60)
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] in (ProcessLost.exit_code, -signal.SIGABRT), launch.everything()
+    assert phases(workdir) == committed
+    assert read_run(workdir).policies() == [0]
+    assert (two[0] / "metrics.jsonl").read_bytes().startswith((workdir / "metrics.jsonl").read_bytes())
+    finish(CONFIG, workdir, cache, 2, *SMALL, *MESH)
+    assert files(workdir, "metrics.jsonl") == files(two[0], "metrics.jsonl")
+    for phase in ("heldout", "evals"):
+        assert files(workdir, f"0000/{phase}/*") == files(two[0], f"0000/{phase}/*")
+    for ours, theirs in zip(*(jax.tree.leaves(policy(run, 1)) for run in (workdir, two[0])), strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 def test_the_death_of_process_0_ends_the_others(two, cache, tmp_path):
