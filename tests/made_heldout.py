@@ -1,5 +1,7 @@
 """Held-out answers of three policies to three prompts, with judges, log-probs and scored pairs."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from made_rollouts import rollouts
@@ -8,6 +10,7 @@ from jaxalign.evals.context import HeldOut
 from jaxalign.oracles.annotators import Brevity, Coverage, NonRepetition
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.training.pair_scores import PairScores
+from jaxalign.types import Rollouts
 
 ASKED = ["Why does bread rise?", "Name a good book about the sea and say why.", "How do birds find their way?"]
 ANSWERS = [
@@ -41,6 +44,17 @@ PAIRS = PairScores(
 
 def panel() -> Panel:
     return Panel((Weighted(Brevity(), 1.0, 0.2), Weighted(Coverage(), 1.0, 0.1), Weighted(NonRepetition(), 1.0, 0.1)))
+
+
+def listed(context: HeldOut) -> HeldOut:
+    """The same answers as all that each policy says, equally likely."""
+
+    def even(answers: Rollouts) -> Rollouts:
+        logps = np.zeros_like(answers.logps)
+        logps[..., 0] = np.log(1 / answers.logps.shape[1])
+        return dataclasses.replace(answers, logps=logps)
+
+    return dataclasses.replace(context, responses={name: even(each) for name, each in context.responses.items()})
 
 
 def held_out(policies: int = 3, oracle=None, key=None, trainer=None) -> HeldOut:

@@ -15,7 +15,7 @@ from jaxalign.models.headed import Headed
 from jaxalign.models.low_rank import frozen, head_alone
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.training.features import Answers, Featured, FeatureReader, table_of
-from jaxalign.training.rows import pack, row_shape
+from jaxalign.training.rows import SHORTEST, pack, row_shape
 from jaxalign.training.step import init_state, make_step
 from jaxalign.training.views import group_scores, view_of
 
@@ -63,7 +63,7 @@ def test_features_score_as_whole_rows_do(pairs):
     np.testing.assert_allclose(
         group_scores(MODEL, params, packed(known)).outputs, group_scores(MODEL, params, packed(pairs)).outputs, **CLOSE
     )
-    assert packed(known).rows.tokens.shape[1] == 32  # nothing is left to be read
+    assert packed(known).rows.tokens.shape[1] == SHORTEST  # nothing is left to be read
     assert packed(pairs).features is None
 
 

@@ -97,7 +97,7 @@ def row_shape(groups: TrainingGroups, multiple: int = COLUMNS) -> RowShape:
 
 def _step(size: int, multiple: int) -> int:
     """What a size is rounded up to a multiple of."""
-    return min(multiple, max(SHORTEST, 1 << (size - 1).bit_length()))
+    return multiple if size >= COLUMNS else min(multiple, max(SHORTEST, 1 << (size - 1).bit_length()))
 
 
 def pack(
