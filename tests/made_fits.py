@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from jaxalign import fit
 from jaxalign.__main__ import main
 from jaxalign.session import Session
 from jaxalign.training.step import Step
@@ -29,3 +30,26 @@ def changed_step(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Step], Step]) 
         return dataclasses.replace(made, step=wrap(made.step))
 
     monkeypatch.setattr(Session, "training", training)
+
+
+def same_when_cut_short(
+    run: Callable[[pathlib.Path], int], home: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> bytes:
+    """The metrics of a run, which one whose fourth batch fails, and that is then continued, ends with to the byte."""
+    assert run(home / "whole") == 0
+    made, original = [], fit.make_batch
+
+    def failing(*arguments):
+        made.append(1)
+        if len(made) == 4:
+            raise ZeroDivisionError
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "make_batch", failing)
+        with pytest.raises(ZeroDivisionError):
+            run(home / "cut")
+    assert run(home / "cut") == 0
+    whole, cut = ((home / name / "metrics.jsonl").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+    return whole

@@ -1,18 +1,17 @@
 """An anchor that follows the policy within a fit: what it is after each step, and a fit cut short goes on with it."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
-from made_fits import GAME, STEPS
+from made_fits import GAME, STEPS, same_when_cut_short
 from made_groups import groups, rollouts
 from made_models import nudged
 
-from jaxalign import fit
 from jaxalign.__main__ import main
 from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.dpo import DPO
@@ -90,22 +89,7 @@ def train(config: Path, workdir: Path) -> int:
 def test_a_fit_cut_short_goes_on_with_its_anchor(tmp_path, monkeypatch):
     config = tmp_path / "following.py"
     config.write_text(CONFIG.format(game=GAME))
-    assert train(config, tmp_path / "whole") == 0
-    made, original = [], fit.make_batch
-
-    def failing(*arguments):
-        made.append(1)
-        if len(made) == 4:
-            raise ZeroDivisionError
-        return original(*arguments)
-
-    monkeypatch.setattr(fit, "make_batch", failing)
-    with pytest.raises(ZeroDivisionError):
-        train(config, tmp_path / "cut")
-    monkeypatch.undo()
-    assert train(config, tmp_path / "cut") == 0
-    whole, cut = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "cut"))
-    assert whole == cut
+    whole = same_when_cut_short(partial(train, config), tmp_path, monkeypatch)
     assert b"rewards/margins" in whole
 
 

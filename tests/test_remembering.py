@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from made_fits import GAME, STEPS
+from made_fits import GAME, STEPS, same_when_cut_short
 from made_groups import groups, rollouts
 from made_logps import logps
 from made_models import nudged
 
-from jaxalign import fit
 from jaxalign.__main__ import main
 from jaxalign.contracts.remembering import begun, recalling
 from jaxalign.contracts.traced import check_loss
@@ -180,20 +180,5 @@ def test_a_sum_has_no_memory():
 def test_a_fit_cut_short_goes_on_with_its_memory(tmp_path, monkeypatch):
     config = tmp_path / "remembering.py"
     config.write_text(CONFIG.format(game=GAME))
-    assert train(config, tmp_path / "whole") == 0
-    made, original = [], fit.make_batch
-
-    def failing(*arguments):
-        made.append(1)
-        if len(made) == 4:
-            raise ZeroDivisionError
-        return original(*arguments)
-
-    monkeypatch.setattr(fit, "make_batch", failing)
-    with pytest.raises(ZeroDivisionError):
-        train(config, tmp_path / "cut")
-    monkeypatch.undo()
-    assert train(config, tmp_path / "cut") == 0
-    whole, cut = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "cut"))
-    assert whole == cut
+    whole = same_when_cut_short(partial(train, config), tmp_path, monkeypatch)
     assert b"memory/margin_deviation" in whole

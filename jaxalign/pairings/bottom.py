@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from jaxalign.pairings.lists import lists
 from jaxalign.pairings.ratings import By, distinct, rated
-from jaxalign.pairs import labels_of
 from jaxalign.types import Groups, Preferences, Rollouts
 
 
@@ -36,13 +36,7 @@ class BestBottom:
         prompt = np.array([number for number, order in enumerate(orders) if len(order) >= self.responses], np.int64)
         picked = [[orders[number][0], *orders[number][: -self.responses : -1]] for number in prompt]
         responses = np.array(picked, np.int64).reshape(-1, self.responses)
-        prefer = preferences.prefer[prompt, responses[:, 0], responses[:, 1]]
-        return Groups(
-            prompt=prompt.astype(np.int32),
-            responses=responses.astype(np.int32),
-            weight=np.ones(len(prompt), np.float32),
-            labels=labels_of(rollouts, preferences, prompt, responses, prefer),
-        )
+        return lists(rollouts, preferences, prompt, responses)
 
 
 EXAMPLE = BestBottom(responses=3, by="win")

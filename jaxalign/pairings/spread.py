@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jaxalign.pairs import labels_of, ranking
+from jaxalign.pairings.lists import lists
+from jaxalign.pairs import ranking
 from jaxalign.types import Groups, Preferences, Rollouts
 
 
@@ -31,13 +32,7 @@ class Spread:
         found = [(prompt, self._chosen(order)) for prompt, order in enumerate(orders) if len(order) >= self.responses]
         prompt = np.array([number for number, _ in found], np.int64)
         responses = np.array([each for _, each in found], np.int64).reshape(-1, self.responses)
-        prefer = preferences.prefer[prompt, responses[:, 0], responses[:, 1]]
-        return Groups(
-            prompt=prompt.astype(np.int32),
-            responses=responses.astype(np.int32),
-            weight=np.ones(len(prompt), np.float32),
-            labels=labels_of(rollouts, preferences, prompt, responses, prefer),
-        )
+        return lists(rollouts, preferences, prompt, responses)
 
     def _chosen(self, order: list[int]) -> list[int]:
         best, *between, worst = (

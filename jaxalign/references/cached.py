@@ -7,18 +7,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+def all_stored(self: object, needs: Iterable[str]) -> tuple[str, ...]:
+    """Roles whose log-probs are stored: all that the loss needs."""
+    return tuple(needs)
+
+
+def none_live(self: object, needs: Iterable[str]) -> tuple[str, ...]:
+    """Roles whose parameters enter the step: none."""
+    del needs
+    return ()
+
+
 @dataclass(frozen=True)
 class Cached:
     """Reference log-prob sums are columns of the groups."""
 
-    def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose log-probs are stored: all that the loss needs."""
-        return tuple(needs)
-
-    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose parameters enter the step: none."""
-        del needs
-        return ()
+    stored, live = all_stored, none_live
 
 
 EXAMPLE = Cached()

@@ -5,13 +5,14 @@ that starts from the initial policy again. Pairs that the guide tells apart well
 the first step on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.references.cached import all_stored, none_live
 from jaxalign.references.of_run import OfRun
 
 
@@ -29,14 +30,7 @@ class Guide:
     def outside(self) -> tuple[OfRun, ...]:
         return (self.guide,)
 
-    def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose log-probs are stored: all that the loss needs."""
-        return tuple(needs)
-
-    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose parameters enter the step: none."""
-        del needs
-        return ()
+    stored, live = all_stored, none_live
 
     def members(self, anchors: Sequence[int]) -> tuple[int, ...]:
         """The guide."""

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.references.cached import all_stored, none_live
 from jaxalign.references.of_run import OfRun
 
 
@@ -60,14 +61,7 @@ class Mixture:
     def normalised(self) -> bool:
         return self.kind == "arithmetic"
 
-    def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose log-probs are stored: all that the loss needs."""
-        return tuple(needs)
-
-    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose parameters enter the step: none."""
-        del needs
-        return ()
+    stored, live = all_stored, none_live
 
     def members(self, anchors: Sequence[int]) -> tuple[int, ...]:
         """Those that have a weight."""

@@ -21,6 +21,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.references.cached import all_stored, none_live
 from jaxalign.references.of_run import OfRun
 
 SETTLES = 1 / 3
@@ -45,14 +46,7 @@ class Momentum:
                 "from round to round however well each is solved"
             )
 
-    def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose log-probs are stored: all that the loss needs."""
-        return tuple(needs)
-
-    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose parameters enter the step: none."""
-        del needs
-        return ()
+    stored, live = all_stored, none_live
 
     def members(self, anchors: Sequence[int]) -> tuple[int, ...]:
         """The last two."""

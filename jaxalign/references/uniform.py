@@ -6,13 +6,14 @@ The constant does not matter to losses that compare answers: theirs is the objec
 the KL, for DPO the loss of CPO without its likelihood.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.references.cached import all_stored, none_live
 from jaxalign.references.of_run import OfRun
 
 
@@ -24,14 +25,7 @@ class Uniform:
     scheduled: ClassVar[bool] = False
     normalised: ClassVar[bool] = False
 
-    def stored(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose log-probs are stored: all that the loss needs."""
-        return tuple(needs)
-
-    def live(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Roles whose parameters enter the step: none."""
-        del needs
-        return ()
+    stored, live = all_stored, none_live
 
     def members(self, anchors: Sequence[int]) -> tuple[int, ...]:
         """Nobody."""
