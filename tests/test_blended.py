@@ -203,7 +203,7 @@ def test_a_guide_of_another_run(tmp_path):
     np.testing.assert_allclose(found, logps_of(tmp_path / "before", 1)[answers], rtol=1e-6)
     np.testing.assert_array_equal(logps_of(tmp_path / "after", 0), logps_of(tmp_path / "before", 0))
     missing = dataclasses.replace(guided, reference=Guide(OfRun(str(tmp_path / "before"), 7)))
-    with pytest.raises(ConfigError, match="holds 0, 1"):
+    with pytest.raises(ConfigError, match=r"reference\.guide: policy 7: .* holds 0, 1"):
         run_here(missing, tmp_path / "missing")
     other = dataclasses.replace(guided, model=dataclasses.replace(guided.model, init=(0.3, 0.3, 0.4)))
     with pytest.raises(ConfigError, match="are of another model"):

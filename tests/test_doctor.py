@@ -54,6 +54,7 @@ def test_bad_options_are_answered_as_by_train(capsys):
 
 
 def test_rows_of_more_than_two_answers_are_shown():
-    tokens = [Token(7, "x", "assistant", branch, 3, -1.0) for branch in range(5)]
+    parts = ("prompt", "chosen", "rejected", "answer 3", "answer 4")
+    tokens = [Token(7, "x", "assistant", branch, part, 3, -1.0) for branch, part in enumerate(parts)]
     shown = [line.split("  ")[0].strip() for line in row_lines(tokens, colour=False)]
-    assert shown == ["branch", "prompt", "chosen", "rejected", "answer 3", "answer 4"]
+    assert shown == ["branch", *parts]

@@ -40,6 +40,7 @@ def test_lone_answers_are_looked_at_too(tmp_path):
     assert {name for name, outcome in found.items() if outcome.status == "finding"} == set()
     assert found["recorded pairs"].measured["pairs"] == 100
     assert "dpo" not in found["loss at step 0"].measured
+    assert {token.part for token in tokens(Opened(alone(dpo()), tmp_path, 8))} == {"prompt", "answer 1"}
     assert found["loss at step 0"].measured["loss"] == pytest.approx(np.log(2), abs=1e-5)
 
 
@@ -53,6 +54,27 @@ def test_the_row_that_is_shown_is_of_the_first_pair(tmp_path):
     first = opened.comparer.pairs.take(np.array([0]))
     assert [len([token for token in row if token.branch == side + 1]) for side in (0, 1)] == first.lengths[0].tolist()
     assert all(text for text in said.values())
+
+
+def test_rows_that_pairs_share_are_looked_at_as_they_are_trained_on(tmp_path):
+    """Three pairs of a prompt and four answers, one of another's: the row shown is the first three's, and has four."""
+    rows = [("Why?", "A", "B"), ("Why?", "A", "So."), ("How?", "A", "No."), ("Why?", "So.", "Then.")]
+    made = dpo("--fit.groups_a_row", "4", "--fit.batch_size", "8")
+    made = dataclasses.replace(made, feedback=dataclasses.replace(made.feedback, pairs=inline(*rows), heldout=None))
+    opened = Opened(made, tmp_path, 8)
+    found = by_name(examine(opened))
+    assert {name for name, outcome in found.items() if outcome.status == "finding"} == set()
+    assert found["training row"].status == found["policy = reference at step 0"].status == "ok"
+    assert found["loss at step 0"].measured["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    parts = list(dict.fromkeys(token.part for token in tokens(opened)))
+    assert parts == ["prompt", "answer 1", "answer 2", "answer 3", "answer 4"]
+    shared = found["pairs that share a row"]
+    assert shared.status == "warning"
+    assert "no prompt has more than 3 pairs" in shared.fix
+    assert "has 4 pairs on average" in shared.fix
+    assert shared.measured == {"groups_a_row": 4, "most_of_a_prompt": 3, "places_used": 0.5}
+    fits = dataclasses.replace(made, fit=dataclasses.replace(made.fit, groups_a_row=2))
+    assert by_name(examine(Opened(fits, tmp_path, 8)))["pairs that share a row"].status == "ok"
 
 
 def test_pairs_that_are_left_out_or_leak_are_told(tmp_path):

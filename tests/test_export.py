@@ -272,3 +272,6 @@ def test_weights_of_several_runs_are_averaged(tmp_path, capsys):
     assert main(["export", runs[0], str(tmp_path / "no"), "--mean-with", other]) == ModelError.exit_code
     assert "differ in more than weights" in capsys.readouterr().err
     assert main(["export", runs[0], str(tmp_path / "no"), "--adapter", *more]) == ConfigError.exit_code
+    for twice in ([runs[0], *more, "--mean-with", runs[1]], [runs[0], "--mean-with", runs[0] + "/"]):
+        assert main(["export", twice[0], str(tmp_path / "no"), *twice[1:]]) == ConfigError.exit_code
+        assert "is in the mean already" in capsys.readouterr().err

@@ -59,11 +59,14 @@ def run(args: argparse.Namespace) -> None:
     number = run.policy_number(args.policy)
     model, slot = run.model, run.directory.policy(number)
     others = [reopen(path, args.config) for path in args.mean_with]
+    each = [(model, slot), *((other.model, other.directory.policy(other.policy_number("last"))) for other in others)]
+    for index, (_, policy) in enumerate(each):
+        if any(policy.path == earlier.path for _, earlier in each[:index]):
+            raise ConfigError(f"--mean-with {args.mean_with[index - 1]}: {policy.path} is in the mean already")
     if args.adapter and others:
         raise ConfigError("--mean-with averages whole weights, and an adapter is a product of two: leave one out")
     if others:
-        each = [(other.model, other.directory.policy(other.policy_number("last"))) for other in others]
-        committed.export_mean([(model, slot), *each], args.directory, args.dtype)
+        committed.export_mean(each, args.directory, args.dtype)
         print(
             f"the mean of policy {number} of {run.directory.path} and of {len(others)} more runs is in {args.directory}"
         )

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.data.groups import PickedGroups, RolledGroups, TrainingGroups
@@ -24,13 +24,13 @@ from jaxalign.judging import judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import bytes_per_device, full_rows, row_sharding, row_shards
 from jaxalign.models.model import Model
-from jaxalign.programs import groups_a_microbatch
+from jaxalign.programs import rows_a_microbatch
 from jaxalign.progress import Progress
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.rollouts.seam import rolled
 from jaxalign.text.chat import Chat
-from jaxalign.training.rows import pack, row_shape
+from jaxalign.training.rows import pack
 from jaxalign.types import Batch, Groups, Params, Preferences, Prompt, Rollouts
 
 SAMPLED = 4
@@ -156,16 +156,18 @@ class Opened:
             return self.comparer.first(1)[0]
         return self.rollouts.prompts[self.pairs.prompt[0]]
 
-    def batch(self, references: dict[str, np.ndarray], largest: int | None = None) -> Batch:
-        """A microbatch of the run's size on the mesh, or of all groups there are if they are fewer.
+    def batch(self, largest: int) -> tuple[Int[np.ndarray, " b"], Batch]:
+        """Up to `largest` rows of a microbatch, on the mesh, that of the first group before the others; and the numbers
+        of their groups, -1 in empty places.
 
         Raises NotHere when no prompt has two different answers.
         """
-        count = len(self.groups)
-        if not count:
+        if not len(self.groups):
             raise NotHere("no prompt has two different answers: there is nothing to train on")
-        size = min(groups_a_microbatch(self.experiment), count, largest or count)
-        chosen = np.full(full_rows(self.mesh, size), -1)
-        chosen[:size] = np.arange(size)
-        batch = pack(self.groups, chosen, row_shape(self.groups), references)
-        return jax.device_put(batch, row_sharding(self.mesh))
+        plan = self.experiment.fit.rows(self.groups)
+        size = min(rows_a_microbatch(self.experiment), len(plan.rows), largest)
+        rows = np.full(full_rows(self.mesh, size), -1)
+        rows[:size] = np.argsort(np.where(plan.rows >= 0, plan.rows, len(self.groups)).min(1))[:size]
+        places, shape = plan.batch(rows)
+        numbers = places.reshape(-1)
+        return numbers, jax.device_put(pack(self.groups, numbers, shape, {}), row_sharding(self.mesh))

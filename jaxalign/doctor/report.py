@@ -23,7 +23,6 @@ COLOURS = {
     "end of turn": "1;33",
 }
 """ANSI codes by status and by role."""
-BRANCHES = ("prompt", "chosen", "rejected")
 
 
 def coloured(out: TextIO | io.TextIOBase) -> bool:
@@ -41,8 +40,7 @@ def row_lines(row: Sequence[Token], colour: bool) -> list[str]:
     lines = [f"{'branch':<9}{'position':>8}{'id':>8}  {'role':<12}{'log-prob':>9}  text"]
     for token in row:
         logp = "-" if token.logp is None else f"{token.logp:.3f}"
-        branch = BRANCHES[token.branch] if token.branch < len(BRANCHES) else f"answer {token.branch}"
-        line = f"{branch:<9}{token.position:>8}{token.id:>8}  {token.role:<12}{logp:>9}  {token.text}"
+        line = f"{token.part:<9}{token.position:>8}{token.id:>8}  {token.role:<12}{logp:>9}  {token.text}"
         lines.append(paint(line, token.role, colour))
     return lines
 

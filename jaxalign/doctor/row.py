@@ -1,11 +1,13 @@
 """One training row, token by token: what it says, whose it is, whether it is scored, and its log-prob."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
+from jaxalign.contracts.group_size import LONE
 from jaxalign.doctor.opened import Opened
 from jaxalign.errors import DataError
 from jaxalign.text.chat import Chat
@@ -16,24 +18,27 @@ from jaxalign.types import Prompt, Rows
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a row. `branch` is 0 in the prompt and counts the responses; `logp` (nats) is None if not scored."""
+    """A token of a row. `branch` is 0 in the prompt and counts the responses, `part` says what it is; `logp` (nats) is
+    None if not scored."""
 
     id: int
     text: str
     role: str
     branch: int
+    part: str
     position: int
     logp: float | None
 
 
 def tokens(opened: Opened) -> list[Token]:
-    """The first group as the row that trains on it, without its padding."""
-    batch = opened.batch({}, 1)
+    """The row that trains on the first group, without its padding."""
+    _, batch = opened.batch(1)
     score = jax.jit(lambda params, batch: token_logps(opened.model, params, batch.rows, batch.mask))
     table = np.asarray(score(opened.params, batch)).reshape(-1)
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[0], batch.rows)
     trunk = rows.tokens[(rows.group >= 0) & (rows.branch == 0)].tolist()
     roles = prompt_roles(opened, opened.first_prompt, trunk)
+    parts = named(opened)
     logp = {place: float(table[slot]) for slot, place in target_places(rows, batch.mask.shape)}
     return [
         Token(
@@ -41,11 +46,31 @@ def tokens(opened: Opened) -> list[Token]:
             text=text_of(opened, int(rows.tokens[place])),
             role=roles[place] if rows.branch[place] == 0 else answer_role(opened, int(rows.tokens[place])),
             branch=int(rows.branch[place]),
+            part=parts(int(rows.branch[place])),
             position=int(rows.position[place]),
             logp=logp.get(place),
         )
         for place in np.flatnonzero(rows.group >= 0).tolist()
     ]
+
+
+def named(opened: Opened) -> Callable[[int], str]:
+    """What the branches of a row are: of a group, its chosen and rejected answer; of several, one may be both."""
+    pair = opened.groups.responses > LONE and opened.experiment.fit.groups_a_row == 1
+    known = ("prompt", "chosen", "rejected") if pair else ("prompt",)
+    return lambda branch: known[branch] if branch < len(known) else f"answer {branch}"
+
+
+def responses(opened: Opened) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """Length and last token of each response of that row."""
+    numbers, _ = opened.batch(1)
+    numbers = numbers[numbers >= 0]
+    taken, lengths = opened.groups.take(numbers), opened.groups.lengths[numbers].reshape(-1)
+    ends = taken.tokens.reshape(len(lengths), -1)[np.arange(len(lengths)), lengths - 1]
+    if opened.experiment.fit.groups_a_row == 1:
+        return lengths, ends
+    _, first = np.unique(opened.groups.answers[numbers], return_index=True)
+    return lengths[first], ends[first]
 
 
 def target_places(rows: Rows, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:

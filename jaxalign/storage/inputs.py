@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from jaxalign.config.settings import short
-from jaxalign.errors import DataError
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.storage import durable
 from jaxalign.types import Reads
 
@@ -60,7 +60,17 @@ def of_files(field: str, files: Mapping[str, str | os.PathLike[str]], known: Seq
 
 def of_components(components: Mapping[str, Any], known: Sequence[Input] = ()) -> list[Input]:
     """Files that components of an experiment, by dotted field, say they read."""
-    return [found for field, each in reading(components).items() for found in of_files(field, each.files(), known)]
+    return [
+        found for field, each in reading(components).items() for found in of_files(field, _files(field, each), known)
+    ]
+
+
+def _files(field: str, component: Reads) -> Mapping[str, str | os.PathLike[str]]:
+    """What it reads. Raises its ConfigError with the field that it stands in."""
+    try:
+        return component.files()
+    except ConfigError as error:
+        raise ConfigError(f"{field}: {error}") from error
 
 
 def reading(components: Mapping[str, Any]) -> dict[str, Reads]:

@@ -28,7 +28,7 @@ from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Batch, GroupLogps, Loss, Params
 
 MICROBATCH = 4
-"""Groups in the step at most: more of the same shape tell nothing more."""
+"""Rows in the step at most: more of the same shape tell nothing more."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,10 @@ class FirstStep:
         built(opened.experiment.optimizer, PROBED)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
         assert not isinstance(loss, ScoreLoss), "a view of log-probs was made"
-        batch, scorer = opened.batch({}, MICROBATCH), Scorer(model, mesh, MICROBATCH)
-        count = min(MICROBATCH, len(opened.groups), opened.experiment.fit.batch_size)
-        chosen = PickedGroups(opened.groups, np.arange(count))
+        numbers, batch = opened.batch(MICROBATCH)
+        real = numbers >= 0
+        # Each in a row of its own: that rows of several groups say the same is part of what is looked at.
+        scorer, chosen = Scorer(model, mesh, MICROBATCH), PickedGroups(opened.groups, numbers[real])
         cached, again = (scorer.groups(params, chosen) for _ in range(2))
         base, asking = frozen(params), Both(extras_of(loss))
 
@@ -116,8 +117,9 @@ class FirstStep:
 
         run = jax.jit(jax.value_and_grad(objective, has_aux=True))
         (_, seen), grads = run(trained(params), batch)
-        policy = np.asarray(seen.sums)[:count]
-        with_cache = dataclasses.replace(seen, last=padded(cached, seen.sums), anchor=padded(cached, seen.sums))
+        policy, stored = np.asarray(seen.sums)[real], np.zeros(seen.sums.shape, np.float32)
+        stored[real] = cached
+        with_cache = dataclasses.replace(seen, last=jnp.asarray(stored), anchor=jnp.asarray(stored))
         used = with_cache if opened.experiment.reference.stored(loss.needs) else seen
         tokens = None if seen.anchor_tokens is None else seen.tokens
         equal = dataclasses.replace(seen, last=seen.sums, anchor=seen.sums, anchor_tokens=tokens)
@@ -125,7 +127,7 @@ class FirstStep:
         certain = dataclasses.replace(used, labels=labels)
         return Seen(
             exact=float(np.abs(cached - again).max()),
-            live=float(np.abs(policy - np.asarray(seen.anchor)[:count]).max()),
+            live=float(np.abs(policy - np.asarray(seen.anchor)[real]).max()),
             cached=float(np.abs(policy - cached).max()),
             loss=float(mean(loss(used), batch)),
             expected=float(mean(loss(equal), batch)),
@@ -157,11 +159,6 @@ def slope(loss: Loss, equal: GroupLogps, batch: Batch) -> float:
     """Σ over the groups of the largest |d loss / d log π(token)|: by how much an error of the log-probs moves it."""
     gradient = jax.grad(lambda tokens: mean(loss(dataclasses.replace(equal, tokens=tokens)), batch))(equal.tokens)
     return float(jnp.abs(gradient).max((1, 2)).sum())
-
-
-def padded(sums: Float[np.ndarray, "g r"], like: Float[Array, "b r"]) -> Float[Array, "b r"]:
-    """Rows of zeros behind, where a batch was filled up."""
-    return jnp.asarray(np.pad(sums, ((0, like.shape[0] - len(sums)), (0, 0))))
 
 
 CHECK = FirstStep()

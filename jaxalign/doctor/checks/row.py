@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Outcome, judged
-from jaxalign.doctor.row import tokens
+from jaxalign.doctor.row import responses, tokens
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,10 @@ class Row:
     """The row that the report shows."""
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
-        row, first = tokens(opened), opened.groups.take(np.array([0]))
-        lasts = first.tokens[0, np.arange(opened.groups.responses), first.lengths[0] - 1]
+        row, (lengths, lasts) = tokens(opened), responses(opened)
         scored = [token for token in row if token.logp is not None]
         ends = sum(token.role == "end of turn" for token in scored)
-        expected = int(first.lengths.sum())
+        expected = int(lengths.sum())
         finished = int(np.isin(lasts, opened.model.chat.stop).sum())
         problems = []
         if len(scored) != expected or any(token.branch == 0 for token in scored):
