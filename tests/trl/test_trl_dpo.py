@@ -38,7 +38,8 @@ from jaxalign.storage.rundir import open_run
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
-pytestmark = pytest.mark.trl
+# Both sides are made before the first test: half an hour on two busy cores.
+pytestmark = [pytest.mark.trl, pytest.mark.timeout(5400)]
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 STEPS, BATCH, RATE, BETA = int(os.environ.get("TRL_STEPS", "50")), 2, 1e-5, 0.1
