@@ -317,6 +317,10 @@ class Session:
         """Number of the policy that anchors `iteration`."""
         return anchor_of(self.experiment, self.run, iteration)
 
+    def anchor_of(self, iteration: int, policy: Params) -> Params:
+        """The policy that anchors an iteration which begins with `policy`."""
+        return policy if self.anchor(iteration) == iteration else self.policy(self.anchor(iteration))
+
     def members(self, iteration: int) -> tuple[int, ...]:
         """Numbers of the policies that the anchor of `iteration` is made of: itself, unless the reference blends."""
         return members_of(self.experiment, self.run, iteration)
