@@ -174,13 +174,13 @@ class Session:
         return self.roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
 
     def score(
-        self, roles: Mapping[str, int], params: Callable[[int], Params], groups: TrainingGroups
+        self, iteration: int, roles: Mapping[str, int], params: Callable[[int], Params], groups: TrainingGroups
     ) -> ReferenceLogps:
-        """Log-prob sums of the groups for every role that the experiment's reference strategy stores.
+        """Log-prob sums of an iteration's groups for every role that the experiment's reference strategy stores.
 
         `roles` are numbers of policies, `params` finds a policy by its number.
         """
-        reference, iteration = self.experiment.reference, roles["last"]
+        reference = self.experiment.reference
         stored, shape = reference.stored(self.experiment.loss.needs), (len(groups), groups.responses)
         members = {role: self.members(iteration) if role == "anchor" else (roles[role],) for role in stored}
         tables = {  # right after a swap the anchor is the last policy
