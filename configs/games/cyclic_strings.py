@@ -32,7 +32,7 @@ from jaxalign.rollouts.sample import Sample
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
-STEP = 6.0
+STEP, TAU = 6.0, 0.1
 
 PAIRS = 1024
 """Drawn of the answers to a prompt. All of them are one row, in which each different answer is computed once."""
@@ -50,7 +50,7 @@ experiment = Experiment(
         prompts_per_iteration=16,
         unseen=1 / 4,
     ),
-    loss=INPO(eta=1 / STEP, tau=0.1),
+    loss=INPO(eta=1 / STEP, tau=TAU),
     optimizer=AdamW(WarmupLinear(peak=5e-3)),
     # Every step takes all pairs.
     fit=Fit(batch_size=12 * PAIRS, groups_a_row=PAIRS, epochs=40, checkpoint_every=1000),
