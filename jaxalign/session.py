@@ -317,7 +317,7 @@ class Session:
         """Number of the policy that anchors `iteration`."""
         return anchor_of(self.experiment, self.run, iteration)
 
-    def anchor_of(self, iteration: int, policy: Params) -> Params:
+    def anchor_policy(self, iteration: int, policy: Params) -> Params:
         """The policy that anchors an iteration which begins with `policy`."""
         return policy if self.anchor(iteration) == iteration else self.policy(self.anchor(iteration))
 

@@ -11,7 +11,8 @@ Step 6 (INPO's eta is its inverse), tau and swaps come from exact mirror descent
 fit, to tell whether it lowers its objective (`fit/heldout_loss`).
 
     jaxalign train configs/games/cyclic_strings.py --workdir runs/cyclic_strings
-    make cyclic-strings                                        this and its forks, five seeds each
+    make cyclic-strings                                        this and five of its forks, five seeds each
+    make nash-family                                           the other forks, five seeds each
 
 Expected: `nash/gap` from 0.574 to 0.03 after 24 iterations, then 0.03 to 0.09: the noise of so many pairs. 90 s of CPU.
 """

@@ -1,6 +1,6 @@
 """DNO's practical form on cyclic_strings.py: DPO on pairs that win rates tell apart, against the last policy.
 
-Rosset et al. 2024 (DNO-Prct, arXiv 2404.03715, algorithm 2), without a teacher. Labels are certain, so fits are short:
+Rosset et al. 2024 (DNO-Prct, arXiv 2404.03715, section 4), without a teacher. Labels are certain, so fits are short:
 no policy minimises them.
 
     jaxalign train configs/games/cyclic_strings_dno_pairs.py --workdir runs/cyclic_strings_dno_pairs

@@ -1,6 +1,6 @@
 """DNO's practical form on the three-action game: DPO on pairs that win rates tell apart, against the last policy.
 
-Rosset et al. 2024 (DNO-Prct, arXiv 2404.03715, algorithm 2), without a teacher's answers. The better answer is chosen
+Rosset et al. 2024 (DNO-Prct, arXiv 2404.03715, section 4), without a teacher's answers. The better answer is chosen
 for certain, so no policy minimises the loss: a fit is one gradient step.
 
     jaxalign train configs/games/three_action_dno_pairs.py --workdir runs/three_action_dno_pairs

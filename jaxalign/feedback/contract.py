@@ -68,7 +68,7 @@ class Phases(Protocol):
         """The policy's answers, committed piece by piece as parts of a phase."""
         ...
 
-    def anchor_of(self, iteration: int, policy: Params) -> Params:
+    def anchor_policy(self, iteration: int, policy: Params) -> Params:
         """The policy that anchors an iteration which begins with `policy`."""
         ...
 

@@ -138,7 +138,7 @@ class Sampling:
         def roll() -> Rollouts:
             roller = self.roller
             if isinstance(roller, MixtureRoller):
-                roller = roller.beside(phases.anchor_of(iteration, policy))
+                roller = roller.beside(phases.anchor_policy(iteration, policy))
             return phases.roll(roller, policy, prompts, iteration, "rollouts", key("rollouts", iteration))
 
         rollouts = phases.phase(iteration, "rollouts", Rollouts, roll)

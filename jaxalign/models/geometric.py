@@ -2,10 +2,10 @@
 
     log p(token | before) = (1 − share) log π(token | before) + share log π_anchor(token | before) − log Z(before)
 
-The mixture that Nash-MD plays against (Munos et al. 2023, arXiv 2312.00886, section 4 and its remark on language
-models): its normaliser is taken token by token, since nobody can sum over all answers. For answers of one token it is
-the mixture of answers, for longer ones another distribution. Parameters are {"policy": …, "anchor": …}; both read every
-token, each with a cache of its own.
+The mixture that Nash-MD plays against (Munos et al. 2023, arXiv 2312.00886), as language models can draw from it: its
+normaliser is taken token by token, since nobody can sum over all answers. For answers of one token it is the mixture of
+answers, for longer ones another distribution. Parameters are {"policy": …, "anchor": …}; both read every token, each
+with a cache of its own.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 """Pairs whose win rates are far apart: the practical form of DNO. Rosset et al. 2024 (DNO-Prct, arXiv 2404.03715,
-algorithm 2).
+section 4).
 
 Where DNO regresses on win rates, its practical form keeps the pairs that these tell apart and trains DPO on them,
 against the policy that sampled: DPO(beta) with swap_every = 1. No finite policy minimises that, since the better answer

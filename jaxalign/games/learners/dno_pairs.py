@@ -1,5 +1,5 @@
 """DNO's practical form: gradient steps towards the winners of pairs that win rates tell apart (Rosset et al. 2024,
-DNO-Prct, arXiv 2404.03715, algorithm 2).
+DNO-Prct, arXiv 2404.03715, section 4).
 
     log π' = log π + eta Σ_y' w(y, y') sign(r(y) - r(y')),        r = P(· ≻ π)
     w(y, y') ∝ π(y) π(y') where |r(y) - r(y')| >= margin, else 0;  Σ w = 1 over unordered pairs
