@@ -150,6 +150,8 @@ class Experiment:
         period, name = self.step_rule.period, type(self.step_rule).__name__
         if self.iterations % period:
             yield f"{name} takes {period} iterations a step, and iterations {self.iterations} would end within one"
+        if period > 1 and self.feedback.oracle is None:
+            yield f"{name} asks what is said of a look-ahead's own answers, and the pairs are recorded"
         if period > 1 and isinstance(self.swap_every, Adaptive):
             yield f"swap_every is Adaptive, which goes by certificates, and there are none of steps of {name}"
         elif self.swap_every is not None and not isinstance(self.swap_every, Adaptive) and self.swap_every % period:

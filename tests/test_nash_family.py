@@ -218,6 +218,12 @@ def test_what_means_nothing_is_refused(name, changes, said):
         validate(game(name, **changes))
 
 
+def test_recorded_pairs_say_nothing_of_a_look_ahead():
+    recorded = load(CONFIGS / "preference" / "dpo_tiny.py")
+    with pytest.raises(ConfigError, match="and the pairs are recorded"):
+        validate(dataclasses.replace(recorded, step_rule=Extragradient()))
+
+
 def test_policies_are_measured_without_their_anchor():
     made = game("nash_md")
     evaluation = dataclasses.replace(made.evaluation, rollout=made.feedback.rollout)
