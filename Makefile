@@ -12,7 +12,7 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -37,6 +37,9 @@ comal-tldr: $(PARTS)/policy/model.safetensors $(PARTS)/first/model.safetensors $
 
 # Learners of one game, five seeds each; programs are compiled once for all seeds of one.
 LEARNERS := cyclic_strings cyclic_strings_adaptive cyclic_strings_inpo cyclic_strings_iter_ipo cyclic_strings_iter_dpo cyclic_strings_sppo
+FAMILY := $(addprefix cyclic_strings_,mpo dno dno_pairs online_ipo_1 online_ipo_2 spo onpo nash_md egpo)
+nash-family: LEARNERS := $(FAMILY)
+nash-family: cyclic-strings  ## the other learners of the same game, five seeds each
 cyclic-strings: install  ## a transformer on a game whose Nash policy is known: six learners, five seeds each
 	for learner in $(LEARNERS); do \
 	  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign train \

@@ -9,6 +9,7 @@ from functools import partial
 
 from jaxalign.certify import certify, check_fit
 from jaxalign.evaluate import evaluate, summarise
+from jaxalign.experiment import needed
 from jaxalign.fit import fit
 from jaxalign.session import Session
 from jaxalign.training.scored import ReferenceLogps
@@ -21,7 +22,7 @@ def align(session: Session) -> dict:
     policy = session.policy(iteration)
     while True:
         evaluate(session, iteration, policy)
-        session.run.prune(experiment.keep_policies, protect=set(session.members(iteration)))
+        session.run.prune(experiment.keep_policies, protect=needed(experiment, session.run, iteration))
         if iteration == experiment.iterations:
             return summarise(session)
         policy = improve(session, iteration, policy)
@@ -44,13 +45,15 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     certificates = phase("certificates", dict[str, float], lambda: certify(session, iteration, params, compared))
     session.recorder.log(iteration, "certificates", 0, certificates)
 
-    # What the fit compares with: the policy that spoke, and the anchor. Swapping the anchor is this one number.
-    roles = {"last": iteration, "anchor": session.anchor(iteration)}
-    references = phase("references", ReferenceLogps, lambda: session.score(roles, params, compared.groups))
+    # What the fit compares with: where the step begins, which is the policy that spoke unless that one looked ahead,
+    # and the anchor. Swapping the anchor is this one number.
+    origin = experiment.step_rule.origin(iteration)
+    roles = {"last": origin, "anchor": session.anchor(iteration)}
+    references = phase("references", ReferenceLogps, lambda: session.score(iteration, roles, params, compared.groups))
 
     # The regression towards the winners.
     live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}
-    fitted = fit(session, iteration, policy, live, compared.groups, references)
+    fitted = fit(session, iteration, params(origin), live, compared.groups, references)
 
     # Has it become better at what it was asked for, where it has not looked?
     if compared.unseen is not None:

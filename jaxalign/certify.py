@@ -32,8 +32,8 @@ from jaxalign.types import Metrics, Params
 
 def certify(session: Session, iteration: int, params: Callable[[int], Params], compared: Compared) -> Metrics:
     """`inner_metrics`, those of `Stability` where the oracle's game is a matrix, and the anchor that an adaptive
-    one comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`), or the anchor is blended
-    of several policies.
+    one comes to; nothing where no fit is a mirror step on pairs of the policy (`uncertified`), the anchor is blended of
+    several policies, or a step looks ahead.
 
     Every sampled response is scored under the anchor, one forward pass, in committed parts; none right after a swap,
     when the anchor is the policy itself. Says on stderr when the schedule leads away from what it should come to, and
@@ -43,7 +43,7 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
     game, rollouts, preferences = mirror_step(experiment.loss), compared.rollouts, compared.preferences
     if game is None or rollouts is None or preferences is None or uncertified(experiment.loss, experiment.feedback):
         return {}
-    if isinstance(experiment.reference, Blended):
+    if isinstance(experiment.reference, Blended) or experiment.step_rule.period > 1:
         return {}
     number, swap = session.anchor(iteration), experiment.swap_every
     own = rollouts.logps.sum(-1, dtype=np.float64)
@@ -71,12 +71,12 @@ def check_fit(
     """`fit/heldout_loss_before` and `fit/heldout_loss`: the fit's objective on `unseen` groups, of the policy that it
     began with and of `fitted`, and the standard error of the change over prompts, `fit/heldout_change_stderr` (absent
     for a single one). Says on stderr when the objective has not fallen: then no step of the method was taken."""
-    policy, number = params(iteration), session.anchor(iteration)
-    score = session.pair_scorer(session.closing(iteration))
-    last = session.logps(iteration, "unseen", iteration, policy, unseen)
+    origin, number = session.experiment.step_rule.origin(iteration), session.anchor(iteration)
+    policy, score = params(origin), session.pair_scorer(session.closing(iteration))
+    last = session.logps(iteration, "unseen", origin, policy, unseen)
 
     def sums(of: int) -> Float[np.ndarray, "g r"]:
-        return last if of == iteration else session.logps(iteration, "unseen", of, params(of), unseen)
+        return last if of == origin else session.logps(iteration, "unseen", of, params(of), unseen)
 
     anchor = blended(session.experiment.reference, session.members(iteration), sums, last.shape)
     live = {"anchor": trained(params(number))} if "anchor_tokens" in extras_of(session.experiment.loss) else {}

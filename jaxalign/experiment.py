@@ -9,11 +9,13 @@ from jaxalign.config.load import exchanged
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import Compares, ScoreLoss
+from jaxalign.contracts.step_rule import StepRule
 from jaxalign.contracts.tracking import Tracker
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.feedback.contract import Feedback
+from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.mirror import Closing
 from jaxalign.machine import Placement
 from jaxalign.models.model import Source
@@ -22,6 +24,8 @@ from jaxalign.references.blended import Blended
 from jaxalign.references.cached import Cached
 from jaxalign.references.of_run import OfRun
 from jaxalign.rollouts.contract import Rollout
+from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.step_rules.forward import Forward
 from jaxalign.storage.rundir import RunDir
 from jaxalign.training.step import Fit
 from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Reference
@@ -43,6 +47,8 @@ class Evaluation:
     def problems(self) -> Iterable[str]:
         if (self.prompts is None) != (self.rollout is None):
             yield "prompts and rollout are asked of the policies together: give both, or neither"
+        if isinstance(self.rollout, GeometricMixture):
+            yield "rollout is a GeometricMixture: policies are measured by what they say without their anchor"
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Experiment:
     the anchor"""
     evaluation: Evaluation
     """what is measured along the way"""
+    step_rule: StepRule = Forward()
+    """how iterations make steps: one each, or with a look-ahead (EGPO)"""
     combiner: Combiner = Mixed()
     """whether the oracle's annotators are one objective or each one of its own, and how these become one direction"""
     fit: Fit = Fit()
@@ -95,6 +103,7 @@ class Experiment:
             yield "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on"
         yield from self._loss_problems()
         yield from self._blend_problems()
+        yield from self._step_problems()
         yield from self._swap_problems()
         yield from self._eval_problems()
 
@@ -132,8 +141,21 @@ class Experiment:
             yield f"swap_every is Adaptive, which goes by certificates, and there are none of the anchor of {name}"
         elif reference.scheduled and self.swap_every is None:
             yield f"reference {name} is made of the anchors that swaps bring, and swap_every is None"
+        elif isinstance(self.feedback, Sampled) and isinstance(self.feedback.rollout, GeometricMixture):
+            yield f"feedback.rollout mixes in the anchor, and that of {name} is no policy that could speak"
         elif not reference.scheduled and self.swap_every is not None:
             yield f"swap_every is set, and the anchor of reference {name} stays what it is; set it to None"
+
+    def _step_problems(self) -> Iterable[str]:
+        period, name = self.step_rule.period, type(self.step_rule).__name__
+        if self.iterations % period:
+            yield f"{name} takes {period} iterations a step, and iterations {self.iterations} would end within one"
+        if period > 1 and self.feedback.oracle is None:
+            yield f"{name} asks what is said of a look-ahead's own answers, and the pairs are recorded"
+        if period > 1 and isinstance(self.swap_every, Adaptive):
+            yield f"swap_every is Adaptive, which goes by certificates, and there are none of steps of {name}"
+        elif self.swap_every is not None and not isinstance(self.swap_every, Adaptive) and self.swap_every % period:
+            yield f"{name} takes {period} iterations a step, and swap_every {self.swap_every} would swap within one"
 
     def _eval_problems(self) -> Iterable[str]:
         there = {
@@ -208,6 +230,11 @@ def members_of(experiment: Experiment, run: RunDir, iteration: int) -> tuple[int
     while anchors[-1]:
         anchors.append(anchor_of(experiment, run, anchors[-1] - 1))
     return experiment.reference.members(anchors)
+
+
+def needed(experiment: Experiment, run: RunDir, iteration: int) -> set[int]:
+    """Numbers of the policies that `iteration` of a run reads beside its own."""
+    return {*members_of(experiment, run, iteration), experiment.step_rule.origin(iteration)}
 
 
 def outside(experiment: Experiment, number: int) -> OfRun:

@@ -243,7 +243,7 @@ def labels_of(
     prefer: Float[np.ndarray, " g"],
 ) -> Labels:
     """What the preferences say of groups whose label is `prefer`. Rules of one's own call it for groups of any size."""
-    win = np.einsum("bij,bj->bi", preferences.prefer, rollouts.weights)
+    win = win_rates(rollouts, preferences)
     votes = preferences.by_annotator[prompt, :, responses[:, 0], responses[:, 1]]
     score = None
     if preferences.scores is not None:
@@ -256,6 +256,12 @@ def labels_of(
         votes=votes.astype(np.float32),
         decided=(votes != 0.5).astype(np.float32),
     )
+
+
+def win_rates(rollouts: Rollouts, preferences: Preferences) -> Float[np.ndarray, "b m"]:
+    """P(y ≻ π) of each answer y, by the answers beside it and itself: what `Labels.win` is made of."""
+    found: Float[np.ndarray, "b m"] = np.einsum("bij,bj->bi", preferences.prefer, rollouts.weights)
+    return found
 
 
 def duplicates(rollouts: Rollouts) -> Bool[np.ndarray, "b m m"]:
@@ -271,20 +277,24 @@ def pairing_metrics(rollouts: Rollouts, preferences: Preferences, groups: Groups
     `pairs/groups`, `pairs/dropped_prompts` (prompts without a group), `pairs/mean_prefer` (the label), `pairs/ties`
     (share of groups the oracle holds at exactly 1/2), `pairs/duplicates` (share of responses whose text came before
     among their prompt's), `pairs/agreement` and `pairs/agreement/<annotator>` (mean P(chosen ≻ rejected) of the
-    oracle and of each annotator).
+    oracle and of each annotator). Of lone answers there are no ties and no agreement.
     """
-    chosen, rejected = groups.responses[:, :2].T
-    oracle = preferences.prefer[groups.prompt, chosen, rejected]
-    each = preferences.by_annotator[groups.prompt, :, chosen, rejected].T
     distinct = sum(len(set(texts)) for texts in rollouts.texts)
-    return {
+    found = {
         "pairs/groups": float(len(groups.prompt)),
         "pairs/dropped_prompts": float(len(rollouts.prompts) - len(np.unique(groups.prompt))),
         "pairs/mean_prefer": _mean(groups.labels.prefer),
-        "pairs/ties": _mean(oracle == 0.5),
         "pairs/duplicates": 1 - distinct / max(rollouts.weights.size, 1),
-        "pairs/agreement": _mean(oracle),
-    } | {f"pairs/agreement/{name}": _mean(row) for name, row in zip(preferences.annotators, each, strict=True)}
+    }
+    if groups.responses.shape[1] < 2:
+        return found
+    chosen, rejected = groups.responses[:, :2].T
+    oracle = preferences.prefer[groups.prompt, chosen, rejected]
+    each = preferences.by_annotator[groups.prompt, :, chosen, rejected].T
+    found |= {"pairs/ties": _mean(oracle == 0.5), "pairs/agreement": _mean(oracle)}
+    return found | {
+        f"pairs/agreement/{name}": _mean(row) for name, row in zip(preferences.annotators, each, strict=True)
+    }
 
 
 def _mean(values: Float[np.ndarray, " g"] | Bool[np.ndarray, " g"]) -> float:

@@ -174,13 +174,13 @@ class Session:
         return self.roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
 
     def score(
-        self, roles: Mapping[str, int], params: Callable[[int], Params], groups: TrainingGroups
+        self, iteration: int, roles: Mapping[str, int], params: Callable[[int], Params], groups: TrainingGroups
     ) -> ReferenceLogps:
-        """Log-prob sums of the groups for every role that the experiment's reference strategy stores.
+        """Log-prob sums of an iteration's groups for every role that the experiment's reference strategy stores.
 
         `roles` are numbers of policies, `params` finds a policy by its number.
         """
-        reference, iteration = self.experiment.reference, roles["last"]
+        reference = self.experiment.reference
         stored, shape = reference.stored(self.experiment.loss.needs), (len(groups), groups.responses)
         members = {role: self.members(iteration) if role == "anchor" else (roles[role],) for role in stored}
         tables = {  # right after a swap the anchor is the last policy
@@ -316,6 +316,10 @@ class Session:
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""
         return anchor_of(self.experiment, self.run, iteration)
+
+    def anchor_policy(self, iteration: int, policy: Params) -> Params:
+        """The policy that anchors an iteration which begins with `policy`."""
+        return policy if self.anchor(iteration) == iteration else self.policy(self.anchor(iteration))
 
     def members(self, iteration: int) -> tuple[int, ...]:
         """Numbers of the policies that the anchor of `iteration` is made of: itself, unless the reference blends."""

@@ -230,8 +230,8 @@ class GroupLogps:
     """What a loss sees: log-probs (nats) of r responses in each of b groups; index 0 chosen, 1 rejected.
 
     `tokens` are the policy's per-token log-probs where `mask`; `last` and `anchor` are sums over tokens under the
-    policy that sampled this iteration and under the anchor, `None` where the loss does not need them. `labels` are what
-    is said of the groups. The rest is for losses that declare it (`contracts.extras`, `contracts.remembering`), None
+    policy that sampled this iteration (where a step rule looks ahead: that the step begins at) and under the anchor,
+    `None` where the loss does not need them. `labels` are what is said of the groups. The rest is for losses that declare it (`contracts.extras`, `contracts.remembering`), None
     for others.
     """
 

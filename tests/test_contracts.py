@@ -118,12 +118,8 @@ def with_labels(found: Groups, **changes: Any) -> Groups:
 
 BROKEN_PAIRINGS: dict[str, Callable[[Groups], Any]] = {
     "must make Groups, got a list": lambda found: [found],
-    "responses must be [groups, 2 or more], got int32 [6, 1]": lambda found: changed(
-        found, responses=found.responses[:, :1]
-    ),
-    "responses must be [groups, 2 or more], got a list": lambda found: changed(
-        found, responses=found.responses.tolist()
-    ),
+    "responses must be [groups, 2], got int32 [6, 1]": lambda found: changed(found, responses=found.responses[:, :1]),
+    "responses must be [groups, 2], got a list": lambda found: changed(found, responses=found.responses.tolist()),
     "labels must be Labels, got a NoneType": lambda found: changed(found, labels=None),
     "prompt must be a NumPy array, got a list": lambda found: changed(found, prompt=found.prompt.tolist()),
     "prompt must be integer [6], got float64 [6]": lambda found: changed(found, prompt=found.prompt * 1.0),

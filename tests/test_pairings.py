@@ -11,6 +11,7 @@ from made_rollouts import preferences, rollouts
 
 import jaxalign.pairings
 from jaxalign.config.load import load
+from jaxalign.contracts.group_size import LONE
 from jaxalign.contracts.pairing import CheckedPairing, group_size, pairing_at
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.feedback.sampled import pairs_of_a_prompt
@@ -20,9 +21,12 @@ from jaxalign.pairings.below_mean import BelowMean
 from jaxalign.pairings.best_random import BestRandom
 from jaxalign.pairings.bottom import BestBottom
 from jaxalign.pairings.curriculum import Curriculum
+from jaxalign.pairings.even_pairs import EvenPairs
+from jaxalign.pairings.every_answer import EveryAnswer
+from jaxalign.pairings.large_margin import LargeMargin
 from jaxalign.pairings.rejection import Rejection, accepted
 from jaxalign.pairings.spread import Spread
-from jaxalign.pairs import BestWorst, OfPolicy, RankLabel, SoftLabel
+from jaxalign.pairs import AllPairs, BestWorst, OfPolicy, RankLabel, SoftLabel, pairing_metrics, win_rates
 from jaxalign.training.rows import Sizes
 from jaxalign.training.views import view_of
 from jaxalign.types import Pairing, Preferences
@@ -91,7 +95,8 @@ def test_groups_are_of_different_texts_and_come_again(pairing):
     found, again = (CheckedPairing(pairing)(given, oracle, jax.random.key(3)) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, found, again)
     assert found.responses.shape[1] == group_size(pairing)
-    assert set(found.prompt.tolist()) == {0, 2}
+    alone = group_size(pairing) == LONE  # the only answer of a prompt is one all the same
+    assert set(found.prompt.tolist()) == ({0, 1, 2} if alone else {0, 2})
     for prompt, group in zip(found.prompt, found.responses, strict=True):
         assert len({texts[prompt][index] for index in group}) == len(group)
     assert not isinstance(pairing, OfPolicy), "says of itself that certificates hold"
@@ -160,3 +165,74 @@ def test_rejection_makes_pairs_of_neighbours():
     assert pairs_of_a_prompt(Rejection(pairs=2), 8) == 2
     assert "ranks nothing" in "".join(Rejection(label=RankLabel()).problems())
     assert {"beta", "pairs"} == {line.split()[0] for line in Rejection(beta=0.0, pairs=0).problems()}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Of the policy's answers as often as it gives them, or evenly
+
+
+def cyclic() -> Preferences:
+    """Six answers, of three texts that beat one another in a cycle; the two annotators do not agree."""
+    table = np.array([[0.5, 0.1, 0.8], [0.9, 0.5, 0.1], [0.2, 0.9, 0.5]], np.float32)
+    kinds = [0, 1, 0, 2, 0, 1]
+    prefer = table[np.ix_(kinds, kinds)][None]
+    both = np.stack([prefer[0], np.full((6, 6), 0.5, np.float32)])[None]
+    return Preferences(("one", "two"), (1.0, 0.0), prefer, both, scores=None)
+
+
+SAID = rollouts([list("abacab")])
+"""Texts a, b, c in the shares 3, 2, 1 of 6."""
+SHARES = np.array([3, 2, 1]) / 6
+KEY = jax.random.key(0)
+
+
+def test_even_pairs_are_each_two_texts_once():
+    found = EvenPairs()(SAID, cyclic(), KEY)
+    assert found.responses.tolist() == [[1, 0], [0, 3], [3, 1]]  # oriented by the label
+    np.testing.assert_allclose(found.weight, 1 / 3)
+    np.testing.assert_allclose(found.labels.prefer, [0.9, 0.8, 0.9])
+    two = EvenPairs()(rollouts([list("abacab"), list("aabbaa")]), preferences(np.concatenate([ordered(6)] * 2)), KEY)
+    np.testing.assert_allclose(np.bincount(two.prompt, two.weight), 1)
+    assert "ranks nothing" in "".join(EvenPairs(RankLabel()).problems())
+
+
+def test_large_margins_are_pairs_that_win_rates_tell_apart():
+    """Win rates are .417, .633, .483 against the shares above: only b is more than .1 ahead, of both."""
+    win = win_rates(SAID, cyclic())[0]
+    np.testing.assert_allclose(
+        win[[0, 1, 3]], [0.25 + 0.1 / 3 + 0.8 / 6, 0.45 + 1 / 6 + 0.1 / 6, 0.1 + 0.3 + 0.5 / 6], atol=1e-6
+    )
+    found = LargeMargin(margin=0.1)(SAID, cyclic(), KEY)
+    assert found.responses.tolist() == [[1, 0], [1, 3]]
+    np.testing.assert_allclose(found.weight, [2 * SHARES[1] * SHARES[0], 2 * SHARES[1] * SHARES[2]])
+    np.testing.assert_array_equal(found.labels.prefer, 1)
+    assert not len(LargeMargin(margin=0.3)(SAID, cyclic(), KEY).prompt)
+    assert list(LargeMargin(margin=0.0).problems())
+
+
+def test_without_a_margin_to_speak_of_large_ones_weigh_as_all_pairs():
+    found, every = LargeMargin(margin=1e-6)(SAID, cyclic(), KEY), AllPairs()(SAID, cyclic(), KEY)
+    texts = lambda groups: [frozenset(SAID.texts[0][index] for index in pair) for pair in groups.responses]  # noqa: E731
+    weigh = lambda groups: {  # noqa: E731
+        pair: sum(w for w, each in zip(groups.weight, texts(groups), strict=True) if each == pair)
+        for pair in texts(groups)
+    }
+    assert weigh(found) == pytest.approx(weigh(every))
+
+
+def test_every_answer_is_a_group_by_its_share():
+    found = CheckedPairing(EveryAnswer())(SAID, cyclic(), KEY)
+    assert found.responses.tolist() == [[0], [1], [3]]
+    np.testing.assert_allclose(found.weight, SHARES, rtol=1e-6)
+    win = win_rates(SAID, cyclic())[0, [0, 1, 3]]
+    np.testing.assert_allclose(found.labels.win[:, 0], win)
+    np.testing.assert_allclose(found.labels.prefer, win)
+    np.testing.assert_allclose(found.labels.votes, np.stack([win, np.full(3, 0.5)], 1), atol=1e-6)
+    # an expectation under the policy: it wins half of the time against itself
+    assert found.labels.win[:, 0] @ found.weight == pytest.approx(0.5)
+    metrics = pairing_metrics(SAID, cyclic(), found)
+    assert metrics.keys() == {"pairs/groups", "pairs/dropped_prompts", "pairs/mean_prefer", "pairs/duplicates"}
+    assert metrics["pairs/duplicates"] == 0.5
+    assert pairs_of_a_prompt(EveryAnswer(), 5) == 5
+    rated = EveryAnswer()(rollouts([list("abc")]), scored([[3.0, 1.0, 2.0]]), KEY)
+    assert rated.labels.score.tolist() == [[3.0], [1.0], [2.0]]

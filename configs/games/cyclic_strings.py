@@ -11,7 +11,8 @@ Step 6 (INPO's eta is its inverse), tau and swaps come from exact mirror descent
 fit, to tell whether it lowers its objective (`fit/heldout_loss`).
 
     jaxalign train configs/games/cyclic_strings.py --workdir runs/cyclic_strings
-    make cyclic-strings                                        this and its forks, five seeds each
+    make cyclic-strings                                        this and five of its forks, five seeds each
+    make nash-family                                           the other forks, five seeds each
 
 Expected: `nash/gap` from 0.574 to 0.03 after 24 iterations, then 0.03 to 0.09: the noise of so many pairs. 90 s of CPU.
 """
@@ -32,7 +33,7 @@ from jaxalign.rollouts.sample import Sample
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
-STEP = 6.0
+STEP, TAU = 6.0, 0.1
 
 PAIRS = 1024
 """Drawn of the answers to a prompt. All of them are one row, in which each different answer is computed once."""
@@ -50,7 +51,7 @@ experiment = Experiment(
         prompts_per_iteration=16,
         unseen=1 / 4,
     ),
-    loss=INPO(eta=1 / STEP, tau=0.1),
+    loss=INPO(eta=1 / STEP, tau=TAU),
     optimizer=AdamW(WarmupLinear(peak=5e-3)),
     # Every step takes all pairs.
     fit=Fit(batch_size=12 * PAIRS, groups_a_row=PAIRS, epochs=40, checkpoint_every=1000),

@@ -27,6 +27,8 @@ from jaxalign.rollouts.enumerate import Enumerate
 from jaxalign.training.optim import GradientDescent
 from jaxalign.training.step import Fit
 
+STEP, TAU = 1.5, 0.1
+
 PROMPT = InlinePrompts(("Choose an answer.",))
 
 FEEDBACK = Sampled(
@@ -40,7 +42,7 @@ FEEDBACK = Sampled(
 experiment = Experiment(
     model=TabularPolicy(init=(0.2, 0.5, 0.3)),
     feedback=FEEDBACK,
-    loss=INPO(eta=1 / 1.5, tau=0.1),
+    loss=INPO(eta=1 / STEP, tau=TAU),
     optimizer=GradientDescent(learning_rate=0.5),
     fit=Fit(batch_size=3, epochs=25),
     iterations=120,

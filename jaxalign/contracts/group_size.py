@@ -12,7 +12,8 @@ PAIR, LONE = 2, 1
 class ReadsGroups(Protocol):
     """A loss of log-probs that reads groups of so many `responses`; None: however many there are.
 
-    Of a lone response `prefer` is the probability that it is desirable. A loss that says nothing reads pairs.
+    Of a lone response `prefer` is the probability that it is desirable, or its win rate. A loss that says nothing reads
+    pairs.
     """
 
     responses: ClassVar[int | None]

@@ -19,7 +19,7 @@ class Sized(Protocol):
 
     @property
     def responses(self) -> int:
-        """Answers of each group; the first two are what is looked at as a pair, the better one first."""
+        """Answers of each group, >= 1; the first two are what is looked at as a pair, the better one first."""
         ...
 
 
@@ -50,19 +50,20 @@ class CheckedPairing:
 
     def __call__(self, rollouts: Rollouts, preferences: Preferences, key: PRNGKeyArray) -> Groups:
         found = self.pairing(rollouts, preferences, key)
-        for problem in problems(found, rollouts, len(preferences.annotators)):
+        for problem in problems(found, rollouts, len(preferences.annotators), group_size(self.pairing)):
             raise BrokenContract(f"pairing {type(self.pairing).__name__}: {problem}")
         return found
 
 
-def problems(found: object, rollouts: Rollouts, annotators: int) -> Iterator[str]:
-    """What is wrong with groups, the first thing first: later ones may be of its making. Groups may be none."""
+def problems(found: object, rollouts: Rollouts, annotators: int, size: int) -> Iterator[str]:
+    """What is wrong with groups of `size` answers, the first thing first: later ones may be of its making. Groups may
+    be none."""
     if not isinstance(found, Groups):
         yield f"must make Groups, got {described(found)}"
         return
     responses, (prompts, samples) = found.responses, rollouts.lengths.shape
-    if not isinstance(responses, np.ndarray) or responses.ndim != 2 or responses.shape[1] < 2:
-        yield f"responses must be [groups, 2 or more], got {described(responses)}"
+    if not isinstance(responses, np.ndarray) or responses.ndim != 2 or responses.shape[1] != size:
+        yield f"responses must be [groups, {size}], got {described(responses)}"
     if not isinstance(found.labels, Labels):
         yield f"labels must be Labels, got {described(found.labels)}"
     table = (count := len(responses), responses.shape[1])

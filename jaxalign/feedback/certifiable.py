@@ -11,6 +11,7 @@ from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.pairs import OfPolicy
+from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.types import Loss
 
 
@@ -23,6 +24,8 @@ def uncertified(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
         return "loss.tau is 0: the anchor does not pull, and no inner problem has a solution of its own"
     if not isinstance(feedback, Sampled):
         return "the pairs are not the policy's own"
+    if isinstance(feedback.rollout, GeometricMixture):
+        return "answers are drawn from a mixture with the anchor, and the opponent is that mixture"
     if not (isinstance(feedback.pairing, OfPolicy) and feedback.pairing.iid):
         return (
             f"{type(feedback.pairing).__name__} does not say that its pairs are drawn i.i.d. from the policy and "

@@ -68,6 +68,10 @@ class Phases(Protocol):
         """The policy's answers, committed piece by piece as parts of a phase."""
         ...
 
+    def anchor_policy(self, iteration: int, policy: Params) -> Params:
+        """The policy that anchors an iteration which begins with `policy`."""
+        ...
+
     def judge(self, oracle: Oracle | OpenableOracle, rollouts: Rollouts, iteration: int) -> Preferences:
         """What `oracle` says of an iteration's rollouts: opened, checked, committed block by block and shared by all
         processes."""

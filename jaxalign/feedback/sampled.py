@@ -27,6 +27,7 @@ from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program
 from jaxalign.models.model import Model
 from jaxalign.rollouts.contract import Roller, Rollout
+from jaxalign.rollouts.geometric_mixture import MixtureRoller
 from jaxalign.rollouts.shares import given
 from jaxalign.storage.inputs import Input
 from jaxalign.training.rows import Sizes
@@ -135,7 +136,10 @@ class Sampling:
         key, prompts = phases.machine.key, self.prompts_of(iteration)
 
         def roll() -> Rollouts:
-            return phases.roll(self.roller, policy, prompts, iteration, "rollouts", key("rollouts", iteration))
+            roller = self.roller
+            if isinstance(roller, MixtureRoller):
+                roller = roller.beside(phases.anchor_policy(iteration, policy))
+            return phases.roll(roller, policy, prompts, iteration, "rollouts", key("rollouts", iteration))
 
         rollouts = phases.phase(iteration, "rollouts", Rollouts, roll)
         preferences = phases.phase(

@@ -5,8 +5,11 @@
     loss = ( h(0) − h(1) − ( P(0 ≻ π_last) − P(1 ≻ π_last) ) / eta )²
 
 Where INPO's target is what one comparison said, this one's is the mean over all answers sampled beside the two: on
-pairs from the policy both have the minimiser π ∝ last^(1−r) anchor^r exp(P(· ≻ last)/eta), and this one less noise.
-With tau = eta it is online IPO, against the anchor alone. The label is not read.
+pairs from the policy both have the minimiser π ∝ last^(1−r) anchor^r exp(P(· ≻ last)/eta), and this one less noise;
+and it has it on pairs of any other law that meets all answers, since win rates are those of the policy there too.
+With tau = eta it is online IPO 1, against the anchor alone: a step of gradient descent on pairs of even weight
+(`pairings.even_pairs`) is one of mirror descent, and the whole way would be to the best response. (Online IPO 2 is
+`IPO` with the anchor kept, on the policy's own pairs.) The label is not read.
 """
 
 from collections.abc import Iterable

@@ -17,6 +17,9 @@ from jaxalign.references.of_run import OfRun
 from jaxalign.storage.rundir import RunDir
 from jaxalign.types import Labels, Reference
 
+MANY = 100
+"""Swaps after which an anchor has all the members that it will ever have."""
+
 
 @runtime_checkable
 class Blended(Protocol):
@@ -77,4 +80,4 @@ def passes(reference: Reference, needs: Iterable[str]) -> int:
     stored = reference.stored(needs)
     if not isinstance(reference, Blended) or "anchor" not in stored:
         return len(stored)
-    return len(stored) - 1 + len(set(reference.members((2, 1, 0))))
+    return len(stored) - 1 + len(set(reference.members(range(MANY, -1, -1))))

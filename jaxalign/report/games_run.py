@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jaxalign.errors import ConfigError
 from jaxalign.evals.nash_gap import action_probabilities
+from jaxalign.feedback.sampled import Sampled
 from jaxalign.games.families import three_action
 from jaxalign.games.game import Game, MatrixGame, uniform
 from jaxalign.games.learner import run
@@ -25,6 +26,7 @@ from jaxalign.oracles.tabular import TabularGame
 from jaxalign.reopen import reopen
 from jaxalign.report.games import Path3, gap_against_steps, robust_win_rate, simplex
 from jaxalign.report.games_curves import robust_curves, trajectories
+from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.types import Rollouts
 
 SHOWN = ("MWU", "IterDPO", "INPO", "OMWU", "Comal", "AdaptiveComal")
@@ -51,13 +53,16 @@ def read(path: str, config: str | None = None) -> GameRun:
     """The run at `path`; `config` as for `reopen`.
 
     Raises:
-        ConfigError: no run directory, or not one of a tabular policy on a tabular game.
+        ConfigError: no run directory, or not one of a tabular policy on a tabular game that answers for itself.
     """
     reopened = reopen(path, config)
     directory, experiment = reopened.directory, reopened.experiment
     oracle, loss, swap = experiment.feedback.oracle, experiment.loss, experiment.swap_every
     if not (isinstance(oracle, TabularGame | RankingPopulation) and isinstance(experiment.model, TabularPolicy)):
         raise ConfigError(f"{path}: figures are drawn for tabular games so far; this run's policy or oracle is none")
+    feedback = experiment.feedback
+    if isinstance(feedback, Sampled) and isinstance(feedback.rollout, GeometricMixture):
+        raise ConfigError(f"{path}: figures are of policies, and answers of mixtures with the anchor do not tell them")
     size, done = len(experiment.model.init), directory.finished()
     rollouts = [directory.load(iteration, "rollouts", Rollouts) for iteration in range(done)]
     policies = [action_probabilities(each.tokens[:, :, 0], each.weights, size).mean(0) for each in rollouts]

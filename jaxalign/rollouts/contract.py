@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
-from jaxalign.models.model import Model
+from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.shares import Share
 from jaxalign.types import Params, Prompt, Sampler
 
@@ -78,7 +78,7 @@ class Roller(Planned, Protocol):
 class Rollout(Protocol):
     """How a policy answers prompts."""
 
-    def bounds(self, model: Model) -> Bounds:
+    def bounds(self, model: Speaker) -> Bounds:
         """The most that is asked of `model`."""
         ...
 
@@ -86,7 +86,7 @@ class Rollout(Protocol):
         """Sentences on why answers to one prompt could never be compared: there is one, or all are equal."""
         ...
 
-    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int) -> Roller:
+    def on(self, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int) -> Roller:
         """Ready to roll out `model` on `mesh`, about `rows` answers together, with programs compiled by `options`."""
         ...
 
@@ -139,4 +139,6 @@ class Drawer(Planned, Protocol):
 class RolloutEngine(Protocol):
     """The order and company in which tokens are drawn: `open` makes it ready for a task, on a model and a mesh."""
 
-    def open(self, task: Task, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int) -> Drawer: ...
+    def open(
+        self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int
+    ) -> Drawer: ...

@@ -14,7 +14,7 @@ from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.mesh.rows import own_rows
 from jaxalign.mesh.sharding import replicated
-from jaxalign.models.model import Model
+from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Bounds
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.rollouts.shares import Share, picked
@@ -35,7 +35,7 @@ class Enumerate:
         if self.length < 1:
             yield f"length must be at least 1, got {self.length}"
 
-    def bounds(self, model: Model) -> Bounds:
+    def bounds(self, model: Speaker) -> Bounds:
         """As many answers as there are strings of the model's tokens."""
         vocab = model.config.vocab
         return Bounds(vocab**self.length, model.config.context - self.length, self.length, vocab)
@@ -44,7 +44,9 @@ class Enumerate:
         """Answers are all different."""
         return ()
 
-    def on(self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None, rows: int = 64) -> "Enumerator":
+    def on(
+        self, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None = None, rows: int = 64
+    ) -> "Enumerator":
         """Ready to enumerate `model`'s answers. ConfigError where they are too many, or of different lengths."""
         del options, rows  # small programs: nothing to overlap, nothing to split
         bounds = self.bounds(model)
@@ -64,7 +66,7 @@ class Enumerator:
     Answers that begin alike share what is read: a row for each string of all tokens but the last.
     """
 
-    def __init__(self, model: Model, mesh: jax.sharding.Mesh, bounds: Bounds):
+    def __init__(self, model: Speaker, mesh: jax.sharding.Mesh, bounds: Bounds):
         self.bounds, self._model = bounds, model
         strings = itertools.product(range(bounds.vocab), repeat=bounds.response)
         self._strings = np.array(list(strings), np.int32)

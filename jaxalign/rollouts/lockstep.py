@@ -23,7 +23,7 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
 from jaxalign.mesh.sharding import full_rows, row_sharding
-from jaxalign.models.model import Model
+from jaxalign.models.speaker import Speaker
 from jaxalign.ops.attention import Tree
 from jaxalign.rollouts.contract import Drawn, Task
 from jaxalign.types import Params, Sampler, pytree
@@ -59,7 +59,7 @@ def nothing_drawn(cache: Any, rows: int, limit: int) -> Decoding:
 
 
 def read_prompts(
-    model: Model, params: Params, prompts: Int[Array, "b p"], lengths: Int[Array, " b"], capacity: int
+    model: Speaker, params: Params, prompts: Int[Array, "b p"], lengths: Int[Array, " b"], capacity: int
 ) -> tuple[Float[Array, "b d"], Any]:
     """Hidden states of the last tokens of left-padded prompts, and a cache of `capacity` columns."""
     columns = jnp.arange(prompts.shape[1])[None, :]
@@ -75,7 +75,7 @@ def keys_of_rows(keys: Key[Array, " b"], samples: int) -> Key[Array, " n"]:
 
 
 def generate(
-    model: Model,
+    model: Speaker,
     sampler: Sampler,
     stop: tuple[int, ...],
     samples: int,
@@ -141,7 +141,7 @@ class Lockstep:
     """Prompts in batches of similar length; the rows of a batch are decoded together until the last is finished."""
 
     def open(
-        self, task: Task, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int
+        self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int
     ) -> "LockstepDrawer":
         """Batches of about `rows` responses."""
         return LockstepDrawer(task, model, mesh, options, rows)
@@ -150,7 +150,7 @@ class Lockstep:
 class LockstepDrawer:
     """Draws batch by batch. A batch is decoded by the devices of all processes together; each reads its own rows."""
 
-    def __init__(self, task: Task, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
+    def __init__(self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
         self._task, self._mesh = task, mesh
         self._most = self._prompts_a_batch(rows)
         self._generate = jax.jit(

@@ -11,7 +11,7 @@ from jaxalign.contracts.traced import check_sampler
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.mesh.rounding import rounded
-from jaxalign.models.model import Model
+from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Bounds, Drawn, RolloutEngine, Task
 from jaxalign.rollouts.lengths import encoded, refuse_longer
 from jaxalign.rollouts.lockstep import PROMPT_BUCKET, Lockstep
@@ -46,7 +46,7 @@ class Sample:
         if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
             yield f"max_prompt_tokens must be at least 1 or None, got {self.max_prompt_tokens}"
 
-    def bounds(self, model: Model) -> Bounds:
+    def bounds(self, model: Speaker) -> Bounds:
         """Prompts are as long as the context leaves room for, or as they may be."""
         room = model.config.context - self.max_tokens
         return Bounds(self.samples, min(room, self.max_prompt_tokens or room), self.max_tokens, model.config.vocab)
@@ -59,7 +59,7 @@ class Sample:
             yield "sampler is Greedy: all samples of a prompt would be equal and leave no pairs"
 
     def on(
-        self, model: Model, mesh: jax.sharding.Mesh, options: Options | None = None, rows: int = 64
+        self, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None = None, rows: int = 64
     ) -> "SampleRoller":
         """Ready to roll out `model` on `mesh`, about `rows` responses together: programs, compiled with `options`, are
         kept between calls."""
@@ -69,7 +69,7 @@ class Sample:
 class SampleRoller:
     """The tokens that the engine draws, as rollouts. Raises BrokenContract for draws that are none of the task."""
 
-    def __init__(self, spec: Sample, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
+    def __init__(self, spec: Sample, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
         check_sampler(spec.sampler, model.config.vocab)
         self.spec, self.bounds, self._model = spec, spec.bounds(model), model
         self._task = Task(spec.samples, spec.max_tokens, spec.sampler, model.chat.stop)

@@ -43,6 +43,7 @@ from jaxalign.mesh.rows import on_mesh
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.low_rank import is_adapted, trained
 from jaxalign.models.model import Model
+from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Drawn, Task
 from jaxalign.rollouts.handover import Handover, LoadAdapter
 from jaxalign.rollouts.samplers import Greedy, Temperature, TopK, TopP
@@ -83,9 +84,14 @@ class Served:
             yield f"most_difference must be positive, got {self.most_difference}"
 
     def open(
-        self, task: Task, model: Model, mesh: jax.sharding.Mesh, options: Options | None, rows: int
+        self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int
     ) -> "ServedDrawer":
         """Pieces of about `rows` responses. ConfigError for a sampler or a policy that no server is told of."""
+        if not isinstance(model, Model):
+            raise ConfigError(
+                f"rollout.engine: a server draws from one policy, and a {type(model).__name__} is made of several; "
+                "take engine=Lockstep()"
+            )
         if self.handover.adapter and not is_adapted(model.abstract()):
             raise ConfigError(
                 f"rollout.engine.handover: {type(self.handover).__name__} hands over adapters, and the model is not "

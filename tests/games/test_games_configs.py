@@ -65,6 +65,13 @@ def test_report_draws_a_run(name, tmp_path, capsys, fp32):
     assert {"simplex.png", "simplex.svg", "gap.png", "gap.svg", "robust_win_rate.png", "robust_win_rate.svg"} == names
 
 
+def test_no_figures_of_what_a_policy_says_with_its_anchor(tmp_path, capsys, fp32):
+    path = next(path for path in CONFIGS if path.stem == "three_action_nash_md")
+    assert not main(["train", str(path), "--workdir", str(tmp_path / "run"), "--iterations", "1"])
+    assert main(["report", str(tmp_path / "run")]) == 2
+    assert "answers of mixtures with the anchor do not tell them" in capsys.readouterr().err
+
+
 OWN = '''"""The three-action game with an eval of one's own."""
 import dataclasses
 from typing import ClassVar
