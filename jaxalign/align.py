@@ -7,10 +7,12 @@ command continues from wherever the last one stopped and ends with the same bits
 
 from functools import partial
 
-from jaxalign.certify import certify, check_fit
+from jaxalign.certify import certify
 from jaxalign.evaluate import evaluate, summarise
 from jaxalign.experiment import needed
 from jaxalign.fit import fit
+from jaxalign.fits.check import check_fit
+from jaxalign.fits.objective import watched
 from jaxalign.session import Session
 from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Params
@@ -51,13 +53,14 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     roles = {"last": origin, "anchor": session.anchor(iteration)}
     references = phase("references", ReferenceLogps, lambda: session.score(iteration, roles, params, compared.groups))
 
-    # The regression towards the winners.
+    # The regression towards the winners, watched where it does not look.
     live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}
-    fitted = fit(session, iteration, params(origin), live, compared.groups, references)
+    watch = watched(session, iteration, roles, params, compared)
+    fitted = fit(session, iteration, params(origin), live, compared.groups, references, watch)
 
     # Has it become better at what it was asked for, where it has not looked?
     if compared.unseen is not None:
         unseen = compared.unseen
-        kept = phase("unseen", dict[str, float], lambda: check_fit(session, iteration, params, unseen, fitted))
+        kept = phase("unseen", dict[str, float], lambda: check_fit(session, iteration, roles, params, unseen, fitted))
         session.recorder.log(iteration, "unseen", 0, kept)
     return fitted

@@ -14,6 +14,7 @@ from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
+from jaxalign.fits.check import fits_told
 from jaxalign.machine import Machine
 from jaxalign.models.low_rank import frozen, trained
 from jaxalign.session import Session
@@ -125,8 +126,9 @@ def summarise(session: Session) -> dict[str, Any]:
     rates = None
     if session.heldout and judge is not None:
         rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
+    fits = fits_told(session.run, session.experiment.iterations)
     if session.hosts.leader:
-        _summarise(session, rates)
+        _summarise(session, rates, fits)
     session.hosts.barrier("summary")
     return session.run.summary()
 
@@ -147,7 +149,7 @@ def win_rates(session: Session, judge: Oracle | OpenableOracle) -> WinRates:
         return WinRates(*win_rate_matrix(dataclasses.replace(context, responses=_shown(context.responses))))
 
 
-def _summarise(session: Session, rates: WinRates | None) -> None:
+def _summarise(session: Session, rates: WinRates | None, fits: Metrics) -> None:
     metrics = session.run.load(home(session.experiment.iterations), "evals", dict[str, float])
     summary = {
         "seconds": _seconds(session),
@@ -160,6 +162,9 @@ def _summarise(session: Session, rates: WinRates | None) -> None:
         summary = {**told, **summary}
     if session.heldout_pairs is not None:
         summary = {**_of_pairs(metrics), **summary}
+    if fits:
+        summary["fits"] = fits
+        sections.append(_shown_fits(fits))
     session.run.write_summary(summary)
     print("\n\n".join([*sections, *_closing(session, metrics)]))
 
@@ -210,6 +215,14 @@ def _closing(session: Session, metrics: Metrics) -> list[str]:
         f"Everything lies in {path}\n{again}{talk}"
         f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
     ]
+
+
+def _shown_fits(fits: Metrics) -> str:
+    lowered, checked = (int(fits[f"fits/{name}"]) for name in ("lowered", "checked"))
+    change = fits["fits/heldout_change_mean"]
+    return (
+        f"{lowered} of {checked} fits lowered their loss on pairs that they had not seen (mean change {change:+.3g})."
+    )
 
 
 def _shown_sample(sample: Mapping[str, str]) -> str:

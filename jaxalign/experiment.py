@@ -68,7 +68,7 @@ class Experiment:
     loss: Loss | ScoreLoss
     """the objective of one iteration's fit"""
     optimizer: Optimizer
-    """how the objective is descended; restarts every iteration"""
+    """how the objective is descended; `fit` says what of it goes on from iteration to iteration"""
     iterations: int
     """outer iterations"""
     swap_every: int | Adaptive | None
@@ -99,13 +99,30 @@ class Experiment:
         if self.keep_policies is not None and self.keep_policies < 1:
             yield f"keep_policies must be at least 1 or None, got {self.keep_policies}"
         yield from self._batch_problems()
-        if self.fit.evaluate_every is not None and not self.feedback.holds_out:
-            yield "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on"
+        yield from self._fit_problems()
         yield from self._loss_problems()
         yield from self._blend_problems()
         yield from self._step_problems()
         yield from self._swap_problems()
         yield from self._eval_problems()
+
+    def _fit_problems(self) -> Iterable[str]:
+        fit, validates = self.fit, self.feedback.validates
+        if fit.evaluate_every is not None and not validates:
+            yield (
+                "fit.evaluate_every is set, but the feedback holds no pairs out to evaluate on (heldout of recorded "
+                "pairs, validation of sampled ones)"
+            )
+        if fit.evaluate_every is None and validates and not self.feedback.holds_out:
+            yield "feedback.validation leaves prompts out to evaluate the fit on: set fit.evaluate_every"
+        if fit.max_kl is not None and self.feedback.oracle is None:
+            yield "fit.max_kl goes by log-probs that the policy logged while it sampled, and the pairs are recorded"
+        elif fit.max_kl is not None and isinstance(self.feedback, Sampled):
+            if isinstance(self.feedback.rollout, GeometricMixture):
+                yield "fit.max_kl goes by log-probs of the policy, and a GeometricMixture logs the mixture's"
+            if self.step_rule.period > 1:
+                name = type(self.step_rule).__name__
+                yield f"fit.max_kl goes by log-probs of who sampled, and a step of {name} begins at another policy"
 
     def _batch_problems(self) -> Iterable[str]:
         size, each, accumulate = self.fit.batch_size, self.fit.groups_a_row, self.placement.accumulate

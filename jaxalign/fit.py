@@ -5,6 +5,7 @@ came to is read while the next one runs (on meshes of CPUs before it, see `one_a
 unasked (`jax.transfer_guard`).
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -17,6 +18,8 @@ from jaxalign.data.ahead import ahead
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.order import GroupOrder
 from jaxalign.errors import Interrupted
+from jaxalign.fits.objective import UNWATCHED, Watch
+from jaxalign.fits.trial import Trial
 from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import row_sharding
@@ -29,7 +32,6 @@ from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.scored import ReferenceLogps
 from jaxalign.training.step import TrainState, check_finite
-from jaxalign.trial import Trial
 from jaxalign.types import Batch, Metrics, Params
 
 
@@ -40,8 +42,10 @@ def fit(
     live: Mapping[str, Params],
     groups: TrainingGroups,
     references: ReferenceLogps,
+    watch: Watch = UNWATCHED,
 ) -> Params:
-    """Policy `iteration` + 1, committed: `policy` after all steps of the iteration's fit. Continues a fit cut short."""
+    """Policy `iteration` + 1, committed: `policy` after all steps of the iteration's fit, unless what `watch` sees or
+    its trust region end it earlier. Continues a fit cut short."""
     if session.run.policy(iteration + 1).exists():
         session.run.clear_fit(iteration)
         return session.policy(iteration + 1)
@@ -63,13 +67,14 @@ def fit(
     with FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
     ) as checkpoints:
-        trial = Trial(session, iteration, len(order), base)
-        first, state = _start(checkpoints, order, training, policy, live, trial)
+        trial = Trial(session, iteration, len(order), watch)
+        begin = partial(_begun, session, iteration, training, policy, live, len(order))
+        first, state = _start(checkpoints, order, training, trial, begin)
         if not trial.passes(first, state):
             session.stop_here(f"before the evaluation after step {first}")
         todo = range(first, len(order))
         with session.progress(iteration, "fit", len(order), "steps", start=first) as progress:
-            outcomes = Outcomes(partial(_tell, session, iteration, progress), partial(_check, session))
+            outcomes = Outcomes(partial(_tell, session, iteration, progress, trial), partial(_check, session))
             with (
                 ahead(make, todo) as batches,
                 session.profiler.fit(outcomes.settle) as traced,
@@ -84,14 +89,12 @@ def fit(
                         intake = Intake(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
                         state, metrics = training.step(state, base, others, batch)
                         outcomes.follow(index, metrics, intake)
-                        if one_at_a_time(mesh):
+                        # A step behind the one that leaves the trust region would depend on when that is read.
+                        if one_at_a_time(mesh) or spec.max_kl is not None:
                             outcomes.settle()
-                    _keep_when_due(session, trial, checkpoints, order, index + 1, state, outcomes)
+                    _keep_when_due(session, trial, checkpoints, order, min(index + 1, trial.steps), state, outcomes)
                 outcomes.settle()
-    params = trial.chosen(state, training.abstract.params)
-    session.commit_policy(iteration + 1, params)
-    session.run.clear_fit(iteration)
-    return join(params, base)
+    return join(_committed(session, iteration, trial.chosen(state, training.abstract)), base)
 
 
 def one_at_a_time(mesh: jax.sharding.Mesh) -> bool:
@@ -126,20 +129,33 @@ def make_batch(
 
 
 def _start(
-    checkpoints: FitCheckpoints,
-    order: GroupOrder,
-    training: Training,
-    policy: Params,
-    live: Mapping[str, Params],
-    trial: Trial,
+    checkpoints: FitCheckpoints, order: GroupOrder, training: Training, trial: Trial, begin: Callable[[], TrainState]
 ) -> tuple[int, TrainState]:
     """The step to begin or continue with, and the state before it."""
     found = checkpoints.restore(training.abstract)
     if found is None:
-        return 0, training.begin(policy, live)
+        return 0, begin()
     order.check(found.data)
     trial.recall(found.meta)
     return found.step, found.state
+
+
+def _begun(
+    session: Session,
+    iteration: int,
+    training: Training,
+    policy: Params,
+    live: Mapping[str, Params],
+    steps: int,
+) -> TrainState:
+    """The state before the first of so many steps: of its schedule, and with the moments that the fit before kept."""
+    spec = session.experiment.fit
+    state = training.begin(policy, live, np.int32(iteration * steps if spec.schedule == "run" else 0))
+    if spec.moments == "fresh" or not iteration or not jax.tree.leaves(state.opt_state):
+        return state
+    state = dataclasses.replace(state, opt_state=())  # fresh ones have gone before others take their room
+    kept = session.run.moments(iteration - 1).load({"moments": training.abstract.opt_state})
+    return dataclasses.replace(state, opt_state=kept["moments"])
 
 
 def _check(session: Session, step: int, metrics: Metrics) -> None:
@@ -147,9 +163,26 @@ def _check(session: Session, step: int, metrics: Metrics) -> None:
     check_finite(step, metrics)
 
 
+def _committed(session: Session, iteration: int, kept: Params) -> Params:
+    """The policy's parameters, committed behind the moments that the next fit begins with, where there are any."""
+    if jax.tree.leaves(kept.get("moments")) and iteration + 1 < session.experiment.iterations:
+        session.run.keep_moments(iteration, {"moments": kept["moments"]})
+    session.commit_policy(iteration + 1, kept["params"])
+    session.run.clear_fit(iteration)
+    params: Params = kept["params"]
+    return params
+
+
 def _tell(
-    session: Session, iteration: int, progress: Callable[[int], None], step: int, metrics: Metrics, perf: Metrics
+    session: Session,
+    iteration: int,
+    progress: Callable[[int], None],
+    trial: Trial,
+    step: int,
+    metrics: Metrics,
+    perf: Metrics,
 ) -> None:
+    trial.heed(step, metrics)
     session.recorder.log(iteration, "fit", step, metrics)
     session.recorder.perf(iteration, "fit", step, perf)
     progress(step + 1)
@@ -171,7 +204,7 @@ def _keep_when_due(
         with jax.transfer_guard("allow"):
             trial.passes(done, state)
     stopping = session.stop_requested()
-    ended = trial.over or (done == len(order) and not trial.due(done))
+    ended = (trial.over or done == len(order)) and not trial.due(done)
     if ended or not (stopping or checkpoints.due(done)):
         return
     outcomes.settle()

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from jaxalign.contracts.moving import Moving
-from jaxalign.contracts.traced import built
+from jaxalign.contracts.traced import built, counts_itself
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
@@ -20,15 +21,18 @@ from jaxalign.training.step import Step, TrainState, init_state, make_step
 from jaxalign.training.views import view_of
 from jaxalign.types import Batch, Params
 
+PROBED = 1000
+"""Steps for which an optimizer is built before there is a fit."""
+
 
 @dataclass(frozen=True)
 class Training:
-    """A fit's step, its first state as a function of the policy and of references that move with it, and shapes, dtypes
-    and shardings of that state and of live references that stay, by role; `refer` makes of a policy what its reference
-    is."""
+    """A fit's step, its first state as a function of the policy, of references that move with it and of the schedule's
+    step at which it begins, and shapes, dtypes and shardings of that state and of live references that stay, by role;
+    `refer` makes of a policy what its reference is."""
 
     step: Step
-    begin: Callable[[Params, Mapping[str, Params]], TrainState]
+    begin: Callable[[Params, Mapping[str, Params], Any], TrainState]
     abstract: TrainState
     references: Mapping[str, Params]
     refer: Callable[[Params], Params]
@@ -42,17 +46,18 @@ class Training:
 def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     """The programs of a fit of `steps` steps. Optimizer state lies as the parameters it belongs to."""
     model, mesh, placement = machine.model, machine.mesh, machine.placement
-    optimizer, schedule = built(experiment.optimizer, steps)
+    optimizer, schedule = built(experiment.optimizer, steps * schedule_fits(experiment))
     live, moving = experiment.reference.live(experiment.loss.needs), None
     own: tuple[str, ...] = ()
     if isinstance(experiment.reference, Moving):
         moving, own, live = experiment.reference, live, ()
 
-    def begin(policy: Params, references: Mapping[str, Params]) -> TrainState:
-        return init_state(policy, optimizer, {role: references[role] for role in own}, experiment.loss)
+    def begin(policy: Params, references: Mapping[str, Params], origin: Int[Array, ""]) -> TrainState:
+        moved = {role: references[role] for role in own}
+        return init_state(policy, optimizer, moved, experiment.loss, jnp.asarray(origin, jnp.int32))
 
     shardings = trained(machine.shardings)
-    state = jax.eval_shape(begin, model.abstract(), dict.fromkeys(own, model.abstract()))
+    state = jax.eval_shape(begin, model.abstract(), dict.fromkeys(own, model.abstract()), jnp.int32(0))
     moments = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,
@@ -75,7 +80,7 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         return _state(state, replicated(mesh), shardings, moments, dict.fromkeys(own, references), memory)
 
     view = view_of(model, experiment.loss, experiment.feedback.responses)
-    step = make_step(view, optimizer, schedule, experiment.combiner, moving)
+    step = make_step(view, optimizer, schedule, experiment.combiner, moving, experiment.fit.max_kl)
     if placement.optimizer_memory != "device" or ((live or own) and placement.reference_memory != "device"):
         step = _fetching(step, place(moments, shardings), dict.fromkeys(live, shardings), place(kept, far))
     return Training(
@@ -90,6 +95,24 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         references=dict.fromkeys(live, kept_reference),
         refer=refer,
     )
+
+
+def check_optimizer(experiment: Experiment) -> None:
+    """Raises BrokenContract for an optimizer that cannot be built, ConfigError for one that would lose its place in a
+    schedule: before there is a fit, hours earlier."""
+    built(experiment.optimizer, PROBED)
+    fit = experiment.fit
+    if (fit.schedule, fit.moments) != ("fit", "fresh") and counts_itself(experiment.optimizer):
+        raise ConfigError(
+            f"optimizer {type(experiment.optimizer).__name__}: counts the steps of its schedule by itself and would be "
+            "at a wrong one; fit.schedule 'run' and fit.moments 'kept' take one that reads the step that it is "
+            "told (jaxalign.training.optim.downhill)"
+        )
+
+
+def schedule_fits(experiment: Experiment) -> int:
+    """Fits that the schedule of the learning rate spans."""
+    return experiment.iterations if experiment.fit.schedule == "run" else 1
 
 
 def groups_a_microbatch(experiment: Experiment) -> int:
@@ -116,7 +139,9 @@ def check_batches(experiment: Experiment, shards: int) -> None:
 
 def _state(state: TrainState, step: Any, params: Any, opt_state: Any, references: Any, memory: Any) -> Any:
     """A tree of shardings in the structure of `state`."""
-    return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves((step, params, opt_state, references, memory)))
+    origin = step  # a number, and where numbers lie
+    leaves = jax.tree.leaves((step, params, opt_state, references, memory, origin))
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
 def _fetching(step: Step, here: Any, references_here: Mapping[str, Any], kept: Any) -> Step:

@@ -20,8 +20,8 @@ from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import components
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
-from jaxalign.contracts.traced import built, check_loss
-from jaxalign.data.groups import TrainingGroups
+from jaxalign.contracts.traced import check_loss
+from jaxalign.data.groups import TrainingGroups, with_logps
 from jaxalign.data.prompts import opened
 from jaxalign.data.strays import as_trained
 from jaxalign.errors import ConfigError, Interrupted
@@ -34,7 +34,7 @@ from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
-from jaxalign.programs import Training, check_batches, rows_a_microbatch, training
+from jaxalign.programs import Training, check_batches, check_optimizer, rows_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.references.blended import blended, check_blend
 from jaxalign.rollouts.contract import Roller
@@ -53,9 +53,6 @@ from jaxalign.training.views import view_of
 from jaxalign.types import Oracle, Params, Preferences, Prompt, Rollouts, StopRequested
 
 T = TypeVar("T")
-
-PROBED = 1000
-"""Steps of a fit for which the optimizer is built before there is any: one that cannot be is refused hours earlier."""
 
 
 class Session:
@@ -81,7 +78,7 @@ class Session:
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         self._check_mesh()
         check_batches(experiment, row_shards(self.machine.mesh))
-        built(experiment.optimizer, PROBED)
+        check_optimizer(experiment)
         datasets, responses = durable.beside(run.path, "datasets"), experiment.feedback.responses
         outputs = view_of(self.machine.model, experiment.loss, responses).model.config.outputs
         open_feedback = partial(self.experiment.feedback.open, self.machine, datasets, experiment.iterations)
@@ -144,7 +141,8 @@ class Session:
 
     def compared(self, iteration: int, policy: Params) -> Compared:
         """What iteration `iteration`, which begins with `policy`, trains on."""
-        found = self._comparer(self, iteration, policy)
+        found, logged = self._comparer(self, iteration, policy), self.experiment.fit.max_kl is not None
+        found = replace(found, groups=with_logps(found.groups)) if logged else found
         if not head_alone(self.machine.model.abstract()):
             return replace(found, groups=as_trained(self.experiment.loss, found.groups))
         began = time.perf_counter()
@@ -174,17 +172,22 @@ class Session:
         return self.roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
 
     def score(
-        self, iteration: int, roles: Mapping[str, int], params: Callable[[int], Params], groups: TrainingGroups
+        self,
+        iteration: int,
+        roles: Mapping[str, int],
+        params: Callable[[int], Params],
+        groups: TrainingGroups,
+        phase: str = "references",
+        every: bool = False,
     ) -> ReferenceLogps:
-        """Log-prob sums of an iteration's groups for every role that the experiment's reference strategy stores.
-
-        `roles` are numbers of policies, `params` finds a policy by its number.
-        """
-        reference = self.experiment.reference
-        stored, shape = reference.stored(self.experiment.loss.needs), (len(groups), groups.responses)
+        """Log-prob sums of an iteration's groups for the roles that the experiment's reference strategy stores, or for
+        `every` one that the loss reads, in parts of a phase. `roles` are numbers of policies, `params` finds one by its
+        number."""
+        reference, needs = self.experiment.reference, self.experiment.loss.needs
+        stored, shape = needs if every else reference.stored(needs), (len(groups), groups.responses)
         members = {role: self.members(iteration) if role == "anchor" else (roles[role],) for role in stored}
         tables = {  # right after a swap the anchor is the last policy
-            number: self.logps(iteration, "references", number, params(number), groups)
+            number: self.logps(iteration, phase, number, params(number), groups)
             for number in sorted({each for of in members.values() for each in of})
         }
         how = {"anchor": reference}
@@ -240,7 +243,7 @@ class Session:
         return self._pair_scorers(closing)
 
     def _scorer_of_pairs(self, closing: bool) -> PairScorer:
-        machine, experiment = self.machine, self._fitted(closing)
+        machine, experiment = self.machine, self.fitted(closing)
         view = view_of(machine.model, experiment.loss, experiment.feedback.responses)
         rows = rows_a_microbatch(experiment)
         return PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.rows)
@@ -338,9 +341,9 @@ class Session:
     # ---------------------------------------------------------------------------------------------- checks
 
     def _programs(self, steps: int, closing: bool) -> Training:
-        return training(self._fitted(closing), self.machine, steps)
+        return training(self.fitted(closing), self.machine, steps)
 
-    def _fitted(self, closing: bool) -> Experiment:
+    def fitted(self, closing: bool) -> Experiment:
         """The experiment, with the loss of a fit that is closing where it is."""
         if not closing:
             return self.experiment

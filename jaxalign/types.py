@@ -214,6 +214,7 @@ class Batch:
 
     A row holds k responses: those of one group, or the different ones of b / n groups that stand together. Then
     `branch` says which of its row's responses each response of a group is; None: each group has a row of its own.
+    `last_tokens` are log-probs by token that the policy which sampled has logged, where they are read.
     """
 
     rows: Rows
@@ -223,6 +224,7 @@ class Batch:
     references: dict[str, Float[Anywhere, "b r"]]
     features: Float[Anywhere, "b r d"] | None = None
     branch: Int[Anywhere, "b r"] | None = None
+    last_tokens: Float[Anywhere, "n k t"] | None = None
 
 
 @pytree
@@ -231,8 +233,9 @@ class GroupLogps:
 
     `tokens` are the policy's per-token log-probs where `mask`; `last` and `anchor` are sums over tokens under the
     policy that sampled this iteration (where a step rule looks ahead: that the step begins at) and under the anchor,
-    `None` where the loss does not need them. `labels` are what is said of the groups. The rest is for losses that declare it (`contracts.extras`, `contracts.remembering`), None
-    for others.
+    `None` where the loss does not need them. `labels` are what is said of the groups. The rest is for losses that
+    declare it (`contracts.extras`, `contracts.remembering`), None for others; `last_tokens` are of the policy that
+    sampled, for a trust region (`training.trust`).
     """
 
     tokens: Float[Array, "b r t"]
@@ -245,6 +248,7 @@ class GroupLogps:
     stray: Float[Array, " b"] | None = None
     weight: Float[Array, " b"] | None = None
     memory: dict[str, Float[Array, " b"]] | None = None
+    last_tokens: Float[Array, "b r t"] | None = None
 
     @property
     def prefer(self) -> Float[Array, " b"]:
@@ -321,10 +325,10 @@ class Combiner(Protocol):
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Learning rate over one iteration's fit."""
+    """Learning rate over one iteration's fit, or over a run (`Fit.schedule`)."""
 
     def schedule(self, steps: int) -> optax.Schedule:
-        """Step (from 0) → learning rate, for a fit of `steps` steps."""
+        """Step (from 0) → learning rate, over `steps` steps."""
         ...
 
 
@@ -333,7 +337,11 @@ class Optimizer(Protocol):
     """How one iteration's objective is descended."""
 
     def build(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        """What makes updates of gradients in a fit of `steps` steps, and its learning rate for the log."""
+        """What makes updates of gradients, and its learning rate for the log, over the `steps` steps of a schedule.
+
+        Every update is told the schedule's `step` among optax's extra arguments (`optim.downhill` reads it); what
+        counts by itself restarts with its state.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from made_groups import rollouts as some_rollouts
 from made_models import ONE, nudged
 
 from jaxalign.config.load import load
-from jaxalign.data.groups import RolledGroups
+from jaxalign.data.groups import RolledGroups, with_logps
 from jaxalign.experiment import Experiment
 from jaxalign.losses.aot import AOTUnpaired
 from jaxalign.losses.inpo import INPO
@@ -101,7 +102,7 @@ def experiment_of(placement: Placement, combiner: Combiner, loss: Loss) -> Exper
         loss=loss,
         # a large eps: where a gradient is rounding and nothing else, the update stays in proportion to it
         optimizer=AdamW(WarmupLinear(0.01, warmup=0.0), eps=1e-3),
-        fit=Fit(batch_size=ROWS),
+        fit=Fit(batch_size=ROWS, max_kl=math.inf),
         reference=Live(),
         combiner=combiner,
         placement=placement,
@@ -117,7 +118,10 @@ def batch(accumulate: int):
     pairs = dataclasses.replace(pairs, labels=dataclasses.replace(pairs.labels, votes=votes, decided=decided))
     shape = RowShape(LENGTH, SCORED, RESPONSE)
     return stack_microbatches(
-        [pack(RolledGroups(data, pairs), chosen, shape, {}) for chosen in np.arange(ROWS).reshape(accumulate, -1)]
+        [
+            pack(with_logps(RolledGroups(data, pairs)), chosen, shape, {})
+            for chosen in np.arange(ROWS).reshape(accumulate, -1)
+        ]
     )
 
 
@@ -134,7 +138,7 @@ def two_steps(
     params: Params = model.load()
     live = {"anchor": nudged(params, 0.05, 1), "last": nudged(params, 0.02, 2)}
     there = machine.shardings
-    state = made.begin(jax.device_put(params, there), jax.device_put(live, dict.fromkeys(live, there)))
+    state = made.begin(jax.device_put(params, there), jax.device_put(live, dict.fromkeys(live, there)), np.int32(0))
     references = {role: made.reference(role, jax.device_put(live[role], there)) for role in made.references}
     rows = jax.device_put(batch(placement.accumulate), row_sharding(machine.mesh, leading=1))
     for _ in range(2):

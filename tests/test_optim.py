@@ -25,7 +25,8 @@ TINY = Path(__file__).parents[1] / "configs" / "tiny_lm.py"
 def updated(optimizer: optax.GradientTransformation, grads, params):
     """Updates of the first step and the state after it, computed as a training step does."""
     with jax.numpy_dtype_promotion("standard"):
-        return jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+        update = jax.jit(optax.with_extra_args_support(optimizer).update)
+        return update(grads, optimizer.init(params), params, step=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])

@@ -71,6 +71,15 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
     return found
 
 
+def counts_itself(optimizer: Optimizer) -> bool:
+    """Whether its rate follows a count in its state, as that of `optax.scale_by_learning_rate` does, and not the step
+    that it is told."""
+    transformation, _ = built(optimizer, 2)
+    state = jax.eval_shape(transformation.init, {"weight": jax.ShapeDtypeStruct((1, 1), jnp.float32)})
+    parts = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
+    return any(isinstance(part, optax.ScaleByScheduleState) for part in parts)
+
+
 def check_loss(
     loss: Loss | ScoreLoss,
     combiner: Combiner,

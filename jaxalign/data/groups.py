@@ -4,7 +4,7 @@ The fit, the scorer of references and the packer ask for groups by their numbers
 code trains on rollouts in memory and on a store on disk, and what they hold does not grow with the data.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxalign.errors import DataError
 from jaxalign.types import Groups, Labels, Rollouts, pytree
 
 
@@ -19,7 +20,8 @@ from jaxalign.types import Groups, Labels, Rollouts, pytree
 class Taken:
     """Some b groups of r responses each, chosen first: token ids, right-padded beyond their lengths, and what is said
     of them. `weight` is a group's share in the loss before normalisation, `features` what a frozen trunk makes of the
-    last token of each response, where that is known."""
+    last token of each response, where that is known, `logps` the log-probs by token that the policy which sampled them
+    has logged, where they are asked for."""
 
     prompt: Int[np.ndarray, "b p"]
     prompt_lengths: Int[np.ndarray, " b"]
@@ -28,6 +30,7 @@ class Taken:
     weight: Float[np.ndarray, " b"]
     labels: Labels
     features: Float[np.ndarray, "b r d"] | None = None
+    logps: Float[np.ndarray, "b r t"] | None = None
 
 
 @runtime_checkable
@@ -68,10 +71,11 @@ class TrainingGroups(Protocol):
 
 @dataclass(frozen=True)
 class RolledGroups:
-    """Groups of responses that were rolled out."""
+    """Groups of responses that were rolled out, with their log-probs where `logged`."""
 
     rollouts: Rollouts
     groups: Groups
+    logged: bool = False
 
     @property
     def responses(self) -> int:
@@ -106,15 +110,23 @@ class RolledGroups:
         prompt, responses = groups.prompt, groups.responses
         lengths = rollouts.lengths[prompt[:, None], responses]
         # Cut before it is gathered: a table is as wide as answers may be, which most are far from.
-        tokens = rollouts.tokens[:, :, : lengths.max(initial=0)][prompt[:, None], responses]
+        said, width = (prompt[:, None], responses), lengths.max(initial=0)
         return Taken(
             prompt=rollouts.prompt_tokens[prompt],
             prompt_lengths=rollouts.prompt_lengths[prompt],
-            tokens=tokens,
+            tokens=rollouts.tokens[:, :, :width][said],
             lengths=lengths,
             weight=groups.weight,
             labels=groups.labels,
+            logps=rollouts.logps[:, :, :width][said] if self.logged else None,
         )
+
+
+def with_logps(groups: TrainingGroups) -> TrainingGroups:
+    """The same groups, with what the policy logged while it sampled them. DataError where they are no rollouts."""
+    if not isinstance(groups, RolledGroups):
+        raise DataError(f"fit.max_kl reads log-probs that the policy logged, and {type(groups).__name__} have none")
+    return replace(groups, logged=True)
 
 
 def _first_alike(rows: Int[np.ndarray, "m t"]) -> Int[np.ndarray, " m"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.data.groups import Taken, TrainingGroups
@@ -61,18 +61,22 @@ class Strayed:
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
         own, other = self.groups.take(numbers), self.groups.take(self.others[numbers])
-        width = max(own.tokens.shape[2], other.tokens.shape[2])
-        tokens = [
-            np.pad(each, ((0, 0), (0, 0), (0, width - each.shape[2]))) for each in (own.tokens, other.tokens[:, :1])
-        ]
         return Taken(
             prompt=own.prompt,
             prompt_lengths=own.prompt_lengths,
-            tokens=np.concatenate(tokens, axis=1),
+            tokens=_beside(own.tokens, other.tokens),
             lengths=np.concatenate([own.lengths, other.lengths[:, :1]], axis=1),
             weight=own.weight,
             labels=own.labels,
+            logps=None if own.logps is None or other.logps is None else _beside(own.logps, other.logps),
         )
+
+
+def _beside(own: Shaped[np.ndarray, "b r t"], other: Shaped[np.ndarray, "b r u"]) -> Shaped[np.ndarray, "b k w"]:
+    """What is known of the tokens of the groups' responses, and of the first of the others behind them."""
+    width = max(own.shape[2], other.shape[2])
+    tables = [np.pad(each, ((0, 0), (0, 0), (0, width - each.shape[2]))) for each in (own, other[:, :1])]
+    return np.concatenate(tables, axis=1)
 
 
 def as_trained(loss: object, groups: TrainingGroups) -> TrainingGroups:

@@ -35,14 +35,16 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Compared:
     """What an iteration trains on. `rollouts` and `preferences` are None where nobody sampled and nobody judged, and
-    `metrics` say what the data say of themselves before the fit. `unseen` groups, made like the others, are left out of
-    the fit, to tell whether it lowers its own objective; None where all are trained on."""
+    `metrics` say what the data say of themselves before the fit. Groups that are made like the others are left out of
+    it, None where all are trained on: `unseen` ones, to tell whether it lowers its own objective, and `validation`
+    ones, to evaluate it on inside: they choose its step and so flatter it."""
 
     groups: TrainingGroups
     rollouts: Rollouts | None
     preferences: Preferences | None
     metrics: Metrics
     unseen: TrainingGroups | None = None
+    validation: TrainingGroups | None = None
 
 
 @runtime_checkable
@@ -137,6 +139,11 @@ class Feedback(Protocol):
     @property
     def holds_out(self) -> bool:
         """Whether there are groups that are never trained on, to measure policies by."""
+        ...
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are groups to evaluate a fit on inside."""
         ...
 
     def sizes(self, model: Model) -> Sizes:

@@ -66,6 +66,11 @@ class Recorded:
         """Whether there are held-out pairs."""
         return self.heldout is not None
 
+    @property
+    def validates(self) -> bool:
+        """They are what fits are evaluated on, too."""
+        return self.holds_out
+
     def problems(self) -> Iterable[str]:
         for name, value in (
             ("pairs_per_iteration", self.pairs_per_iteration),

@@ -51,6 +51,9 @@ class Sampled:
     unseen: float = 0.0
     """share of these whose pairs are left out of the fit, in [0, 1), to measure before and after whether it lowers its
     objective (`fit/heldout_loss`); at least one prompt above 0"""
+    validation: float = 0.0
+    """share of others left out, in [0, 1), to evaluate the fit on inside (`fit.evaluate_every`): they choose the step
+    that is kept, the one before the first included, so that `unseen` ones are needed to tell how good it is"""
 
     holds_out: ClassVar[bool] = False
 
@@ -62,12 +65,25 @@ class Sampled:
     def problems(self) -> Iterable[str]:
         if self.prompts_per_iteration < 1:
             yield f"prompts_per_iteration must be at least 1, got {self.prompts_per_iteration}"
-        if not 0 <= self.unseen < 1:
-            yield f"unseen must lie in [0, 1), got {self.unseen}"
-        elif self.unseen and self.prompts_per_iteration < 2:
-            yield "unseen leaves a prompt out of the fit, and prompts_per_iteration is 1: nothing would be trained on"
+        shares = {name: share for name, share in (("unseen", self.unseen), ("validation", self.validation)) if share}
+        for name, share in shares.items():
+            if not 0 <= share < 1:
+                yield f"{name} must lie in [0, 1), got {share}"
+        if (
+            shares
+            and sum(_left_out(share, self.prompts_per_iteration) for share in shares.values())
+            >= self.prompts_per_iteration
+        ):
+            named = " and ".join(shares)
+            there = f"prompts_per_iteration is {self.prompts_per_iteration}"
+            yield f"{named} leave prompts out of the fit, and {there}: nothing would be trained on"
         for reason in self.rollout.unpaired():
             yield f"rollout.{reason}"
+
+    @property
+    def validates(self) -> bool:
+        """Whether a share of the prompts is left out for it."""
+        return self.validation > 0
 
     def sizes(self, model: Model) -> Sizes:
         """What the rollout allows."""
@@ -149,22 +165,32 @@ class Sampling:
         groups = phases.phase(
             iteration, "groups", Groups, lambda: pairing(rollouts, preferences, key("groups", iteration))
         )
-        trained, unseen = self._parted(groups)
+        trained, validation, unseen = self._parted(groups)
         if not len(trained.prompt):
             raise DataError(
                 f"iteration {iteration}: no prompt has two different responses to compare; sample more, longer or "
                 "hotter (feedback.rollout.samples, feedback.rollout.max_tokens, feedback.rollout.sampler)"
             )
         metrics = diagnose(rollouts, preferences, groups)
-        apart = RolledGroups(rollouts, unseen) if len(unseen.prompt) else None
-        return Compared(RolledGroups(rollouts, trained), rollouts, preferences, metrics, apart)
+        apart = (RolledGroups(rollouts, each) if len(each.prompt) else None for each in (unseen, validation))
+        return Compared(RolledGroups(rollouts, trained), rollouts, preferences, metrics, *apart)
 
-    def _parted(self, groups: Groups) -> tuple[Groups, Groups]:
-        """Those that are trained on, and those of the last prompts, which are not. Their order is drawn already."""
+    def _parted(self, groups: Groups) -> tuple[Groups, Groups, Groups]:
+        """Those that are trained on, and those of the last prompts, which are not: that evaluate the fit inside, and
+        that check it. The order of the prompts is drawn already."""
         count = self.spec.prompts_per_iteration
-        first = count - min(math.ceil(self.spec.unseen * count), count - 1)
-        seen = groups.prompt < first
-        return _those(groups, seen), _those(groups, ~seen)
+        second = count - _left_out(self.spec.unseen, count)
+        first = second - _left_out(self.spec.validation, count)
+        parts = (0, first), (first, second), (second, count)
+        trained, validation, unseen = (
+            _those(groups, (begin <= groups.prompt) & (groups.prompt < end)) for begin, end in parts
+        )
+        return trained, validation, unseen
+
+
+def _left_out(share: float, count: int) -> int:
+    """Prompts of `count` that a share is: at least one above 0."""
+    return math.ceil(share * count)
 
 
 def _those(groups: Groups, which: Bool[np.ndarray, " g"]) -> Groups:

@@ -17,9 +17,11 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
+from jaxalign.losses.margins import margin
 from jaxalign.losses.mirror import MirrorStep
 from jaxalign.losses.parts.compared import compared
 from jaxalign.losses.parts.links import Squared
+from jaxalign.losses.regresses import expected
 from jaxalign.types import GroupLogps
 
 
@@ -49,6 +51,14 @@ class INPO:
             yield f"eta must be positive, got {self.eta}"
         elif not 0 <= self.tau <= self.eta:
             yield f"tau must lie in [0, eta] = [0, {self.eta}], got {self.tau}: tau/eta is the anchor's share"
+
+    def margins(self, logps: GroupLogps) -> Float[Array, " b"]:
+        """h(chosen) − h(rejected), nats."""
+        return margin(regularised(logps, self.tau / self.eta))
+
+    def wanted(self, logps: GroupLogps) -> Float[Array, " b"]:
+        """1/(2 eta) nats of a certain label."""
+        return expected(logps.prefer, 0.5 / self.eta)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         return compared(logps, regularised(logps, self.tau / self.eta), Squared(self.eta))

@@ -14,10 +14,12 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
+from jaxalign.losses.margins import margin
 from jaxalign.losses.parts.compared import compared
 from jaxalign.losses.parts.links import Squared
 from jaxalign.losses.parts.scores import LogRatio, TokenMean
 from jaxalign.losses.parts.settings import positive
+from jaxalign.losses.regresses import expected
 from jaxalign.types import GroupLogps
 
 
@@ -32,6 +34,14 @@ class IPO:
 
     def problems(self) -> Iterable[str]:
         yield from positive(tau=self.tau)
+
+    def margins(self, logps: GroupLogps) -> Float[Array, " b"]:
+        """log π/π_anchor of the chosen answer less that of the rejected one, nats."""
+        return margin(LogRatio()(logps))
+
+    def wanted(self, logps: GroupLogps) -> Float[Array, " b"]:
+        """1/(2 tau) nats of a certain label."""
+        return expected(logps.prefer, 0.5 / self.tau)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         return compared(logps, LogRatio()(logps), Squared(self.tau))

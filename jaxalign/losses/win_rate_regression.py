@@ -48,8 +48,16 @@ class WinRateRegression:
     def problems(self) -> Iterable[str]:
         return INPO(self.eta, self.tau).problems()
 
+    def margins(self, logps: GroupLogps) -> Float[Array, " b"]:
+        """INPO's, nats."""
+        return margin(regularised(logps, self.tau / self.eta))
+
+    def wanted(self, logps: GroupLogps) -> Float[Array, " b"]:
+        """The difference of win rates over eta, nats."""
+        return margin(logps.win) / self.eta
+
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        return (margin(regularised(logps, self.tau / self.eta)) - margin(logps.win) / self.eta) ** 2
+        return (self.margins(logps) - self.wanted(logps)) ** 2
 
 
 EXAMPLE = WinRateRegression(eta=0.5, tau=0.2)

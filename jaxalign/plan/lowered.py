@@ -44,7 +44,8 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     count = experiment.fit.batch_size // shape.groups
     tokens, scored = count * shape.row, count * shape.scored
     stored, groups = experiment.reference.stored(experiment.loss.needs), groups_a_microbatch(experiment)
-    rows = abstract_batch(shape, groups, stored, _objectives(experiment), sizes.responses)
+    logged = experiment.fit.max_kl is not None
+    rows = abstract_batch(shape, groups, stored, _objectives(experiment), sizes.responses, logged=logged)
     return _step(experiment, machine, rows, Work(tokens, tokens, scored, shape.row, ()))
 
 

@@ -32,8 +32,10 @@ def _spread(values: list[float]) -> dict[str, Any]:
 
 
 def summarise_seeds(root: epath.Path, runs: Mapping[int, epath.Path]) -> str:
-    """Writes seeds.json below `root`, of the finished `runs` by seed, and returns it as a table for a person."""
-    measured = [json.loads((path / "summary.json").read_text())["evals"] for path in runs.values()]
+    """Writes seeds.json below `root`, of the finished `runs` by seed, and returns it as a table for a person: what the
+    evals of the last policies say, and the checks of the fits, where there were any."""
+    summaries = [json.loads((path / "summary.json").read_text()) for path in runs.values()]
+    measured = [{**each["evals"], **each.get("fits", {})} for each in summaries]
     told = spread(measured)
     content = canonical.to_json({"seeds": list(runs), "evals": told})
     with durable.storage_errors(root, len(content)):

@@ -11,6 +11,7 @@ initial/<phase>/               artifacts made before the first iteration
 0000/fit/                      Orbax: training checkpoints inside the fit; removed once the policy is committed
 0000/best/00000020/            Orbax: the parameters after a step of the fit that was the best so far; removed likewise
 0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
+0000/moments                   Orbax: what its optimizer ended with, where the next fit goes on from that; then removed
 metrics.jsonl perf.jsonl summary.json
 profile/ tensorboard/ wandb/   xprof traces, and what trackers write, where they are asked for
 """
@@ -19,7 +20,6 @@ import dataclasses
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from types import GenericAlias, TracebackType
 from typing import Any, Literal, TypeVar
@@ -29,20 +29,18 @@ from etils import epath
 from jaxalign.config.resolved import difference
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.hosts.group import ALONE, Hosts
-from jaxalign.storage import artifact, canonical, checkpoint, durable, pytree
+from jaxalign.storage import artifact, canonical, durable, pytree
 from jaxalign.storage.lock import LeadersLock, RunLock
-from jaxalign.storage.streamed import StreamedArrays
+from jaxalign.storage.slot import PolicySlot, shows
 from jaxalign.types import Params
 
 T = TypeVar("T")
 Iteration = int | Literal["initial"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = ("policy", "fit", "best")
+_RESERVED = ("policy", "fit", "best", "moments")
 _PLACEMENT = ("placement", "trackers")
 """What of a config says where arrays lie and who watches, not what is computed: each launch may have its own."""
-_SECONDS_TO_SEE = 60.0
-"""How long a network file system may take to show one host what another has written and synced."""
 
 
 def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts = ALONE) -> "RunDir":
@@ -59,7 +57,7 @@ def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts 
         hosts.barrier("open")
         return RunDir(root, resolved, lock, hosts)
     hosts.barrier("open")
-    if not _shows(lambda: (root / "config.json").exists(), hosts):
+    if not shows(lambda: (root / "config.json").exists(), hosts):
         raise ConfigError(f"{root}: is not there on this host; --workdir must be on storage that all hosts share")
     _refuse_other(root, _read_config(root), resolved)
     return RunDir(root, resolved, LeadersLock(), hosts)
@@ -165,7 +163,7 @@ class RunDir:
     def load(self, iteration: Iteration, name: str, kind: type[T] | GenericAlias) -> T:
         """The committed artifact of a phase; CheckpointError when it is absent or damaged."""
         directory = self._place(iteration, name)
-        _shows(lambda: artifact.committed(directory), self.hosts)
+        shows(lambda: artifact.committed(directory), self.hosts)
         return artifact.read(directory, _label(iteration, name), kind)
 
     def parts(self, iteration: Iteration, name: str) -> "Parts":
@@ -182,12 +180,12 @@ class RunDir:
     def summary(self) -> dict[str, Any]:
         """What summary.json says."""
         place = self.path / "summary.json"
-        _shows(place.exists, self.hosts)
+        shows(place.exists, self.hosts)
         return json.loads(place.read_bytes())
 
     # Policies
 
-    def policy(self, iterate: int) -> "PolicySlot":
+    def policy(self, iterate: int) -> PolicySlot:
         """Where iterate k lies: the base policy is 0, the policy trained in iteration i is i + 1."""
         home = "initial" if iterate == 0 else _iteration_name(iterate - 1)
         return PolicySlot(self.path / home / "policy", iterate, self.hosts)
@@ -212,18 +210,28 @@ class RunDir:
         """Where the training checkpoints of an iteration's fit go."""
         return self.path / _iteration_name(iteration) / "fit"
 
-    def best(self, iteration: int, step: int) -> "PolicySlot":
+    def best(self, iteration: int, step: int) -> PolicySlot:
         """Where the parameters after `step` steps of an iteration's fit lie, if they were the best so far."""
         return PolicySlot(self.path / _iteration_name(iteration) / "best" / f"{step:08d}", iteration + 1, self.hosts)
 
-    def keep_best(self, iteration: int, step: int, params: Params) -> None:
+    def keep_best(self, iteration: int, step: int, kept: Params) -> None:
         """Commits them, in place of what a launch that came to the same step before has left."""
+        self._replace(self.best(iteration, step), kept, {"step": step})
+
+    def moments(self, iteration: int) -> PolicySlot:
+        """Where the optimizer state lies that an iteration's fit hands on."""
+        return PolicySlot(self.path / _iteration_name(iteration) / "moments", iteration + 1, self.hosts)
+
+    def keep_moments(self, iteration: int, state: Params) -> None:
+        """Commits it, in place of what a launch has left that did not come to commit the policy."""
+        self._replace(self.moments(iteration), state, {})
+
+    def _replace(self, slot: PolicySlot, tree: Params, meta: dict[str, Any]) -> None:
         self._must_write()
-        slot = self.best(iteration, step)
         if slot.exists() and self.hosts.leader:
             pytree.delete(slot.path)
-        self.hosts.barrier("best")
-        slot.save(params, {"step": step})
+        self.hosts.barrier("replace")
+        slot.save(tree, meta)
 
     def prune_best(self, iteration: int, steps: set[int]) -> None:
         """Deletes those of all steps but `steps`."""
@@ -234,13 +242,16 @@ class RunDir:
                     pytree.delete(entry)
 
     def clear_fit(self, iteration: int) -> None:
-        """Deletes an iteration's training checkpoints. Raises CheckpointError unless its policy is committed."""
+        """Deletes an iteration's training checkpoints, and the moments that its fit began with. Raises CheckpointError
+        unless its policy is committed."""
         self._must_write()
         if not self.policy(iteration + 1).exists():
             raise CheckpointError(f"{self.fit_path(iteration)}: still needed, the policy is not committed")
         if self.hosts.leader:
             pytree.delete(self.fit_path(iteration))
             pytree.delete(self.best(iteration, 0).path.parent)
+            if iteration:
+                pytree.delete(self.moments(iteration - 1).path)
 
     def _place(self, iteration: Iteration, name: str) -> epath.Path:
         if not _NAME.fullmatch(name) or name in _RESERVED:
@@ -297,55 +308,11 @@ class Parts:
         return tuple(self._read(self._name(k, index), kind) for index in range(self.hosts.count))
 
     def _read(self, name: str, kind: type[T] | GenericAlias) -> T:
-        _shows(lambda: artifact.committed(self.directory / name), self.hosts)
+        shows(lambda: artifact.committed(self.directory / name), self.hosts)
         return artifact.read(self.directory / name, f"{self.label}/{name}", kind)
 
     def _name(self, k: int, index: int) -> str:
         return f"{k:05d}" if self.hosts.count == 1 else f"{k:05d}-{index:05d}-of-{self.hosts.count:05d}"
-
-
-@dataclasses.dataclass(frozen=True)
-class PolicySlot:
-    """One iterate's place in the run directory."""
-
-    path: epath.Path
-    iterate: int
-    hosts: Hosts = ALONE
-
-    def exists(self) -> bool:
-        """Whether the policy is committed."""
-        return self.hosts.told(pytree.exists(self.path))
-
-    def save(self, params: Params, meta: dict[str, Any]) -> None:
-        """Commits the policy; see `checkpoint.save_policy`."""
-        checkpoint.save_policy(self.path, params, {**meta, "iterate": self.iterate}, self.hosts)
-
-    def load(self, abstract_params: Params) -> Params:
-        """The policy on the devices of `abstract_params`; see `checkpoint.load_policy`."""
-        _shows(lambda: pytree.exists(self.path), self.hosts)
-        params, meta = checkpoint.load_policy(self.path, abstract_params)
-        self._refuse_other(meta)
-        return params
-
-    def stream(self, abstract_params: Params) -> StreamedArrays:
-        """The policy on the disk, to be read part by part on this host; see `checkpoint.stream_policy`."""
-        arrays, meta = checkpoint.stream_policy(self.path, abstract_params)
-        self._refuse_other(meta)
-        return arrays
-
-    def _refuse_other(self, meta: dict[str, Any]) -> None:
-        if meta["iterate"] != self.iterate:
-            raise CheckpointError(f"{self.path}: holds iterate {meta['iterate']}, not {self.iterate}")
-
-
-def _shows(there: Callable[[], bool], hosts: Hosts) -> bool:
-    """Whether what another process has written is there; network file systems may show it late."""
-    limit = time.monotonic() + (0.0 if hosts.count == 1 else _SECONDS_TO_SEE)
-    while not there():
-        if time.monotonic() >= limit:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def home(iterate: int) -> Iteration:

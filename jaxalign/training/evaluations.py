@@ -8,7 +8,7 @@ from jaxalign.training.step import Fit
 
 @dataclass
 class Evaluations:
-    """Held-out losses (nats) by the steps of a fit of `total` steps, in their order.
+    """Held-out losses by the steps of a fit of `total` steps, in their order; with `start`, that before the first too.
 
     A checkpoint carries them, so that a fit that is continued knows what it has seen.
     """
@@ -16,11 +16,14 @@ class Evaluations:
     spec: Fit
     total: int
     losses: dict[int, float] = field(default_factory=dict)
+    start: bool = False
 
     def due(self, step: int) -> bool:
         """Whether the state after `step` steps is to be evaluated and is not yet. The last one is, if any is."""
         every = self.spec.evaluate_every
-        return every is not None and step > 0 and step not in self.losses and (step % every == 0 or step == self.total)
+        if every is None or step in self.losses or (step == 0 and not self.start):
+            return False
+        return step % every == 0 or step == self.total
 
     def best(self, until: int | None = None) -> int | None:
         """The step of the least loss up to step `until` (None: all), the first of equal ones; None where none is."""

@@ -1,4 +1,4 @@
-"""Optimisers as optax chains: clipping, AdamW or plain gradient descent, and a schedule over one iteration's fit."""
+"""Optimisers as optax chains: clipping, AdamW or plain gradient descent, and schedules of the learning rate."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from jaxalign.types import Schedule
 
@@ -68,7 +69,7 @@ class AdamW:
     """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) after clipping the global gradient norm."""
 
     learning_rate: Schedule
-    """schedule over one iteration's fit; it restarts, with fresh moments, every iteration"""
+    """schedule over each fit, or over the run (`Fit.schedule`)"""
     b1: float = 0.9
     """decay of the first moment"""
     b2: float = 0.999
@@ -96,7 +97,7 @@ class AdamW:
             optax.clip_by_global_norm(self.clip),
             optax.scale_by_adam(self.b1, self.b2, self.eps, mu_dtype=jnp.float32),
             optax.add_decayed_weights(self.weight_decay, mask=_matrices),
-            optax.scale_by_learning_rate(schedule),
+            downhill(schedule),
         )
         return chain, schedule
 
@@ -116,6 +117,28 @@ class GradientDescent:
         """The transformation, and its constant schedule for the log."""
         del steps  # constant
         return optax.sgd(self.learning_rate), optax.constant_schedule(self.learning_rate)
+
+
+def downhill(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Updates times −schedule(step), at the `step` that a training step says (`Optimizer.build`).
+
+    `optax.scale_by_learning_rate` counts the updates that its state has seen: kept from fit to fit the count would run
+    over a schedule that each fit begins anew, and fresh in each it would never get into one that spans the run.
+    """
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        step: Int[Array, ""],
+        **_: object,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del params  # the rate is the same whatever they are
+        rate = -1 * schedule(step)
+        return jax.tree.map(lambda leaf: jnp.array(rate, leaf.dtype) * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def _matrices(params: optax.Params) -> optax.Params:

@@ -123,9 +123,9 @@ def pack(
         if each > 1:
             laid, branch = _merged(taken, _picked(groups.answers, numbers), numbers >= 0, shape)
         _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, laid)
-        columns.append((taken.weight, taken.labels, taken.features, branch))
-    weight, labels, features, branch = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
-    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features, branch)
+        columns.append((taken.weight, taken.labels, taken.features, branch, _tabled(laid, shape)))
+    weight, labels, features, branch, logps = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
+    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features, branch, logps)
 
 
 def abstract_batch(
@@ -135,16 +135,18 @@ def abstract_batch(
     objectives: int = 1,
     responses: int = RESPONSES,
     width: int | None = None,
+    logged: bool = False,
 ) -> Batch:
-    """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`, and
-    with features of that `width` where they are known."""
+    """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`, with
+    features of that `width` where they are known, and with log-probs by token of groups that are `logged`."""
     each = shape.groups
     labels = Labels.unsaid(each, responses, objectives)
     references = {role: np.zeros((each, responses), np.float32) for role in stored}
     features = None if width is None else np.zeros((each, responses, width), np.float32)
     branch = None if each == 1 else np.zeros((each, responses), np.int32)
     rows, mask = _blank(1, shape.branches or responses, shape)
-    one = Batch(rows, mask, np.zeros(each, np.float32), labels, references, features, branch)
+    logps = np.zeros(mask.shape, np.float32) if logged else None
+    one = Batch(rows, mask, np.zeros(each, np.float32), labels, references, features, branch, logps)
 
     def several(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((groups // each * len(leaf), *leaf.shape[1:]), leaf.dtype)
@@ -203,7 +205,11 @@ def _merged(
     for row, (own, end) in enumerate(zip(answers.reshape(count, places), ends, strict=True)):
         found, where, branch[row, :end] = np.unique(own[:end], return_index=True, return_inverse=True)
         first[row, : len(found)], held[row, : len(found)] = where, True
-    tokens = np.take_along_axis(taken.tokens.reshape(count, places, -1), first[:, :, None], axis=1)
+    tokens, logps = (
+        None if table is None else np.take_along_axis(table.reshape(count, places, -1), first[:, :, None], axis=1)
+        for table in (taken.tokens, taken.logps)
+    )
+    assert tokens is not None
     lengths = np.take_along_axis(taken.lengths.reshape(count, places), first, axis=1) * held
     laid = Taken(
         prompt=taken.prompt[:: shape.groups],
@@ -212,8 +218,19 @@ def _merged(
         lengths=lengths,
         weight=np.ones(count, np.float32),
         labels=Labels.unsaid(count, first.shape[1]),
+        logps=logps,
     )
     return laid, branch.reshape(-1, responses)
+
+
+def _tabled(laid: Taken, shape: RowShape) -> Float[np.ndarray, "n k t"] | None:
+    """The log-probs of the responses of rows, zeros behind each; None where nobody asked for them."""
+    if laid.logps is None:
+        return None
+    table = np.zeros((*laid.lengths.shape, shape.response), np.float32)
+    logps = laid.logps[:, :, : shape.response]
+    table[:, :, : logps.shape[2]] = np.where(_upto(laid.lengths, logps.shape[2]), logps, 0.0)
+    return table
 
 
 def _fill(rows: Rows, mask: Bool[np.ndarray, "b r t"], first: int, taken: Taken) -> None:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxalign.config.settings import Unbounded
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.moving import Moving
 from jaxalign.contracts.remembering import begun, recalled, recalling
@@ -26,6 +27,7 @@ from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.training.pullbacks import combined, each_objective
 from jaxalign.training.row_plan import RowPlan, plan_rows
+from jaxalign.training.trust import within
 from jaxalign.training.views import View
 from jaxalign.training.whole_batch import summed, whole
 from jaxalign.types import Batch, Combiner, GroupLogps, Params, pytree
@@ -37,13 +39,15 @@ Step = Callable[["TrainState", Params, Mapping[str, Params], Batch], tuple["Trai
 @pytree
 class TrainState:
     """What one step reads and writes: optimizer steps taken in this fit, the trained parameters (fp32), optimizer
-    state, by role what is trained of references that move with the policy (fp32), and what the loss remembers."""
+    state, by role what is trained of references that move with the policy (fp32), what the loss remembers, and the
+    schedule's step at which the fit began."""
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
     references: dict[str, Params] = field(default_factory=dict)
     memory: dict[str, Float[Array, ""]] = field(default_factory=dict)
+    origin: Int[Array, ""] = field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,14 @@ class Fit:
     """shapes that rows are padded to, at most; each is compiled, and a batch of short rows takes a narrow one"""
     epochs: int = 1
     """passes over the iteration's groups"""
+    schedule: Literal["fit", "run"] = "fit"
+    """what the schedule of the learning rate spans: each fit, or the run, of which every fit is an equal part, however
+    many steps it has or takes"""
+    moments: Literal["fresh", "kept"] = "fresh"
+    """optimizer state that a fit begins with: fresh, or that of the fit before at the step that became the policy"""
+    max_kl: Unbounded | None = None
+    """trust region, nats an answer: the fit ends before the first step whose own groups say that KL(last ‖ policy) is
+    larger (Schulman et al. 2015, arXiv 1502.05477; stopped early, as PPO's codes do). inf: measured, and no limit"""
     checkpoint_every: int = 100
     """steps between checkpoints inside a fit"""
     keep_checkpoints: int = 2
@@ -74,6 +86,8 @@ class Fit:
         for name, wanted in (("evaluate_every", self.evaluate_every), ("patience", self.patience)):
             if wanted is not None and wanted < 1:
                 yield f"{name} must be at least 1 or None, got {wanted}"
+        if self.max_kl is not None and not self.max_kl > 0:
+            yield f"max_kl must be positive or None, got {self.max_kl}"
         if self.evaluate_every is None and (self.keep == "best" or self.patience is not None):
             yield "keep 'best' and patience go by the held-out loss: set evaluate_every"
         for name, value in (
@@ -103,12 +117,14 @@ def init_state(
     optimizer: optax.GradientTransformation,
     moving: Mapping[str, Params] = MappingProxyType({}),
     loss: object = None,
+    origin: Int[Array, ""] | None = None,
 ) -> TrainState:
-    """Step 0 of a fit of the policy `params` by `loss`, with `moving` references by role. What is trained is copied: a
-    step donates its state, references may share the originals."""
+    """Step 0 of a fit of the policy `params` by `loss`, with `moving` references by role, at step `origin` (None: 0) of
+    the schedule. What is trained is copied: a step donates its state, references may share the originals."""
     params = jax.tree.map(jnp.copy, trained(params))
     references = {role: jax.tree.map(jnp.copy, trained(each)) for role, each in moving.items()}
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), references, begun(loss))
+    zero, origin = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32) if origin is None else origin
+    return TrainState(zero, params, optimizer.init(params), references, begun(loss), origin)
 
 
 def make_step(
@@ -117,10 +133,11 @@ def make_step(
     schedule: optax.Schedule,
     combiner: Combiner = Mixed(),  # noqa: B008
     moving: Moving | None = None,
+    max_kl: float | None = None,
 ) -> Step:
     """One optimizer step on the loss of `view`. Batches carry a leading axis of microbatches; groups count by their
     weight. References are given as what is trained of them; policy and references share what is frozen. Those in the
-    state are `moving`.
+    state are `moving`. Behind `max_kl` (see `trust`) the state stays what it is.
 
     The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding. A
     combiner of several objectives has one of them for each annotator (see `pullbacks`), a loss whose groups see one
@@ -167,7 +184,9 @@ def make_step(
         moved = state.references
         if moving is not None:
             moved = {role: moving.moved(state.step + 1, each, params) for role, each in moved.items()}
-        return TrainState(state.step + 1, params, opt_state, moved, recalled(metrics)), metrics | told
+        after = TrainState(state.step + 1, params, opt_state, moved, recalled(metrics), state.origin)
+        metrics |= told
+        return (after, metrics) if max_kl is None else within(max_kl, metrics, state, after)
 
     return step
 
@@ -178,8 +197,11 @@ def _updated(
     """Parameters and optimizer state one step of the optimizer on, and metrics of that step."""
     # optimizers and schedules mix counts of steps with rates
     with jax.named_scope("optimizer"), jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        rate = jnp.asarray(schedule(state.step), jnp.float32)
+        step = state.origin + state.step
+        updates, opt_state = optax.with_extra_args_support(optimizer).update(
+            grads, state.opt_state, state.params, step=step
+        )
+        rate = jnp.asarray(schedule(step), jnp.float32)
         params = optax.apply_updates(state.params, updates)
     norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
     return params, opt_state, {**norms, "learning_rate": rate}

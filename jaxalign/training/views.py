@@ -21,6 +21,7 @@ from jaxalign.errors import ConfigError
 from jaxalign.models.heads import last_tokens, outputs
 from jaxalign.models.model import Model
 from jaxalign.training.logps import logp_sums, of_groups, sight_of, token_logps, token_stats
+from jaxalign.training.trust import KL, kl_of_last
 from jaxalign.types import Batch, GroupLogps, Loss, Params, Rows
 
 Seen = TypeVar("Seen", GroupLogps, GroupScores)
@@ -75,10 +76,13 @@ class LogpView:
         return seen.sums
 
     def watch(self, seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
-        """A reward is log π/π_reference in nats, against the anchor; what the loss remembers is told too."""
-        remembered = {} if seen.memory is None else told(self.loss, seen)
+        """A reward is log π/π_reference in nats, against the anchor; what the loss remembers is told too, and the KL of
+        a trust region."""
+        more = {} if seen.memory is None else told(self.loss, seen)
+        if seen.last_tokens is not None:
+            more[KL] = (kl_of_last(seen) * share).sum()
         if seen.tokens.shape[1] == LONE:
-            return _watched_alone(seen, share) | remembered
+            return _watched_alone(seen, share) | more
         mean = lambda values: (values * share).sum()  # noqa: E731
         sums, reference = seen.sums, seen.anchor if seen.anchor is not None else seen.last
         watched = {"logps/chosen": mean(sums[:, 0]), "logps/rejected": mean(sums[:, 1])}
@@ -91,7 +95,7 @@ class LogpView:
                 "rewards/margins": mean(margins),
                 "rewards/accuracies": mean(agreement(margins, seen.prefer)),
             }
-        return watched | remembered
+        return watched | more
 
 
 def _watched_alone(seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Array]:
@@ -191,6 +195,7 @@ def group_logps(
         tokens=tokens,
         mask=of_groups(batch, batch.mask),
         last=reference("last"),
+        last_tokens=None if batch.last_tokens is None else of_groups(batch, batch.last_tokens),
         anchor=reference("anchor") if anchor_tokens is None else anchor_tokens.sum(-1),
         labels=batch.labels,
         log_sum_p2=more[0] if more else None,
@@ -211,6 +216,7 @@ def without_stray(seen: GroupLogps) -> GroupLogps:
         seen,
         tokens=seen.tokens[:, :-1],
         mask=seen.mask[:, :-1],
+        last_tokens=own(seen.last_tokens),
         last=own(seen.last),
         anchor=seen.anchor[:, :-1],
         log_sum_p2=own(seen.log_sum_p2),

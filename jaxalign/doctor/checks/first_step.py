@@ -15,14 +15,14 @@ from jaxtyping import Array, Float
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.group_size import LONE
 from jaxalign.contracts.scores import ScoreLoss
-from jaxalign.contracts.traced import built, check_loss
+from jaxalign.contracts.traced import check_loss
 from jaxalign.data.groups import PickedGroups
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
 from jaxalign.losses.dpo import DPO
 from jaxalign.models.low_rank import frozen, join, trained
-from jaxalign.session import PROBED
+from jaxalign.programs import check_optimizer
 from jaxalign.training.logps import Scorer
 from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Batch, GroupLogps, Loss, Params
@@ -100,7 +100,7 @@ class FirstStep:
         experiment, said, responses = opened.experiment, opened.comparer.labels, opened.experiment.feedback.responses
         view_of(opened.model, experiment.loss, responses)
         check_loss(experiment.loss, experiment.combiner, said, opened.comparer.roles, responses=responses)
-        built(opened.experiment.optimizer, PROBED)
+        check_optimizer(opened.experiment)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
         assert not isinstance(loss, ScoreLoss), "a view of log-probs was made"
         numbers, batch = opened.batch(MICROBATCH)

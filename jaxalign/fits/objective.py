@@ -1,0 +1,85 @@
+"""What a fit descends, of pairs that it is not trained on: their loss under any parameters.
+
+They are people's pairs that are held out for the whole run, or a share of an iteration's own (`Sampled.validation`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jaxalign.contracts.extras import extras_of
+from jaxalign.data.groups import TrainingGroups
+from jaxalign.feedback.contract import Compared
+from jaxalign.models.low_rank import frozen, trained
+from jaxalign.session import Session
+from jaxalign.training.pair_scores import PairScores
+from jaxalign.training.scored import ReferenceLogps
+from jaxalign.types import Params
+
+Scores = Callable[[Params, str], PairScores]
+"""(trained parameters, what is told of it while it lasts) → what their policy makes of pairs. Raises Interrupted."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What evaluates a fit inside, None: nothing does; and whether what it begins with is evaluated too, and may be the
+    best."""
+
+    scores: Scores | None
+    start: bool = False
+
+
+UNWATCHED = Watch(None)
+
+
+def watched(
+    session: Session,
+    iteration: int,
+    roles: Mapping[str, int],
+    params: Callable[[int], Params],
+    compared: Compared,
+) -> Watch:
+    """What evaluates the fit of an iteration. `roles` are numbers of the policies that it compares with, `params` finds
+    one by its number."""
+    if session.experiment.fit.evaluate_every is None:
+        return UNWATCHED
+    if session.heldout_pairs is not None:
+        base = frozen(params(roles["last"]))
+        return Watch(lambda found, what: session.pair_scores(iteration, found, base, iteration, what))
+    validation = compared.validation
+    if validation is None:
+        return UNWATCHED
+    references = session.phase(
+        iteration,
+        "validation",
+        ReferenceLogps,
+        lambda: session.score(iteration, roles, params, validation, "validation", every=True),
+    )
+    return Watch(scores_of(session, iteration, roles, params, validation, references), start=True)
+
+
+def scores_of(
+    session: Session,
+    iteration: int,
+    roles: Mapping[str, int],
+    params: Callable[[int], Params],
+    groups: TrainingGroups,
+    references: ReferenceLogps,
+) -> Scores:
+    """Scores of groups that an iteration's policy has sampled, by the loss of its fit; `references` are log-probs of
+    all roles that the loss reads."""
+    score, base = session.pair_scorer(session.closing(iteration)), frozen(params(roles["last"]))
+    tables = dict(zip(references.roles, references.sums, strict=True))
+    live: Mapping[str, Params] = {}
+    if "anchor_tokens" in extras_of(session.experiment.loss):
+        live = {"anchor": trained(params(roles["anchor"]))}
+
+    def scores(found: Params, what: str) -> PairScores:
+        with session.progress(iteration, what, len(groups), "pairs") as progress:
+
+            def between(done: int) -> None:
+                progress(done)
+                session.stop_here(f"after {done} pairs that the fit does not see")
+
+            return score(found, base, groups, tables.get("anchor"), tables.get("last"), between=between, live=live)
+
+    return scores
