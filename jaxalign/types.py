@@ -231,8 +231,8 @@ class GroupLogps:
 
     `tokens` are the policy's per-token log-probs where `mask`; `last` and `anchor` are sums over tokens under the
     policy that sampled this iteration (where a step rule looks ahead: that the step begins at) and under the anchor,
-    `None` where the loss does not need them. `labels` are what is said of the groups. The rest is for losses that declare it (`contracts.extras`, `contracts.remembering`), None
-    for others.
+    `None` where the loss does not need them. `labels` are what is said of the groups. The rest is for losses that
+    declare it (`contracts.extras`, `contracts.remembering`), None for others.
     """
 
     tokens: Float[Array, "b r t"]
