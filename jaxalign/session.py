@@ -246,7 +246,7 @@ class Session:
         machine, experiment = self.machine, self.fitted(closing)
         view = view_of(machine.model, experiment.loss, experiment.feedback.responses)
         rows = rows_a_microbatch(experiment)
-        return PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.rows)
+        return PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.scored_rows)
 
     def _heldout_rows(self, params: Params, base: Params) -> TrainingGroups:
         """The held-out pairs, with their features where a trunk is frozen: those of every policy, whose trunk is it."""
@@ -262,7 +262,7 @@ class Session:
         self, iteration: Iteration, phase: str, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
         """Log-prob sums of the groups under policy `number`, committed as parts of a phase."""
-        plan = self.experiment.fit.rows(groups)
+        plan = self.experiment.fit.scored_rows(groups)
         batches = partial(self.machine.scorer.batches, params, groups, plan)
         return self._in_parts(iteration, phase, number, groups, batches)
 

@@ -36,6 +36,7 @@ from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.step_rules.extragradient import Extragradient
 from jaxalign.step_rules.forward import Forward
 from jaxalign.storage.record import read_metrics
+from jaxalign.training.step import Fit
 
 START = np.array([0.2, 0.5, 0.3])
 STEP, TAU = 1.5, 0.1
@@ -211,6 +212,8 @@ def test_the_blend_of_one_policy_is_that_policy_and_weights_sum_to_one():
         ("egpo", {"swap_every": Adaptive()}, "there are none of steps of Extragradient"),
         ("nash_md", {"reference": Auxiliary(), "swap_every": 1}, "is no policy that could speak"),
         ("onpo", {"swap_every": None}, "made of the anchors that swaps bring"),
+        ("egpo", {"fit": Fit(max_kl=1.0)}, "a step of Extragradient begins at another policy"),
+        ("nash_md", {"fit": Fit(max_kl=1.0)}, "a GeometricMixture logs the mixture's"),
     ],
 )
 def test_what_means_nothing_is_refused(name, changes, said):

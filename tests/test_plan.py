@@ -190,6 +190,8 @@ def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
     # 4 iterations; 16 prompts in batches of 8; 2 pairs a prompt in batches of 8; two cached references by 16 groups
     assert calls(experiment, machine) == {"train": 4 * 4, "logp": 4 * 2 * 2, "rollout": 4 * 2}
     assert calls(dataclasses.replace(experiment, reference=Live()), machine)["logp"] == 0
+    shared = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, scored_a_row=2))
+    assert calls(shared, machine) == {"train": 4 * 4, "logp": 4 * 2 * 1, "rollout": 4 * 2}
 
 
 @pytest.mark.parametrize(("pairing", "count"), [(AllPairs(), 6), (RandomPair(3, SoftLabel()), 3)])

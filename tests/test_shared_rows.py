@@ -25,7 +25,7 @@ from jaxalign.rollouts.shares import given
 from jaxalign.storage.rundir import read_run
 from jaxalign.training.features import Featured
 from jaxalign.training.logps import Scorer
-from jaxalign.training.pair_scores import PairScorer
+from jaxalign.training.pair_scores import PairScorer, PairScores
 from jaxalign.training.row_plan import plan_rows, row_tokens
 from jaxalign.training.rows import Sizes, abstract_batch, pack, row_shape
 from jaxalign.training.step import init_state, make_step
@@ -251,14 +251,19 @@ def test_features_need_no_rows(pairs):
 
 
 def test_a_run_whose_groups_share_rows_ends_with_the_same_policy(tmp_path):
-    """Two steps of all pairs of two epochs; recorded pairs of which each prompt has several."""
+    """Two steps of all pairs of two epochs; recorded pairs of which each prompt has several. Or those that are scored
+    share rows alone."""
     settings = ("--fit.batch_size", "128", "--fit.epochs", "2", "--fit.evaluate_every", "none", "--fit.keep", "last")
     run_here(dpo(*settings), tmp_path / "apart")
     run_here(dpo(*settings, "--fit.groups_a_row", "2"), tmp_path / "shared")
-    ours, theirs = (read_run(tmp_path / name) for name in ("shared", "apart"))
-    assert ours.path != theirs.path
-    for one, other in zip(*(jax.tree.leaves(policy(tmp_path / name, 1)) for name in ("shared", "apart")), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    run_here(dpo(*settings, "--fit.scored_a_row", "4", "--fit.row_shapes", "2"), tmp_path / "scored")
+    apart, *others = (jax.tree.leaves(policy(tmp_path / name, 1)) for name in ("apart", "shared", "scored"))
+    for one, other, third in zip(apart, *others, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(third, one, rtol=1e-3, atol=1e-4)
+    found = [read_run(tmp_path / name).load(0, "heldout_pairs", PairScores) for name in ("apart", "shared", "scored")]
+    for other in found[1:]:
+        np.testing.assert_allclose(other.loss, found[0].loss, rtol=1e-3, atol=1e-3)
 
 
 def test_batches_that_no_rows_make_are_refused():

@@ -40,17 +40,19 @@ PAIRS = 1024
 
 PROMPTS = InlinePrompts(("ab", "ba", "bc", "cb"))
 
+FEEDBACK = Sampled(
+    prompts=PROMPTS,
+    rollout=Sample(samples=128, max_tokens=3),
+    oracle=CyclicStrings(length=3, penalty=0.1, seed=2),
+    pairing=RandomPair(pairs_per_prompt=PAIRS, label=BernoulliLabel(votes=8)),
+    prompts_per_iteration=16,
+    unseen=1 / 4,
+)
+
 experiment = Experiment(
     # Not tied: embeddings are small, and scores that share them take many steps to leave the uniform policy.
     model=LetterLlama(llama=RandomLlama(width=32, mlp=64, tied=False, context=16)),
-    feedback=Sampled(
-        prompts=PROMPTS,
-        rollout=Sample(samples=128, max_tokens=3),
-        oracle=CyclicStrings(length=3, penalty=0.1, seed=2),
-        pairing=RandomPair(pairs_per_prompt=PAIRS, label=BernoulliLabel(votes=8)),
-        prompts_per_iteration=16,
-        unseen=1 / 4,
-    ),
+    feedback=FEEDBACK,
     loss=INPO(eta=1 / STEP, tau=TAU),
     optimizer=AdamW(WarmupLinear(peak=5e-3)),
     # Every step takes all pairs.

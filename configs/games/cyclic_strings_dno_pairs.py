@@ -8,7 +8,7 @@ no policy minimises them.
 
 import dataclasses
 
-from cyclic_strings import STEP
+from cyclic_strings import FEEDBACK, STEP
 from cyclic_strings import experiment as cyclic_strings
 
 from jaxalign.losses.dpo import DPO
@@ -20,7 +20,7 @@ ALL = 351
 
 experiment = dataclasses.replace(
     cyclic_strings,
-    feedback=dataclasses.replace(cyclic_strings.feedback, pairing=LargeMargin(margin=0.1)),
+    feedback=dataclasses.replace(FEEDBACK, pairing=LargeMargin(margin=0.1)),
     loss=DPO(beta=4 / STEP),
     fit=Fit(batch_size=12 * ALL, groups_a_row=ALL, epochs=10, checkpoint_every=1000),
     swap_every=1,

@@ -8,15 +8,13 @@ whole answers, which the theorem is of.
 
 import dataclasses
 
-from cyclic_strings import STEP, TAU
+from cyclic_strings import FEEDBACK, STEP, TAU
 from cyclic_strings import experiment as cyclic_strings
 
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
 
 experiment = dataclasses.replace(
     cyclic_strings,
-    feedback=dataclasses.replace(
-        cyclic_strings.feedback, rollout=GeometricMixture(cyclic_strings.feedback.rollout, share=STEP * TAU)
-    ),
+    feedback=dataclasses.replace(FEEDBACK, rollout=GeometricMixture(FEEDBACK.rollout, share=STEP * TAU)),
     swap_every=None,
 )

@@ -8,7 +8,7 @@ steps towards it, and where it is is asked anew. Win rates are the oracle's own 
 
 import dataclasses
 
-from cyclic_strings import TAU
+from cyclic_strings import FEEDBACK, TAU
 from cyclic_strings import experiment as cyclic_strings
 
 from jaxalign.losses.win_rate_regression import WinRateRegression
@@ -20,7 +20,7 @@ ALL = 351
 
 experiment = dataclasses.replace(
     cyclic_strings,
-    feedback=dataclasses.replace(cyclic_strings.feedback, pairing=EvenPairs()),
+    feedback=dataclasses.replace(FEEDBACK, pairing=EvenPairs()),
     loss=WinRateRegression(eta=TAU, tau=TAU),
     fit=Fit(batch_size=12 * ALL, groups_a_row=ALL, epochs=10, checkpoint_every=1000),
     swap_every=None,

@@ -8,6 +8,7 @@ value of the loss says nothing, and so no pairs are left out to measure it.
 
 import dataclasses
 
+from cyclic_strings import FEEDBACK
 from cyclic_strings import experiment as cyclic_strings
 
 from jaxalign.losses.self_play_gradient import SelfPlayGradient
@@ -18,7 +19,7 @@ ANSWERS = 27
 
 experiment = dataclasses.replace(
     cyclic_strings,
-    feedback=dataclasses.replace(cyclic_strings.feedback, pairing=EveryAnswer(), unseen=0.0),
+    feedback=dataclasses.replace(FEEDBACK, pairing=EveryAnswer(), unseen=0.0),
     loss=SelfPlayGradient(beta=0.0),
     fit=Fit(batch_size=16 * ANSWERS, groups_a_row=ANSWERS, epochs=5, checkpoint_every=1000),
     swap_every=None,

@@ -222,7 +222,7 @@ def scores_of(
         view = view_of(machine.model, DPO(), responses)
         print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
     rows = rows_a_microbatch(experiment)
-    scorer = PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.rows)
+    scorer = PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.scored_rows)
     anchors: dict[int, Float[np.ndarray, "g r"]] = {}
 
     def slot(number: int) -> "PolicySlot":

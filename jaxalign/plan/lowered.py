@@ -31,7 +31,7 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
     elif machine.model.config.outputs:  # a score model has no log-probs
         fitted = (_train(experiment, machine, sizes),)
     else:
-        fitted = (_train(experiment, machine, sizes), _logp(machine, sizes, experiment.fit.groups_a_row))
+        fitted = (_train(experiment, machine, sizes), _logp(machine, sizes, experiment.fit.scored_groups_a_row))
     return (
         *fitted,
         *experiment.feedback.programs(machine),

@@ -17,13 +17,14 @@ from jaxalign.references.blended import passes
 def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
     """Calls of each program, by its name, in all iterations; None where only the data tell how many groups there are,
     and they are not here."""
-    rows = experiment.feedback.count(machine, experiment.fit.groups_a_row)
-    if rows is None:
+    fit = experiment.fit
+    rows, scored = (experiment.feedback.count(machine, each) for each in (fit.groups_a_row, fit.scored_groups_a_row))
+    if rows is None or scored is None:
         return None
-    fit, stored = experiment.fit, passes(experiment.reference, experiment.loss.needs)
+    stored = passes(experiment.reference, experiment.loss.needs)
     iteration = {
         "train": fit.epochs * -(-rows // (fit.batch_size // fit.groups_a_row)),
-        "logp": stored * -(-rows // machine.scorer.batch_size),
+        "logp": stored * -(-scored // machine.scorer.batch_size),
         **experiment.feedback.calls(machine),
         **judge_calls(experiment, machine),
     }

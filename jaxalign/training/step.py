@@ -59,6 +59,8 @@ class Fit:
     groups_a_row: int = 1
     """groups of one prompt that share a row at most: the prompt, and an answer in several of them, is computed once.
     A step has batch_size / groups_a_row rows, and fewer groups where a prompt has fewer than fill its row"""
+    scored_a_row: int | None = None
+    """the same where groups are scored and nothing is trained: for references, and those held out; None: as the fit"""
     row_shapes: int = 1
     """shapes that rows are padded to, at most; each is compiled, and a batch of short rows takes a narrow one"""
     epochs: int = 1
@@ -83,7 +85,11 @@ class Fit:
     """evaluations in a row without a lower held-out loss that end the fit; None: it takes all its steps"""
 
     def problems(self) -> Iterable[str]:
-        for name, wanted in (("evaluate_every", self.evaluate_every), ("patience", self.patience)):
+        for name, wanted in (
+            ("scored_a_row", self.scored_a_row),
+            ("evaluate_every", self.evaluate_every),
+            ("patience", self.patience),
+        ):
             if wanted is not None and wanted < 1:
                 yield f"{name} must be at least 1 or None, got {wanted}"
         if self.max_kl is not None and not self.max_kl > 0:
@@ -104,6 +110,15 @@ class Fit:
     def rows(self, groups: TrainingGroups) -> RowPlan:
         """Where the groups lie, and in which order they are gone through where nobody shuffles."""
         return plan_rows(groups, self.groups_a_row, self.row_shapes)
+
+    @property
+    def scored_groups_a_row(self) -> int:
+        """Of rows that nothing is trained on."""
+        return self.scored_a_row or self.groups_a_row
+
+    def scored_rows(self, groups: TrainingGroups) -> RowPlan:
+        """Where they lie when they are scored and nothing is trained."""
+        return plan_rows(groups, self.scored_groups_a_row, self.row_shapes)
 
 
 class NotFinite(JaxalignError):
