@@ -2,7 +2,7 @@
 
 import dataclasses
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,20 +11,35 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.contracts.evals import merged
 from jaxalign.contracts.scope import OpenableOracle
-from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
+from jaxalign.evals import intervals
+from jaxalign.evals.context import Eval, HeldOut, evenly, iterate_name, iterate_number, other_name
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
+from jaxalign.experiment import Evaluation
 from jaxalign.fits.check import fits_told
 from jaxalign.machine import Machine
 from jaxalign.models.low_rank import frozen, trained
+from jaxalign.references.of_run import OfRun
 from jaxalign.session import Session
 from jaxalign.storage.record import read_perf
-from jaxalign.storage.rundir import RunDir, home
+from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.pair_scores import PairScores
 from jaxalign.types import Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
 OF_GAMES = {"nash/gap": "duality_gap", "nash/kl": "kl_to_nash"}
 """What the summary of a run says of a game, by the names of the metrics."""
+
+RATES = {
+    "win_rate/vs_base": "win_rate_vs_base",
+    "win_rate_length_controlled/vs_base": "win_rate_length_controlled_vs_base",
+    "win_rate_finished/vs_base": "win_rate_finished_vs_base",
+    "win_rate_equally_long/vs_base": "win_rate_equally_long_vs_base",
+    "robust_win_rate/worst": "robust_win_rate",
+    "robust_win_rate/mean": "robust_win_rate_mean",
+}
+"""What the summary of a run says of win rates, by the names of the metrics."""
+
+ENDS = ("low", "high")
 
 SAMPLES_SHOWN = 3
 POLICIES_SHOWN = 8
@@ -34,12 +49,35 @@ def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
     """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed."""
     where = home(iterate)
     if session.heldout:
-        session.phase(where, "heldout", Rollouts, lambda: session.roll_heldout(policy, where))
+        answer(session, iterate, policy)
     if session.heldout_pairs is not None:
         score_pairs(session, iterate, policy)
     metrics = session.phase(where, "evals", dict[str, float], lambda: judged_metrics(session, iterate))
     session.recorder.log(where, "evals", 0, metrics)
     return metrics
+
+
+def answer(session: Session, iterate: int, policy: Params) -> None:
+    """Commits the answers of policy `iterate` to the held-out prompts, and beside the base's those of other runs.
+
+    Each policy draws with keys of its own: with those of another its answers would go along with the other's, and win
+    rates would be of coupled answers, not of the product law that the game is defined by.
+    """
+
+    def commit(params: Callable[[], Params], where: Iteration, artifact: str, purpose: str, number: int) -> None:
+        key = session.machine.key(purpose, number)
+        session.phase(where, artifact, Rollouts, lambda: session.roll_heldout(params(), where, artifact, key))
+
+    commit(lambda: policy, home(iterate), "heldout", "heldout", iterate)
+    if iterate == 0:
+        evaluation = session.experiment.evaluation
+        for index, (other, artifact) in enumerate(zip(evaluation.others, others_of(evaluation), strict=True)):
+            commit(partial(theirs, session.machine, other), "initial", artifact, "heldout_other", index)
+
+
+def theirs(machine: Machine, other: OfRun) -> Params:
+    """The parameters of another run's policy."""
+    return machine.params(other.slot())
 
 
 def judged_metrics(session: Session, iterate: int) -> Metrics:
@@ -84,8 +122,9 @@ def score_pairs(session: Session, iterate: int, policy: Params) -> None:
 def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:
     """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it, and
     what it makes of held-out pairs."""
-    answers = Answers(session.run, range(iterate + 1) if session.heldout else ())
+    answers = answers_of(session.run, range(iterate + 1) if session.heldout else ())
     context = context_of(session.machine, session.run, judge, session.heldout, answers)
+    context = dataclasses.replace(context, others=answers_of_others(session.run, session.experiment.evaluation))
     if session.heldout_pairs is None:
         return context
     return dataclasses.replace(context, pairs=session.run.load(home(iterate), "heldout_pairs", PairScores))
@@ -105,19 +144,35 @@ def context_of(
 
 
 class Answers(Mapping[str, Rollouts]):
-    """Held-out answers by policy name, read from the run when they are asked for."""
+    """Held-out answers by policy name, read from the run when they are asked for: `where` names their artifacts."""
 
-    def __init__(self, run: RunDir, numbers: Iterable[int]):
-        self._run, self._numbers = run, {iterate_name(number): number for number in numbers}
+    def __init__(self, run: RunDir, where: Mapping[str, tuple[Iteration, str]]):
+        self._run, self._where = run, where
 
     def __getitem__(self, who: str) -> Rollouts:
-        return self._run.load(home(self._numbers[who]), "heldout", Rollouts)
+        return self._run.load(*self._where[who], Rollouts)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
+        return iter(self._where)
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._where)
+
+
+def answers_of(run: RunDir, numbers: Iterable[int]) -> Answers:
+    """Those of the run's policies with these numbers."""
+    return Answers(run, {iterate_name(number): (home(number), "heldout") for number in numbers})
+
+
+def answers_of_others(run: RunDir, evaluation: Evaluation) -> Answers:
+    """Those of policies of other runs."""
+    artifacts = enumerate(others_of(evaluation))
+    return Answers(run, {other_name(index): ("initial", artifact) for index, artifact in artifacts})
+
+
+def others_of(evaluation: Evaluation) -> tuple[str, ...]:
+    """Names of the artifacts that hold answers of policies of other runs."""
+    return tuple(f"heldout_other_{index + 1}" for index in range(len(evaluation.others)))
 
 
 def summarise(session: Session) -> dict[str, Any]:
@@ -173,15 +228,14 @@ def _of_answers(session: Session, metrics: Metrics, rates: WinRates | None) -> t
     """What the policies' answers to held-out prompts say, for the summary and for a person: samples, and the matrix of
     win rates where somebody judges."""
     last = session.experiment.iterations
-    answers = Answers(session.run, range(last + 1))
+    answers = answers_of(session.run, range(last + 1))
     samples = _samples(session.heldout, answers[iterate_name(0)], answers[iterate_name(last)])
     told: dict[str, Any] = {name: metrics[metric] for metric, name in OF_GAMES.items() if metric in metrics}
     told |= {"kl_from_base_nats": metrics.get("drift/kl_from_base_nats"), "samples": samples}
     sections = ["What changed (held-out prompts):\n" + "\n".join(map(_shown_sample, samples))]
     if rates is not None:
+        told |= _of_rates(metrics)
         told |= {
-            "win_rate_vs_base": metrics.get("win_rate/vs_base"),
-            "win_rate_ci95": [metrics.get(f"win_rate/vs_base_ci95_{end}") for end in ("low", "high")],
             "win_rates": {"policies": list(rates.policies), "row_beats_column": rates.row_beats_column.tolist()},
         }
         sections.append(f"Win rates (row against column):\n{format_matrix(rates.policies, rates.row_beats_column)}")
@@ -191,19 +245,29 @@ def _of_answers(session: Session, metrics: Metrics, rates: WinRates | None) -> t
     return told, sections
 
 
+def _of_rates(metrics: Metrics) -> dict[str, Any]:
+    """The last policy's win rates against the base by their kinds, and against the worst of a pool, each with its
+    interval; those that were measured, and the raw one always."""
+    told: dict[str, Any] = {}
+    for metric, name in RATES.items():
+        if metric in metrics or metric == "win_rate/vs_base":
+            told[name] = metrics.get(metric)
+            told[f"{name.removesuffix('_vs_base')}_ci95"] = [metrics.get(f"{metric}_ci95_{end}") for end in ENDS]
+    return told
+
+
 def _of_pairs(metrics: Metrics) -> dict[str, Any]:
     """What the held-out pairs say of the last policy, with intervals where an eval gives them."""
     told: dict[str, Any] = {}
     for name in ("loss", "accuracy", "margin_nats"):
         told[f"heldout_{name}"] = metrics.get(f"heldout/{name}")
-        told[f"heldout_{name}_ci95"] = [metrics.get(f"heldout/{name}_ci95_{end}") for end in ("low", "high")]
+        told[f"heldout_{name}_ci95"] = [metrics.get(f"heldout/{name}_ci95_{end}") for end in ENDS]
     return told
 
 
 def _closing(session: Session, metrics: Metrics) -> list[str]:
     """The last policy's metrics, and where all lies."""
     path = session.run.path
-    evals = "\n".join(f"  {name:<40} {value:.4g}" for name, value in sorted(metrics.items()))
     judged = session.heldout and session.experiment.judge is not None
     again = f"  jaxalign eval {path}          win rates again, on other prompts if you like\n" if judged else ""
     if session.heldout_pairs is not None:
@@ -211,7 +275,7 @@ def _closing(session: Session, metrics: Metrics) -> list[str]:
     headed = bool(session.machine.model.config.outputs)  # it answers nobody
     talk = "" if headed else f"  jaxalign sample {path}        talk to any iterate\n"
     return [
-        f"Last policy ({iterate_name(session.experiment.iterations)}):\n{evals}",
+        f"Last policy ({iterate_name(session.experiment.iterations)}):\n{intervals.told(metrics)}",
         f"Everything lies in {path}\n{again}{talk}"
         f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
     ]
@@ -237,9 +301,7 @@ def _seconds(session: Session) -> float:
 
 def _shown(responses: Mapping[str, Rollouts]) -> dict[str, Rollouts]:
     """Answers of the base, the last policy and others evenly between them, few enough for a table."""
-    names = list(responses)
-    at = np.unique(np.linspace(0, len(names) - 1, POLICIES_SHOWN).round().astype(int))
-    return {names[index]: responses[names[index]] for index in at}
+    return {name: responses[name] for name in evenly(tuple(responses), POLICIES_SHOWN)}
 
 
 def _samples(prompts: tuple[Prompt, ...], base: Rollouts, last: Rollouts) -> list[dict[str, str]]:

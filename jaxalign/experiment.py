@@ -43,8 +43,13 @@ class Evaluation:
     """how the policies answer the held-out prompts; None where nothing is sampled"""
     oracle: Oracle | OpenableOracle | None = None
     """who judges the answers; None: who judges in training"""
+    others: tuple[OfRun, ...] = ()
+    """policies of other runs of the same model, who answer the held-out prompts too: opponents for evals that have a
+    pool of them"""
 
     def problems(self) -> Iterable[str]:
+        if self.others and self.prompts is None:
+            yield "others are asked the held-out prompts, and there are none: give prompts and rollout"
         if (self.prompts is None) != (self.rollout is None):
             yield "prompts and rollout are asked of the policies together: give both, or neither"
         if isinstance(self.rollout, GeometricMixture):

@@ -87,6 +87,8 @@ class Session:
         check_loss(experiment.loss, experiment.combiner, said, roles, len(outputs), responses)
         self._check_votes()
         check_blend(experiment.reference, experiment.loss, said, responses, run)
+        for other in experiment.evaluation.others:
+            other.check(run, "evaluation.others")
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
         asked = experiment.evaluation.prompts
@@ -166,10 +168,9 @@ class Session:
             table = table_of(answers, reader.batch_size, make)
         return Featured(groups, table, answers.index)
 
-    def roll_heldout(self, policy: Params, iteration: Iteration) -> Rollouts:
-        """Answers to the held-out prompts; every iterate draws with the same keys."""
-        key = self.machine.key("heldout", 0)
-        return self.roll(self._heldout_roller, policy, self.heldout, iteration, "heldout", key)
+    def roll_heldout(self, policy: Params, iteration: Iteration, phase: str, key: PRNGKeyArray) -> Rollouts:
+        """Answers to the held-out prompts."""
+        return self.roll(self._heldout_roller, policy, self.heldout, iteration, phase, key)
 
     def score(
         self,

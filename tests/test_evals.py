@@ -55,7 +55,8 @@ def test_equal_evals_are_equal_values_and_meet_the_contract(measurement):
 
 def test_judges_that_are_one_are_nowhere_apart():
     metrics = JudgesApart()(held_out(3, trainer=panel()))
-    assert metrics["judges/apart"] == metrics["judges/apart_ci95_low"] == metrics["judges/apart_ci95_high"] == 0.0
+    assert metrics["judges/apart"] == metrics["judges/apart_stderr"] == 0.0
+    assert metrics["judges/apart_ci95_low"] == -metrics["judges/apart_ci95_high"]
     assert metrics["judges/win_rate_trainer"] == metrics["judges/win_rate_oracle"]
     assert metrics["judges/agreement"] == 1.0
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,11 +9,10 @@ from hypothesis import strategies as st
 from made_rollouts import preferences, random_prefer
 from scipy.optimize import minimize
 
+from jaxalign.evals.intervals import estimated
 from jaxalign.evals.length_control import RIDGE, length_controlled
 from jaxalign.rollouts.shares import given as rollouts_of
 from jaxalign.types import Preferences, Rollouts
-
-KEY = jax.random.key(3)
 
 
 def answers(lengths: np.ndarray) -> Rollouts:
@@ -45,23 +43,24 @@ def drawn(theta: float, phi: float, count: int, seed: int = 0) -> tuple[Preferen
 def test_what_length_alone_wins_is_taken_out():
     found, pair = drawn(theta=0.0, phi=2.0, count=400)
     raw = found.prefer[:, 0, 1].mean()
-    rate, low, high = length_controlled(found, pair, KEY, 200)
+    controlled = length_controlled(found, pair)
     assert raw > 0.6
-    assert rate == pytest.approx(0.5, abs=1e-3)
-    assert low <= rate <= high
+    assert controlled.value == pytest.approx(0.5, abs=1e-3)
+    assert controlled.low <= controlled.value <= controlled.high
 
 
 def test_what_is_won_at_equal_length_stays():
     found, pair = drawn(theta=0.8, phi=-1.0, count=400)
-    rate, _, _ = length_controlled(found, pair, KEY, 200)
-    assert rate == pytest.approx(1 / (1 + np.exp(-0.8)), abs=1e-3)
+    assert length_controlled(found, pair).value == pytest.approx(1 / (1 + np.exp(-0.8)), abs=1e-3)
 
 
 def test_without_differences_in_length_it_is_the_win_rate():
     prefer = np.random.default_rng(1).uniform(size=(300, 1, 1))
     same = answers(np.full((300, 1), 7))
-    rate, _, _ = length_controlled(preferences(between(prefer)), (same, same), KEY, 10)
-    assert rate == pytest.approx(prefer.mean(), abs=1e-4)
+    controlled, raw = length_controlled(preferences(between(prefer)), (same, same)), estimated(prefer[:, 0, 0])
+    # The ridge moves the rate a little, and the interval is made on the log-odds.
+    for name in ("value", "stderr", "low", "high"):
+        assert getattr(controlled, name) == pytest.approx(getattr(raw, name), abs=3e-4)
 
 
 @settings(deadline=None, max_examples=25)
@@ -71,9 +70,11 @@ def test_swapping_two_policies_gives_the_complement(seed, samples):
     table = random_prefer(generator, 6, 2 * samples)
     one, other = (answers(generator.integers(1, 40, (6, samples))) for _ in range(2))
     swap = np.r_[samples : 2 * samples, :samples]
-    there, _, _ = length_controlled(preferences(table), (one, other), KEY, 4)
-    back, _, _ = length_controlled(preferences(table[:, swap][:, :, swap]), (other, one), KEY, 4)
-    assert there + back == pytest.approx(1, abs=1e-6)
+    there = length_controlled(preferences(table), (one, other))
+    back = length_controlled(preferences(table[:, swap][:, :, swap]), (other, one))
+    assert there.value + back.value == pytest.approx(1, abs=1e-6)
+    assert there.low + back.high == pytest.approx(1, abs=1e-6)
+    assert there.stderr == pytest.approx(back.stderr, rel=1e-5)
 
 
 def test_it_is_the_maximum_that_a_general_optimizer_finds():
@@ -88,27 +89,37 @@ def test_it_is_the_maximum_that_a_general_optimizer_finds():
         return float((np.logaddexp(0, odds) - prefer * odds).sum() + RIDGE / 2 * (found**2).sum())
 
     expected = minimize(objective, np.zeros(2), tol=1e-12).x[0]
-    rate, _, _ = length_controlled(preferences(table), pair, KEY, 2)
+    rate = length_controlled(preferences(table), pair).value
     assert np.log(rate / (1 - rate)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_policy_that_wins_everything_has_a_finite_rate_near_one():
     one, other = answers(np.arange(1, 65)[:, None]), answers(np.full((64, 1), 3))
-    rate, low, high = length_controlled(preferences(between(np.ones((64, 1, 1)))), (one, other), KEY, 50)
-    assert 0.99 < rate < 1
-    assert 0.9 < low <= high < 1
+    found = length_controlled(preferences(between(np.ones((64, 1, 1)))), (one, other))
+    assert 0.99 < found.value < 1
+    assert 0.85 < found.low <= found.value <= found.high <= 1
 
 
-def test_the_interval_is_seeded_and_covers_the_truth():
+@pytest.mark.parametrize(
+    ("theta", "phi", "prompts", "least"), [(0.4, 1.0, 120, 0.93), (3.0, 1.0, 16, 0.95), (0.0, 2.0, 8, 0.95)]
+)
+def test_the_interval_covers_the_truth_as_often_as_it_says(theta, phi, prompts, least):
+    """300 experiments each: three standard errors are 3.8 points."""
     covered = 0
-    for seed in range(40):
-        generator = np.random.default_rng(seed)
-        found, pair = drawn(theta=0.4, phi=1.0, count=120, seed=seed)
-        votes = (generator.uniform(size=(120, 1, 1)) < found.prefer[:, :1, 1:]).astype(np.float64)
-        low, high = length_controlled(preferences(between(votes)), pair, KEY, 300)[1:]
-        assert (low, high) == length_controlled(preferences(between(votes)), pair, KEY, 300)[1:]
-        covered += low <= 1 / (1 + np.exp(-0.4)) <= high
-    assert covered >= 34
+    for seed in range(300):
+        found, pair = drawn(theta, phi, prompts, seed)
+        generator = np.random.default_rng(1000 + seed)
+        votes = (generator.uniform(size=(prompts, 1, 1)) < found.prefer[:, :1, 1:]).astype(np.float64)
+        controlled = length_controlled(preferences(between(votes)), pair)
+        covered += controlled.low <= 1 / (1 + np.exp(-theta)) <= controlled.high
+    assert covered / 300 >= least
+
+
+def test_one_prompt_has_an_interval_and_no_error():
+    found = length_controlled(preferences(between(np.full((1, 1, 1), 0.7))), (answers(np.array([[3]])),) * 2)
+    assert found.stderr is None
+    assert found.low < 0.2
+    assert found.high > 0.9
 
 
 def test_weights_count_answers():
@@ -119,6 +130,6 @@ def test_weights_count_answers():
     only = dataclasses.replace(both, weights=np.tile(np.array([1, 0], np.float32), (20, 1)))
     table = random_prefer(generator, 20, 3)
     alone = np.r_[0, 2]
-    weighted = length_controlled(preferences(table), (only, other), KEY, 5)
-    single = length_controlled(preferences(table[:, alone][:, :, alone]), (answers(lengths[:, :1]), other), KEY, 5)
-    np.testing.assert_allclose(weighted, single, atol=1e-6)
+    weighted = length_controlled(preferences(table), (only, other))
+    single = length_controlled(preferences(table[:, alone][:, :, alone]), (answers(lengths[:, :1]), other))
+    assert dataclasses.astuple(weighted) == pytest.approx(dataclasses.astuple(single), abs=1e-6)

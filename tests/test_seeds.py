@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from made_runs import CONFIGS
+from made_runs import SMALL as TINY
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load
-from jaxalign.report.seeds import spread
+from jaxalign.report.seeds import last_policies, spread
 from jaxalign.storage.record import read_metrics
 
 SMALL = (
@@ -69,6 +70,51 @@ def test_report_draws_the_gaps_of_all_seeds_or_of_one(runs, capsys):
         assert {each.name for each in (path / "report").iterdir()} == {"gap.png", "gap.svg"}
     assert "seed-4" in (runs / "report" / "gap.svg").read_text()
     assert "seed-4" not in (runs / "seed-3" / "report" / "gap.svg").read_text()
+
+
+@pytest.fixture(scope="module")
+def language_models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("seeds") / "D"
+    small = (*TINY, "--evaluation.rollout.samples", "2")
+    assert not main(["train", str(CONFIGS / "tiny_lm.py"), "--workdir", str(root), "--seeds", "2", *small])
+    return root
+
+
+def test_seeds_of_a_language_model_are_told_with_their_win_rates(language_models, capsys):
+    summaries = [json.loads((language_models / f"seed-{seed}" / "summary.json").read_text()) for seed in (0, 1)]
+    told = json.loads((language_models / "seeds.json").read_text())["evals"]
+    for metric in ("win_rate/vs_base", "win_rate/vs_base_stderr", "win_rate_length_controlled/vs_base"):
+        assert told[metric]["values"] == [summary["evals"][metric] for summary in summaries]
+    assert told["win_rate/vs_base"]["values"] == [summary["win_rate_vs_base"] for summary in summaries]
+    assert told["win_rate/vs_base"]["deviation"] == pytest.approx(np.std(told["win_rate/vs_base"]["values"], ddof=1))
+    for summary in summaries:
+        low, high = summary["win_rate_ci95"]
+        assert low < summary["win_rate_vs_base"] < high
+        low, high = summary["win_rate_length_controlled_ci95"]
+        assert low < summary["win_rate_length_controlled_vs_base"] < high
+
+
+def test_report_tells_and_draws_the_win_rates_of_all_seeds_or_of_one(language_models, capsys):
+    pytest.importorskip("matplotlib")
+    for path, said in (
+        (language_models, "Last policies of 2 seeds: median [least, most]\n  cycles/condorcet_winner"),
+        (language_models / "seed-0", "Last policy:\n  cycles/condorcet_winner"),
+    ):
+        capsys.readouterr()
+        assert not main(["report", str(path)])
+        shown = capsys.readouterr().out
+        assert shown.startswith(said)
+        assert "win_rate/vs_base  " in shown
+        assert "_ci95_low" not in shown
+        assert {each.name for each in (path / "report").iterdir()} == {"win_rate.png", "win_rate.svg"}
+    drawn = [(path / "report" / "win_rate.svg").read_text() for path in (language_models, language_models / "seed-0")]
+    assert all(name in drawn[0] for name in ("seed-0", "seed-1", "median"))
+    assert all(name in drawn[1] for name in ("all pairs", "at equal length (model)"))
+
+
+def test_a_seed_that_is_not_finished_is_named(language_models, tmp_path):
+    runs = {"seed-0": language_models / "seed-0", "seed-1": tmp_path}
+    assert last_policies(runs).startswith("not finished yet: seed-1\nLast policies of 1 seeds")
 
 
 def test_spread_by_hand():

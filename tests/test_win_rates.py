@@ -1,9 +1,8 @@
-"""Win rates between policies: relations, laying answers side by side, coverage of the intervals."""
+"""Win rates between policies: relations, laying answers side by side."""
 
 import dataclasses
 import itertools
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,12 +13,17 @@ from made_rollouts import random_prefer, rollouts
 from jaxalign.errors import DataError
 from jaxalign.evals.cycles import Cycles
 from jaxalign.evals.side_by_side import side_by_side
-from jaxalign.evals.win_rate import WinRate, between, bootstrap_interval, format_matrix, win_rate_matrix
+from jaxalign.evals.win_rate import WinRate, between, format_matrix, win_rate_matrix
 
 
 def test_a_policy_against_itself_is_exactly_even():
+    """It is known, whichever pairs are counted: no error, no width."""
     metrics = WinRate()(held_out(1))
+    shares = {name: metrics.pop(name) for name in list(metrics) if name.endswith("_share")}
+    errors = {name: metrics.pop(name) for name in list(metrics) if name.endswith("_stderr")}
     assert set(metrics.values()) == {0.5}
+    assert set(errors.values()) == {0.0}
+    assert shares["win_rate_finished/vs_base_share"] == 1.0
     assert "win_rate/vs_previous" not in metrics
 
 
@@ -43,6 +47,21 @@ def test_the_matrix_is_the_win_rates_and_its_complements_are_exact():
     np.testing.assert_array_equal(np.diagonal(matrix), np.full(3, 0.5))
     np.testing.assert_allclose(matrix[2, 0], WinRate()(held_out(3))["win_rate/vs_base"], atol=1e-12)  # order of sums
     np.testing.assert_allclose(matrix[2, 1], WinRate()(held_out(3))["win_rate/vs_previous"], atol=1e-12)
+
+
+def test_the_error_is_over_prompts_and_every_kind_of_rate_has_an_interval():
+    context = held_out(2)
+    metrics = WinRate(against=("base",))(context)
+    pair = (context.current, context.responses["base"])
+    each = between(context.preferences("base").prefer, pair)[:, 0, 1]
+    assert metrics["win_rate/vs_base_stderr"] == pytest.approx(each.std(ddof=1) / np.sqrt(len(each)))
+    kinds = ("win_rate", "win_rate_length_controlled", "win_rate_finished", "win_rate_equally_long")
+    for kind in kinds:
+        low, rate, high = (metrics[f"{kind}/vs_base{end}"] for end in ("_ci95_low", "", "_ci95_high"))
+        assert 0 <= low <= rate <= high <= 1
+    # All answers here are finished.
+    for end in ("", "_stderr", "_ci95_low", "_ci95_high"):
+        assert metrics[f"win_rate_finished/vs_base{end}"] == pytest.approx(metrics[f"win_rate/vs_base{end}"])
 
 
 def test_swapping_two_policies_swaps_their_win_rates():
@@ -106,36 +125,6 @@ def test_one_id_or_one_text_alone_does_not_make_two_prompts_one():
     for other in (dataclasses.replace(asked, id="q"), dataclasses.replace(asked, tools='[{"name": "f"}]')):
         with pytest.raises(DataError, match="different prompts"):
             side_by_side([one, dataclasses.replace(one, prompts=(other,))])
-
-
-def test_intervals_are_seeded_contain_the_mean_and_shrink_with_prompts(key):
-    rng = np.random.default_rng(0)
-    small, large = rng.uniform(size=40), rng.uniform(size=4000)
-    low, high = bootstrap_interval(small, key, 2000)
-    assert (low, high) == bootstrap_interval(small, key, 2000)
-    assert (low, high) != bootstrap_interval(small, jax.random.key(1), 2000)
-    assert low < small.mean() < high
-    width = np.subtract(*bootstrap_interval(large, key, 500)[::-1])
-    np.testing.assert_allclose(width, 2 * 1.96 * large.std() / np.sqrt(4000), rtol=0.15)  # 500 resamples: 5 % noise
-
-
-def test_intervals_cover_the_truth_as_often_as_they_say():
-    """60 prompts of win rates .2, .5 or .9: the 95 % interval misses the true mean in 3 to 9 % of 400 experiments.
-
-    The percentile interval undercovers a little at 60 prompts; three standard errors of 400 draws are 3.3 points.
-    """
-    rng = np.random.default_rng(0)
-    levels, shares = np.array([0.2, 0.5, 0.9]), [0.3, 0.3, 0.4]
-    covered = 0
-    for experiment in range(400):
-        values = rng.choice(levels, size=60, p=shares)
-        low, high = bootstrap_interval(values, jax.random.key(experiment), 500)
-        covered += low <= levels @ shares <= high
-    assert 0.91 <= covered / 400 <= 0.975
-
-
-def test_resamples_must_be_positive():
-    assert list(WinRate(resamples=0).problems()) == ["resamples must be at least 1, got 0"]
 
 
 def test_the_table_of_win_rates_is_plain_text():

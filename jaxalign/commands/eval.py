@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates, where somebody judges answers, and every policy's evals."""
     from jaxalign.errors import ConfigError
+    from jaxalign.evals.intervals import told
     from jaxalign.evals.win_rate import format_matrix
     from jaxalign.reopen import reopen
 
@@ -72,9 +73,7 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps({"policies": list(evals), **rates, "evals": evals}, indent=2))
         return
     sections = [] if matrix is None else [f"Win rates (row against column):\n{format_matrix(list(evals), matrix)}"]
-    for who, metrics in evals.items():
-        lines = "\n".join(f"  {metric:<40} {value:.4g}" for metric, value in sorted(metrics.items()))
-        sections.append(f"{who}:\n{lines}")
+    sections += [f"{who}:\n{told(metrics)}" for who, metrics in evals.items()]
     print("\n\n".join(sections))
 
 
@@ -87,7 +86,7 @@ def on_answers(
     from jaxalign.evaluate import context_of, measure
     from jaxalign.judging import judging
 
-    responses = answered(run, machine, numbers, prompts)
+    responses, others = answered(run, machine, numbers, prompts)
     judge, trainer, block = run.experiment.judge, run.experiment.trainer, machine.placement.judge_block_size
 
     def by_trainer(rollouts: "Rollouts", key: "PRNGKeyArray") -> "Preferences":
@@ -100,7 +99,7 @@ def on_answers(
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
             made = context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
-            return dataclasses.replace(made, trainer=by_trainer if trainer is not None else None)
+            return dataclasses.replace(made, trainer=by_trainer if trainer is not None else None, others=others)
 
         names = list(responses)
         matrix = None if oracle is None else win_rate_matrix(context(names))[1]
@@ -111,22 +110,30 @@ def on_answers(
     return matrix, evals
 
 
-def answered(run: "Run", machine: "Machine", numbers: list[int], prompts: str | None) -> "Mapping[str, Rollouts]":
-    """Answers by policy name: new ones to the prompts of a file, or those to held-out prompts that the run holds."""
+def answered(
+    run: "Run", machine: "Machine", numbers: list[int], prompts: str | None
+) -> "tuple[Mapping[str, Rollouts], Mapping[str, Rollouts]]":
+    """Answers of the run's policies and of those of other runs that oppose them, by name: new ones to the prompts of a
+    file, or those to held-out prompts that the run holds."""
     from jaxalign.data.prompts import JsonlPrompts
-    from jaxalign.evals.context import iterate_name
-    from jaxalign.evaluate import Answers
+    from jaxalign.evals.context import iterate_name, other_name
+    from jaxalign.evaluate import answers_of, answers_of_others
     from jaxalign.rollouts.seam import rolled
 
+    evaluation = run.experiment.evaluation
     if prompts is None:
-        return Answers(run.directory, numbers)
-    rollout, asked = run.experiment.evaluation.rollout, JsonlPrompts(prompts).read()
-    assert rollout is not None
-    roller = machine.roller(rollout)
+        return answers_of(run.directory, numbers), answers_of_others(run.directory, evaluation)
+    assert evaluation.rollout is not None
+    roller, asked = machine.roller(evaluation.rollout), JsonlPrompts(prompts).read()
     roller.check(asked)
-    key = machine.key("eval", 0)
-    policies = {iterate_name(number): run.directory.policy(number) for number in numbers}
-    return {who: rolled(roller, machine.params(slot), asked, key) for who, slot in policies.items()}
+
+    def answers(slot: "PolicySlot", key: "PRNGKeyArray") -> "Rollouts":
+        return rolled(roller, machine.params(slot), asked, key)
+
+    # A key for each policy: answers of two must be independent of one another.
+    own = {iterate_name(each): answers(run.directory.policy(each), machine.key("eval", each)) for each in numbers}
+    others = enumerate(evaluation.others)
+    return own, {other_name(at): answers(each.slot(), machine.key("eval_other", at)) for at, each in others}
 
 
 def held_pairs(run: "Run", number: int) -> "PairScores | None":

@@ -1,17 +1,20 @@
-"""Figures of games as PNG and SVG, for a run directory or, without one, for the three-action game.
+"""What the last policies of a run, or of several seeds, are worth, and figures as PNG and SVG; without a run, figures
+of the three-action game.
 
 simplex           trajectories on the simplex (three actions)
 gap               duality gap against steps, every learner, and the run
+win_rate          win rates against the base, iterate by iterate
 robust_win_rate   worst-case win rate of k samples against any single answer, for the run's users, or two kinds of users
 
-DIR is a run of a tabular game (configs/games/…); of other policies that measure a gap, and of a directory of --seeds,
-the gap of the iterates is drawn alone. The figures go to DIR/report. They need matplotlib.
+DIR is a run, or a directory of --seeds. Of a tabular game (configs/games/…) all of games is drawn; of other policies
+what they measure, gap or win rates, after a table of all that was measured at the end: of one run with intervals, of
+several seeds with their median, least and most. The figures go to DIR/report. They need matplotlib.
 """
 
 import argparse
 from pathlib import Path
 
-HELP = "figures of a run of a game"
+HELP = "what the last policies of a run or of several seeds are worth, and figures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +32,13 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.errors import ConfigError
     from jaxalign.report.games_run import draw
     from jaxalign.report.measured import draw_measured, runs_of
+    from jaxalign.report.seeds import last_policies
 
     if args.config and not args.run:
         raise ConfigError("--config says what a run's components are: name the run too, or neither")
     out = Path(args.out) if args.out else Path(args.run, "report") if args.run else Path("runs", "report")
     runs = runs_of(Path(args.run), args.config) if args.run else {}
+    if runs:
+        print(last_policies(runs))
     for path in draw_measured(runs, out) if runs else draw(args.run, out, args.steps, args.config):
         print(path)

@@ -1,6 +1,6 @@
 """What an eval sees: held-out prompts, every policy's answers to them, the oracle, and log-probs on demand."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
@@ -24,7 +24,8 @@ class HeldOut:
     Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `score(policy,
     rollouts)` makes that policy's log-prob sums [b m] in nats. `trainer` is who preferred what in training, None where
     that is the judge itself or nobody. `pairs` are what the evaluated policy makes of held-out pairs, None where there
-    are none. Evals share what costs a pass through a model: it is asked for once.
+    are none. `others` are answers of policies of other runs, by `other_name`. Evals share what costs a pass through a
+    model: it is asked for once.
     """
 
     prompts: tuple[Prompt, ...]
@@ -34,6 +35,7 @@ class HeldOut:
     key: PRNGKeyArray
     trainer: Oracle | None = None
     pairs: PairScores | None = None
+    others: Mapping[str, Rollouts] = field(default_factory=dict)
     _asked: dict[str, Preferences] = field(default_factory=dict, repr=False, compare=False)
     _scored: dict[str, Float[np.ndarray, "b m"]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -47,9 +49,13 @@ class HeldOut:
         """Among the answers of the evaluated policy and of the policy `opponent`, in this order along m. Asked once,
         however many evals want to know."""
         if opponent not in self._asked:
-            pair = (self.current, self.responses[opponent])
+            pair = (self.current, self.answers(opponent))
             self._asked[opponent] = joint_preferences(self.oracle, pair, self.key)
         return self._asked[opponent]
+
+    def answers(self, name: str) -> Rollouts:
+        """A policy's answers, of this run or of another."""
+        return self.others[name] if name in self.others else self.responses[name]
 
     def by_trainer(self) -> Preferences:
         """What the oracle of training says of the evaluated policy's answers and the base's."""
@@ -105,11 +111,24 @@ def iterate_name(iterate: int) -> str:
     return f"iterate-{iterate}" if iterate else "base"
 
 
+def other_name(index: int) -> str:
+    """How evals call the policies of other runs: "other-1", "other-2", …"""
+    return f"other-{index + 1}"
+
+
 def iterate_number(name: str) -> int | None:
     """The iterate that `iterate_name` calls so; None for what is no such name."""
     digits = name.removeprefix("iterate-")
     number = int(digits) if digits.isdecimal() else 0
     return number if iterate_name(number) == name else None
+
+
+def evenly(names: Sequence[str], most: int) -> tuple[str, ...]:
+    """The first, the last and others evenly between, `most` at most; of one, the last."""
+    if most == 1:
+        return tuple(names[-1:])
+    at = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))
+    return tuple(names[index] for index in at)
 
 
 def role_problems(roles: tuple[str, ...]) -> Iterable[str]:

@@ -9,14 +9,14 @@ sees more of a gain than the second is what cannot be trusted:
 It says that two judges disagree, not which of them is right.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from jaxalign.evals.context import HeldOut
-from jaxalign.evals.win_rate import between, bootstrap_interval
+from jaxalign.evals.intervals import estimated
+from jaxalign.evals.win_rate import between
 from jaxalign.types import Metrics
 
 
@@ -25,24 +25,18 @@ class JudgesApart:
     """Both judges about the evaluated policy against the base.
 
     Metrics: `judges/win_rate_trainer` and `judges/win_rate_oracle` in [0, 1]; `judges/apart`, their difference, with
-    the 95 % interval of prompts resampled for both alike; `judges/agreement`, the share of pairs of different answers
-    on which both are on the same side of 1/2 (draws of either left out; 1 where nothing is left).
+    its standard error and 95 % interval over prompts (`intervals`), which both judge alike; `judges/agreement`, the
+    share of pairs of different answers on which both are on the same side of 1/2 (draws of either left out; 1 where
+    nothing is left).
     """
 
     needs: ClassVar[tuple[str, ...]] = ("answers", "oracle", "trainer")
-    resamples: int = 2000
-    """bootstrap resamples of the prompts, >= 1"""
-
-    def problems(self) -> Iterable[str]:
-        if self.resamples < 1:
-            yield f"resamples must be at least 1, got {self.resamples}"
 
     def __call__(self, context: HeldOut) -> Metrics:
         base = context.names[0]
         pair = (context.current, context.responses[base])
         tables = [context.by_trainer().prefer, context.preferences(base).prefer]
         trainer, oracle = (between(table, pair)[:, 0, 1] for table in tables)
-        low, high = bootstrap_interval(trainer - oracle, context.key, self.resamples)
         first = pair[0].lengths.shape[1]
         sides = [np.sign(table[:, :first, first:] - 0.5) for table in tables]
         decided = (sides[0] != 0) & (sides[1] != 0)
@@ -50,9 +44,7 @@ class JudgesApart:
         return {
             "judges/win_rate_trainer": float(trainer.mean()),
             "judges/win_rate_oracle": float(oracle.mean()),
-            "judges/apart": float((trainer - oracle).mean()),
-            "judges/apart_ci95_low": low,
-            "judges/apart_ci95_high": high,
+            **estimated(trainer - oracle, bounds=(-1.0, 1.0)).metrics("judges/apart"),
             "judges/agreement": float(agreed.mean()) if agreed.size else 1.0,
         }
 

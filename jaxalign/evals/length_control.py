@@ -7,28 +7,30 @@ This is the model of Dubois et al. 2024 (arXiv 2404.04475, eq. 1) for two polici
 which only a fit over many policies identifies. Lengths are in tokens. Exchanging the policies changes the sign of θ,
 so the two rates are complements. It assumes that length acts on the log-odds as written, the same for all prompts;
 where all pairs are equally long there is no effect to take out, and the rate is σ of the mean log-odds' fit alone.
+Where none are (one policy is always longer) θ is extrapolated, the interval is wide, and it holds as far as the model:
+`comparable` has the share of pairs that are equally long, and the rate among these.
 """
 
-import jax
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float
+from scipy.special import stdtrit
 
+from jaxalign.evals.intervals import LEVEL, Estimate
 from jaxalign.types import Preferences, Rollouts
 
 RIDGE = 0.01
 """Of θ²/2 + φ²/2 beside the sum over prompts: keeps both finite where one policy wins everything."""
 
 STEPS = 50
-AT_ONCE = 1 << 22
-"""Cells of resamples × pairs that are fitted together, so that many prompts do not need much memory."""
 
 
-def length_controlled(
-    preferences: Preferences, policies: tuple[Rollouts, Rollouts], key: PRNGKeyArray, resamples: int
-) -> tuple[float, float, float]:
-    """The first policy's length-controlled win rate against the second, and its 95 % interval from resampled prompts.
+def length_controlled(preferences: Preferences, policies: tuple[Rollouts, Rollouts]) -> Estimate:
+    """The first policy's length-controlled win rate against the second.
 
-    `preferences` are among the answers of both, policy after policy along m.
+    `preferences` are among the answers of both, policy after policy along m. The interval is made as in `intervals`:
+    two prompts are added, one whose pairs, of the lengths that there are, are all won and one whose are all lost, and
+    the error is the sandwich over prompts (Liang & Zeger 1986). It is taken on the scale of log-odds, on which a rate
+    near 1 has its long side below, and on that of rates, on which few losses leave room above: the outer ends count.
     """
     first, second = policies
     samples = first.lengths.shape[1]
@@ -39,48 +41,61 @@ def length_controlled(
     effect = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
 
     count = len(prefer)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-    counts = np.concatenate([np.ones((1, count), np.int64), drawn])
     prefer, effect, weights = (each.reshape(count, -1) for each in (prefer, effect, weights))
-    rates = _rates(prefer, effect, weights, counts)
-    low, high = np.quantile(rates[1:], [0.025, 0.975])
-    return float(rates[0]), float(low), float(high)
+    design = np.stack([np.ones_like(effect), effect], -1)
+    found = _fit(prefer, design, weights)
+    rate = float(_sigmoid(found)[0])
+    scores = _pull(weights * (prefer - _sigmoid(design @ found)), design)
+    stderr = rate * (1 - rate) * _error(scores, found, design, weights) if count > 1 else None
+
+    # The two more: every pair of all prompts, with the share of one prompt together, won in one and lost in the other.
+    share = 1 / count
+    among, more = (prefer + share) / (1 + 2 * share), weights * (1 + 2 * share)
+    centre = _fit(among, design, more)
+    guess = _sigmoid(design @ centre)
+    added = [_pull(share * weights * (end - guess), design).sum(0, keepdims=True) for end in (0.0, 1.0)]
+    scores = np.concatenate([_pull(weights * (prefer - guess), design), *added])
+    half = stdtrit(count + 1, (1 + LEVEL) / 2) * _error(scores, centre, design, more) * np.array([-1.0, 1.0])
+    middle = _sigmoid(centre)[0]
+    ends = np.stack([_sigmoid(centre[0] + half), middle + middle * (1 - middle) * half])
+    # Where nothing tells length from winning, the two fits may differ by more than the error of one.
+    return Estimate(rate, stderr, min(rate, max(0.0, float(ends.min()))), max(rate, min(1.0, float(ends.max()))))
 
 
-def _rates(
-    prefer: Float[np.ndarray, "b k"],
-    effect: Float[np.ndarray, "b k"],
+def _error(
+    scores: Float[np.ndarray, "n 2"],
+    found: Float[np.ndarray, " 2"],
+    design: Float[np.ndarray, "b k 2"],
     weights: Float[np.ndarray, "b k"],
-    counts: Int[np.ndarray, "n b"],
-) -> Float[np.ndarray, " n"]:
-    """σ(θ) of the fit to every way to count the prompts."""
-    at_once = max(AT_ONCE // prefer.size, 1)
-    parts = [counts[start : start + at_once] for start in range(0, len(counts), at_once)]
-    return np.concatenate([_sigmoid(_fit(prefer, effect, weights, part)) for part in parts])
+) -> float:
+    """Standard error of θ at a fit, of the `scores` of its n prompts."""
+    guess = _sigmoid(design @ found)
+    bread = np.linalg.inv(_curvature(weights * guess * (1 - guess), design))
+    return float(np.sqrt((bread @ (scores.T @ scores) @ bread)[0, 0] * len(scores) / (len(scores) - 1)))
 
 
 def _fit(
-    prefer: Float[np.ndarray, "b k"],
-    effect: Float[np.ndarray, "b k"],
-    weights: Float[np.ndarray, "b k"],
-    counts: Int[np.ndarray, "n b"],
-) -> Float[np.ndarray, " n"]:
-    """θ of each row of `counts`: the penalised likelihood's maximum by Newton's method, which is concave."""
-    share = counts[:, :, None] * weights
-    found = np.zeros((len(counts), 2))
+    prefer: Float[np.ndarray, "b k"], design: Float[np.ndarray, "b k 2"], weights: Float[np.ndarray, "b k"]
+) -> Float[np.ndarray, " 2"]:
+    """θ and φ: the penalised likelihood's maximum by Newton's method, which is concave."""
+    found = np.zeros(2)
     for _ in range(STEPS):
-        guess = _sigmoid(found[:, :1, None] + found[:, 1:, None] * effect)
-        miss, slope = share * (prefer - guess), share * guess * (1 - guess)
-        gradient = np.stack([miss.sum((1, 2)), (miss * effect).sum((1, 2))], -1) - RIDGE * found
-        curves = [(slope * effect**power).sum((1, 2)) for power in range(3)]
-        curvature = np.stack([np.stack(curves[:2], -1), np.stack(curves[1:], -1)], -1) + RIDGE * np.eye(2)
-        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        guess = _sigmoid(design @ found)
+        gradient = _pull(weights * (prefer - guess), design).sum(0) - RIDGE * found
+        step = np.linalg.solve(_curvature(weights * guess * (1 - guess), design), gradient)
         # Far from the maximum the slopes vanish, and a whole step would leap over it.
         found = found + np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-10:
             break
-    return found[:, 0]
+    return found
+
+
+def _pull(miss: Float[np.ndarray, "b k"], design: Float[np.ndarray, "b k 2"]) -> Float[np.ndarray, "b 2"]:
+    return np.asarray(np.einsum("bk,bki->bi", miss, design))
+
+
+def _curvature(slope: Float[np.ndarray, "b k"], design: Float[np.ndarray, "b k 2"]) -> Float[np.ndarray, "2 2"]:
+    return np.asarray(np.einsum("bk,bki,bkj->ij", slope, design, design)) + RIDGE * np.eye(2)
 
 
 def _sigmoid(value: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Held-out pairs: the loss of a policy on them, how often it ranks the two answers as people do, and by how much.
 
-Intervals are percentile bootstraps over prompts (Efron 1979): pairs of one prompt share its answers, so they are drawn
-together.
+Pairs of one prompt share its answers, so prompts are what is drawn. Intervals of accuracy are those of bounded means
+(`intervals`), of loss and margin, which have no bounds, percentile bootstraps over prompts (Efron 1979).
 """
 
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from jaxalign.errors import ConfigError
 from jaxalign.evals.context import HeldOut
+from jaxalign.evals.intervals import estimated
 from jaxalign.training.pair_scores import weighted_mean
 from jaxalign.types import Metrics
 
@@ -45,7 +46,10 @@ class HeldOutPairs:
             raise ConfigError("evals: HeldOutPairs needs held-out pairs, and there are none")
         metrics: Metrics = {}
         for name, values in scores.columns().items():
-            low, high = interval(values, scores.weight, scores.prompt, context.key, self.resamples)
+            if name == "accuracy":
+                low, high = bounded_interval(values, scores.weight, scores.prompt)
+            else:
+                low, high = interval(values, scores.weight, scores.prompt, context.key, self.resamples)
             metrics |= {
                 f"heldout/{name}": weighted_mean(values, scores.weight),
                 f"heldout/{name}_ci95_low": low,
@@ -63,10 +67,7 @@ def interval(
     level: float = 0.95,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of `weighted_mean`: prompts are drawn with all their pairs, seeded by `key`."""
-    _, owner = np.unique(prompt, return_inverse=True)
-    share = np.where(np.isnan(values), 0.0, weight).astype(np.float64)
-    whole = np.bincount(owner, np.nan_to_num(values) * share)
-    shares = np.bincount(owner, share)
+    whole, shares = by_prompt(values, weight, prompt)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     means = []
     for start in range(0, resamples, at_once := max(AT_ONCE // len(whole), 1)):
@@ -74,6 +75,26 @@ def interval(
         means.append(whole[drawn].sum(-1) / np.maximum(shares[drawn].sum(-1), 1e-30))
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def bounded_interval(
+    values: Float[np.ndarray, " g"], weight: Float[np.ndarray, " g"], prompt: Int[np.ndarray, " g"]
+) -> tuple[float, float]:
+    """Interval of `weighted_mean` of values in [0, 1]; all of it where nothing counts."""
+    whole, share = by_prompt(values, weight, prompt)
+    if not share.any():
+        return 0.0, 1.0
+    found = estimated(whole / np.where(share > 0, share, 1.0), share)
+    return found.low, found.high
+
+
+def by_prompt(
+    values: Float[np.ndarray, " g"], weight: Float[np.ndarray, " g"], prompt: Int[np.ndarray, " g"]
+) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+    """Each prompt's sum of its pairs' values by weight, and of their weights; NaN does not count."""
+    _, owner = np.unique(prompt, return_inverse=True)
+    share = np.where(np.isnan(values), 0.0, weight).astype(np.float64)
+    return np.bincount(owner, np.nan_to_num(values) * share), np.bincount(owner, share)
 
 
 EXAMPLE = HeldOutPairs()

@@ -1,43 +1,50 @@
-"""Win rates between policies on held-out prompts under the oracle, with bootstrap confidence intervals.
+"""Win rates between policies on held-out prompts under the oracle.
 
     win rate(A, B) = mean over prompts of Σ_ij wA_i wB_j P(y_i ≻ y′_j)
 
-over all pairs of an answer of A and one of B (w = 1/m for samples). Identical texts are at 1/2. Intervals are
-percentile bootstraps over prompts (Efron 1979): prompts, not answers, are the sampled unit.
+over all pairs of an answer of A and one of B (w = 1/m for samples). Identical texts are at 1/2. Answers of two policies
+are independent, each drawn with keys of its own, so every pair is one of the product law that a game is defined by. A
+policy against itself is at exactly 1/2, with a pair of one answer and itself or without. Errors and intervals are over
+prompts (`intervals`): they, not answers, are what is sampled, and several answers make each prompt's rate more exact.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import jax
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float
 
+from jaxalign.evals.comparable import both_finished, equally_long, rate_among
 from jaxalign.evals.context import HeldOut, role_problems
+from jaxalign.evals.intervals import EVEN, Estimate, estimated
 from jaxalign.evals.length_control import length_controlled
 from jaxalign.evals.side_by_side import joint_preferences
-from jaxalign.types import Metrics, Rollouts
+from jaxalign.types import Metrics, Preferences, Rollouts
 
 
 @dataclass(frozen=True)
 class WinRate:
     """The evaluated policy against others; an opponent that does not exist yet is left out.
 
-    Metrics, in [0, 1]: `win_rate/vs_<role>` and `win_rate_length_controlled/vs_<role>` (see `length_control`), each
-    with its 95 % interval `…_ci95_low` and `…_ci95_high`; `win_rate/vs_<role>/<annotator>` for each annotator alone.
+    Metrics, in [0, 1], each with its standard error over prompts `…_stderr` and its 95 % interval `…_ci95_low` and
+    `…_ci95_high`:
+
+        win_rate/vs_<role>                     over all pairs of answers
+        win_rate_length_controlled/vs_<role>   at equal length, by a model of what length does (`length_control`)
+        win_rate_finished/vs_<role>            over pairs of answers that both end by themselves (`comparable`)
+        win_rate_equally_long/vs_<role>        over pairs of about equal lengths
+
+    The last two come with the share of pairs that they are over, `…_share`, and alone where it is 0;
+    `win_rate/vs_<role>/<annotator>` is each annotator's alone.
     """
 
     against: tuple[str, ...] = ("base", "previous")
-    resamples: int = 2000
-    """bootstrap resamples of the prompts, >= 1"""
 
     needs: ClassVar[tuple[str, ...]] = ("answers", "oracle")
 
     def problems(self) -> Iterable[str]:
         yield from role_problems(self.against)
-        if self.resamples < 1:
-            yield f"resamples must be at least 1, got {self.resamples}"
 
     def __call__(self, context: HeldOut) -> Metrics:
         metrics: Metrics = {}
@@ -45,18 +52,43 @@ class WinRate:
             name = context.opponent(role)
             if name is None:
                 continue
-            pair = (context.current, context.responses[name])
-            preferences = context.preferences(name)
-            rates = between(preferences.prefer, pair)[:, 0, 1]
-            raw = (float(rates.mean()), *bootstrap_interval(rates, context.key, self.resamples))
-            controlled = length_controlled(preferences, pair, context.key, self.resamples)
-            for kind, found in (("win_rate", raw), ("win_rate_length_controlled", controlled)):
-                ends = ("", "_ci95_low", "_ci95_high")
-                metrics |= {f"{kind}/vs_{role}{end}": value for end, value in zip(ends, found, strict=True)}
-            for index, annotator in enumerate(preferences.annotators):
-                alone = between(preferences.by_annotator[:, index], pair)[:, 0, 1]
-                metrics[f"win_rate/vs_{role}/{annotator}"] = float(alone.mean())
+            pair = (context.current, context.answers(name))
+            itself = name == context.names[-1]
+            for kind, (found, share) in rates(context.preferences(name), pair).items():
+                if share is not None:
+                    metrics[f"{kind}/vs_{role}_share"] = share
+                if found is not None:
+                    metrics |= (EVEN if itself else found).metrics(f"{kind}/vs_{role}")
+            for annotator, alone in of_annotators(context.preferences(name), pair).items():
+                metrics[f"win_rate/vs_{role}/{annotator}"] = alone
         return metrics
+
+
+Rate = tuple[Estimate | None, float | None]
+"""A rate, None where no pair is of its kind; and the share of pairs that are, None where all are."""
+
+
+def rates(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> dict[str, Rate]:
+    """The first policy's win rates against the second by their kinds: over all pairs, and what makes them comparable.
+
+    `preferences` are among the answers of both, policy after policy along m.
+    """
+    samples = pair[0].lengths.shape[1]
+    prefer = preferences.prefer[:, :samples, samples:]
+    found: dict[str, Rate] = {
+        "win_rate": (estimated(between(preferences.prefer, pair)[:, 0, 1]), None),
+        "win_rate_length_controlled": (length_controlled(preferences, pair), None),
+    }
+    for kind, of in (("win_rate_finished", both_finished), ("win_rate_equally_long", equally_long)):
+        share, rate = rate_among(of(*pair), prefer, *pair)
+        found[kind] = rate, share
+    return found
+
+
+def of_annotators(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> dict[str, float]:
+    """The first policy's win rate by each annotator alone."""
+    alone = (between(preferences.by_annotator[:, index], pair) for index in range(len(preferences.annotators)))
+    return {name: float(each[:, 0, 1].mean()) for name, each in zip(preferences.annotators, alone, strict=True)}
 
 
 def win_rate_matrix(context: HeldOut) -> tuple[tuple[str, ...], Float[np.ndarray, "k k"]]:
@@ -77,16 +109,6 @@ def between(prefer: Float[np.ndarray, "b m m"], policies: Sequence[Rollouts]) ->
     advantage = np.einsum("bik,bij,bjl->bkl", share, prefer.astype(np.float64) - 0.5, share)
     advantage = (advantage - advantage.swapaxes(1, 2)) / 2
     return 0.5 + np.round(advantage * 2**40) / 2**40
-
-
-def bootstrap_interval(
-    values: Float[np.ndarray, " b"], key: PRNGKeyArray, resamples: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values`, seeded by `key`."""
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
-    drawn = generator.integers(len(values), size=(resamples, len(values)))
-    low, high = np.quantile(values[drawn].mean(-1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def format_matrix(names: Sequence[str], matrix: Float[np.ndarray, "k k"]) -> str:

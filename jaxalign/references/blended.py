@@ -70,7 +70,7 @@ def check_blend(reference: Reference, loss: Any, said: Labels, responses: int, r
     labels of two groups of so many responses."""
     if isinstance(reference, Blended):
         for each in reference.outside:
-            each.check(run)
+            each.check(run, "reference")
         if not reference.normalised:
             check_differences(loss, said, responses, type(reference).__name__)
 

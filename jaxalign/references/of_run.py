@@ -1,4 +1,4 @@
-"""A policy of another run, to compare with: `Guide` and `Mixture` name some."""
+"""A policy of another run, to compare with: references (`Guide`, `Mixture`) and the evaluation name some."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -35,9 +35,10 @@ class OfRun:
             raise ConfigError(f"policy {number}: {run.path} holds {', '.join(map(str, there)) or 'none yet'}")
         return run.policy(number)
 
-    def check(self, own: RunDir) -> None:
-        """Raises ConfigError unless it is a policy of the model that `own` trains."""
+    def check(self, own: RunDir, field: str) -> None:
+        """Raises ConfigError, naming the `field` that asks for it, unless it is a policy of the model that `own`
+        trains."""
         theirs = read_run(self.run)
         if lines := difference(theirs.config["model"], own.config["model"]):
             shown = "".join(f"\n  model.{line}" for line in lines)
-            raise ConfigError(f"reference: the policies of {theirs.path} are of another model{shown}")
+            raise ConfigError(f"{field}: the policies of {theirs.path} are of another model{shown}")

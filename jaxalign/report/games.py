@@ -34,7 +34,7 @@ class Path3:
 
 def simplex(paths: Sequence[Path3], nash: Float[np.ndarray, " 3"], actions: Sequence[str], into: Path) -> list[Path]:
     """Trajectories of learners on a three-action game, one small triangle each, with the Nash policy marked."""
-    plot = _pyplot()
+    plot = pyplot()
     columns = min(3, len(paths))
     rows = -(-len(paths) // columns)
     figure, axes = plot.subplots(rows, columns, figsize=(2.3 * columns, 2.3 * rows), squeeze=False)
@@ -57,7 +57,7 @@ def simplex(paths: Sequence[Path3], nash: Float[np.ndarray, " 3"], actions: Sequ
     ]
     figure.legend(handles=marks, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1), w_pad=1.5, h_pad=1.5)
-    return _save(figure, into, "simplex")
+    return save(figure, into, "simplex")
 
 
 def gap_against_steps(
@@ -69,7 +69,7 @@ def gap_against_steps(
     floor: float = 1e-16,
 ) -> list[Path]:
     """Duality gap (both players) of each learner's last iterate, log-log; values below `floor` are drawn at it."""
-    plot = _pyplot()
+    plot = pyplot()
     figure, axis = plot.subplots(figsize=(1.9 * COLUMN_INCHES, 0.95 * COLUMN_INCHES))
     styles = ("-", "--", ":", "-.")
     # Listed as the curves end, top to bottom, so that the legend reads along the right edge.
@@ -95,14 +95,14 @@ def gap_against_steps(
     axis.grid(which="major", lw=0.3, alpha=0.5)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=2.2)
     figure.tight_layout()
-    return _save(figure, into, "gap")
+    return save(figure, into, "gap")
 
 
 def robust_win_rate(
     k: Sequence[int], rates: Mapping[str, Float[np.ndarray, " t"]], guarantee: Float[np.ndarray, " t"], into: Path
 ) -> list[Path]:
     """Worst-case win rate of k samples against any single response, with the optimum k / (k + 1)."""
-    plot = _pyplot()
+    plot = pyplot()
     figure, axis = plot.subplots(figsize=(1.25 * COLUMN_INCHES, 0.9 * COLUMN_INCHES))
     axis.plot(k, guarantee, color="#999999", lw=3.5, alpha=0.6, label="optimum k/(k+1)", zorder=1)
     for index, (name, values) in enumerate(rates.items()):
@@ -116,7 +116,7 @@ def robust_win_rate(
     axis.grid(lw=0.3, alpha=0.5)
     axis.legend(frameon=False, loc="upper left")
     figure.tight_layout()
-    return _save(figure, into, "robust_win_rate")
+    return save(figure, into, "robust_win_rate")
 
 
 def _triangle(axis: Any, actions: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ def _triangle(axis: Any, actions: Sequence[str]) -> None:
     axis.set_ylim(-0.12, 0.97)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """Matplotlib with a paper's settings; imported here, for it is optional and slow."""
     try:
         import matplotlib
@@ -163,10 +163,11 @@ def _pyplot() -> Any:
     return plot
 
 
-def _save(figure: Any, into: Path, name: str) -> list[Path]:
+def save(figure: Any, into: Path, name: str) -> list[Path]:
+    """Writes a figure as PNG and SVG, closes it, and returns the files."""
     into.mkdir(parents=True, exist_ok=True)
     paths = [into / f"{name}.png", into / f"{name}.svg"]
     figure.savefig(paths[0], dpi=300, bbox_inches="tight", metadata={"Software": None})
     figure.savefig(paths[1], bbox_inches="tight", metadata={"Date": None})
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return paths

@@ -1,15 +1,29 @@
-"""The duality gap that a run has measured of its iterates, drawn: for games whose policies are no tables."""
+"""What a run has measured of its iterates, drawn: the duality gap of games whose policies are no tables, and win rates
+against the base."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxalign.errors import ConfigError
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.reopen import reopen
 from jaxalign.report.games import gap_against_steps
+from jaxalign.report.win_rates import Curve, win_rates
 from jaxalign.storage.record import read_metrics
+
+GAP, RATE = "nash/gap", "win_rate/vs_base"
+
+KINDS = {
+    RATE: "all pairs",
+    "win_rate_length_controlled/vs_base": "at equal length (model)",
+    "win_rate_equally_long/vs_base": "equally long pairs",
+    "win_rate_finished/vs_base": "finished pairs",
+    "robust_win_rate/worst": "worst of the pool",
+}
+"""Win rates of one run that are drawn beside one another, and what the legend calls them."""
 
 
 def runs_of(path: Path, config: str | None = None) -> dict[str, Path]:
@@ -22,16 +36,52 @@ def runs_of(path: Path, config: str | None = None) -> dict[str, Path]:
 
 
 def draw_measured(runs: Mapping[str, Path], out: Path) -> list[Path]:
-    """Writes the figure into `out` and returns its files. ConfigError where a run has measured no gap."""
-    gaps: dict[str, np.ndarray] = {}
-    for name, path in runs.items():
-        measured = [line["nash/gap"] for line in read_metrics(path) if "nash/gap" in line]
-        if not measured:
-            raise ConfigError(
-                f"{path}: measures no nash/gap, so there is no figure of it (evals NashGap and ExactNash do)"
-            )
-        gaps[name] = np.array(measured)
-    longest = max(map(len, gaps.values()))
-    # From 1 on: the axis is logarithmic.
-    table = {name: np.pad(each, (0, longest - len(each)), constant_values=np.nan) for name, each in gaps.items()}
-    return gap_against_steps(np.arange(1.0, longest + 1), table, out, xlabel="iterate, the base being 1", floor=1e-8)
+    """Writes the figures into `out` and returns their files. ConfigError where a run has measured nothing of them."""
+    measured = {name: [line for line in read_metrics(path) if line["phase"] == "evals"] for name, path in runs.items()}
+    files: list[Path] = []
+    if gaps := series(measured, GAP):
+        # From 1 on: the axis is logarithmic.
+        at = np.arange(1.0, max(map(len, gaps.values())) + 1)
+        files += gap_against_steps(at, padded(gaps), out, xlabel="iterate, the base being 1", floor=1e-8)
+    if rates := series(measured, RATE):
+        files += draw_win_rates(measured, rates, out)
+    if not files:
+        raise ConfigError(
+            f"{', '.join(map(str, runs.values()))}: not every run measures {GAP}, nor {RATE}, so there is no figure "
+            "(evals NashGap and ExactNash measure the one, WinRate the other)"
+        )
+    return files
+
+
+def draw_win_rates(
+    measured: Mapping[str, list[dict]], rates: Mapping[str, Float[np.ndarray, " t"]], out: Path
+) -> list[Path]:
+    """Every seed's win rate and their median; or of one run those of every kind, the raw one with its interval."""
+    if len(measured) > 1:
+        table = padded(rates)
+        median = np.median(np.stack(list(table.values())), 0)
+        return win_rates(
+            [*(Curve(name, each) for name, each in table.items()), Curve("median", median, bold=True)], out
+        )
+    (lines,) = measured.values()
+    found = {name: values_of(lines, name) for name in KINDS if any(name in line for line in lines)}
+    band = tuple(values_of(lines, f"{RATE}_ci95_{end}") for end in ("low", "high"))
+    raw = Curve(KINDS[RATE], found.pop(RATE), band, bold=True)
+    return win_rates([*(Curve(KINDS[name], each) for name, each in found.items()), raw], out)
+
+
+def series(measured: Mapping[str, list[dict]], name: str) -> dict[str, Float[np.ndarray, " t"]]:
+    """A metric of every run's iterates; nothing where a run does not measure it."""
+    found = {run: values_of(lines, name) for run, lines in measured.items()}
+    return found if all(np.isfinite(each).any() for each in found.values()) else {}
+
+
+def values_of(lines: list[dict], name: str) -> Float[np.ndarray, " t"]:
+    """NaN where it was not measured."""
+    return np.array([line.get(name, np.nan) for line in lines], np.float64)
+
+
+def padded(table: Mapping[str, Float[np.ndarray, " t"]]) -> dict[str, Float[np.ndarray, " t"]]:
+    """All as long as the longest, NaN behind the end of those that are not done yet."""
+    longest = max(map(len, table.values()))
+    return {name: np.pad(each, (0, longest - len(each)), constant_values=np.nan) for name, each in table.items()}

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from jaxalign.evals.intervals import beside, told
 from jaxalign.storage import canonical, durable
 from jaxalign.types import Metrics
 
@@ -35,13 +37,30 @@ def summarise_seeds(root: epath.Path, runs: Mapping[int, epath.Path]) -> str:
     """Writes seeds.json below `root`, of the finished `runs` by seed, and returns it as a table for a person: what the
     evals of the last policies say, and the checks of the fits, where there were any."""
     summaries = [json.loads((path / "summary.json").read_text()) for path in runs.values()]
-    measured = [{**each["evals"], **each.get("fits", {})} for each in summaries]
-    told = spread(measured)
-    content = canonical.to_json({"seeds": list(runs), "evals": told})
+    found = spread([{**each["evals"], **each.get("fits", {})} for each in summaries])
+    content = canonical.to_json({"seeds": list(runs), "evals": found})
     with durable.storage_errors(root, len(content)):
         durable.write_file(root / "seeds.json", content)
+    return table(found)
+
+
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The `spread` for a person; that of errors and of intervals' ends is for seeds.json alone."""
+    shown = {name: each for name, each in sorted(found.items()) if not beside(name, found)}
     rows = [
-        f"  {name:<40} {each['median']:.4g}  [{each['least']:.4g}, {each['most']:.4g}]"
-        for name, each in sorted(told.items())
+        f"  {name:<40} {each['median']:.4g}  [{each['least']:.4g}, {each['most']:.4g}]" for name, each in shown.items()
     ]
-    return "\n".join([f"Last policies of {len(runs)} seeds: median [least, most]", *rows])
+    count = len(next(iter(found.values()))["values"]) if found else 0
+    return "\n".join([f"Last policies of {count} seeds: median [least, most]", *rows])
+
+
+def last_policies(runs: Mapping[str, Path]) -> str:
+    """What the last policy of a run, or those of several seeds, are worth, from the summaries; says which have none."""
+    finished = [path for path in runs.values() if (path / "summary.json").exists()]
+    measured = [json.loads((path / "summary.json").read_text())["evals"] for path in finished]
+    lines = [f"not finished yet: {name}" for name, path in runs.items() if path not in finished]
+    if len(runs) > 1 and measured:
+        lines.append(table(spread(measured)))
+    elif measured:
+        lines.append(f"Last policy:\n{told(measured[0])}")
+    return "\n".join(lines)
