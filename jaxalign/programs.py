@@ -125,6 +125,16 @@ def rows_a_microbatch(experiment: Experiment) -> int:
     return groups_a_microbatch(experiment) // experiment.fit.groups_a_row
 
 
+def check_mesh(mesh: jax.sharding.Mesh, processes: int) -> None:
+    """Raises ConfigError where some of so many processes have no device of the mesh."""
+    reached = {device.process_index for device in mesh.devices.flat}
+    if len(reached) < processes:
+        raise ConfigError(
+            f"placement.mesh: its {mesh.size} devices are those of {len(reached)} of {processes} processes; make it as "
+            f"large as all {jax.device_count()} devices (-1 for one axis takes what is there)"
+        )
+
+
 def check_batches(experiment: Experiment, shards: int) -> None:
     """Raises ConfigError unless the rows of a microbatch divide over the `shards` that rows are split over."""
     fit, size = experiment.fit, rows_a_microbatch(experiment)

@@ -12,7 +12,6 @@ from functools import cache, cached_property, partial
 from types import GenericAlias
 from typing import TypeVar
 
-import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
@@ -34,7 +33,7 @@ from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
-from jaxalign.programs import Training, check_batches, check_optimizer, rows_a_microbatch, training
+from jaxalign.programs import Training, check_batches, check_mesh, check_optimizer, rows_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.references.blended import blended, check_blend
 from jaxalign.rollouts.contract import Roller
@@ -76,7 +75,7 @@ class Session:
         date = before.date if before else pinned.today(run.hosts)
         self.experiment = as_of(experiment, date)
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
-        self._check_mesh()
+        check_mesh(self.machine.mesh, self.hosts.count)
         check_batches(experiment, row_shards(self.machine.mesh))
         check_optimizer(experiment)
         datasets, responses = durable.beside(run.path, "datasets"), experiment.feedback.responses
@@ -362,15 +361,6 @@ class Session:
         if isinstance(iteration, str):
             return "[base policy]"
         return f"[iteration {iteration + 1}/{self.experiment.iterations}]"
-
-    def _check_mesh(self) -> None:
-        mesh = self.machine.mesh
-        reached = {device.process_index for device in mesh.devices.flat}
-        if len(reached) < self.hosts.count:
-            raise ConfigError(
-                f"placement.mesh: its {mesh.size} devices are those of {len(reached)} of {self.hosts.count} processes; "
-                f"make it as large as all {jax.device_count()} devices (-1 for one axis takes what is there)"
-            )
 
     def _check_votes(self) -> None:
         """Recorded pairs have their annotators' votes; an oracle is asked for its own annotators."""
