@@ -20,7 +20,10 @@ from jaxalign.errors import DataError
 from jaxalign.games.families import bradley_terry, three_action
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.random_llama import TEMPLATE
+from jaxalign.pairings.every_answer import EveryAnswer
 from jaxalign.pairs import BestWorst
+from jaxalign.step_rules.extragradient import Extragradient
+from jaxalign.step_rules.forward import Forward
 
 
 def test_the_row_says_whose_each_token_is_and_what_it_scores(tmp_path):
@@ -110,6 +113,16 @@ def test_no_pairs_and_only_ties_are_findings(tmp_path):
     assert by_name(SampledPreferences()(there))["ties"].status == "ok"
 
 
+def test_lone_answers_are_as_undecided_as_their_pairs(tmp_path):
+    there = opened(tmp_path)
+    there.sampling.spec = dataclasses.replace(there.sampling.spec, pairing=EveryAnswer())
+    there.rollouts = rollouts([["one", "two", "three"]])
+    there.preferences = preferences([three_action().tolist()])
+    found = by_name(SampledPreferences()(there))
+    assert (found["pairs"].status, found["ties"].status) == ("ok", "ok")
+    assert found["ties"].measured["share_of_groups"] == 0.0
+
+
 def test_a_schedule_that_leads_away_is_warned_of_with_what_does_not(tmp_path):
     there = opened(tmp_path)
 
@@ -134,7 +147,9 @@ def test_a_schedule_that_leads_away_is_warned_of_with_what_does_not(tmp_path):
     assert "loss.eta 0.4" in found.fix
     found = said(rotating, loss=INPO(eta=1 / 1.5, tau=0.1), swap_every=Adaptive())
     assert (found.status, found.measured["swap_every"]) == ("ok", "Adaptive(…)")
+    found = said(rotating, swap_every=2, step_rule=Extragradient())
+    assert (found.status, "steps of Extragradient look ahead" in found.fix) == ("skipped", True)
     feedback = dataclasses.replace(there.experiment.feedback, pairing=BestWorst())
-    found = said(rotating, swap_every=2, feedback=feedback)
+    found = said(rotating, swap_every=2, feedback=feedback, step_rule=Forward())
     assert found.status == "skipped"
     assert "solves another game" in found.fix

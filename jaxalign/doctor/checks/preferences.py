@@ -26,7 +26,8 @@ class SampledPreferences:
         metrics = pairing_metrics(opened.rollouts, opened.preferences, opened.pairs)
         cycles = cycle_metrics(opened.preferences.prefer)
         yield self.pairs(metrics)
-        yield self.undecided(metrics["pairs/ties"], cycles["cycles/ties"], cycles["cycles/cyclic_triples"])
+        ties = cycles["cycles/ties"]  # of all pairs there are, where groups are lone answers
+        yield self.undecided(metrics.get("pairs/ties", ties), ties, cycles["cycles/cyclic_triples"])
         yield self.schedule(opened)
 
     def pairs(self, metrics: dict[str, float]) -> Outcome:
@@ -55,6 +56,8 @@ class SampledPreferences:
             reason = "the oracle's answers depend on what else the policy says: its game is no matrix"
         if not reason and isinstance(experiment.reference, Blended):
             reason = f"the anchor of {type(experiment.reference).__name__} is blended of several policies"
+        if not reason and experiment.step_rule.period > 1:
+            reason = f"steps of {type(experiment.step_rule).__name__} look ahead, and the factor is that of plain ones"
         if game is None or reason:
             return Outcome(name, "skipped", {}, f"no certificates: {reason}")
         swap = experiment.swap_every
