@@ -154,9 +154,8 @@ def make_step(
     weight. References are given as what is trained of them; policy and references share what is frozen. Those in the
     state are `moving`. Behind `max_kl` (see `trust`) the state stays what it is.
 
-    The objective is Σ weight · loss / Σ weight over the whole batch, so accumulation changes nothing but rounding. A
-    combiner of several objectives has one of them for each annotator (see `pullbacks`), a loss whose groups see one
-    another all microbatches at once (see `whole_batch`).
+    The objective is Σ weight · loss / Σ weight over the whole batch, however it is accumulated. A combiner of several
+    has one for each annotator (`pullbacks`), a loss whose groups see one another all of them at once (`whole_batch`).
     """
     at_once = "batch" in extras_of(view.loss)
 
@@ -200,8 +199,7 @@ def make_step(
         if moving is not None:
             moved = {role: moving.moved(state.step + 1, each, params) for role, each in moved.items()}
         after = TrainState(state.step + 1, params, opt_state, moved, recalled(metrics), state.origin)
-        metrics |= told
-        return (after, metrics) if max_kl is None else within(max_kl, metrics, state, after)
+        return within(max_kl, metrics | told, state, after)
 
     return step
 

@@ -30,9 +30,11 @@ def kl_of_last(seen: GroupLogps) -> Float[Array, " b"]:
     return jnp.where(seen.mask, jnp.expm1(ratio) - ratio, 0.0).sum(-1, dtype=jnp.float32).mean(-1)
 
 
-def within(limit: float, metrics: dict[str, Array], before: Any, after: Any) -> tuple[Any, dict[str, Array]]:
-    """The state after a step, and its metrics, where the KL before it is at most `limit`; else the state before it,
-    bit by bit, and an update of norm 0: whoever reads the KL knows that the fit is over."""
+def within(limit: float | None, metrics: dict[str, Array], before: Any, after: Any) -> tuple[Any, dict[str, Array]]:
+    """The state after a step, and its metrics, where the KL before it is at most `limit` (None: whatever it is); else
+    the state before it, bit by bit, and an update of norm 0: whoever reads the KL knows that the fit is over."""
+    if limit is None:
+        return after, metrics
     left = metrics[KL] > limit
     state = jax.tree.map(lambda old, new: jnp.where(left, old, new), before, after)
     return state, {**metrics, "update_norm": jnp.where(left, 0.0, metrics["update_norm"])}
