@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxalign.types import pytree
@@ -53,7 +54,7 @@ class MatrixGame:
         return self.prefer @ policy
 
 
-def uniform(actions: int, dtype: jnp.dtype | type = jnp.float32) -> Float[Array, " v"]:
+def uniform(actions: int, dtype: DTypeLike = jnp.float32) -> Float[Array, " v"]:
     """Log-probabilities of the uniform policy."""
     return jnp.full(actions, -jnp.log(jnp.asarray(actions, dtype)), dtype)
 

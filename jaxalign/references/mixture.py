@@ -74,7 +74,9 @@ class Mixture:
         weights = np.array(self._shares)[:, None, None]
         if self.kind == "log-linear":
             return (weights * sums).sum(0)
-        found: Float[np.ndarray, "g r"] = np.logaddexp.reduce(np.log(weights) + sums, axis=0)
+        from scipy.special import logsumexp
+
+        found: Float[np.ndarray, "g r"] = logsumexp(sums, axis=0, b=weights)
         return found
 
 

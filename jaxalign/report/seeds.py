@@ -26,7 +26,7 @@ def spread(measured: Sequence[Metrics]) -> dict[str, dict[str, Any]]:
 
 def _spread(values: list[float]) -> dict[str, Any]:
     table = np.array(values, np.float64)
-    told = {"median": float(np.median(table)), "least": float(table.min()), "most": float(table.max())}
+    told = {"median": float(np.median(table)), "least": float(np.min(table)), "most": float(np.max(table))}
     told["mean"] = float(table.mean())
     if len(values) > 1:
         told["deviation"] = float(table.std(ddof=1))

@@ -207,7 +207,7 @@ class LockstepDrawer:
     ) -> Drawn:
         padded = np.resize(numbers, size)  # a short last batch is filled up with copies, dropped below
         lengths = np.array([len(prompts[number]) for number in padded], np.int32)
-        left = np.zeros((size, rounded(int(lengths.max()), PROMPT_BUCKET)), np.int32)
+        left = np.zeros((size, rounded(int(np.max(lengths)), PROMPT_BUCKET)), np.int32)
         for row, number in enumerate(padded):
             left[row, left.shape[1] - lengths[row] :] = prompts[number]
         keys = jax.vmap(partial(jax.random.fold_in, key))(padded)

@@ -131,7 +131,7 @@ class SampleRoller:
 def _right_padded(ids: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "b p"], Int[np.ndarray, " b"]]:
     """The same width for all pieces, whatever the engine makes of them."""
     lengths = np.array([len(row) for row in ids], np.int32)
-    table = np.zeros((len(ids), rounded(int(lengths.max(initial=1)), PROMPT_BUCKET)), np.int32)
+    table = np.zeros((len(ids), rounded(int(np.max(lengths, initial=1)), PROMPT_BUCKET)), np.int32)
     for row, tokens in enumerate(ids):
         table[row, : len(tokens)] = tokens
     return table, lengths

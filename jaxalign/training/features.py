@@ -194,6 +194,6 @@ def _in_rows(prompts: Int[np.ndarray, " n"], firsts: Int[np.ndarray, " n"]) -> I
     """The numbers of answers to these prompts in rows of one prompt, -1 behind them: prompts in the order in which they
     are first seen, and so the answers of each."""
     _, prompt = np.unique(prompts, return_inverse=True)
-    seen = np.full(prompt.max() + 1, np.iinfo(np.int64).max)
+    seen = np.full(int(np.max(prompt)) + 1, np.iinfo(np.int64).max)
     np.minimum.at(seen, prompt, firsts)
     return in_rows(seen[prompt], np.lexsort((firsts, seen[prompt])), BRANCHES)

@@ -41,9 +41,9 @@ def bag_of_words(source: Comparisons, total: int) -> dict[str, np.ndarray]:
     chosen = list(_pairs(source, -(-total // PAIRS)))
     prompt = np.array([digest(said(each.prompt)) for each in chosen], np.uint64)
     _, group = np.unique(prompt, return_inverse=True)
-    if group.max(initial=0) + 1 < FOLDS:
+    if np.max(group, initial=0) + 1 < FOLDS:
         return {"right": np.zeros(0), "prompt": prompt[:0]}
-    fold = np.random.default_rng(0).permutation(group.max() + 1)[group] % FOLDS
+    fold = np.random.default_rng(0).permutation(np.max(group) + 1)[group] % FOLDS
     counts, prefer = counted(chosen), np.array([each.prefer for each in chosen])
     odds = np.zeros(len(chosen))
     for number in range(FOLDS):

@@ -39,7 +39,7 @@ class Batches:
         fit = opened.experiment.fit
         recorded = opened.comparer.pairs if isinstance(opened.comparer, Recording) else None
         _, counts = np.unique((opened.groups if recorded is None else recorded).prompts, return_counts=True)
-        most = int(counts.max(initial=1))
+        most = int(np.max(counts, initial=1))
         rows = int(np.ceil(counts / fit.groups_a_row).sum())
         used = int(counts.sum()) / max(rows * fit.groups_a_row, 1)
         measured: Measured = {"groups_a_row": fit.groups_a_row, "most_of_a_prompt": most, "places_used": used}
