@@ -15,7 +15,7 @@ from jaxalign.mesh.rows import on_mesh, own_rows, rows_here, rows_on
 from jaxalign.mesh.sharding import MeshShape, replicated, row_sharding
 from jaxalign.pairs import RandomPair
 from jaxalign.progress import Progress, Unseen
-from jaxalign.storage import artifact, rundir
+from jaxalign.storage import artifact, rundir, slot
 from jaxalign.storage.record import Recorder, Silent, open_recorder
 from jaxalign.training.row_plan import plan_rows, row_tokens
 from jaxalign.training.rows import row_shape
@@ -264,7 +264,7 @@ def test_parts_are_kept_as_far_as_all_hosts_have_them(tmp_path):
 
 
 def test_hosts_of_another_config_or_another_disk_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(rundir, "_SECONDS_TO_SEE", 0.1)
+    monkeypatch.setattr(slot, "_SECONDS_TO_SEE", 0.1)
 
     def other_config(hosts: Hosts):
         rundir.open_run(tmp_path / "a", {"seed": hosts.index}, hosts).close()

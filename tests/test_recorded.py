@@ -175,6 +175,9 @@ class Nothing:
     def roll(self, roller, policy, prompts, iteration, phase, key):
         raise AssertionError
 
+    def anchor_policy(self, iteration, policy):
+        raise AssertionError
+
     def judge(self, oracle, rollouts, iteration):
         raise AssertionError
 
