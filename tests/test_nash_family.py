@@ -31,8 +31,11 @@ from jaxalign.games.learners.onpo import ONPO
 from jaxalign.losses.inpo import INPO as INPOLoss
 from jaxalign.losses.ipo import IPO
 from jaxalign.references.auxiliary import Auxiliary
+from jaxalign.references.live import Live
 from jaxalign.rollouts.enumerate import Enumerate
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.rollouts.sample import Sample
+from jaxalign.session import Session
 from jaxalign.step_rules.extragradient import Extragradient
 from jaxalign.step_rules.forward import Forward
 from jaxalign.storage.record import read_metrics
@@ -161,6 +164,19 @@ def test_what_looks_back_goes_on_where_it_stopped(name, tmp_path):
     np.testing.assert_array_equal(*tables)
 
 
+def test_where_a_step_begins_is_read_once_an_iteration(tmp_path, monkeypatch):
+    """And held once: by the fit, by what it is compared with, and by what checks it."""
+    loaded, policy_of = [], Session.policy
+
+    def policy(session, index):
+        loaded.append(index)
+        return policy_of(session, index)
+
+    monkeypatch.setattr(Session, "policy", policy)
+    run_here(game("egpo", iterations=2, reference=Live(), loss=INPOLoss(1 / STEP, TAU)), tmp_path)
+    assert loaded == [0, 0], "to begin with, and for the second step"
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The auxiliary policy
 
@@ -238,6 +254,10 @@ def test_policies_are_measured_without_their_anchor():
 def test_a_share_is_one(share):
     assert "share must lie in" in "".join(GeometricMixture(share=share).problems())
     assert "Mixture again" in "".join(GeometricMixture(GeometricMixture()).problems())
+
+
+def test_what_leaves_no_pairs_is_told_by_its_place():
+    assert "".join(GeometricMixture(Sample(samples=1)).unpaired()).startswith("rollout.samples must be at least 2")
 
 
 def test_mixtures_are_not_certified_as_the_policy():
