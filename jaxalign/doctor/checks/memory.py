@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import jax
 
 from jaxalign import programs
+from jaxalign.contracts.extras import extras_of
 from jaxalign.data.strays import as_trained
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
@@ -160,7 +161,7 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
         shape = plan_rows(as_trained(opened.experiment.loss, opened.comparer.pairs), each).shape
     else:
         sizes = replace(opened.experiment.feedback.sizes(opened.model), prompt=longest(opened, opened.prompts))
-        shape = sizes.shared(each)
+        shape = (sizes.strayed if "stray" in extras_of(opened.experiment.loss) else sizes).shared(each)
     return rows, shape.row, rows * shape.scored
 
 
