@@ -40,8 +40,12 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     compared = session.compared(iteration, policy)
     session.recorder.log(iteration, "align", 0, compared.metrics)
 
+    origin = experiment.step_rule.origin(iteration)
+    begun = policy if origin == iteration else session.policy(origin)
+
     def params(number: int) -> Params:
-        return policy if number == iteration else session.policy(number)
+        known = {iteration: policy, origin: begun}
+        return known[number] if number in known else session.policy(number)
 
     # Is the inner problem solved, and can the schedule settle at all? If so, an adaptive anchor moves with this fit.
     certificates = phase("certificates", dict[str, float], lambda: certify(session, iteration, params, compared))
@@ -49,14 +53,13 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
 
     # What the fit compares with: where the step begins, which is the policy that spoke unless that one looked ahead,
     # and the anchor. Swapping the anchor is this one number.
-    origin = experiment.step_rule.origin(iteration)
     roles = {"last": origin, "anchor": session.anchor(iteration)}
     references = phase("references", ReferenceLogps, lambda: session.score(iteration, roles, params, compared.groups))
 
     # The regression towards the winners, watched where it does not look.
     live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}
     watch = watched(session, iteration, roles, params, compared)
-    fitted = fit(session, iteration, params(origin), live, compared.groups, references, watch)
+    fitted = fit(session, iteration, begun, live, compared.groups, references, watch)
 
     # Has it become better at what it was asked for, where it has not looked?
     if compared.unseen is not None:

@@ -17,6 +17,7 @@ from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
 from jaxalign.mesh.sharding import replicated
 from jaxalign.models.low_rank import trained
+from jaxalign.models.model import Model
 from jaxalign.training.step import Step, TrainState, init_state, make_step
 from jaxalign.training.views import view_of
 from jaxalign.types import Batch, Params
@@ -97,9 +98,20 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     )
 
 
+def check_steps(experiment: Experiment, model: Model) -> None:
+    """Raises BrokenContract or ConfigError for an optimizer that cannot make the fits' steps, ConfigError for a trust
+    region around a policy that no step sees as it is: before there is a fit, hours earlier."""
+    check_optimizer(experiment)
+    if experiment.fit.max_kl is not None and model.dropout:
+        raise ConfigError(
+            f"fit.max_kl goes by the policy that a step sees, and dropout {model.dropout} of its adapters makes it "
+            "another one, far from the one that sampled before any step is taken: set model.dropout to 0"
+        )
+
+
 def check_optimizer(experiment: Experiment) -> None:
     """Raises BrokenContract for an optimizer that cannot be built, ConfigError for one that would lose its place in a
-    schedule: before there is a fit, hours earlier."""
+    schedule."""
     built(experiment.optimizer, PROBED)
     fit = experiment.fit
     if (fit.schedule, fit.moments) != ("fit", "fresh") and counts_itself(experiment.optimizer):

@@ -33,7 +33,7 @@ from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
-from jaxalign.programs import Training, check_batches, check_mesh, check_optimizer, rows_a_microbatch, training
+from jaxalign.programs import Training, check_batches, check_mesh, check_steps, rows_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
 from jaxalign.references.blended import blended, check_blend
 from jaxalign.rollouts.contract import Roller
@@ -77,7 +77,7 @@ class Session:
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         check_mesh(self.machine.mesh, self.hosts.count)
         check_batches(experiment, row_shards(self.machine.mesh))
-        check_optimizer(experiment)
+        check_steps(experiment, self.machine.model)
         datasets, responses = durable.beside(run.path, "datasets"), experiment.feedback.responses
         outputs = view_of(self.machine.model, experiment.loss, responses).model.config.outputs
         open_feedback = partial(self.experiment.feedback.open, self.machine, datasets, experiment.iterations)

@@ -1,17 +1,24 @@
 """The doctor on memory: what training and sampling need, counted by hand."""
 
+import dataclasses
 import math
 
 import jax
-from made_openings import by_name, opened
+from made_feedback import fed
+from made_openings import by_name, opened, tiny_lm
 
-from jaxalign.doctor.checks.memory import activations, training
+from jaxalign.doctor.checks.memory import activations, rollouts, row_sizes, training
 from jaxalign.doctor.examine import examine
 from jaxalign.doctor.opened import Opened
+from jaxalign.losses.kto import KTO
+from jaxalign.losses.self_play_gradient import SelfPlayGradient
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.remat import REMAT
 from jaxalign.objectives.weighted_sum import WeightedSum
+from jaxalign.pairings.every_answer import EveryAnswer
 from jaxalign.references.live import Live
+from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.step_rules.extragradient import Extragradient
 
 
 def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
@@ -25,6 +32,33 @@ def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
     assert apart["gradients"] == 4 * size  # each annotator's, and the one made of them
     split_up = training(opened(tmp_path, "--placement.mesh.fsdp", "8", "--model.layers", "2"))
     assert split_up["policy"] < size / 6
+
+
+def test_a_step_that_looks_ahead_keeps_who_did(tmp_path):
+    there = opened(tmp_path, step_rule=Extragradient())
+    assert training(there)["look-ahead"] == training(there)["policy"]
+    assert training(opened(tmp_path))["look-ahead"] == 0
+
+
+def test_a_mixture_decodes_with_the_parameters_and_the_cache_of_two(tmp_path):
+    def parts(rollout):
+        return rollouts(Opened(fed(tiny_lm(), rollout=rollout), tmp_path, 8))
+
+    sampled = tiny_lm().feedback.rollout
+    alone, both = parts(sampled), parts(GeometricMixture(sampled, share=0.5))
+    assert both["policy"] == both["anchor"] == alone["policy"]
+    assert alone["anchor"] == 0
+    for name in ("copy for decoding", "KV cache", "logits"):
+        assert both[name] == 2 * alone[name] > 0
+
+
+def test_rows_with_strays_are_as_long_as_they_are_trained(tmp_path):
+    def length(loss):
+        made = dataclasses.replace(fed(tiny_lm(), pairing=EveryAnswer()), loss=loss)
+        return row_sizes(Opened(made, tmp_path, 8))[1:]
+
+    assert length(KTO()) == row_sizes(opened(tmp_path))[1:], "two answers a row, as of pairs"
+    assert length(KTO())[1] > length(SelfPlayGradient())[1]
 
 
 def test_activations_by_hand_and_by_remat():

@@ -108,13 +108,27 @@ def test_a_longer_run_is_another_run(tmp_path):
         run_here(dpo(*few, "--iterations", "2"), tmp_path)
 
 
-def test_an_optimizer_that_counts_itself_is_refused_where_it_would_be_at_another_step():
+@pytest.mark.parametrize(
+    "rated",
+    [
+        lambda rate: optax.chain(optax.scale_by_sign(), optax.scale_by_learning_rate(rate)),
+        lambda rate: optax.chain(optax.identity(), optax.inject_hyperparams(optax.adam)(learning_rate=rate)),
+    ],
+    ids=["scaled", "injected"],
+)
+def test_an_optimizer_that_counts_itself_is_refused_where_it_would_be_at_another_step(rated):
     @dataclasses.dataclass(frozen=True)
     class Own:
         def build(self, steps):
             schedule = optax.linear_schedule(1.0, 0.0, steps)
-            return optax.chain(optax.scale_by_sign(), optax.scale_by_learning_rate(schedule)), schedule
+            return rated(schedule), schedule
 
+    @dataclasses.dataclass(frozen=True)
+    class Constant:
+        def build(self, steps):
+            return rated(0.1), optax.constant_schedule(0.1)
+
+    check_optimizer(dataclasses.replace(dpo(*ON), optimizer=Constant()))
     check_optimizer(dataclasses.replace(dpo(), optimizer=Own()))
     check_optimizer(dataclasses.replace(dpo(*ON), optimizer=AdamW(WarmupLinear(1e-3))))
     for option in (ON[:2], ON[2:]):

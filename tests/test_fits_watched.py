@@ -19,10 +19,12 @@ from jaxalign.config.load import load, validate
 from jaxalign.data.prompts import InlinePrompts
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.fits.check import moved, unsolved
+from jaxalign.fits.trial import Trial
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.regresses import Regresses
 from jaxalign.report.seeds import spread
 from jaxalign.storage.rundir import read_run
+from jaxalign.storage.slot import PolicySlot
 from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Groups
 
@@ -69,6 +71,28 @@ def test_what_a_fit_begins_with_stays_where_no_step_is_better(tmp_path):
     assert checked["fit/heldout_loss"] == checked["fit/heldout_loss_before"]
     assert "fit/best_scale" not in checked, "nothing has moved"
     assert summary["fits"] == {"fits/checked": 1.0, "fits/lowered": 0.0, "fits/heldout_change_mean": 0.0}
+
+
+def test_the_state_that_stays_takes_the_room_of_the_last_one(tmp_path, monkeypatch):
+    """With its moments it is as large: both together may be more than a step needs."""
+    loaded, last = PolicySlot.load, []
+
+    def chosen(trial, state, abstract):
+        last.append(state)
+        return choose(trial, state, abstract)
+
+    def load(slot, abstract):
+        if slot.path.parent.name == "best":
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(last[-1]))
+        return loaded(slot, abstract)
+
+    choose = Trial.chosen
+    monkeypatch.setattr(Trial, "chosen", chosen)
+    monkeypatch.setattr(PolicySlot, "load", load)
+    wild = ("--optimizer.learning_rate.peak", "0.3", "--iterations", "1", "--swap_every", "none")
+    run_here(tiny_lm(*WATCHED, *wild, "--fit.moments", "kept"), tmp_path)
+    (kept,) = told(tmp_path, "kept")
+    assert kept["fit/kept_step"] < kept["fit/steps"]
 
 
 def test_a_watched_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path):

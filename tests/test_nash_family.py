@@ -15,6 +15,7 @@ from made_runs import CONFIGS, Patience, policy, run_here
 
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import load, validate
+from jaxalign.data.prompts import InlinePrompts
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.games.families import three_action
@@ -31,11 +32,15 @@ from jaxalign.games.learners.onpo import ONPO
 from jaxalign.losses.inpo import INPO as INPOLoss
 from jaxalign.losses.ipo import IPO
 from jaxalign.references.auxiliary import Auxiliary
+from jaxalign.references.live import Live
 from jaxalign.rollouts.enumerate import Enumerate
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.rollouts.sample import Sample
+from jaxalign.session import Session
 from jaxalign.step_rules.extragradient import Extragradient
 from jaxalign.step_rules.forward import Forward
 from jaxalign.storage.record import read_metrics
+from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
 START = np.array([0.2, 0.5, 0.3])
@@ -161,6 +166,41 @@ def test_what_looks_back_goes_on_where_it_stopped(name, tmp_path):
     np.testing.assert_array_equal(*tables)
 
 
+def test_a_watched_step_that_looks_ahead_from_a_mixture_goes_on_where_it_stopped(tmp_path):
+    """Validation, unseen pairs and moments that are kept, of steps whose answers are neither `last`'s nor the policy's;
+    with no more policies kept than are read again."""
+    made = game("nash_md", step_rule=Extragradient(), optimizer=AdamW(WarmupLinear(0.1)), keep_policies=1, iterations=2)
+    prompts = InlinePrompts(("One.", "Two.", "Three.", "Four."))
+    made = fed(made, prompts=prompts, prompts_per_iteration=4, unseen=0.25, validation=0.25)
+    fit = Fit(batch_size=3, epochs=2, evaluate_every=1, keep="best", moments="kept", schedule="run")
+    experiment = dataclasses.replace(made, fit=fit)
+    summary = run_here(experiment, tmp_path / "whole")
+    assert summary["fits"]["fits/checked"] == 2
+    stops = 0
+    while True:
+        try:
+            run_here(experiment, tmp_path / "stopped", Patience(questions=24))
+            break
+        except Interrupted:
+            stops += 1
+    assert stops >= 2
+    metrics = [(tmp_path / which / "metrics.jsonl").read_bytes() for which in ("whole", "stopped")]
+    assert metrics[0] == metrics[1]
+
+
+def test_where_a_step_begins_is_read_once_an_iteration(tmp_path, monkeypatch):
+    """And held once: by the fit, by what it is compared with, and by what checks it."""
+    loaded, policy_of = [], Session.policy
+
+    def policy(session, index):
+        loaded.append(index)
+        return policy_of(session, index)
+
+    monkeypatch.setattr(Session, "policy", policy)
+    run_here(game("egpo", iterations=2, reference=Live(), loss=INPOLoss(1 / STEP, TAU)), tmp_path)
+    assert loaded == [0, 0], "to begin with, and for the second step"
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The auxiliary policy
 
@@ -238,6 +278,10 @@ def test_policies_are_measured_without_their_anchor():
 def test_a_share_is_one(share):
     assert "share must lie in" in "".join(GeometricMixture(share=share).problems())
     assert "Mixture again" in "".join(GeometricMixture(GeometricMixture()).problems())
+
+
+def test_what_leaves_no_pairs_is_told_by_its_place():
+    assert "".join(GeometricMixture(Sample(samples=1)).unpaired()).startswith("rollout.samples must be at least 2")
 
 
 def test_mixtures_are_not_certified_as_the_policy():

@@ -20,6 +20,9 @@ from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import frozen
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.objectives.weighted_sum import WeightedSum
+from jaxalign.pairings.even_pairs import EvenPairs
+from jaxalign.pairings.every_answer import EveryAnswer
+from jaxalign.pairings.large_margin import LargeMargin
 from jaxalign.pairs import AllPairs, RandomPair, SoftLabel
 from jaxalign.plan import collectives, cost
 from jaxalign.plan.alternatives import alternatives
@@ -33,6 +36,8 @@ from jaxalign.plan.target import model_of, sizes_of
 from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
+from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.step_rules.extragradient import Extragradient
 from jaxalign.training.rows import RowShape, Sizes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -134,6 +139,26 @@ def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them()
         assert "sharding" in program.lower().as_text()
 
 
+def test_a_step_that_looks_ahead_is_planned_with_who_did():
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)))
+    ahead = dataclasses.replace(experiment, step_rule=Extragradient())
+    found = (
+        programs(each, Machine(each.model.open(), each.placement, 0), Sizes(32, 24)) for each in (experiment, ahead)
+    )
+    plain, extra = (train.resident for train, *_ in found)
+    assert extra == 2 * plain > 0
+
+
+def test_a_mixture_is_planned_with_the_passes_and_the_cache_of_two():
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)))
+    mixed = fed(experiment, rollout=GeometricMixture(experiment.feedback.rollout, share=0.5))
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
+    alone, both = (programs(each, machine, Sizes(32, 24))[-1] for each in (experiment, mixed))
+    assert bytes_per_device(both.arguments[0]) == 2 * bytes_per_device(alone.arguments[0])
+    assert model_flops(both, machine.model) == 2 * model_flops(alone, machine.model)
+    assert (both.work.cached, both.work.tokens) == (2 * alone.work.cached, alone.work.tokens)
+
+
 def test_model_flops_are_those_of_every_product():
     """By hand for one layer: products of the tokens with the matrices, scored tokens with the head, and attention."""
     placement = Placement(MeshShape(fsdp=1))
@@ -194,7 +219,18 @@ def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
     assert calls(shared, machine) == {"train": 4 * 4, "logp": 4 * 2 * 1, "rollout": 4 * 2}
 
 
-@pytest.mark.parametrize(("pairing", "count"), [(AllPairs(), 6), (RandomPair(3, SoftLabel()), 3)])
+@pytest.mark.parametrize(
+    ("pairing", "count"),
+    [
+        (AllPairs(), 6),
+        (RandomPair(3, SoftLabel()), 3),
+        (EvenPairs(), 6),
+        (EveryAnswer(), 4),
+        # win rates are .875, .625, .375 and .125 where the oracle is sure: six pairs, and one, so far apart
+        (LargeMargin(0.1), 6),
+        (LargeMargin(0.6), 1),
+    ],
+)
 def test_pairs_of_a_prompt_are_asked_of_the_pairing(pairing, count):
     assert pairs_of_a_prompt(pairing, 4) == count
 

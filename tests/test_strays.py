@@ -16,7 +16,8 @@ from jaxalign.errors import DataError
 from jaxalign.losses.anchored import APOAlone
 from jaxalign.losses.kto import KTO
 from jaxalign.training.logps import Scorer
-from jaxalign.training.rows import pack, row_shape, stack_microbatches
+from jaxalign.training.row_plan import plan_rows
+from jaxalign.training.rows import Sizes, pack, row_shape, stack_microbatches
 from jaxalign.training.step import init_state, make_step
 from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Groups, Labels
@@ -53,6 +54,18 @@ def test_groups_are_as_they_were_with_one_answer_more():
             np.testing.assert_array_equal(found.tokens[group, answer, :length], taken.tokens[group, 0, :length])
     np.testing.assert_array_equal(found.prompt, was.prompt)
     np.testing.assert_array_equal(found.labels.prefer, was.labels.prefer)
+
+
+def test_planned_rows_hold_the_stray_beside_all_answers_of_a_prompt():
+    """Every answer by itself, four of a prompt a row: five branches, one of them for all four strays."""
+    data, count = rollouts(prompts=3, samples=4, longest=5), 12
+    groups = Groups(
+        np.arange(count) // 4, np.arange(count)[:, None] % 4, np.ones(count, np.float32), Labels.unsaid(count, 1)
+    )
+    shape = plan_rows(Strayed(RolledGroups(data, groups)), 4).shape
+    sizes = Sizes(int(data.prompt_lengths.max()), 5, responses=1, answers=4)
+    assert sizes.strayed == Sizes(sizes.prompt, 5, responses=2, answers=5)
+    assert sizes.strayed.shared(4).branches == shape.branches > sizes.shared(4).branches
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,14 @@ from jaxalign.data.strays import Strayed
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.losses.dpo import DPO
 from jaxalign.machine import Machine
+from jaxalign.models.lora import LoRA
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.plan.lowered import programs
+from jaxalign.programs import check_steps
 from jaxalign.training.logps import of_groups
 from jaxalign.training.row_plan import plan_rows
 from jaxalign.training.rows import Sizes, abstract_batch, pack
+from jaxalign.training.step import Fit
 from jaxalign.training.trust import KL, kl_of_last
 from jaxalign.training.views import view_of
 
@@ -174,6 +177,15 @@ def test_recorded_pairs_were_sampled_by_nobody():
         validate(dpo("--fit.max_kl", "1.0"))
     with pytest.raises(ConfigError, match="max_kl must be positive or None"):
         validate(tiny_lm("--fit.max_kl", "0"))
+
+
+def test_a_policy_that_drops_out_is_not_the_one_that_sampled(tmp_path):
+    limited = tiny_lm("--fit.max_kl", "0.5")
+    dropping = dataclasses.replace(limited, model=LoRA(limited.model, rank=2, dropout=0.1))
+    with pytest.raises(ConfigError, match=r"dropout 0\.1 of its adapters .* set model\.dropout to 0"):
+        run_here(dropping, tmp_path)
+    check_steps(limited, limited.model.open())
+    check_steps(dataclasses.replace(dropping, fit=Fit()), dropping.model.open())
 
 
 def test_a_planned_step_reads_them_too():

@@ -72,12 +72,16 @@ def built(optimizer: Optimizer, steps: int) -> tuple[optax.GradientTransformatio
 
 
 def counts_itself(optimizer: Optimizer) -> bool:
-    """Whether its rate follows a count in its state, as that of `optax.scale_by_learning_rate` does, and not the step
-    that it is told."""
+    """Whether its rate follows a count in its state, as that of `optax.scale_by_learning_rate` or of schedules given to
+    `optax.inject_hyperparams` does, and not the step that it is told."""
     transformation, _ = built(optimizer, 2)
     state = jax.eval_shape(transformation.init, {"weight": jax.ShapeDtypeStruct((1, 1), jnp.float32)})
-    parts = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
-    return any(isinstance(part, optax.ScaleByScheduleState) for part in parts)
+
+    def counting(part: object) -> bool:
+        injected = isinstance(part, optax.InjectStatefulHyperparamsState) and bool(part.hyperparams_states)
+        return injected or isinstance(part, optax.ScaleByScheduleState)
+
+    return any(map(counting, jax.tree.leaves(state, is_leaf=counting)))
 
 
 def check_loss(

@@ -199,9 +199,9 @@ def _those(groups: Groups, which: Bool[np.ndarray, " g"]) -> Groups:
 
 
 def pairs_of_a_prompt(pairing: Pairing, m: int) -> int:
-    """Groups that `pairing` makes of one prompt with m different responses: asked of the pairing."""
-    better = np.triu(np.full((m, m), 0.75, np.float32), 1) + np.tril(np.full((m, m), 0.25, np.float32), -1)
-    prefer = (better + 0.5 * np.eye(m, dtype=np.float32))[None]
+    """Groups that `pairing` makes of one prompt with m different responses: asked of the pairing, for responses that
+    an oracle ranks for certain, so that win rates are as far apart as they can be."""
+    prefer = (np.triu(np.ones((m, m), np.float32), 1) + 0.5 * np.eye(m, dtype=np.float32))[None]
     one, each = np.ones((1, 1), np.int32), np.ones((1, m), np.int32)
     rollouts = replace(
         given(one, one[0], np.arange(m, dtype=np.int32)[None, :, None], each), texts=(tuple(map(str, range(m))),)

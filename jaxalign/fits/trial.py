@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from jaxalign.errors import Interrupted
 from jaxalign.fits.objective import Watch
 from jaxalign.session import Session
@@ -88,7 +90,7 @@ class Trial:
 
     def chosen(self, state: TrainState, abstract: TrainState) -> Params:
         """What becomes of the fit, `state` being the last one: "params" of the policy and, where the next fit goes on
-        from them, the "moments" of the same step."""
+        from them, the "moments" of the same step. Another state's take the room of the last one, which is gone then."""
         best, last = self._seen.best(), self.steps
         if self._seen.over and self._left is None:
             last = max(self._seen.losses)
@@ -100,6 +102,7 @@ class Trial:
         self._tell(last, best)
         if kept == last:
             return self._kept(state)
+        jax.tree.map(lambda leaf: leaf.delete(), state)
         return self._session.run.best(self._iteration, kept).load(self._kept(abstract))
 
     def _kept(self, state: TrainState) -> Params:

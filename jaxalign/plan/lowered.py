@@ -76,7 +76,8 @@ def _step(experiment: Experiment, machine: Machine, rows: Batch, work: Work) -> 
         rows,
     )
     passes = ("train", *["backward"] * (_objectives(experiment) - 1), *["forward"] * (len(live) + again))
-    held = bytes_per_device(trained(params))  # the outer loop holds the policy that the fit began with
+    # The outer loop holds the policy that the fit began with, and the one that spoke where that looked ahead.
+    held = bytes_per_device(trained(params)) * (2 if experiment.step_rule.period > 1 else 1)
     arguments = (made.abstract, frozen(params), dict(made.references), batches)
     return Program(
         "train", made.step, arguments, dataclasses.replace(work, passes=passes, microbatches=accumulate), held

@@ -45,8 +45,7 @@ def sizes_of(experiment: Experiment, model: Model) -> Sizes:
             f"plan: the model's context of {context} less the {sizes.response} tokens of a response leaves prompts no "
             "room; lower max_tokens"
         )
-    stray = "stray" in extras_of(experiment.loss)
-    return dataclasses.replace(sizes, responses=sizes.responses + stray)
+    return sizes.strayed if "stray" in extras_of(experiment.loss) else sizes
 
 
 def machine_of(experiment: Experiment, topology: Topology) -> Machine:

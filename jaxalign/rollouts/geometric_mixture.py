@@ -13,7 +13,7 @@ doctor) it is the policy itself, and so is the mixture.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from jaxtyping import Int, PRNGKeyArray
 
 from jaxalign.errors import ConfigError
 from jaxalign.mesh.flags import Options
-from jaxalign.mesh.program import Program
+from jaxalign.mesh.program import Program, Work
 from jaxalign.models.geometric import Geometric
 from jaxalign.models.model import Model
 from jaxalign.models.speaker import Speaker
@@ -54,7 +54,7 @@ class GeometricMixture:
 
     def unpaired(self) -> Iterable[str]:
         """As the rollout says."""
-        return self.rollout.unpaired()
+        return (f"rollout.{reason}" for reason in self.rollout.unpaired())
 
     def on(self, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int) -> "MixtureRoller":
         """Ready to roll out; ConfigError for what is no single model."""
@@ -88,13 +88,19 @@ class MixtureRoller:
         return self._together(self._both(params), prompts, wanted, key)
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
-        return self._together.programs(self._both(params), prompt)
+        """The rollout's, which run both, each with a cache of its own."""
+        found = self._together.programs(self._both(params), prompt)
+        return tuple(replace(each, work=_twice(each.work)) for each in found)
 
     def calls(self, prompts: int) -> Mapping[str, int]:
         return self._together.calls(prompts)
 
     def _both(self, params: Params) -> Params:
         return {"policy": params, "anchor": params if self._anchor is None else self._anchor}
+
+
+def _twice(work: Work) -> Work:
+    return replace(work, passes=2 * work.passes, cached=2 * work.cached)
 
 
 EXAMPLES = (GeometricMixture(Sample(samples=2, max_tokens=4), share=0.25), GeometricMixture(Enumerate(), share=0.25))

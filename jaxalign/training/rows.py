@@ -79,6 +79,11 @@ class Sizes:
         """The shape that holds any group."""
         return RowShape.longest(self.prompt, self.response, self.responses)
 
+    @property
+    def strayed(self) -> "Sizes":
+        """With an answer to another prompt beside each group's own (`data.strays`), the same for all of a prompt's."""
+        return replace(self, responses=self.responses + 1, answers=None if self.answers is None else self.answers + 1)
+
     def shared(self, groups_a_row: int) -> RowShape:
         """The shape that holds any row of so many groups."""
         if groups_a_row == 1:

@@ -22,7 +22,7 @@ from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
 from jaxalign.losses.dpo import DPO
 from jaxalign.models.low_rank import frozen, join, trained
-from jaxalign.programs import check_optimizer
+from jaxalign.programs import check_steps
 from jaxalign.training.logps import Scorer
 from jaxalign.training.views import group_logps, view_of
 from jaxalign.types import Batch, GroupLogps, Loss, Params
@@ -100,7 +100,7 @@ class FirstStep:
         experiment, said, responses = opened.experiment, opened.comparer.labels, opened.experiment.feedback.responses
         view_of(opened.model, experiment.loss, responses)
         check_loss(experiment.loss, experiment.combiner, said, opened.comparer.roles, responses=responses)
-        check_optimizer(opened.experiment)
+        check_steps(opened.experiment, opened.model)
         model, loss, mesh, params = opened.model, opened.experiment.loss, opened.mesh, opened.params
         assert not isinstance(loss, ScoreLoss), "a view of log-probs was made"
         numbers, batch = opened.batch(MICROBATCH)

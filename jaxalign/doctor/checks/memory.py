@@ -1,7 +1,8 @@
 """Memory of one device, estimated from shapes: what is kept while rolling out, and what is kept while training.
 
-    rollouts   policy + its copy for decoding + KV cache + logits of one token a row
-    training   policy + what is trained of it + gradients + optimizer state + live references + activations + logits
+    rollouts   policy + its copy for decoding + KV cache + logits of one token a row; of a mixture, the anchor's too
+    training   policy + what is trained of it + gradients + optimizer state + live references + activations + logits;
+               of a step that looks ahead, the policy that did
 
 Activations are counted as the backward pass needs them (Korthikanti et al. 2022, arXiv 2205.05198, §4, with the parts
 of these decoders): see `activations`. What XLA saves by fusing, or loses by padding, is not in it.
@@ -14,18 +15,22 @@ from dataclasses import dataclass, replace
 import jax
 
 from jaxalign import programs
+from jaxalign.contracts.extras import extras_of
 from jaxalign.data.strays import as_trained
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.feedback.recorded import Recording
 from jaxalign.feedback.sampled import Sampling
 from jaxalign.mesh.flags import platform_of
+from jaxalign.mesh.program import Program
 from jaxalign.mesh.sharding import bytes_per_device, row_shards
 from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.low_rank import trained
 from jaxalign.models.remat import tighter
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import rows_a_microbatch
+from jaxalign.rollouts.geometric_mixture import MixtureRoller
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.training.row_plan import plan_rows
 from jaxalign.types import Combiner, Prompt
@@ -70,6 +75,7 @@ def training(opened: Opened) -> dict[str, int]:
     return {
         "policy": bytes_per_device(opened.machine.abstract),
         "trained copy": changed,
+        "look-ahead": changed if experiment.step_rule.period > 1 else 0,
         "gradients": changed * gradient_trees(experiment.combiner),
         "optimizer": bytes_per_device(made.abstract.opt_state),
         "live references": sum(copies) + bytes_per_device(made.abstract.references),
@@ -81,28 +87,32 @@ def training(opened: Opened) -> dict[str, int]:
 def rollouts(opened: Opened) -> dict[str, int]:
     """Bytes by part while the larger of the two sets of answers is sampled; nothing but the policy for tables, and
     where another machine decodes."""
-    config, policy = opened.model.config, bytes_per_device(opened.machine.abstract)
     answered = [(opened.comparer.roller, opened.prompts)] if isinstance(opened.comparer, Sampling) else []
     if opened.heldout:
         answered.append((opened.heldout_roller, opened.heldout))
-    works = [
-        program.work
+    found = [
+        decoding(opened, program, isinstance(roller, MixtureRoller))
         for roller, prompts in answered
         for program in roller.programs(opened.machine.abstract, longest(opened, prompts))
+        if isinstance(opened.model.config, DecoderConfig)
     ]
-    if not isinstance(config, DecoderConfig) or not works:
-        return {"policy": policy}
-    work = max(works, key=lambda work: work.cached * work.row)
+    policy = {"policy": bytes_per_device(opened.machine.abstract)}
+    return max((policy | parts for parts in found), key=lambda parts: sum(parts.values()), default=policy)
+
+
+def decoding(opened: Opened, program: Program, mixed: bool) -> dict[str, int]:
+    """Bytes by part, beside the policy's own, while a program decodes; `mixed` with an anchor, which shares what is
+    frozen."""
+    config, work, tensor = opened.model.config, program.work, opened.mesh.shape["tensor"]
+    assert isinstance(config, DecoderConfig), "a table decodes nothing"
     size, rows, columns = itemsize(config), work.cached // row_shards(opened.mesh), work.row
-    head = config.kv_heads * config.head_dim / opened.mesh.shape["tensor"]
+    head = config.kv_heads * config.head_dim / tensor
     return {
-        "policy": policy,
+        "anchor": bytes_per_device(trained(opened.machine.abstract)) if mixed else 0,
         # gathered over the axes that split tokens, still split over tensor
-        "copy for decoding": sum(leaf.size for leaf in jax.tree.leaves(opened.model.abstract()))
-        * size
-        // opened.mesh.shape["tensor"],
+        "copy for decoding": sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0])) * size // tensor,
         "KV cache": round(rows * columns * 2 * head * config.layers * size),
-        "logits": 4 * rows * config.vocab // opened.mesh.shape["tensor"],
+        "logits": 4 * rows * config.vocab // tensor,
     }
 
 
@@ -151,7 +161,7 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
         shape = plan_rows(as_trained(opened.experiment.loss, opened.comparer.pairs), each).shape
     else:
         sizes = replace(opened.experiment.feedback.sizes(opened.model), prompt=longest(opened, opened.prompts))
-        shape = sizes.shared(each)
+        shape = (sizes.strayed if "stray" in extras_of(opened.experiment.loss) else sizes).shared(each)
     return rows, shape.row, rows * shape.scored
 
 
