@@ -109,9 +109,9 @@ def test_a_step_is_dispatched_before_the_one_before_it_is_read(tmp_path, monkeyp
 
         return noted
 
-    def noting(session, iteration, progress, step, *told):
+    def noting(session, iteration, progress, trial, step, *told):
         events.append(f"read {step}")
-        tell(session, iteration, progress, step, *told)
+        tell(session, iteration, progress, trial, step, *told)
 
     changed_step(monkeypatch, wrap)
     monkeypatch.setattr(fit, "_tell", noting)

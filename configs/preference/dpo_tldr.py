@@ -45,9 +45,7 @@ experiment = Experiment(
     feedback=FEEDBACK,
     loss=DPO(beta=0.1),
     optimizer=AdamW(WarmupLinear(peak=1e-5, warmup=0.1)),
-    fit=Fit(
-        batch_size=4, scored_a_row=16, row_shapes=4, checkpoint_every=20, evaluate_every=20, keep="best", patience=3
-    ),
+    fit=Fit(batch_size=4, scored_a_row=16, row_shapes=4, checkpoint_every=20, evaluate_every=20, keep="best"),
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(),)),
