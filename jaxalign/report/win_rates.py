@@ -1,4 +1,4 @@
-"""Figure of win rates against the base, iterate by iterate."""
+"""Figure of win rates, iterate by iterate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Curve:
 
 
 def win_rates(curves: Sequence[Curve], into: Path) -> list[Path]:
-    """One line a curve, with its band where it has one, and the 1/2 of a policy no better than the base."""
+    """One line a curve, with its band where it has one, and the 1/2 of a policy no better than its opponent."""
     plot = pyplot()
     figure, axis = plot.subplots(figsize=(1.9 * COLUMN_INCHES, 0.95 * COLUMN_INCHES))
     axis.axhline(0.5, color="#999999", lw=0.8, ls=":", zorder=1)
@@ -33,7 +33,7 @@ def win_rates(curves: Sequence[Curve], into: Path) -> list[Path]:
         heavy = {"lw": 1.8, "zorder": 3} if curve.bold else {"lw": 1.1, "zorder": 2}
         axis.plot(at, curve.rates, color=colour, marker="o", ms=3, label=curve.name, **heavy)
     axis.set_xlabel("iterate")
-    axis.set_ylabel("win rate against the base")
+    axis.set_ylabel("win rate")
     axis.grid(which="major", lw=0.3, alpha=0.5)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
