@@ -4,13 +4,17 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxalign.align import align
 from jaxalign.config.load import load, override, validate
 from jaxalign.config.resolved import dump
+from jaxalign.errors import Interrupted
 from jaxalign.experiment import Experiment
 from jaxalign.reopen import reopen
 from jaxalign.session import Session
-from jaxalign.storage.record import Recorder
+from jaxalign.storage.record import Recorder, read_metrics
 from jaxalign.storage.rundir import open_run
 from jaxalign.types import Params
 
@@ -22,6 +26,10 @@ SMALL = (
     *("--evaluation.prompts.limit", "8", "--fit.batch_size", "8", "--fit.checkpoint_every", "1"),
     *("--placement.rollout_rows", "12", "--placement.mesh.fsdp", "1"),
 )
+
+
+LAUNCHES = 40
+"""More than any small run needs: one that takes as many does not get on."""
 
 
 def tiny_lm(*overrides: str) -> Experiment:
@@ -44,6 +52,11 @@ def policy(workdir: pathlib.Path, number: int) -> Params:
     return run.machine().params(run.directory.policy(number))
 
 
+def lines_of(workdir: pathlib.Path, phase: str) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that a phase has written."""
+    return [line for line in read_metrics(workdir) if line["phase"] == phase]
+
+
 class Patience:
     """Lets a launch pass some of the points where it may be stopped, and stops it at the next."""
 
@@ -53,3 +66,25 @@ class Patience:
     def __call__(self) -> bool:
         self._left -= 1
         return self._left < 0
+
+
+def run_stopping(experiment: Experiment, workdir: pathlib.Path, questions: int) -> int:
+    """Runs to the end, stopped in each launch at its question number `questions` + 1; returns how often that was."""
+    for stops in range(LAUNCHES):
+        try:
+            run_here(experiment, workdir, Patience(questions))
+            return stops
+        except Interrupted:
+            continue
+    raise AssertionError(f"{LAUNCHES} launches did not get to the end")
+
+
+def same_when_stopped(experiment: Experiment, home: pathlib.Path, questions: int, least: int = 2) -> None:
+    """Asserts that a run which is stopped again and again, at `least` so many times, ends with the metrics, to the
+    byte, and the last policy, to the bit, of one that is not; they lie in `home`/whole and `home`/stopped."""
+    run_here(experiment, home / "whole")
+    assert run_stopping(experiment, home / "stopped", questions) >= least
+    whole, stopped = (home / name for name in ("whole", "stopped"))
+    assert (whole / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
+    last = experiment.iterations
+    jax.tree.map(np.testing.assert_array_equal, policy(stopped, last), policy(whole, last))

@@ -6,13 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 from made_feedback import fed
-from made_runs import CONFIGS, Patience, run_here
+from made_runs import CONFIGS, run_here, run_stopping
 
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import load, override, validate
 from jaxalign.config.resolved import dump, restore
 from jaxalign.data.prompts import InlinePrompts
-from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.errors import ConfigError
 from jaxalign.experiment import anchor_of
 from jaxalign.games.families import three_action
 from jaxalign.games.inner_gap import inner_gap
@@ -126,14 +126,7 @@ def content(workdir: pathlib.Path) -> dict[str, bytes]:
 def test_stopped_and_continued_is_uninterrupted(tmp_path):
     experiment = adaptive(iterations=5, keep_policies=1)
     run_here(experiment, tmp_path / "whole")
-    stops = 0
-    while True:
-        try:
-            run_here(experiment, tmp_path / "stopped", stop_requested=Patience(questions=40))
-            break
-        except Interrupted:
-            stops += 1
-    assert stops >= 2
+    assert run_stopping(experiment, tmp_path / "stopped", 40) >= 2
     assert content(tmp_path / "whole") == content(tmp_path / "stopped")
     anchor = int(logged(tmp_path / "stopped", "align/next_anchor")[-1])
     assert anchor not in (0, 5)

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 import pytest
 from made_feedback import fed
-from made_runs import CONFIGS, SMALL, Patience, policy, run_here, tiny_lm
+from made_runs import CONFIGS, SMALL, policy, run_here, run_stopping, tiny_lm
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, validate
 from jaxalign.config.resolved import dump, restore
-from jaxalign.errors import ConfigError, DataError, Interrupted
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.losses.ipo import IPO
 from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import read_run
@@ -62,14 +62,8 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path):
 @pytest.mark.timeout(900)
 def test_a_stop_at_every_question_loses_nothing(finished, tmp_path):
     """The run is stopped whenever it asks, once more each time it is started."""
-    workdir, stops = tmp_path / "stopped", 0
-    while True:
-        try:
-            run_here(tiny_lm(), workdir, stop_requested=Patience(questions=12))
-            break
-        except Interrupted:
-            stops += 1
-    assert stops >= 2
+    workdir = tmp_path / "stopped"
+    assert run_stopping(tiny_lm(), workdir, 12) >= 2
     assert_same_run(finished[0], workdir)
 
 

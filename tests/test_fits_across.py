@@ -2,8 +2,6 @@
 inside fits changes nothing of it."""
 
 import dataclasses
-import itertools
-import json
 
 import jax
 import numpy as np
@@ -11,7 +9,7 @@ import optax
 import pytest
 from made_fits import train
 from made_pairs import dpo, worsening
-from made_runs import policy, run_here
+from made_runs import lines_of, policy, run_here, same_when_stopped
 
 from jaxalign.contracts.traced import built
 from jaxalign.errors import ConfigError, Interrupted
@@ -24,8 +22,7 @@ EVERY = ("--fit.batch_size", "50", "--fit.evaluate_every", "none", "--fit.keep",
 
 
 def told(workdir, phase, name):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [row[name] for row in rows if row["phase"] == phase]
+    return [line[name] for line in lines_of(workdir, phase)]
 
 
 def farthest(one, other):
@@ -54,19 +51,7 @@ def test_a_schedule_spans_the_run_or_each_fit(tmp_path):
 
 def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path):
     experiment = dpo("--fit.keep", "best", "--iterations", "2", *ON)
-    run_here(experiment, tmp_path / "whole")
-    for launch in itertools.count():
-        assert launch < 20, "no launch gets on"
-        asked = itertools.count(1)
-        try:
-            run_here(experiment, tmp_path / "stopped", lambda asked=asked: next(asked) >= 14)
-            break
-        except Interrupted:
-            continue
-    assert launch >= 2
-    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("stopped", "whole")]
-    assert metrics[0] == metrics[1]
-    jax.tree.map(np.testing.assert_array_equal, policy(tmp_path / "stopped", 2), policy(tmp_path / "whole", 2))
+    same_when_stopped(experiment, tmp_path, 13)
     assert not list(tmp_path.glob("*/*/moments")), "the last fit has nobody to hand on to"
 
 

@@ -2,8 +2,6 @@
 what is said of one that has not lowered its objective."""
 
 import dataclasses
-import itertools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +10,12 @@ import pytest
 from made_examples import examples, named
 from made_feedback import fed
 from made_logps import logps
-from made_runs import CONFIGS, policy, run_here, tiny_lm
+from made_runs import CONFIGS, lines_of, policy, run_here, same_when_stopped, tiny_lm
 
 import jaxalign.losses
 from jaxalign.config.load import load, validate
 from jaxalign.data.prompts import InlinePrompts
-from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.errors import ConfigError
 from jaxalign.fits.check import moved, unsolved
 from jaxalign.fits.trial import Trial
 from jaxalign.losses.inpo import INPO
@@ -33,11 +31,6 @@ SHARES = ("--feedback.validation", "0.25", "--feedback.unseen", "0.25")
 WATCHED = (*SHARES, "--fit.evaluate_every", "1", "--fit.keep", "best", "--fit.batch_size", "4")
 
 
-def told(workdir, phase):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["phase"] == phase]
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Validation
 
@@ -46,10 +39,10 @@ def test_the_step_of_the_least_loss_on_validation_pairs_becomes_the_policy(tmp_p
     """Eight prompts: four are trained on, two choose the step, two tell what it is worth."""
     run_here(tiny_lm(*WATCHED, "--fit.epochs", "3", "--optimizer.learning_rate.peak", "3e-3"), tmp_path)
     for iteration in (0, 1):
-        inside = [line for line in told(tmp_path, "heldout") if line["iteration"] == iteration]
+        inside = [line for line in lines_of(tmp_path, "heldout") if line["iteration"] == iteration]
         assert [line["step"] for line in inside] == list(range(len(inside)))
         losses = [line["heldout/loss"] for line in inside]
-        (kept,) = (line for line in told(tmp_path, "kept") if line["iteration"] == iteration)
+        (kept,) = (line for line in lines_of(tmp_path, "kept") if line["iteration"] == iteration)
         assert kept["fit/steps"] == len(inside) - 1
         assert losses.index(min(losses)) == kept["fit/kept_step"]
     run = read_run(tmp_path)
@@ -64,10 +57,10 @@ def test_what_a_fit_begins_with_stays_where_no_step_is_better(tmp_path):
     """At such a rate every step raises the loss: two worse ones end the fit, and the policy is the one that sampled."""
     wild = ("--optimizer.learning_rate.peak", "0.3", "--fit.patience", "2", "--fit.epochs", "3", "--iterations", "1")
     summary = run_here(tiny_lm(*WATCHED, *wild, "--swap_every", "none"), tmp_path)
-    (kept,) = told(tmp_path, "kept")
+    (kept,) = lines_of(tmp_path, "kept")
     assert (kept["fit/steps"], kept["fit/kept_step"]) == (2, 0)
     jax.tree.map(np.testing.assert_array_equal, policy(tmp_path, 1), policy(tmp_path, 0))
-    (checked,) = told(tmp_path, "unseen")
+    (checked,) = lines_of(tmp_path, "unseen")
     assert checked["fit/heldout_loss"] == checked["fit/heldout_loss_before"]
     assert "fit/best_scale" not in checked, "nothing has moved"
     assert summary["fits"] == {"fits/checked": 1.0, "fits/lowered": 0.0, "fits/heldout_change_mean": 0.0}
@@ -91,25 +84,13 @@ def test_the_state_that_stays_takes_the_room_of_the_last_one(tmp_path, monkeypat
     monkeypatch.setattr(PolicySlot, "load", load)
     wild = ("--optimizer.learning_rate.peak", "0.3", "--iterations", "1", "--swap_every", "none")
     run_here(tiny_lm(*WATCHED, *wild, "--fit.moments", "kept"), tmp_path)
-    (kept,) = told(tmp_path, "kept")
+    (kept,) = lines_of(tmp_path, "kept")
     assert kept["fit/kept_step"] < kept["fit/steps"]
 
 
 def test_a_watched_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path):
     experiment = tiny_lm(*WATCHED, "--fit.patience", "2", "--fit.epochs", "2", "--fit.moments", "kept")
-    run_here(experiment, tmp_path / "whole")
-    for launch in itertools.count():
-        assert launch < 30, "no launch gets on"
-        asked = itertools.count(1)
-        try:
-            run_here(experiment, tmp_path / "stopped", lambda asked=asked: next(asked) >= 17)
-            break
-        except Interrupted:
-            continue
-    assert launch >= 2
-    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("stopped", "whole")]
-    assert metrics[0] == metrics[1]
-    jax.tree.map(np.testing.assert_array_equal, policy(tmp_path / "stopped", 2), policy(tmp_path / "whole", 2))
+    same_when_stopped(experiment, tmp_path, 16)
 
 
 def test_shares_that_nothing_reads_or_that_leave_nothing_are_refused():
@@ -187,7 +168,7 @@ def test_the_summary_counts_the_fits_that_lowered_their_objective(tmp_path, caps
     base = dataclasses.replace(load(CONFIGS / "games" / "three_action.py"), iterations=2, swap_every=None)
     prompts = InlinePrompts(("One.", "Two.", "Three.", "Four."))
     summary = run_here(fed(base, prompts=prompts, prompts_per_iteration=4, unseen=0.5), tmp_path)
-    lines = told(tmp_path, "unseen")
+    lines = lines_of(tmp_path, "unseen")
     changes = [line["fit/heldout_loss"] - line["fit/heldout_loss_before"] for line in lines]
     assert summary["fits"] == {
         "fits/checked": 2.0,

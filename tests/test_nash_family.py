@@ -5,18 +5,19 @@ Answers are enumerated, so what a fit sees is the expectation: nothing is sample
 """
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_feedback import fed
-from made_runs import CONFIGS, Patience, policy, run_here
+from made_runs import CONFIGS, policy, run_here, same_when_stopped
 
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import load, validate
 from jaxalign.data.prompts import InlinePrompts
-from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.errors import ConfigError
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.games.families import three_action
 from jaxalign.games.game import MatrixGame
@@ -153,17 +154,7 @@ def test_what_looks_back_goes_on_where_it_stopped(name, tmp_path):
     """With no more policies kept than are read again."""
     made = game(name, keep_policies=1)
     experiment = dataclasses.replace(made, fit=dataclasses.replace(made.fit, epochs=min(made.fit.epochs, 4)))
-    run_here(experiment, tmp_path / "whole")
-    stops = 0
-    while True:
-        try:
-            run_here(experiment, tmp_path / "stopped", Patience(questions=14))
-            break
-        except Interrupted:
-            stops += 1
-    assert stops >= 2
-    tables = (np.asarray(policy(tmp_path / which, 4)["table"]) for which in ("whole", "stopped"))
-    np.testing.assert_array_equal(*tables)
+    same_when_stopped(experiment, tmp_path, questions=14)
 
 
 def test_a_watched_step_that_looks_ahead_from_a_mixture_goes_on_where_it_stopped(tmp_path):
@@ -174,18 +165,9 @@ def test_a_watched_step_that_looks_ahead_from_a_mixture_goes_on_where_it_stopped
     made = fed(made, prompts=prompts, prompts_per_iteration=4, unseen=0.25, validation=0.25)
     fit = Fit(batch_size=3, epochs=2, evaluate_every=1, keep="best", moments="kept", schedule="run")
     experiment = dataclasses.replace(made, fit=fit)
-    summary = run_here(experiment, tmp_path / "whole")
+    same_when_stopped(experiment, tmp_path, questions=24)
+    summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
     assert summary["fits"]["fits/checked"] == 2
-    stops = 0
-    while True:
-        try:
-            run_here(experiment, tmp_path / "stopped", Patience(questions=24))
-            break
-        except Interrupted:
-            stops += 1
-    assert stops >= 2
-    metrics = [(tmp_path / which / "metrics.jsonl").read_bytes() for which in ("whole", "stopped")]
-    assert metrics[0] == metrics[1]
 
 
 def test_where_a_step_begins_is_read_once_an_iteration(tmp_path, monkeypatch):

@@ -1,26 +1,17 @@
 """Held-out pairs inside a fit: when they are scored, what is kept, when it ends, and that a stop changes nothing."""
 
 import dataclasses
-import itertools
-import json
 
 import jax
 import numpy as np
 import pytest
 from made_pairs import dpo, worsening
-from made_runs import policy, run_here
+from made_runs import lines_of, run_here, same_when_stopped
 
-from jaxalign.errors import Interrupted
 from jaxalign.evals.pairs import interval
 from jaxalign.training.evaluations import Evaluations
 from jaxalign.training.pair_scores import PairScores
 from jaxalign.training.step import Fit
-
-
-def told(workdir, phase):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["phase"] == phase]
-
 
 # --------------------------------------------------------------------------------------------------------------
 # Evaluations
@@ -88,12 +79,12 @@ def test_intervals_draw_prompts_with_all_their_pairs():
 
 def test_a_policy_that_is_its_own_anchor_has_no_margin_and_guesses(tmp_path):
     summary = run_here(dpo(), tmp_path)
-    base, last = told(tmp_path, "evals")
+    base, last = lines_of(tmp_path, "evals")
     assert base["heldout/margin_nats"] == 0.0
     assert base["heldout/accuracy"] == 0.5
     assert base["heldout/loss"] == pytest.approx(np.log(2), abs=1e-6)
     assert last["heldout/loss"] < base["heldout/loss"]
-    inside = told(tmp_path, "heldout")
+    inside = lines_of(tmp_path, "heldout")
     assert [line["step"] for line in inside] == [2, 4, 6, 7]
     # the state that was kept is the policy that is evaluated, by the same program
     assert min(line["heldout/loss"] for line in inside) == last["heldout/loss"] == summary["heldout_loss"]
@@ -106,14 +97,14 @@ def test_a_policy_that_is_its_own_anchor_has_no_margin_and_guesses(tmp_path):
 @pytest.mark.parametrize(("keep", "step"), [("best", 2), ("last", 6)])
 def test_a_fit_ends_early_and_keeps_the_best_or_the_last(tmp_path, keep, step):
     run_here(worsening("--fit.keep", keep, "--fit.patience", "2"), tmp_path)
-    inside = told(tmp_path, "heldout")
+    inside = lines_of(tmp_path, "heldout")
     assert [line["step"] for line in inside] == [2, 4, 6]
-    assert len(told(tmp_path, "fit")) == 6
-    (kept,) = told(tmp_path, "kept")
+    assert len(lines_of(tmp_path, "fit")) == 6
+    (kept,) = lines_of(tmp_path, "kept")
     assert (kept["fit/steps"], kept["fit/kept_step"]) == (6.0, float(step))
     losses = {line["step"]: line["heldout/loss"] for line in inside}
     assert min(losses, key=losses.__getitem__) == 2
-    assert told(tmp_path, "evals")[-1]["heldout/loss"] == losses[step]
+    assert lines_of(tmp_path, "evals")[-1]["heldout/loss"] == losses[step]
     assert not (tmp_path / "0000" / "best").exists()
 
 
@@ -121,16 +112,4 @@ def test_a_fit_ends_early_and_keeps_the_best_or_the_last(tmp_path, keep, step):
 def test_a_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path, every):
     """Every launch is asked to stop at its `every`-th question: between phases, between steps, inside evaluations."""
     experiment = dataclasses.replace(worsening("--fit.patience", "2"), evaluation=worsening().evaluation)
-    run_here(experiment, tmp_path / "whole")
-    for launch in itertools.count():
-        assert launch < 9, "no launch gets on"
-        asked = itertools.count(1)
-        try:
-            run_here(experiment, tmp_path / "stopped", lambda asked=asked: next(asked) >= every)
-            break
-        except Interrupted:
-            continue
-    assert launch >= 1
-    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("stopped", "whole")]
-    assert metrics[0] == metrics[1]
-    jax.tree.map(np.testing.assert_array_equal, policy(tmp_path / "stopped", 1), policy(tmp_path / "whole", 1))
+    same_when_stopped(experiment, tmp_path, every - 1, least=1)

@@ -1,8 +1,6 @@
 """A trust region: what is estimated, which log-probs it is estimated from, and the step that is not taken."""
 
 import dataclasses
-import itertools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +9,12 @@ import pytest
 from made_groups import groups, rollouts
 from made_logps import logps
 from made_pairs import dpo
-from made_runs import policy, run_here, tiny_lm
+from made_runs import lines_of, policy, run_here, same_when_stopped, tiny_lm
 
 from jaxalign.config.load import override, validate
 from jaxalign.data.groups import RolledGroups, with_logps
 from jaxalign.data.strays import Strayed
-from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.errors import ConfigError
 from jaxalign.losses.dpo import DPO
 from jaxalign.machine import Machine
 from jaxalign.models.lora import LoRA
@@ -29,12 +27,6 @@ from jaxalign.training.rows import Sizes, abstract_batch, pack
 from jaxalign.training.step import Fit
 from jaxalign.training.trust import KL, kl_of_last
 from jaxalign.training.views import view_of
-
-
-def told(workdir, phase="fit"):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["phase"] == phase]
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The estimate
@@ -131,19 +123,19 @@ FAST = ("--optimizer.learning_rate.peak", "1e-2", "--fit.epochs", "6", "--iterat
 
 def test_a_fit_ends_before_the_first_step_that_is_outside(tmp_path, capsys):
     run_here(tiny_lm(*FAST, "--fit.max_kl", "inf"), tmp_path / "measured")
-    measured = [line[KL] for line in told(tmp_path / "measured")]
+    measured = [line[KL] for line in lines_of(tmp_path / "measured", "fit")]
     assert len(measured) == 12
     assert abs(measured[0]) < 1e-6  # rounding: the policy is the one that sampled
-    assert not told(tmp_path / "measured", "kept")
+    assert not lines_of(tmp_path / "measured", "kept")
     limit = 1.5 * measured[3]
     outside = next(step for step, kl in enumerate(measured) if kl > limit)
     assert 3 < outside < 12
     capsys.readouterr()
     run_here(tiny_lm(*FAST, "--fit.max_kl", str(limit)), tmp_path / "limited")
-    lines = told(tmp_path / "limited")
+    lines = lines_of(tmp_path / "limited", "fit")
     assert [line[KL] for line in lines] == measured[: outside + 1]
     assert [line["update_norm"] == 0 for line in lines] == [False] * outside + [True]
-    (kept,) = told(tmp_path / "limited", "kept")
+    (kept,) = lines_of(tmp_path / "limited", "kept")
     assert kept["fit/steps"] == kept["fit/kept_step"] == outside
     said = capsys.readouterr().err
     assert f"the fit ends after step {outside}: KL(last ‖ policy) is" in said
@@ -156,20 +148,8 @@ def test_a_fit_ends_before_the_first_step_that_is_outside(tmp_path, capsys):
 def test_a_limited_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path):
     limited = tiny_lm(*FAST, "--fit.max_kl", "0.05", "--fit.moments", "kept", "--feedback.validation", "0.25")
     experiment = override(limited, ("--fit.evaluate_every", "2", "--iterations", "2"))
-    run_here(experiment, tmp_path / "whole")
-    assert any(line["update_norm"] == 0 for line in told(tmp_path / "whole"))
-    for launch in itertools.count():
-        assert launch < 20, "no launch gets on"
-        asked = itertools.count(1)
-        try:
-            run_here(experiment, tmp_path / "stopped", lambda asked=asked: next(asked) >= 17)
-            break
-        except Interrupted:
-            continue
-    assert launch >= 2
-    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("stopped", "whole")]
-    assert metrics[0] == metrics[1]
-    jax.tree.map(np.testing.assert_array_equal, policy(tmp_path / "stopped", 2), policy(tmp_path / "whole", 2))
+    same_when_stopped(experiment, tmp_path, 16)
+    assert any(line["update_norm"] == 0 for line in lines_of(tmp_path / "whole", "fit"))
 
 
 def test_recorded_pairs_were_sampled_by_nobody():
