@@ -25,11 +25,14 @@ from jaxalign.games.learners.dno import DNO
 from jaxalign.games.learners.dno_pairs import DNOPairs
 from jaxalign.games.learners.egpo import EGPO
 from jaxalign.games.learners.inpo import INPO
+from jaxalign.games.learners.iter_dpo import IterDPO
 from jaxalign.games.learners.magnetic import Magnetic
+from jaxalign.games.learners.mwu import MWU
 from jaxalign.games.learners.nash_md import NashMD
 from jaxalign.games.learners.nash_mp import NashMP
 from jaxalign.games.learners.online_ipo import OnlineIPO
 from jaxalign.games.learners.onpo import ONPO
+from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO as INPOLoss
 from jaxalign.losses.ipo import IPO
 from jaxalign.references.auxiliary import Auxiliary
@@ -88,6 +91,8 @@ def walk(learner, steps, at=as_it_is):
 
 
 LEARNERS = {
+    "iter_ipo": (MWU(STEP), as_it_is, SOLVED),
+    "iter_dpo": (IterDPO(2.0), as_it_is, SOLVED),
     "mpo": (Magnetic(STEP, TAU, 2), as_it_is, SOLVED),
     "dno": (DNO(STEP), as_it_is, SOLVED),
     "dno_pairs": (DNOPairs(0.3, 0.1), as_it_is, ROUNDED),
@@ -101,7 +106,9 @@ LEARNERS = {
 
 
 def trained_as(name):
-    """The config of a learner; IPO-MD is online IPO 2 on answers of a mixture."""
+    """The config of a learner; IPO-MD is online IPO 2 on answers of a mixture, iterative DPO is IPO's with its loss."""
+    if name == "iter_dpo":
+        return game("iter_ipo", loss=DPO(beta=2.0))
     if name == "ipo_md":
         return fed(game("online_ipo_2"), rollout=GeometricMixture(Enumerate(), share=0.4))
     return game(name, swap_every=2) if name == "mpo" else game(name)
