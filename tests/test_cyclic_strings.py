@@ -3,11 +3,21 @@
 import dataclasses
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_rollouts import rollouts
+from made_runs import CONFIGS
 
+from jaxalign.config.load import load
 from jaxalign.errors import DataError
+from jaxalign.games.game import MatrixGame, uniform
+from jaxalign.games.learner import run
+from jaxalign.games.learners.egpo import EGPO
+from jaxalign.games.learners.inpo import INPO
+from jaxalign.games.learners.onpo import ONPO
+from jaxalign.games.metrics import exploitability
 from jaxalign.games.solve import nash
 from jaxalign.models.letters import LetterLlama
 from jaxalign.oracles.cyclic_strings import CyclicStrings, StringGame, all_strings
@@ -103,3 +113,26 @@ def test_letters_are_spelled_and_read():
         with pytest.raises(DataError, match="is not spelled in the letters 'abc'"):
             chat.encode([{"role": "user", "content": wrong}])
     assert list(LetterLlama(letters=27).problems()) == ["letters must lie in 2 … 26, got 27"]
+
+
+@pytest.mark.parametrize(
+    ("learner", "gap"),
+    [
+        (ONPO(3.0), 0.006),
+        (ONPO(6.0), 0.237),
+        (EGPO(6.0, 0.02), 0.015),
+        (INPO(6.0, 0.02), 0.162),
+    ],
+    ids=["half steps of ONPO", "ONPO", "EGPO", "INPO"],
+)
+def test_what_exact_steps_come_to(learner, gap):
+    """What the docstrings of `cyclic_strings_onpo.py` and `cyclic_strings_egpo.py` say of 36 steps from the uniform
+    policy: the duality gap, mean over the four prompts."""
+    experiment = load(CONFIGS / "games" / "cyclic_strings.py")
+    oracle, asked = experiment.feedback.oracle, experiment.feedback.prompts.texts
+    strings = all_strings(oracle.letters, oracle.length)
+    with jax.enable_x64(True):
+        games = [MatrixGame(jnp.asarray(0.5 + oracle.game(each).advantage(strings))) for each in asked]
+        ends = [run(learner, game, uniform(27, jnp.float64), jnp.asarray([36]), 36).logp[0] for game in games]
+        found = np.mean([2 * float(exploitability(*each)) for each in zip(games, ends, strict=True)])
+    assert found == pytest.approx(gap, abs=6e-4)
