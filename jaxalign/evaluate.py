@@ -2,7 +2,7 @@
 
 import dataclasses
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,8 +46,11 @@ POLICIES_SHOWN = 8
 
 
 def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
-    """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed."""
+    """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed. Nothing of
+    a policy whose turn it is not."""
     where = home(iterate)
+    if iterate not in session.experiment.evaluated:
+        return session.phase(where, "evals", dict[str, float], dict)
     if session.heldout:
         answer(session, iterate, policy)
     if session.heldout_pairs is not None:
@@ -120,9 +123,10 @@ def score_pairs(session: Session, iterate: int, policy: Params) -> None:
 
 
 def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:
-    """What evals of policy `iterate` see: its answers to the held-out prompts and those of all policies before it, and
-    what it makes of held-out pairs."""
-    answers = answers_of(session.run, range(iterate + 1) if session.heldout else ())
+    """What evals of policy `iterate` see: its answers to the held-out prompts and those of all that were evaluated
+    before it, and what it makes of held-out pairs."""
+    until = [number for number in session.experiment.evaluated if number <= iterate]
+    answers = answers_of(session.run, until if session.heldout else ())
     context = context_of(session.machine, session.run, judge, session.heldout, answers)
     context = dataclasses.replace(context, others=answers_of_others(session.run, session.experiment.evaluation))
     if session.heldout_pairs is None:
@@ -182,10 +186,24 @@ def summarise(session: Session) -> dict[str, Any]:
     if session.heldout and judge is not None:
         rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
     fits = fits_told(session.run, session.experiment.iterations)
+    samples = [shown(session, number) for number in (0, session.experiment.iterations)] if session.heldout else []
     if session.hosts.leader:
-        _summarise(session, rates, fits)
+        _summarise(session, rates, fits, samples)
     session.hosts.barrier("summary")
     return session.run.summary()
+
+
+def shown(session: Session, number: int) -> Rollouts:
+    """What a policy answers to the held-out prompts that a person is shown, committed."""
+    rollout = session.experiment.evaluation.shown
+    if rollout is None:
+        return session.run.load(home(number), "heldout", Rollouts)
+
+    def make() -> Rollouts:
+        roller, prompts, key = session.machine.roller(rollout), session.heldout[:SAMPLES_SHOWN], session.machine.key
+        return session.roll(roller, session.policy(number), prompts, home(number), "shown", key("shown", number))
+
+    return session.phase(home(number), "shown", Rollouts, make)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +222,7 @@ def win_rates(session: Session, judge: Oracle | OpenableOracle) -> WinRates:
         return WinRates(*win_rate_matrix(dataclasses.replace(context, responses=_shown(context.responses))))
 
 
-def _summarise(session: Session, rates: WinRates | None, fits: Metrics) -> None:
+def _summarise(session: Session, rates: WinRates | None, fits: Metrics, samples: Sequence[Rollouts]) -> None:
     metrics = session.run.load(home(session.experiment.iterations), "evals", dict[str, float])
     summary = {
         "seconds": _seconds(session),
@@ -213,7 +231,7 @@ def _summarise(session: Session, rates: WinRates | None, fits: Metrics) -> None:
     }
     sections: list[str] = []
     if session.heldout:
-        told, sections = _of_answers(session, metrics, rates)
+        told, sections = _of_answers(session, metrics, rates, samples)
         summary = {**told, **summary}
     if session.heldout_pairs is not None:
         summary = {**_of_pairs(metrics), **summary}
@@ -224,12 +242,13 @@ def _summarise(session: Session, rates: WinRates | None, fits: Metrics) -> None:
     print("\n\n".join([*sections, *_closing(session, metrics)]))
 
 
-def _of_answers(session: Session, metrics: Metrics, rates: WinRates | None) -> tuple[dict[str, Any], list[str]]:
-    """What the policies' answers to held-out prompts say, for the summary and for a person: samples, and the matrix of
-    win rates where somebody judges."""
+def _of_answers(
+    session: Session, metrics: Metrics, rates: WinRates | None, answers: Sequence[Rollouts]
+) -> tuple[dict[str, Any], list[str]]:
+    """What the policies' answers to held-out prompts say, for the summary and for a person: samples of the base's and
+    the last policy's `answers`, and the matrix of win rates where somebody judges."""
     last = session.experiment.iterations
-    answers = answers_of(session.run, range(last + 1))
-    samples = _samples(session.heldout, answers[iterate_name(0)], answers[iterate_name(last)])
+    samples = _samples(session.heldout, *answers)
     told: dict[str, Any] = {name: metrics[metric] for metric, name in OF_GAMES.items() if metric in metrics}
     told |= {"kl_from_base_nats": metrics.get("drift/kl_from_base_nats"), "samples": samples}
     sections = ["What changed (held-out prompts):\n" + "\n".join(map(_shown_sample, samples))]

@@ -46,14 +46,24 @@ class Evaluation:
     others: tuple[OfRun, ...] = ()
     """policies of other runs of the same model, who answer the held-out prompts too: opponents for evals that have a
     pool of them"""
+    every: int = 1
+    """iterations between evaluations; the base and the last policy are evaluated always"""
+    shown: Rollout | None = None
+    """how the base and the last policy answer the few prompts that a person is shown at the end, such as colder and
+    longer than those that are judged; None: their first judged answers are shown"""
 
     def problems(self) -> Iterable[str]:
+        if self.every < 1:
+            yield f"every must be at least 1, got {self.every}"
         if self.others and self.prompts is None:
             yield "others are asked the held-out prompts, and there are none: give prompts and rollout"
         if (self.prompts is None) != (self.rollout is None):
             yield "prompts and rollout are asked of the policies together: give both, or neither"
-        if isinstance(self.rollout, GeometricMixture):
-            yield "rollout is a GeometricMixture: policies are measured by what they say without their anchor"
+        if self.shown is not None and self.prompts is None:
+            yield "shown are answers to the held-out prompts, and there are none: give prompts and rollout"
+        for name, rollout in (("rollout", self.rollout), ("shown", self.shown)):
+            if isinstance(rollout, GeometricMixture):
+                yield f"{name} is a GeometricMixture: policies are measured by what they say without their anchor"
 
 
 @dataclass(frozen=True)
@@ -229,6 +239,11 @@ class Experiment:
     def trainer(self) -> Oracle | OpenableOracle | None:
         """Who judges in training, where that is somebody else."""
         return self.feedback.oracle if self.feedback.oracle != self.judge else None
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        """Numbers of the policies that are evaluated, the base's 0 first."""
+        return tuple(sorted({*range(0, self.iterations, self.evaluation.every), self.iterations}))
 
     def scheduled_anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`, where nothing but a schedule decides it."""

@@ -372,6 +372,8 @@ class Session:
         self._comparer.check()
         if self.heldout:
             self._heldout_roller.check(self.heldout)
+        if (shown := self.experiment.evaluation.shown) is not None:
+            self.machine.roller(shown).check(self.heldout)
 
     @cached_property
     def _heldout_roller(self) -> Roller:

@@ -113,11 +113,13 @@ class Coverage:
     a new word covers it.
     """
 
+    beside: str = ""
+    """words of the prompts that are no subject, such as an instruction on length: nobody is asked to take them up"""
     name: str = "coverage"
     """what its metrics are called"""
 
     def __call__(self, prompt: Prompt, texts: tuple[str, ...]) -> Float[np.ndarray, " m"]:
-        asked = set(content_stems(words(prompt.text)))
+        asked = set(content_stems(words(prompt.text))) - set(content_stems(words(self.beside)))
 
         def score(text: str) -> float:
             said: set[str] = set()

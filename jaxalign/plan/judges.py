@@ -48,7 +48,7 @@ def in_evaluation(experiment: Experiment, machine: Machine) -> tuple[JudgeProgra
     rollout, judge, trainer = experiment.evaluation.rollout, experiment.judge, experiment.trainer
     if rollout is None or judge is None:
         return ()
-    found = _programs(judge, rollout, experiment.iterations + 1, machine)
+    found = _programs(judge, rollout, len(experiment.evaluated), machine)
     if trainer is not None and any("trainer" in each.needs for each in experiment.evaluation.evals):
         found += _programs(trainer, rollout, 2, machine)
     named = [replace(each, program=replace(each.program, name=EVALUATION + each.program.name)) for each in found]

@@ -1,0 +1,80 @@
+"""Which policies are evaluated, and what a person is shown of them."""
+
+import dataclasses
+import json
+
+import pytest
+from made_runs import run_here, same_when_stopped, tiny_lm
+
+from jaxalign.config.load import validate
+from jaxalign.errors import ConfigError
+from jaxalign.rollouts.sample import Sample
+from jaxalign.rollouts.samplers import Greedy
+from jaxalign.storage.record import read_metrics
+from jaxalign.storage.rundir import home, read_run
+from jaxalign.types import Rollouts
+
+SHOWN = Sample(samples=1, max_tokens=12, sampler=Greedy())
+
+
+def evaluating(**changes):
+    experiment = tiny_lm("--iterations", "3", "--swap_every", "2")
+    return dataclasses.replace(experiment, evaluation=dataclasses.replace(experiment.evaluation, **changes))
+
+
+def measured(workdir) -> dict:
+    """Metrics of evals by the number of the policy."""
+    lines = [line for line in read_metrics(workdir) if line["phase"] == "evals"]
+    return {0 if line["iteration"] == "initial" else line["iteration"] + 1: line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("every") / "policy"
+    return workdir, run_here(evaluating(), workdir)
+
+
+def test_every_second_policy_and_the_last_are_evaluated_as_if_all_were(every, tmp_path):
+    summary = run_here(evaluating(every=2), tmp_path / "second")
+    found, all_of_them = measured(tmp_path / "second"), measured(every[0])
+    assert list(found) == [0, 2, 3]
+    assert list(all_of_them) == [0, 1, 2, 3]
+    for number in (0, 2, 3):
+        # Policy 1 was not asked: it is nobody's opponent, and its answers are not among those cycles are sought in.
+        for name in (name for name in found[number] if not ("vs_previous" in name or name.startswith("cycles/"))):
+            assert found[number][name] == all_of_them[number][name], (number, name)
+    run = read_run(tmp_path / "second")
+    assert not run.has(home(1), "heldout")
+    assert summary["win_rates"]["policies"] == ["base", "iterate-2", "iterate-3"]
+    assert summary["win_rate_vs_base"] == every[1]["win_rate_vs_base"]
+    assert summary["samples"] == every[1]["samples"]
+
+
+def test_what_is_shown_is_drawn_as_asked_for_and_changes_no_metric(every, tmp_path):
+    summary = run_here(evaluating(shown=SHOWN), tmp_path / "shown")
+    assert measured(tmp_path / "shown") == measured(every[0])
+    run = read_run(tmp_path / "shown")
+    base, last = (run.load(home(number), "shown", Rollouts) for number in (0, 3))
+    assert [(each["base"], each["last"]) for each in summary["samples"]] == [
+        (one[0], other[0]) for one, other in zip(base.texts, last.texts, strict=True)
+    ]
+    assert base.lengths.max() <= 12
+    assert summary["samples"] != every[1]["samples"]
+
+
+def test_stopped_and_continued_it_evaluates_and_shows_the_same(tmp_path):
+    same_when_stopped(evaluating(every=2, shown=SHOWN), tmp_path, questions=12)
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "stopped")]
+    assert summaries[0]["samples"] == summaries[1]["samples"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"every": 0}, "evaluation: every must be at least 1"),
+        ({"shown": SHOWN, "prompts": None, "rollout": None, "evals": ()}, "evaluation: shown are answers"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        validate(evaluating(**changes))
