@@ -52,7 +52,7 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
     if not is_matrix(experiment.feedback):
         return metrics
     setting = Setting(game.step, game.tau, swap if isinstance(swap, int) else None)
-    examined = games.thinned()
+    examined = games.thinned().merged()
     found = stability(examined, setting)
     if found.warning and session.hosts.leader:
         said = f"{session.title(iteration)} certificate: {found.warning}; {advice(examined, setting)}"

@@ -61,6 +61,24 @@ class SampledGames:
         """The games of these numbers, or where it is true."""
         return SampledGames(self.prefer[which], self.weights[which], self.log_ratio[which])
 
+    def merged(self) -> "SampledGames":
+        """The same games with answers that are the same action as one, of their weights together: exact steps treat
+        them alike, and what is computed of a game grows with the cube of its answers. Games of fewer than the others
+        are filled with actions that lose to all and have no weight."""
+        found = [_distinct(*game) for game in zip(self.prefer, self.log_ratio, strict=True)]
+        most = max(len(first) for first, _ in found)
+        prefer = np.tile(0.5 * np.eye(most), (len(found), 1, 1))
+        weights, ratio = np.zeros((len(found), most)), np.zeros((len(found), most))
+        for game, (first, which) in enumerate(found):
+            count = len(first)
+            prefer[game, :count, :count] = self.prefer[game][np.ix_(first, first)]
+            prefer[game, :count, count:] = 1.0
+            if count < most:  # among one another they tie
+                prefer[game, count:, count:] = 0.5
+            np.add.at(weights[game], which, self.weights[game])
+            ratio[game, :count] = self.log_ratio[game, first]
+        return SampledGames(prefer, weights, ratio)
+
     @cached_property
     def start(self) -> Float[np.ndarray, "b m"]:
         """Log-probabilities of the answers under the policy."""
@@ -102,6 +120,16 @@ class SampledGames:
     def _solved(self) -> dict[Number, Float[np.ndarray, "b m"]]:
         """Solutions by tau, of those that were asked for."""
         return {}
+
+
+def _distinct(
+    prefer: Float[np.ndarray, "m m"], log_ratio: Float[np.ndarray, " m"]
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " m"]]:
+    """The first of each action among a game's answers, and which of them every answer is: of one action are answers
+    that win as often against each other one, and lose as often, at one log-ratio (to the rounding of its sum)."""
+    described = np.concatenate([prefer, prefer.T, log_ratio[:, None].round(4)], 1)
+    _, first, which = np.unique(described, axis=0, return_index=True, return_inverse=True)
+    return first, which.reshape(-1)
 
 
 def log_weights(weights: Policies) -> Policies:

@@ -63,6 +63,26 @@ def test_equilibria_of_games_with_winners_ties_and_neither():
     assert SampledGames.of(prefer, np.full((3, 3), 1 / 3)).rotating.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("setting", [Setting(6.0, 0.1, 4), Setting(1.0, 0.1, 2), Setting(1.0, 0.1, None)])
+def test_answers_that_are_one_action_are_examined_as_one(setting):
+    rng = np.random.default_rng(1)
+    drawn = [rng.integers(0, size, 40) for size in (3, 5, 7)]
+    prefer = np.stack([random_skew(rng, 7)[np.ix_(each, each)] for each in drawn])
+    ratio = np.stack([rng.normal(size=7)[each] for each in drawn])
+    games = SampledGames.of(prefer, np.full((3, 40), 1 / 40), ratio)
+    merged = games.merged()
+    assert merged.prefer.shape == (3, 7, 7)
+    np.testing.assert_allclose(merged.prefer + merged.prefer.swapaxes(1, 2), 1.0)
+    np.testing.assert_allclose(merged.weights.sum(1), 1.0)
+    assert (merged.weights > 0).sum(1).tolist() == [3, 5, 7]
+    found, expected = stability(merged, setting), stability(games, setting)
+    np.testing.assert_allclose(found.factors, expected.factors, rtol=1e-6)
+    assert found.metrics() == pytest.approx(expected.metrics(), rel=1e-5)
+    assert found.warning == expected.warning
+    if found.warning:
+        assert advice(merged, setting) == advice(games, setting)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Transitive games
 
