@@ -6,8 +6,7 @@ jaxalign train configs/quickstart.py --workdir runs/quickstart
 Pairs follow the law that the theorem asks for: all pairs of six samples of the policy, labelled with the panel's own
 probabilities. Answers are asked to be short, so that most of them end. A third of an iteration's prompts is left out of
 its fit, to tell whether it lowers its objective on pairs that it has not seen (`fit/heldout_loss`). The learning rate
-rises over the first fit, whose moments know nothing yet, and falls over the others, which begin with those of the fit
-before.
+rises over half of the run: fits hand on their optimizer's moments, and the first ones know little yet.
 """
 
 from jaxalign.data.instructed import Instructed
@@ -56,7 +55,7 @@ experiment = Experiment(
         unseen=1 / 3,
     ),
     loss=LOSS,
-    optimizer=AdamW(WarmupLinear(peak=2e-5, warmup=0.25)),
+    optimizer=AdamW(WarmupLinear(peak=2e-5, warmup=0.5)),
     fit=Fit(batch_size=4 * PAIRS, groups_a_row=PAIRS, moments="kept", schedule="run", max_kl=1.0, checkpoint_every=20),
     iterations=4,
     swap_every=2,
