@@ -4,13 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 from made_runs import CONFIGS
 from made_runs import SMALL as TINY
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load
+from jaxalign.report.measured import draw_measured, of_steps
 from jaxalign.report.seeds import last_policies, spread
-from jaxalign.storage.record import read_metrics
+from jaxalign.storage.record import Recorder, read_metrics
+from jaxalign.storage.rundir import home
 
 SMALL = (
     *("--iterations", "1", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
@@ -70,6 +73,25 @@ def test_report_draws_the_gaps_of_all_seeds_or_of_one(runs, capsys):
         assert {each.name for each in (path / "report").iterdir()} == {"gap.png", "gap.svg"}
     assert "seed-4" in (runs / "report" / "gap.svg").read_text()
     assert "seed-4" not in (runs / "seed-3" / "report" / "gap.svg").read_text()
+
+
+def test_what_look_aheads_measure_is_no_step(tmp_path, runs):
+    """The same lines, once of a run of plain steps and once of one whose odd iterates are look-aheads."""
+    config = json.loads((runs / "seed-3" / "config.json").read_text())
+    rates = [0.5, 0.9, 0.6, 0.9, 0.7]
+    for name, rule in (("plain", "forward:Forward"), ("ahead", "extragradient:Extragradient")):
+        (tmp_path / name).mkdir()
+        config["step_rule"] = {"type": f"jaxalign.step_rules.{rule}"}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        recorder = Recorder(epath.Path(tmp_path / name), {})
+        for number, rate in enumerate(rates):
+            recorder.log(home(number), "evals", 0, {"win_rate/vs_base": rate})
+        recorder.close()
+    assert [line["win_rate/vs_base"] for line in of_steps(tmp_path / "ahead", 2)] == rates[::2]
+    pytest.importorskip("matplotlib")
+    for name, said in (("plain", ">iterate<"), ("ahead", ">step (look-aheads left out)<")):
+        draw_measured({"this run": tmp_path / name}, tmp_path / name)
+        assert said in (tmp_path / name / "win_rate.svg").read_text()
 
 
 @pytest.fixture(scope="module")
