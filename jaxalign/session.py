@@ -35,6 +35,7 @@ from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
 from jaxalign.programs import Training, check_batches, check_mesh, check_steps, rows_a_microbatch, training
 from jaxalign.progress import Progress, Unseen
+from jaxalign.references import of_run
 from jaxalign.references.blended import blended, check_blend
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.seam import checked, refuse_gaps
@@ -85,9 +86,8 @@ class Session:
         said, roles = self._comparer.labels, self._comparer.roles
         check_loss(experiment.loss, experiment.combiner, said, roles, len(outputs), responses)
         self._check_votes()
-        check_blend(experiment.reference, experiment.loss, said, responses, run)
-        for other in experiment.evaluation.others:
-            other.check(run, "evaluation.others")
+        check_blend(experiment.reference, experiment.loss, said, responses)
+        of_run.check_all(components(experiment), run)
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
         asked = experiment.evaluation.prompts
