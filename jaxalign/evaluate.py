@@ -115,7 +115,7 @@ def score_pairs(session: Session, iterate: int, policy: Params) -> None:
     if session.anchor(iterate) == iterate and "anchor" in experiment.loss.needs:
         session.anchor_sums(iterate)  # the coming fits ask for them, with less memory to spare
     params, base, made_by = trained(policy), frozen(policy), max(iterate - 1, 0)
-    make = partial(session.pair_scores, where, params, base, made_by, "held-out pairs")
+    make = partial(session.pair_scores, where, params, base, made_by, "held-out pairs", {})
     session.phase(where, "heldout_pairs", PairScores, make)
 
 

@@ -219,13 +219,15 @@ def test_a_directory_that_is_no_run_is_named_with_the_field(tmp_path):
     there = OfRun(str(tmp_path / "before"))
     mixed = Mixture(0.4, 0.4, (there, nothing), (0.1, 0.1))
     evaluation = dataclasses.replace(game().evaluation, others=(there, damaged))
-    for changes, said in (
-        ({"reference": Guide(nothing)}, r"reference\.guide: .*nothing: is no run directory"),
-        ({"reference": mixed, "swap_every": 1}, r"reference\.guides\.1: .*nothing: is no run directory"),
-        ({"evaluation": evaluation}, r"evaluation\.others\.1: .*damaged.*config\.json: damaged"),
+    for number, (changes, said) in enumerate(
+        (
+            ({"reference": Guide(nothing)}, r"reference\.guide: .*nothing: is no run directory"),
+            ({"reference": mixed, "swap_every": 1}, r"reference\.guides\.1: .*nothing: is no run directory"),
+            ({"evaluation": evaluation}, r"evaluation\.others\.1: .*damaged.*config\.json: damaged"),
+        )
     ):
         with pytest.raises((ConfigError, CheckpointError), match=said):
-            run_here(game(loss=DPO(0.5), **changes), tmp_path / "run")
+            run_here(game(loss=DPO(0.5), **changes), tmp_path / str(number))
 
 
 def test_held_out_pairs_are_measured_against_the_guide(tmp_path):

@@ -71,9 +71,10 @@ def check_blend(reference: Reference, loss: Any, said: Labels, responses: int) -
         check_differences(loss, said, responses, type(reference).__name__)
 
 
-def passes(reference: Reference, needs: Iterable[str]) -> int:
-    """Policies at most whose log-probs are stored each iteration."""
-    stored = reference.stored(needs)
+def passes(reference: Reference, needs: Iterable[str], every: bool = False) -> int:
+    """Policies at most whose log-probs are stored each iteration; or for `every` role that is needed, of groups that
+    are left out of a fit."""
+    stored = tuple(needs) if every else reference.stored(needs)
     if not isinstance(reference, Blended) or "anchor" not in stored:
         return len(stored)
     return len(stored) - 1 + len(set(reference.members(range(MANY, -1, -1))))

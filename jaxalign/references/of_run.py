@@ -44,7 +44,7 @@ class OfRun:
             self.slot()
         except (ConfigError, CheckpointError) as error:
             raise type(error)(f"{field}: {error}") from error
-        if lines := difference(theirs.config.get("model"), own.config["model"]):
+        if lines := difference(theirs.config.get("model", {}), own.config["model"]):
             shown = "".join(f"\n  model.{line}" for line in lines)
             raise ConfigError(f"{field}: the policies of {theirs.path} are of another model{shown}")
 
