@@ -2,7 +2,7 @@
 
 import dataclasses
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from jaxalign.machine import Machine
 from jaxalign.models.low_rank import frozen, trained
 from jaxalign.references.of_run import OfRun
 from jaxalign.session import Session
+from jaxalign.storage import pinned
 from jaxalign.storage.record import read_perf
 from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.pair_scores import PairScores
@@ -181,9 +182,9 @@ def summarise(session: Session) -> dict[str, Any]:
     rates = None
     if session.heldout and judge is not None:
         rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
-    fits = fits_told(session.run, session.experiment.iterations)
+    fits, versions = fits_told(session.run, session.experiment.iterations), pinned.changed(session.run)
     if session.hosts.leader:
-        _summarise(session, rates, fits)
+        _summarise(session, rates, fits, versions)
     session.hosts.barrier("summary")
     return session.run.summary()
 
@@ -204,7 +205,18 @@ def win_rates(session: Session, judge: Oracle | OpenableOracle) -> WinRates:
         return WinRates(*win_rate_matrix(dataclasses.replace(context, responses=_shown(context.responses))))
 
 
-def _summarise(session: Session, rates: WinRates | None, fits: Metrics) -> None:
+def mixed(versions: Mapping[str, Sequence[str | None]]) -> str:
+    """What is told of a run that ended with other versions of packages than it began with."""
+    named = ", ".join(f"{name} {first}, then {last}" for name, (first, last) in versions.items())
+    return (
+        f"its launches had different versions ({named}): what these draw, score or measure differently may be mixed in "
+        "it, and iterates of one not compare with those of the other (see CHANGELOG.md)"
+    )
+
+
+def _summarise(
+    session: Session, rates: WinRates | None, fits: Metrics, versions: Mapping[str, Sequence[str | None]]
+) -> None:
     metrics = session.run.load(home(session.experiment.iterations), "evals", dict[str, float])
     summary = {
         "seconds": _seconds(session),
@@ -220,6 +232,9 @@ def _summarise(session: Session, rates: WinRates | None, fits: Metrics) -> None:
     if fits:
         summary["fits"] = fits
         sections.append(_shown_fits(fits))
+    if versions:
+        summary["versions"] = versions
+        sections.append(f"This run: {mixed(versions)}")
     session.run.write_summary(summary)
     print("\n\n".join([*sections, *_closing(session, metrics)]))
 
