@@ -21,6 +21,7 @@ from jaxalign.machine import Machine
 from jaxalign.models.low_rank import frozen, trained
 from jaxalign.references.of_run import OfRun
 from jaxalign.session import Session
+from jaxalign.storage import pinned
 from jaxalign.storage.record import read_perf
 from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.pair_scores import PairScores
@@ -118,7 +119,7 @@ def score_pairs(session: Session, iterate: int, policy: Params) -> None:
     if session.anchor(iterate) == iterate and "anchor" in experiment.loss.needs:
         session.anchor_sums(iterate)  # the coming fits ask for them, with less memory to spare
     params, base, made_by = trained(policy), frozen(policy), max(iterate - 1, 0)
-    make = partial(session.pair_scores, where, params, base, made_by, "held-out pairs")
+    make = partial(session.pair_scores, where, params, base, made_by, "held-out pairs", {})
     session.phase(where, "heldout_pairs", PairScores, make)
 
 
@@ -185,10 +186,10 @@ def summarise(session: Session) -> dict[str, Any]:
     rates = None
     if session.heldout and judge is not None:
         rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
-    fits = fits_told(session.run, session.experiment.iterations)
+    fits, versions = fits_told(session.run, session.experiment.iterations), pinned.changed(session.run)
     samples = [shown(session, number) for number in (0, session.experiment.iterations)] if session.heldout else []
     if session.hosts.leader:
-        _summarise(session, rates, fits, samples)
+        _summarise(session, rates, fits, versions, samples)
     session.hosts.barrier("summary")
     return session.run.summary()
 
@@ -222,7 +223,22 @@ def win_rates(session: Session, judge: Oracle | OpenableOracle) -> WinRates:
         return WinRates(*win_rate_matrix(dataclasses.replace(context, responses=_shown(context.responses))))
 
 
-def _summarise(session: Session, rates: WinRates | None, fits: Metrics, samples: Sequence[Rollouts]) -> None:
+def mixed(versions: Mapping[str, Sequence[str | None]]) -> str:
+    """What is told of a run that ended with other versions of packages than it began with."""
+    named = ", ".join(f"{name} {first}, then {last}" for name, (first, last) in versions.items())
+    return (
+        f"its launches had different versions ({named}): what these draw, score or measure differently may be mixed in "
+        "it, and iterates of one not compare with those of the other (see CHANGELOG.md)"
+    )
+
+
+def _summarise(
+    session: Session,
+    rates: WinRates | None,
+    fits: Metrics,
+    versions: Mapping[str, Sequence[str | None]],
+    samples: Sequence[Rollouts],
+) -> None:
     metrics = session.run.load(home(session.experiment.iterations), "evals", dict[str, float])
     summary = {
         "seconds": _seconds(session),
@@ -238,6 +254,9 @@ def _summarise(session: Session, rates: WinRates | None, fits: Metrics, samples:
     if fits:
         summary["fits"] = fits
         sections.append(_shown_fits(fits))
+    if versions:
+        summary["versions"] = versions
+        sections.append(f"This run: {mixed(versions)}")
     session.run.write_summary(summary)
     print("\n\n".join([*sections, *_closing(session, metrics)]))
 

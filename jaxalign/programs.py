@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,16 +11,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.moving import Moving
 from jaxalign.contracts.traced import built, counts_itself
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
-from jaxalign.mesh.sharding import replicated
+from jaxalign.mesh.sharding import bytes_per_device, replicated
 from jaxalign.models.low_rank import trained
 from jaxalign.models.model import Model
+from jaxalign.references.blended import Blended
+from jaxalign.training.pair_scores import PairScorer
+from jaxalign.training.row_plan import plan_rows
 from jaxalign.training.step import Step, TrainState, init_state, make_step
-from jaxalign.training.views import view_of
+from jaxalign.training.views import View, view_of
 from jaxalign.types import Batch, Params
 
 PROBED = 1000
@@ -96,6 +101,36 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         references=dict.fromkeys(live, kept_reference),
         refer=refer,
     )
+
+
+def pair_scorer(experiment: Experiment, machine: Machine, view: View[Any] | None = None) -> PairScorer:
+    """What scores groups that a fit does not see by its loss, or by that of a `view`: in batches of its steps' rows, or
+    of as many fuller ones where the loss sees no group beside another."""
+    view = view or view_of(machine.model, experiment.loss, experiment.feedback.responses)
+    each, parts = scored_together(experiment, view.loss)
+    plan = partial(plan_rows, groups_a_row=each, shapes=experiment.fit.row_shapes)
+    return PairScorer(view, machine.mesh, rows_a_microbatch(experiment), machine.flags, plan, parts)
+
+
+def scored_together(experiment: Experiment, loss: object) -> tuple[int, int]:
+    """Groups a row, and microbatches whose groups the loss sees together, where nothing is trained on them."""
+    if "batch" in extras_of(loss):
+        return experiment.fit.groups_a_row, experiment.placement.accumulate
+    return experiment.fit.scored_groups_a_row, 1
+
+
+def beside_a_fit(experiment: Experiment, machine: Machine) -> int:
+    """Bytes on a device of what the outer loop holds: the policy that the fit began with, and the one that spoke where
+    that looked ahead."""
+    return bytes_per_device(trained(machine.abstract)) * (2 if experiment.step_rule.period > 1 else 1)
+
+
+def beside_scoring(experiment: Experiment, machine: Machine) -> int:
+    """Bytes on a device of policies that the outer loop holds while another one is scored: an anchor that is none of
+    them."""
+    swaps = experiment.iterations > 1 and experiment.swap_every != 1
+    other = "anchor" in experiment.loss.needs and (swaps or isinstance(experiment.reference, Blended))
+    return beside_a_fit(experiment, machine) if other else 0
 
 
 def check_steps(experiment: Experiment, model: Model) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from jaxalign.config.load import components, load, override, own_classes, validate
 from jaxalign.config.resolved import restore
+from jaxalign.contracts.step_rule import StepRule
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment, as_of
 from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.low_rank import is_adapted
 from jaxalign.models.model import Model, Source
+from jaxalign.step_rules.forward import Forward
 from jaxalign.storage import inputs
 from jaxalign.storage.pinned import Pinned, recall
 from jaxalign.storage.rundir import RunDir, read_run
@@ -53,6 +55,14 @@ class Run:
         config = self.directory.config
         experiment: Experiment = self._restored({**config, "trackers": []}, "experiment")
         return as_of(experiment, self.pinned.date) if self.pinned else experiment
+
+    @cached_property
+    def step_rule(self) -> StepRule:
+        """How its iterations make steps; no other component need be here."""
+        found = self._restored(self.directory.config.get("step_rule", {}), "experiment.step_rule") or Forward()
+        if not isinstance(found, StepRule):
+            raise ConfigError(f"{self.directory.path / 'config.json'}: names no step rule")
+        return found
 
     @cached_property
     def model(self) -> Model:

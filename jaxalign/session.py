@@ -22,7 +22,7 @@ from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import check_loss
 from jaxalign.data.groups import TrainingGroups, with_logps
 from jaxalign.data.prompts import opened
-from jaxalign.data.strays import as_trained
+from jaxalign.data.strays import as_trained, check_strays
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import Experiment, anchor_of, as_of, members_of, outside
 from jaxalign.feedback.contract import Compared
@@ -33,8 +33,9 @@ from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.models.low_rank import frozen, head_alone, join, trained
 from jaxalign.models.model import Model
-from jaxalign.programs import Training, check_batches, check_mesh, check_steps, rows_a_microbatch, training
+from jaxalign.programs import Training, check_batches, check_mesh, check_steps, pair_scorer, training
 from jaxalign.progress import Progress, Unseen
+from jaxalign.references import of_run
 from jaxalign.references.blended import blended, check_blend
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.seam import checked, refuse_gaps
@@ -85,9 +86,8 @@ class Session:
         said, roles = self._comparer.labels, self._comparer.roles
         check_loss(experiment.loss, experiment.combiner, said, roles, len(outputs), responses)
         self._check_votes()
-        check_blend(experiment.reference, experiment.loss, said, responses, run)
-        for other in experiment.evaluation.others:
-            other.check(run, "evaluation.others")
+        check_blend(experiment.reference, experiment.loss, said, responses)
+        of_run.check_all(components(experiment), run)
         if experiment.feedback.oracle is not None:
             check_annotators(experiment.feedback.oracle, experiment.combiner)
         asked = experiment.evaluation.prompts
@@ -145,7 +145,7 @@ class Session:
         found, logged = self._comparer(self, iteration, policy), self.experiment.fit.max_kl is not None
         found = replace(found, groups=with_logps(found.groups)) if logged else found
         if not head_alone(self.machine.model.abstract()):
-            return replace(found, groups=as_trained(self.experiment.loss, found.groups))
+            return found.fitted_by(self.experiment.loss)
         began = time.perf_counter()
         featured = self.featured(iteration, "features", policy, found.groups)
         self.recorder.perf(iteration, "features", 0, {"perf/seconds": time.perf_counter() - began})
@@ -199,9 +199,11 @@ class Session:
         """The feedback's pairs that are never trained on; None where it has none."""
         return self._comparer.heldout
 
-    def pair_scores(self, iteration: Iteration, params: Params, base: Params, fit: int, what: str) -> PairScores:
+    def pair_scores(
+        self, iteration: Iteration, params: Params, base: Params, fit: int, what: str, moved: Mapping[str, Params]
+    ) -> PairScores:
         """What the policy of trained parameters `params` and frozen ones `base` makes of the held-out pairs, against
-        the anchor of iteration `fit`."""
+        the anchor of iteration `fit`, or where that has `moved` since it began, against trained parameters by role."""
         pairs, needs = self.heldout_pairs, self.experiment.loss.needs
         assert pairs is not None, "no pairs are held out"
         table = self.anchor_sums(fit) if "anchor" in needs else None
@@ -211,8 +213,8 @@ class Session:
                 progress(done)
                 self.stop_here(f"after {done} held-out pairs")
 
-            known, live = self._heldout_rows(params, base), {}
-            if "anchor_tokens" in extras_of(self.experiment.loss):
+            known, live = self._heldout_rows(params, base), dict(moved)
+            if not live and "anchor_tokens" in extras_of(self.experiment.loss):
                 live = {"anchor": trained(self.policy(self.anchor(fit)))}
             found = self.pair_scorer()(params, base, known, table, between=between, live=live)
             return replace(found, lengths=pairs.lengths)
@@ -221,7 +223,7 @@ class Session:
         """Log-probs of the held-out pairs under the anchor of an iteration."""
         pairs = self.heldout_pairs
         assert pairs is not None, "no pairs are held out"
-        shape = (len(pairs), pairs.responses)
+        shape = (len(pairs), as_trained(self.experiment.loss, pairs).responses)
         return blended(self.experiment.reference, self.members(iteration), self._policy_sums, shape)
 
     def _policy_sums(self, number: int) -> Float[np.ndarray, "g r"]:
@@ -243,16 +245,14 @@ class Session:
         return self._pair_scorers(closing)
 
     def _scorer_of_pairs(self, closing: bool) -> PairScorer:
-        machine, experiment = self.machine, self.fitted(closing)
-        view = view_of(machine.model, experiment.loss, experiment.feedback.responses)
-        rows = rows_a_microbatch(experiment)
-        return PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.scored_rows)
+        return pair_scorer(self.fitted(closing), self.machine)
 
     def _heldout_rows(self, params: Params, base: Params) -> TrainingGroups:
-        """The held-out pairs, with their features where a trunk is frozen: those of every policy, whose trunk is it."""
+        """The held-out pairs as a fit would have them, with their features where a trunk is frozen: those of every
+        policy, whose trunk is it."""
         assert self.heldout_pairs is not None, "no pairs are held out"
         if not head_alone(self.machine.model.abstract()):
-            return self.heldout_pairs
+            return as_trained(self.experiment.loss, self.heldout_pairs)
         if self._heldout_featured is None:
             policy = join(params, base)
             self._heldout_featured = self.featured("initial", "heldout_features", policy, self.heldout_pairs)
@@ -370,6 +370,8 @@ class Session:
 
     def _check_prompts(self) -> None:
         self._comparer.check()
+        if self.heldout_pairs is not None:
+            check_strays(self.experiment.loss, self.heldout_pairs, "feedback.heldout")
         if self.heldout:
             self._heldout_roller.check(self.heldout)
         if (shown := self.experiment.evaluation.shown) is not None:

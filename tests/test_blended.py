@@ -16,7 +16,7 @@ import jaxalign.references
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import load, validate
 from jaxalign.contracts.traced import check_differences
-from jaxalign.errors import ConfigError
+from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
@@ -206,8 +206,28 @@ def test_a_guide_of_another_run(tmp_path):
     with pytest.raises(ConfigError, match=r"reference\.guide: policy 7: .* holds 0, 1"):
         run_here(missing, tmp_path / "missing")
     other = dataclasses.replace(guided, model=dataclasses.replace(guided.model, init=(0.3, 0.3, 0.4)))
-    with pytest.raises(ConfigError, match="are of another model"):
+    with pytest.raises(ConfigError, match=r"reference\.guide: the policies of .* are of another model"):
         run_here(other, tmp_path / "other")
+
+
+def test_a_directory_that_is_no_run_is_named_with_the_field(tmp_path):
+    """Wherever a config asks for a policy of it."""
+    run_here(game(loss=DPO(0.5)), tmp_path / "before")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text("{")
+    nothing, damaged = (OfRun(str(tmp_path / name)) for name in ("nothing", "damaged"))
+    there = OfRun(str(tmp_path / "before"))
+    mixed = Mixture(0.4, 0.4, (there, nothing), (0.1, 0.1))
+    evaluation = dataclasses.replace(game().evaluation, others=(there, damaged))
+    for number, (changes, said) in enumerate(
+        (
+            ({"reference": Guide(nothing)}, r"reference\.guide: .*nothing: is no run directory"),
+            ({"reference": mixed, "swap_every": 1}, r"reference\.guides\.1: .*nothing: is no run directory"),
+            ({"evaluation": evaluation}, r"evaluation\.others\.1: .*damaged.*config\.json: damaged"),
+        )
+    ):
+        with pytest.raises((ConfigError, CheckpointError), match=said):
+            run_here(game(loss=DPO(0.5), **changes), tmp_path / str(number))
 
 
 def test_held_out_pairs_are_measured_against_the_guide(tmp_path):

@@ -6,8 +6,9 @@ import math
 import jax
 from made_feedback import fed
 from made_openings import by_name, opened, tiny_lm
+from made_pairs import dpo, inline
 
-from jaxalign.doctor.checks.memory import activations, rollouts, row_sizes, training
+from jaxalign.doctor.checks.memory import activations, rollouts, row_sizes, scoring, training
 from jaxalign.doctor.examine import examine
 from jaxalign.doctor.opened import Opened
 from jaxalign.losses.kto import KTO
@@ -16,6 +17,7 @@ from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.remat import REMAT
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.pairings.every_answer import EveryAnswer
+from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.step_rules.extragradient import Extragradient
@@ -61,6 +63,44 @@ def test_rows_with_strays_are_as_long_as_they_are_trained(tmp_path):
     assert length(KTO())[1] > length(SelfPlayGradient())[1]
 
 
+def test_rows_that_are_only_scored_are_counted_as_they_are_packed(tmp_path):
+    """Three answers have three pairs: a row for each in training, one for all of them where they are scored."""
+    long = ("--placement.score_batch_size", "64", "--feedback.rollout.max_tokens", "40")
+    there, single = opened(tmp_path, *long, "--fit.scored_a_row", "3"), opened(tmp_path, *long)
+    found, before = scoring(there)["references"], scoring(single)["references"]
+    assert before["activations"] > 0
+    assert found["logits"] == before["logits"] * 128 / 96, "three answers of 40 tokens, and two, in multiples of 32"
+    assert found["activations"] > before["activations"]
+    assert found["policy"] == found["policies beside"] == training(there)["policy"]
+    assert scoring(opened(tmp_path, reference=Live())) == {}
+
+
+def test_what_no_fit_trains_on_is_scored_beside_its_state(tmp_path):
+    shares = ("--feedback.validation", "0.25", "--fit.evaluate_every", "2")
+    there = opened(tmp_path, *shares, "--fit.scored_a_row", "3")
+    kept, found = training(there), scoring(there)["left_out"]
+    for name in ("policy", "trained copy", "optimizer", "live references"):
+        assert found[name] == kept[name], name
+    assert found["activations"] < kept["activations"], "those of a layer"
+    assert "gradients" not in found
+    behind = scoring(opened(tmp_path, "--feedback.unseen", "0.25"))["left_out"]
+    assert "optimizer" not in behind
+
+
+def test_held_out_pairs_that_are_longer_than_those_trained_on_can_be_what_does_not_fit(tmp_path, monkeypatch):
+    """At the same settings: pairs of a few words to train on, and of thousands to measure by."""
+    long = ("Moin, I am Zoe.", "Hello Zoe! " * 100, "Zoe who? " * 100)
+    made = dataclasses.replace(dpo("--model.context", "4096"), reference=Cached())
+    there = Opened(fed(made, heldout=inline(long), max_tokens=1500, long_answers="keep_start"), tmp_path, 8)
+    sizes = {name: sum(parts.values()) for name, parts in scoring(there).items()}
+    assert sizes["left_out"] > max(sizes["references"], sum(training(there).values()))
+    monkeypatch.setattr(Opened, "memory", sizes["left_out"] - 1)
+    found = by_name(examine(there))["memory of a device"]
+    assert found.status == "finding"
+    assert found.fix.startswith("left_out needs")
+    assert "fit.scored_a_row" in found.fix
+
+
 def test_activations_by_hand_and_by_remat():
     model = RandomLlama(layers=3, width=8, mlp=16, heads=2, kv_heads=1, head_dim=4)
     kept = {remat: activations(model.config(259).keeping(remat), 2, 10, 1) for remat in REMAT}
@@ -77,6 +117,6 @@ def test_too_little_memory_is_a_finding_and_what_needs_weights_is_skipped(tmp_pa
     monkeypatch.setattr(Opened, "memory", 1000)
     found = by_name(examine(there))
     assert found["memory of a device"].status == "finding"
-    assert "placement.accumulate" in found["memory of a device"].fix
+    assert "placement.score_batch_size" in found["memory of a device"].fix
     assert found["sampling"].status == "skipped"
     assert "the parameters need" in found["sampling"].fix

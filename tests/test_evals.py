@@ -16,7 +16,7 @@ from made_rollouts import random_prefer, rollouts
 from made_runs import run_here, tiny_lm
 
 import jaxalign.evals
-from jaxalign.evals.context import Eval, HeldOut, iterate_name, iterate_number
+from jaxalign.evals.context import Asks, Eval, HeldOut, iterate_name, iterate_number
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.drift import Drift
 from jaxalign.evals.exact_nash import ExactNash
@@ -51,6 +51,24 @@ def test_equal_evals_are_equal_values_and_meet_the_contract(measurement):
     assert hash(measurement) == hash(dataclasses.replace(measurement))
     assert measurement == dataclasses.replace(measurement)
     assert list(getattr(measurement, "problems", list)()) == []
+
+
+@pytest.mark.parametrize("policies", [1, 2, 3])
+def test_an_eval_asks_the_oracle_what_it_says_that_it_asks(measurement, policies):
+    """So many answers side by side as the policies that it names have, so often; and another run's."""
+    asked: list[int] = []
+
+    def oracle(given_rollouts, key):
+        asked.append(given_rollouts.lengths.shape[1])
+        return panel()(given_rollouts, key)
+
+    context = held_out(policies, oracle=oracle)
+    context = listed(context) if isinstance(measurement, ExactNash) else context
+    context = dataclasses.replace(context, others={"other-1": context.responses["base"]})
+    measurement(context)
+    sides = measurement.asks(context.names, tuple(context.others)) if isinstance(measurement, Asks) else ()
+    assert sorted(asked) == sorted(2 * len(each) for each in set(sides))
+    assert isinstance(measurement, Asks) == ("oracle" in measurement.needs)
 
 
 def test_judges_that_are_one_are_nowhere_apart():

@@ -8,21 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from made_fits import GAME, STEPS, same_when_cut_short
 from made_groups import groups, rollouts
 from made_models import nudged
+from made_pairs import dpo
+from made_runs import lines_of, run_here, tiny_lm
 
 from jaxalign.__main__ import main
 from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.dpo import DPO
+from jaxalign.losses.ipo import IPO
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.following import Following
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import init_state, make_step
 from jaxalign.training.views import view_of
+from jaxalign.types import GroupLogps, Labels
 
 MODEL = TabularPolicy((0.1, 0.2, 0.3, 0.4)).open()
+HARD = Labels.of_one(prefer=jnp.ones(1), win=jnp.array([[1.0, 0.0]]))
 SGD, RATE = optax.sgd(5.0), optax.constant_schedule(5.0)
 CONFIG = """
 import dataclasses
@@ -79,6 +85,36 @@ def test_what_follows_is_live_and_the_rest_is_stored():
     assert Following().live(("last", "anchor")) == ("anchor",)
     assert "share must lie in" in "".join(Following(share=0.0).problems())
     assert "every must be" in "".join(Following(every=0).problems())
+
+
+def followed_runs(tmp_path, **following):
+    """Recorded pairs and sampled ones, of which some are not trained on; an anchor that follows."""
+    reference = Following(**following)
+    watched = ("--feedback.validation", "0.25", "--fit.evaluate_every", "1", "--iterations", "1", "--fit.epochs", "2")
+    sampled = dataclasses.replace(tiny_lm(*watched), loss=IPO(0.1), reference=reference, swap_every=None)
+    recorded = dataclasses.replace(dpo("--fit.evaluate_every", "2"), reference=reference)
+    for name, experiment in (("sampled", sampled), ("recorded", recorded)):
+        run_here(experiment, tmp_path / name)
+        yield experiment.loss, lines_of(tmp_path / name, "heldout")
+
+
+def test_held_out_losses_are_against_where_the_fit_began_and_what_it_descends_is_told(tmp_path):
+    """An anchor that becomes the policy at every step: of it the loss is that of a margin of 0, whatever the policy."""
+    none = GroupLogps(*(jnp.zeros((1, 2, 1)), jnp.ones((1, 2, 1), bool), jnp.zeros((1, 2)), jnp.zeros((1, 2))), HARD)
+    for loss, heldout in followed_runs(tmp_path, share=1.0, every=1):
+        assert len(heldout) > 2
+        at_0 = float(loss(none)[0])
+        for line in heldout:
+            assert line["heldout/loss_as_fitted"] == pytest.approx(at_0, rel=1e-4)
+        moved = [line["heldout/loss"] for line in heldout if line["step"]]
+        assert all(abs(each - at_0) > 1e-3 * at_0 for each in moved)
+
+
+def test_an_anchor_that_has_not_moved_yet_is_the_one_that_the_fit_began_with(tmp_path):
+    for _, heldout in followed_runs(tmp_path, share=0.5, every=1000):
+        assert len(heldout) > 2
+        for line in heldout:
+            assert line["heldout/loss_as_fitted"] == pytest.approx(line["heldout/loss"], rel=1e-4)
 
 
 def train(config: Path, workdir: Path) -> int:

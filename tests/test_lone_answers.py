@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from made_comparisons import read
 from made_pairs import Likelier, alone, dpo, inline
-from made_runs import run_here
+from made_runs import run_here, tiny_lm
 
+from jaxalign.__main__ import main
 from jaxalign.config.load import load, override, validate
 from jaxalign.data.comparisons.alone import Alone
 from jaxalign.data.comparisons.mixture import Mixture, parts
@@ -23,6 +24,7 @@ from jaxalign.data.comparisons.unpaired import Unpaired
 from jaxalign.data.comparisons.votes import EXAMPLE as VOTES
 from jaxalign.data.tables.file import File
 from jaxalign.data.tables.inline import Inline
+from jaxalign.data.tables.strict import Tally
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.evals.calibration import Calibration
 from jaxalign.evals.pairs import HeldOutPairs
@@ -30,10 +32,14 @@ from jaxalign.experiment import Evaluation
 from jaxalign.feedback.recorded import Recorded
 from jaxalign.losses.bradley_terry import BradleyTerry
 from jaxalign.losses.classes import Ratings
+from jaxalign.losses.kto import KTO
 from jaxalign.models.headed import Headed
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.pairings.every_answer import EveryAnswer
+from jaxalign.storage.rundir import read_run
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.pair_scores import PairScores
+from jaxalign.training.scored import ReferenceLogps
 
 TINY = pathlib.Path(__file__).parents[1] / "configs" / "preference" / "desirable_tiny.py"
 NAMES = ("Ada", "Bo", "Cy", "Dee", "Eli", "Fay", "Gus", "Hal")
@@ -170,6 +176,50 @@ def test_a_policy_is_trained_on_lone_answers(tmp_path):
     base, trained = lines(tmp_path / "run", "evals")
     assert (base["heldout/accuracy"], base["heldout/margin_nats"]) == (0.5, 0.0)
     assert trained["heldout/loss"] < base["heldout/loss"]
+
+
+def test_held_out_answers_have_the_loss_of_kto(tmp_path, capsys):
+    """With strays of their own, in a run, whatever its microbatches, and when its policies are measured again."""
+    settings = ("--fit.epochs", "3", "--optimizer.learning_rate.peak", "1e-2", "--fit.batch_size", "16")
+    kto = dataclasses.replace(alone(dpo(*settings)), loss=KTO(1.0))
+    run_here(kto, tmp_path / "run")
+    run_here(override(kto, ["--placement.accumulate", "2"]), tmp_path / "parts")
+    run = read_run(tmp_path / "run")
+    anchor, scores = run.load("initial", "heldout_anchor", ReferenceLogps), run.load(0, "heldout_pairs", PairScores)
+    assert anchor.sums.shape == (1, len(scores.loss), 2)
+    assert scores.sums.shape == (len(scores.loss), 1)
+    rewards = (scores.sums - scores.anchor)[:, 0]
+    blind = np.where(scores.prefer > 0.5, 1 / (1 + np.exp(rewards)), 1 / (1 + np.exp(-rewards)))
+    assert np.abs(scores.loss - blind).max() > 1e-3, "z is not 0"
+    losses = [[line["heldout/loss"] for line in lines(tmp_path / name, "heldout")] for name in ("run", "parts")]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    capsys.readouterr()
+    path = file_of(tmp_path / "heldout.jsonl", (), ())
+    with open(path, "w") as file:
+        for each in kto.feedback.heldout.read(Tally()):
+            row = {"prompt": each.prompt.text, "completion": each.answers[0], "label": each.prefer > 0.5}
+            print(json.dumps(row), file=file)
+    assert main(["eval", str(tmp_path / "run"), "--pairs", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["evals"]["iterate-1"]
+    assert found["heldout/loss"] == pytest.approx(lines(tmp_path / "run", "evals")[-1]["heldout/loss"], rel=1e-5)
+
+
+def test_held_out_answers_of_one_prompt_have_no_stray(tmp_path):
+    one = Alone(inline(("Moin, I am Zoe.", "Hello Zoe!", "Zoe who?")))
+    kto = changed(dataclasses.replace(alone(dpo()), loss=KTO(1.0)), heldout=one)
+    with pytest.raises(DataError, match=r"feedback\.heldout: all groups have one prompt"):
+        run_here(kto, tmp_path / "run")
+
+
+def test_answers_that_a_fit_of_kto_leaves_out_have_strays(tmp_path):
+    """A single prompt chooses the step, and another tells what it is worth."""
+    shares = ("--feedback.validation", "0.1", "--feedback.unseen", "0.1", "--fit.evaluate_every", "1")
+    made = changed(tiny_lm(*shares, "--iterations", "1"), pairing=EveryAnswer())
+    run_here(dataclasses.replace(made, loss=KTO(1.0), swap_every=None), tmp_path)
+    run = read_run(tmp_path)
+    for phase in ("references", "validation"):
+        assert run.load(0, phase, ReferenceLogps).sums.shape[2] == 2, phase
+    assert lines(tmp_path, "unseen")[0]["fit/heldout_loss_before"] == pytest.approx(0.5), "nothing has moved"
 
 
 def test_margins_of_lone_answers_count_towards_what_is_said():

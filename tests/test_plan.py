@@ -8,10 +8,15 @@ from pathlib import Path
 import jax
 import pytest
 from made_feedback import fed
+from made_pairs import dpo
+from made_runs import run_here
+from made_runs import tiny_lm as small_lm
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, override, validate
 from jaxalign.errors import ConfigError, ModelError
+from jaxalign.evals.robust_win_rate import RobustWinRate
+from jaxalign.evals.text import Text
 from jaxalign.feedback.sampled import pairs_of_a_prompt
 from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
@@ -28,6 +33,7 @@ from jaxalign.plan import collectives, cost
 from jaxalign.plan.alternatives import alternatives
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, Memory, TooLarge, model_flops
+from jaxalign.plan.evaluation import asked
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.plan import Attempt, Plan, fits
 from jaxalign.plan.report import as_json, as_text
@@ -35,9 +41,13 @@ from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import model_of, sizes_of
 from jaxalign.programs import check_batches
 from jaxalign.references.cached import Cached
+from jaxalign.references.following import Following
 from jaxalign.references.live import Live
+from jaxalign.references.of_run import OfRun
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.step_rules.extragradient import Extragradient
+from jaxalign.training.logps import Scorer
+from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.rows import RowShape, Sizes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -127,8 +137,9 @@ def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them()
     placement = Placement(MeshShape(data=2, fsdp=2, tensor=2))
     experiment = dataclasses.replace(tiny(), placement=placement, reference=Live())
     found = programs(experiment, Machine(experiment.model.open(), placement, 0), Sizes(32, 24))
-    assert [program.name for program in found] == ["train", "logp", "rollout"]
-    train, logp, rollout = found
+    # one answer to each of so many prompts: as many rows as of training, and more prompts
+    assert [program.name for program in found] == ["train", "logp", "rollout", "evaluation/rollout"]
+    train, logp, rollout, _ = found
     state = train.arguments[0]
     # parameters and two moments in fp32; the policy that the fit began with stays beside them
     assert 3 * train.resident == pytest.approx(bytes_per_device((state.params, state.opt_state)), abs=100)
@@ -153,7 +164,7 @@ def test_a_mixture_is_planned_with_the_passes_and_the_cache_of_two():
     experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)))
     mixed = fed(experiment, rollout=GeometricMixture(experiment.feedback.rollout, share=0.5))
     machine = Machine(experiment.model.open(), experiment.placement, 0)
-    alone, both = (programs(each, machine, Sizes(32, 24))[-1] for each in (experiment, mixed))
+    alone, both = (programs(each, machine, Sizes(32, 24))[2] for each in (experiment, mixed))
     assert bytes_per_device(both.arguments[0]) == 2 * bytes_per_device(alone.arguments[0])
     assert model_flops(both, machine.model) == 2 * model_flops(alone, machine.model)
     assert (both.work.cached, both.work.tokens) == (2 * alone.work.cached, alone.work.tokens)
@@ -189,8 +200,9 @@ def test_a_head_on_a_frozen_trunk_is_planned_as_it_runs():
     placement = Placement(MeshShape(fsdp=2), score_batch_size=8)
     experiment = dataclasses.replace(load(CONFIGS / "preference" / "bt_tiny.py"), placement=placement)
     machine = Machine(experiment.model.open(), placement, 0)
-    train, features = found = programs(experiment, machine, Sizes(32, 24))
-    assert [program.name for program in found] == ["train", "features"]
+    train, features, left_out = found = programs(experiment, machine, Sizes(32, 24))
+    assert [program.name for program in found] == ["train", "features", "left_out"]
+    assert model_flops(left_out, machine.model) == model_flops(train, machine.model) / 3
     head = math.prod(machine.model.abstract()["score"].shape)
     # 8 pairs a step are 16 answers through the head, forward and backward, and nothing else
     assert model_flops(train, machine.model) == 3 * 2 * 16 * head
@@ -202,7 +214,15 @@ def test_a_head_on_a_frozen_trunk_is_planned_as_it_runs():
         assert "sharding" in program.lower().as_text()
     # three epochs in batches of 8; once through the trunk in batches of 8
     groups = experiment.feedback.count(machine)
-    assert calls(experiment, machine) == {"train": 3 * -(-groups // 8), "logp": 0, "features": -(-groups // 8)}
+    heldout = experiment.feedback.apart(machine)["heldout"]
+    steps = 3 * -(-groups // 8)
+    assert calls(experiment, machine) == {
+        "train": steps,
+        "logp": 0,
+        "features": -(-groups // 8) + -(-heldout // 8),
+        # every four steps, and at the end of base and of what is trained
+        "left_out": (-(-steps // 4) + 2) * -(-heldout // 8),
+    }
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -213,10 +233,104 @@ def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
     experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=2), rollout_rows=32))
     machine = Machine(experiment.model.open(), experiment.placement, 0)
     # 4 iterations; 16 prompts in batches of 8; 2 pairs a prompt in batches of 8; two cached references by 16 groups
-    assert calls(experiment, machine) == {"train": 4 * 4, "logp": 4 * 2 * 2, "rollout": 4 * 2}
+    # and the answers of five policies to 16 held-out prompts together
+    answers = {"rollout": 4 * 2, "evaluation/rollout": 5}
+    assert calls(experiment, machine) == {"train": 4 * 4, "logp": 4 * 2 * 2, **answers}
     assert calls(dataclasses.replace(experiment, reference=Live()), machine)["logp"] == 0
     shared = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, scored_a_row=2))
-    assert calls(shared, machine) == {"train": 4 * 4, "logp": 4 * 2 * 1, "rollout": 4 * 2}
+    assert calls(shared, machine) == {"train": 4 * 4, "logp": 4 * 2 * 1, **answers}
+
+
+def test_what_is_left_out_of_fits_is_scored_and_not_trained_on():
+    """Eight of sixteen prompts are: four are evaluated before and after the first of two steps and after the second,
+    four before and after the fit."""
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=2)))
+    experiment = fed(experiment, validation=0.25, unseen=0.25)
+    experiment = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, evaluate_every=1))
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
+    assert experiment.feedback.apart(machine) == {"validation": 8, "unseen": 8}
+    found = calls(experiment, machine)
+    # eight pairs each are half a batch of what is scored, under both references
+    assert (found["train"], found["left_out"]) == (4 * 2, 4 * (3 + 2))
+    assert found["logp"] == 4 * 2 * (1 + 1 + 1)
+    follows = calls(dataclasses.replace(experiment, reference=Following()), machine)
+    assert follows["left_out"] == 4 * (2 * 3 + 2), "evaluated against the anchor where it stands, too"
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> list[int]:
+    """Grows by what each call of the method gives."""
+    whole, given = getattr(kind, name), list[int]()
+
+    def counting(*arguments, **settings):
+        for each in whole(*arguments, **settings):
+            given.append(len(each[0]))
+            yield each
+
+    monkeypatch.setattr(kind, name, counting)
+    return given
+
+
+@pytest.mark.parametrize("what", ["recorded", "sampled"])
+def test_a_run_scores_as_often_as_planned(what, monkeypatch, tmp_path):
+    if what == "recorded":
+        experiment = dpo("--fit.evaluate_every", "3")
+    else:
+        shares = ("--feedback.validation", "0.25", "--feedback.unseen", "0.25", "--fit.evaluate_every", "1")
+        experiment = small_lm(*shares, "--fit.batch_size", "4", "--placement.score_batch_size", "4")
+        evaluation = dataclasses.replace(experiment.evaluation, evals=(Text(),))
+        # two pairs of each prompt, whatever it says; the anchor is never the policy but at first
+        experiment = dataclasses.replace(experiment, swap_every=None, evaluation=evaluation)
+    left_out, logp = (counted(monkeypatch, kind, "batches") for kind in (PairScorer, Scorer))
+    run_here(experiment, tmp_path)
+    machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
+    planned = calls(experiment, machine)
+    assert len(left_out) == planned["left_out"] > 0
+    # In the first iteration the anchor is the policy that sampled: four batches less. Certificates of the second score
+    # its answers under the anchor, which plans do not count: two more.
+    assert planned["logp"] - len(logp) == (4 - 2 if what == "sampled" else 0)
+
+
+def test_what_no_fit_trains_on_is_scored_beside_all_that_it_keeps():
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)))
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
+    policy = bytes_per_device(machine.abstract)
+
+    def planned(**changes):
+        made = fed(dataclasses.replace(experiment, **changes), unseen=0.25)
+        train, *_, left_out = (each for each in programs(made, machine, Sizes(32, 24)) if each.name in names)
+        return train, left_out
+
+    names = ("train", "left_out")
+    train, left_out = planned()
+    assert left_out.resident == policy, "behind the fit, the policy that it began with"
+    assert left_out.arguments[-1].rows.tokens.shape == train.arguments[-1].rows.tokens.shape
+    assert model_flops(left_out, machine.model) == pytest.approx(model_flops(train, machine.model) / 3)
+    inside = dataclasses.replace(experiment.fit, evaluate_every=1)
+    train, left_out = planned(fit=inside)
+    state = train.arguments[0]
+    assert left_out.resident == bytes_per_device(state.opt_state) + policy
+    _, left_out = planned(fit=inside, reference=Live())
+    assert left_out.resident == bytes_per_device(state.opt_state) + 3 * policy
+    _, left_out = planned(fit=inside, reference=Following())
+    assert left_out.resident == bytes_per_device(state.opt_state) + policy
+    assert bytes_per_device(left_out.arguments[2]["anchor"]) == policy
+    assert "sharding" in left_out.lower().as_text()
+
+
+def test_policies_of_other_runs_answer_beside_the_base():
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=2)))
+    others = (OfRun("one"), OfRun("two"))
+    pool = (RobustWinRate(earlier=2), *experiment.evaluation.evals)
+    evaluation = dataclasses.replace(experiment.evaluation, others=others, evals=pool)
+    opposed = dataclasses.replace(experiment, evaluation=evaluation)
+    machine = Machine(experiment.model.open(), experiment.placement, 0)
+    alone, beside = (programs(each, machine, Sizes(32, 24))[-1] for each in (experiment, opposed))
+    assert beside.resident == alone.resident + bytes_per_device(machine.abstract)
+    assert calls(opposed, machine)["evaluation/rollout"] == 5 + 2
+    # WinRate asks about base and previous, which are one up to the first iterate; Cycles about all that there are; the
+    # table at the end shows all five; RobustWinRate asks about base, previous and two others
+    assert asked(experiment) == {2: 1 + 2 + 2 + 2 + 2, 1: 1, 3: 1, 4: 1, 5: 1 + 1}
+    assert asked(opposed) == {**asked(experiment), 2: 9 + 5 * 2}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from jaxalign.oracles.mixture import Member, Mixture
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.oracles.planned import Asked, JudgeProgram, conversations
 from jaxalign.oracles.trees import lines
+from jaxalign.plan.evaluation import asked, evaluation_calls
 from jaxalign.plan.judges import in_evaluation, in_training, judge_calls, judges
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.target import model_of, sizes_of
@@ -101,23 +102,35 @@ def evaluated_by(experiment: Experiment, machine: Machine, **changes) -> tuple[E
     return dataclasses.replace(experiment, evaluation=dataclasses.replace(experiment.evaluation, **changes)), machine
 
 
-def test_the_judge_of_evaluation_is_compiled_and_not_counted():
+def test_the_judge_of_evaluation_is_compiled_and_counted_apart():
     """Two iterations: evals may lay the answers of three policies side by side."""
     other = dataclasses.replace(REWARD, name="other", shape=dataclasses.replace(SHAPE, layers=SHAPE.layers + 1))
     experiment, machine = evaluated_by(*judged_by(Panel((Weighted(REWARD),))), oracle=Panel((Weighted(other),)))
     first, second = judges(experiment, machine)
     assert (first.program.name, second.program.name) == ("reward_model", "evaluation/other")
     rollout = experiment.evaluation.rollout.bounds(machine.model)
-    asked = Asked(3 * rollout.samples, rollout.prompt, rollout.response)
-    alone = other.planned(machine.site, asked, model_of)
+    asked_of_one = Asked(rollout.samples, rollout.prompt, rollout.response)
+    alone = other.planned(machine.site, dataclasses.replace(asked_of_one, samples=3 * rollout.samples), model_of)
     assert shapes(second) == shapes(alone)
     assert second.program.resident == bytes_per_device(machine.abstract)
     assert judge_calls(experiment, machine).keys() == {"reward_model"}
+    # WinRate about two policies five times, Cycles about one, two and three, and the table at the end about three: of
+    # eight prompts, sixteen rows a call, and a row holds one answer
+    by_hand = {1: 1, 2: 5, 3: 2}
+    assert asked(experiment) == by_hand
+    rows = {
+        k: other.planned(machine.site, dataclasses.replace(asked_of_one, samples=k), model_of).rows_a_prompt
+        for k in by_hand
+    }
+    assert rows == {1: 1, 2: 2, 3: 3}
+    assert evaluation_calls(experiment, machine) == {"evaluation/rollout": 3, "evaluation/other": 1 + 5 * 1 + 2 * 2}
     every = programs(experiment, machine, sizes_of(experiment, machine.model))
     assert [each.name for each in every][-2:] == ["reward_model", "evaluation/other"]
     apart, _ = evaluated_by(experiment, machine, evals=(JudgesApart(),))
     beside = in_evaluation(apart, machine)
     assert [each.program.name for each in beside] == ["evaluation/other", "evaluation/reward_model"]
+    # JudgesApart asks both about each of three policies and the base, and the table at the end is of one of them
+    assert evaluation_calls(apart, machine)["evaluation/reward_model"] == 3
     weights = [bytes_per_device(each.program.arguments[0]) for each in beside]
     assert [each.program.resident - bytes_per_device(machine.abstract) for each in beside] == weights[::-1]
 

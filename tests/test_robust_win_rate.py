@@ -114,7 +114,7 @@ def test_a_run_opposes_the_policies_of_another(tmp_path, capsys):
     assert "robust_win_rate/vs_other-2" in json.loads(capsys.readouterr().out)["evals"]["base"]
 
     other = tiny_lm("--iterations", "1", "--swap_every", "none", "--model.seed", "5")
-    with pytest.raises(ConfigError, match=r"evaluation\.others: the policies of .* are of another model"):
+    with pytest.raises(ConfigError, match=r"evaluation\.others\.0: the policies of .* are of another model"):
         run_here(dataclasses.replace(other, evaluation=evaluation), tmp_path / "third")
 
 

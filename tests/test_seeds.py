@@ -1,16 +1,22 @@
 """One experiment with several seeds: runs beside one another, and how far what they come to is spread."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 from made_runs import CONFIGS
 from made_runs import SMALL as TINY
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load
-from jaxalign.report.seeds import last_policies, spread
-from jaxalign.storage.record import read_metrics
+from jaxalign.report.measured import draw_measured, of_steps
+from jaxalign.report.seeds import last_policies, measured, spread, table
+from jaxalign.storage import pinned
+from jaxalign.storage.record import Recorder, read_metrics
+from jaxalign.storage.rundir import home
 
 SMALL = (
     *("--iterations", "1", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
@@ -68,8 +74,28 @@ def test_report_draws_the_gaps_of_all_seeds_or_of_one(runs, capsys):
     for path in (runs, runs / "seed-3"):
         assert not main(["report", str(path)])
         assert {each.name for each in (path / "report").iterdir()} == {"gap.png", "gap.svg"}
-    assert "seed-4" in (runs / "report" / "gap.svg").read_text()
-    assert "seed-4" not in (runs / "seed-3" / "report" / "gap.svg").read_text()
+    together, alone = ((path / "report" / "gap.svg").read_text() for path in (runs, runs / "seed-3"))
+    assert all(name in together for name in (">seed-4<", ">median<", ">iterate<"))
+    assert not any(name in alone for name in ("seed-4", "median"))
+
+
+def test_what_look_aheads_measure_is_no_step(tmp_path, runs):
+    """The same lines, once of a run of plain steps and once of one whose odd iterates are look-aheads."""
+    config = json.loads((runs / "seed-3" / "config.json").read_text())
+    rates = [0.5, 0.9, 0.6, 0.9, 0.7]
+    for name, rule in (("plain", "forward:Forward"), ("ahead", "extragradient:Extragradient")):
+        (tmp_path / name).mkdir()
+        config["step_rule"] = {"type": f"jaxalign.step_rules.{rule}"}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        recorder = Recorder(epath.Path(tmp_path / name), {})
+        for number, rate in enumerate(rates):
+            recorder.log(home(number), "evals", 0, {"win_rate/vs_base": rate})
+        recorder.close()
+    assert [line["win_rate/vs_base"] for line in of_steps(tmp_path / "ahead", 2)] == rates[::2]
+    pytest.importorskip("matplotlib")
+    for name, said in (("plain", ">iterate<"), ("ahead", ">step (look-aheads left out)<")):
+        draw_measured({"this run": tmp_path / name}, tmp_path / name)
+        assert said in (tmp_path / name / "win_rate.svg").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +141,40 @@ def test_report_tells_and_draws_the_win_rates_of_all_seeds_or_of_one(language_mo
 def test_a_seed_that_is_not_finished_is_named(language_models, tmp_path):
     runs = {"seed-0": language_models / "seed-0", "seed-1": tmp_path}
     assert last_policies(runs).startswith("not finished yet: seed-1\nLast policies of 1 seeds")
+
+
+def test_what_is_told_of_several_seeds():
+    """Fits too, as at the end of training; what brackets mean, and what is not in every run."""
+    told = table([{"a": 1.0, "a_stderr": 0.1, "b": 5.0}, {"a": 3.0, "a_stderr": 0.2}, {"a": 2.0, "a_stderr": 0.2}])
+    assert told.splitlines() == [
+        "Last policies of 3 seeds: median [least, most]",
+        f"  {'a':<40} 2  [1, 3]",
+        "The median of all seeds lies between least and most with a chance of 75.0 %.",
+        "Not measured by every run, and left out: b",
+    ]
+
+
+def test_report_tells_what_training_told(runs):
+    shown = last_policies({each.name: each for each in sorted(runs.glob("seed-*"))})
+    assert "nash/gap" in shown
+    assert "fits/lowered" in shown
+    summaries = [json.loads((path / "summary.json").read_text()) for path in sorted(runs.glob("seed-*"))]
+    assert shown == table([measured(each) for each in summaries])
+
+
+def test_a_run_that_was_continued_by_another_version_says_so(runs, tmp_path, capsys):
+    """At its end, in its summary and in reports."""
+    path = tmp_path / "seed-4"
+    shutil.copytree(runs / "seed-4", path)
+    assert "versions" not in json.loads((path / "summary.json").read_text())
+    first = pinned.parsed(pinned.read(epath.Path(path)))
+    pinned.write(epath.Path(path), dataclasses.replace(first, versions={**first.versions, "jax": "0.1"}))
+    config = str(CONFIGS / "games" / "cyclic_strings.py")
+    assert not main(["train", config, "--workdir", str(path), *SMALL[:-1], "4"])
+    here = pinned.versions()["jax"]
+    assert f"(jax 0.1, then {here})" in capsys.readouterr().out
+    assert json.loads((path / "summary.json").read_text())["versions"] == {"jax": ["0.1", here]}
+    assert f"seed-4: its launches had different versions (jax 0.1, then {here})" in last_policies({"seed-4": path})
 
 
 def test_spread_by_hand():

@@ -16,6 +16,7 @@ from jaxalign.errors import DataError
 from jaxalign.losses.anchored import APOAlone
 from jaxalign.losses.kto import KTO
 from jaxalign.training.logps import Scorer
+from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.row_plan import plan_rows
 from jaxalign.training.rows import Sizes, pack, row_shape, stack_microbatches
 from jaxalign.training.step import init_state, make_step
@@ -40,6 +41,20 @@ def test_a_stray_answers_the_next_other_prompt():
     assert Strayed(lone()).others.tolist() == [2, 2, 3, 5, 5, 6, 2]
     with pytest.raises(DataError, match="all groups have one prompt"):
         _ = Strayed(lone(np.array([1, 1, 1]))).others
+
+
+def test_groups_of_one_prompt_have_strays_from_those_beside_them():
+    """Those that are left out of a fit may be of a single prompt."""
+    alone, others = lone(np.array([3, 3])), lone(np.array([1, 2]))
+    strayed, chosen = Strayed(alone, others), np.array([0, 1])
+    own, other = alone.take(chosen), others.take(np.zeros(2, np.int64))
+    found = strayed.take(chosen)
+    np.testing.assert_array_equal(found.lengths, np.concatenate([own.lengths, other.lengths], axis=1))
+    np.testing.assert_array_equal(found.lengths, strayed.lengths)
+    length = other.lengths[0, 0]
+    np.testing.assert_array_equal(found.tokens[1, 1, :length], other.tokens[0, 0, :length])
+    assert strayed.answers[0, 1] == others.answers[0, 0]
+    assert Strayed(lone(), others).sources is not others
 
 
 def test_groups_are_as_they_were_with_one_answer_more():
@@ -101,6 +116,31 @@ def test_a_step_is_the_same_in_microbatches(model, params, anchor):
     np.testing.assert_allclose(whole[1]["loss"], halves[1]["loss"], rtol=1e-5)
     np.testing.assert_allclose(whole[1]["grad_norm"], halves[1]["grad_norm"], rtol=1e-3)
     assert set(whole[1]) == set(halves[1])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_what_a_fit_does_not_see_has_the_loss_of_its_step(model, params, anchor, parts):
+    """With strays and without, a batch in microbatches or not."""
+    loss, view = KTO(1.0), view_of(model, KTO(1.0), 1)
+    groups, scorer = Strayed(lone()), PairScorer(view, ONE, 8 // parts, parts=parts)
+    table = np.zeros((7, 2), np.float32)
+    for numbers, sums in scorer.sums(anchor, {}, groups, {}, 0):
+        table[numbers] = sums
+    np.testing.assert_allclose(table, Scorer(model, ONE, 8).groups(anchor, groups), rtol=1e-5)
+    heard: list[int] = []
+    scores = scorer(params, {}, groups, table, between=heard.append)
+    assert (scores.sums.shape, scores.anchor.shape, scores.lengths.shape) == ((7, 1), (7, 1), (7, 1))
+    assert heard == [7]
+    # Where the policy has moved towards answers that stray, or else the anchor is the one that has.
+    far = np.array([(Scorer(model, ONE, 8).groups(params, groups) - table)[:, 1].mean()])
+    first, second = (params, table) if far > 0 else (anchor, Scorer(model, ONE, 8).groups(params, groups))
+    step = jax.jit(make_step(view_of(model, loss, 1), optax.sgd(1.0), optax.constant_schedule(1.0)))
+    begun = init_state(first, optax.sgd(1.0))
+    _, metrics = step(begun, {}, {}, stacked(groups, {"anchor": second}, [*range(7), -1], 1))
+    found = scorer(first, {}, groups, second).metrics()["loss"]
+    np.testing.assert_allclose(found, metrics["loss"], rtol=1e-5)
+    blind = PairScorer(view, ONE, 8)(first, {}, lone(), second[:, :1]).metrics()["loss"]
+    assert abs(blind - found) > 1e-4, "there is a KL to tell"
 
 
 def test_without_strays_z_is_0(model, params, anchor):

@@ -204,19 +204,21 @@ def scores_of(
 ) -> "Iterator[tuple[int, PairScores]]":
     """What each policy makes of the data, under the run's loss. Where this reads what is known of sampled answers only
     it is DPO's: accuracy and margin are the same."""
+    import numpy as np
+
     from jaxalign.contracts.extras import extras_of
     from jaxalign.contracts.traced import check_loss
+    from jaxalign.data.strays import as_trained
     from jaxalign.errors import ConfigError, DataError
     from jaxalign.experiment import members_of, outside
     from jaxalign.losses.dpo import DPO
     from jaxalign.models.low_rank import frozen, trained
-    from jaxalign.programs import rows_a_microbatch
+    from jaxalign.programs import pair_scorer
     from jaxalign.progress import Progress
     from jaxalign.references.blended import blended
-    from jaxalign.training.pair_scores import PairScorer
     from jaxalign.training.views import view_of
 
-    experiment, groups, loss = run.experiment, data.pairs, run.experiment.loss
+    experiment, loss = run.experiment, run.experiment.loss
     responses, outputs = data.spec.responses, len(machine.model.config.outputs)
     view = view_of(machine.model, loss, responses)
     try:
@@ -228,8 +230,7 @@ def scores_of(
             raise
         view = view_of(machine.model, DPO(), responses)
         print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
-    rows = rows_a_microbatch(experiment)
-    scorer = PairScorer(view, machine.mesh, rows, machine.flags, experiment.fit.scored_rows)
+    scorer, groups = pair_scorer(experiment, machine, view), as_trained(view.loss, data.pairs)
     anchors: dict[int, Float[np.ndarray, "g r"]] = {}
 
     def slot(number: int) -> "PolicySlot":
@@ -240,11 +241,20 @@ def scores_of(
         with Progress(what, len(groups), "pairs") as progress:
             return scorer(trained(policy), frozen(policy), groups, anchor, between=progress)
 
+    def sums(where: "PolicySlot", what: str) -> "Float[np.ndarray, 'g r']":
+        policy, found = machine.params(where), np.zeros((len(groups), groups.responses), np.float32)
+        with Progress(what, len(groups), "pairs") as progress:
+            done = 0
+            for numbers, each in scorer.sums(trained(policy), frozen(policy), groups, {}, 0):
+                found[numbers], done = each, done + len(numbers)
+                progress(done)
+        return found
+
     def anchor(of: int, number: int) -> "Float[np.ndarray, 'g r']":
         if number not in anchors:
             if not slot(number).exists():
                 raise ConfigError(f"{run.directory.path}: policy {number}, an anchor of policy {of}, is deleted")
-            anchors[number] = scores(slot(number), f"log-probs of policy {number}", None).sums
+            anchors[number] = sums(slot(number), f"log-probs of policy {number}")
         return anchors[number]
 
     for number in numbers:

@@ -1,8 +1,8 @@
 """Compiles an experiment's programs for machines that are not here, and says whether they fit and what they cost.
 
 The compiler of the device (pip install 'jaxalign[plan]' for TPUs, 'jaxalign[plan-gpu]' for GPUs) compiles the real
-training step, rollout and log-prob pass for a topology; nothing is allocated and no weights are read. Every field of
-the experiment is an option, as in `train`.
+training step, rollouts, log-prob passes and judges for a topology; nothing is allocated and no weights are read. Every
+field of the experiment is an option, as in `train`.
 """
 
 import argparse

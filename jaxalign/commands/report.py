@@ -8,7 +8,8 @@ robust_win_rate   worst-case win rate of k samples against any single answer, fo
 
 DIR is a run, or a directory of --seeds. Of a tabular game (configs/games/…) all of games is drawn; of other policies
 what they measure, gap or win rates, after a table of all that was measured at the end: of one run with intervals, of
-several seeds with their median, least and most. The figures go to DIR/report. They need matplotlib.
+several seeds with their median, least and most. Look-aheads (EGPO) are no steps and are left out of figures, whose
+labels say so. The figures go to DIR/report. They need matplotlib.
 """
 
 import argparse
@@ -40,5 +41,5 @@ def run(args: argparse.Namespace) -> None:
     runs = runs_of(Path(args.run), args.config) if args.run else {}
     if runs:
         print(last_policies(runs))
-    for path in draw_measured(runs, out) if runs else draw(args.run, out, args.steps, args.config):
+    for path in draw_measured(runs, out, args.config) if runs else draw(args.run, out, args.steps, args.config):
         print(path)

@@ -18,9 +18,11 @@ from jaxalign.errors import DataError
 
 @dataclass(frozen=True)
 class Strayed:
-    """The groups, each with the first answer of the next group that has another prompt."""
+    """The groups, each with the first answer of the next group that has another prompt; where all have one prompt, with
+    that of the first group `beside` them, which has another."""
 
     groups: TrainingGroups
+    beside: TrainingGroups | None = None
 
     @property
     def responses(self) -> int:
@@ -36,18 +38,25 @@ class Strayed:
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "g r"]:
-        own = self.groups.lengths
-        return np.concatenate([own, own[self.others, :1]], axis=1)
+        return np.concatenate([self.groups.lengths, self.sources.lengths[self.others, :1]], axis=1)
 
     @cached_property
     def answers(self) -> Int[np.ndarray, "g r"]:
-        own = self.groups.answers
-        return np.concatenate([own, own[self.others, :1]], axis=1)
+        return np.concatenate([self.groups.answers, self.sources.answers[self.others, :1]], axis=1)
+
+    @cached_property
+    def sources(self) -> TrainingGroups:
+        """Whose answers stray: the groups' own unless all have one prompt."""
+        prompts = np.asarray(self.groups.prompts)
+        alike = bool((prompts == prompts[:1]).all())
+        return self.beside if alike and self.beside is not None else self.groups
 
     @cached_property
     def others(self) -> Int[np.ndarray, " g"]:
-        """Where each group's stray comes from. Raises DataError where all groups have one prompt."""
+        """Numbers of the `sources` that each group's stray comes from. Raises DataError where there is none."""
         prompts = np.asarray(self.groups.prompts)
+        if self.sources is not self.groups:
+            return np.zeros(len(prompts), np.int64)
         starts = np.flatnonzero(prompts[1:] != prompts[:-1]) + 1
         if not len(starts):
             raise DataError("all groups have one prompt: there is no answer to another one to tell a KL by")
@@ -60,7 +69,7 @@ class Strayed:
         return len(self.groups)
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
-        own, other = self.groups.take(numbers), self.groups.take(self.others[numbers])
+        own, other = self.groups.take(numbers), self.sources.take(self.others[numbers])
         return Taken(
             prompt=own.prompt,
             prompt_lengths=own.prompt_lengths,
@@ -79,6 +88,17 @@ def _beside(own: Shaped[np.ndarray, "b r t"], other: Shaped[np.ndarray, "b r u"]
     return np.concatenate(tables, axis=1)
 
 
-def as_trained(loss: object, groups: TrainingGroups) -> TrainingGroups:
-    """The groups that a fit of `loss` has rows of: strayed, if it reads strays."""
-    return Strayed(groups) if "stray" in extras_of(loss) else groups
+def as_trained(loss: object, groups: TrainingGroups, beside: TrainingGroups | None = None) -> TrainingGroups:
+    """The groups that a fit of `loss` has rows of: strayed, if it reads strays. Groups that are left out of it have
+    theirs from those `beside` them where they are all of one prompt."""
+    return Strayed(groups, beside) if "stray" in extras_of(loss) else groups
+
+
+def check_strays(loss: object, groups: TrainingGroups, field: str) -> None:
+    """Raises DataError, naming the `field` that the groups are of, where `loss` reads strays and they have none."""
+    if "stray" not in extras_of(loss):
+        return
+    try:
+        _ = Strayed(groups).others
+    except DataError as error:
+        raise DataError(f"{field}: {error}") from error

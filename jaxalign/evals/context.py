@@ -83,16 +83,8 @@ class HeldOut:
         return self.responses[self.names[-1]]
 
     def opponent(self, role: str) -> str | None:
-        """Name of the policy in a role: "base" is the first, "previous" the one before the last, else a name.
-
-        None when there is none yet: the base has no previous policy, and a named iterate may lie ahead.
-        """
-        before = self.names[:-1]
-        if role == "base":
-            return self.names[0]
-        if role == "previous":
-            return before[-1] if before else None
-        return role if role in self.names else None
+        """As `in_role`, of these policies."""
+        return in_role(role, self.names)
 
 
 @runtime_checkable
@@ -104,6 +96,28 @@ class Eval(Protocol):
     needs: ClassVar[tuple[str, ...]]
 
     def __call__(self, context: HeldOut) -> Metrics: ...
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """An eval that asks the oracle, and says about what before there are answers: for plans."""
+
+    def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
+        """Policies whose answers are compared side by side when the last of `names` is evaluated; `others` are those of
+        other runs. What several evals ask is asked once."""
+        ...
+
+
+def in_role(role: str, names: Sequence[str]) -> str | None:
+    """Name of the policy in a role: "base" is the first, "previous" the one before the last, else a name.
+
+    None when there is none yet: the base has no previous policy, and a named iterate may lie ahead.
+    """
+    if role == "base":
+        return names[0]
+    if role == "previous":
+        return names[-2] if len(names) > 1 else None
+    return role if role in names else None
 
 
 def iterate_name(iterate: int) -> str:

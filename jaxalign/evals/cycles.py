@@ -5,6 +5,7 @@ i beats j when P(i ≻ j) > 1/2. A triple of responses is *strict* when none of 
 triples with a tie (identical texts among them) are neither and counted apart. A Condorcet winner beats all others.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,11 @@ class Cycles:
     """`cycle_metrics` of the oracle's preferences among all policies' answers to each held-out prompt."""
 
     needs: ClassVar[tuple[str, ...]] = ("answers", "oracle")
+
+    def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
+        """About all of the run together."""
+        del others
+        return [tuple(names)]
 
     def __call__(self, context: HeldOut) -> Metrics:
         policies = list(context.responses.values())

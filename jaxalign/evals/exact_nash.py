@@ -6,6 +6,7 @@ prompt, and the duality gap is over every deviation there is, not over sampled o
 """
 
 import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +29,11 @@ class ExactNash:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("answers", "oracle")
+
+    def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
+        """About the evaluated policy's own answers."""
+        del others
+        return [(names[-1],)]
 
     def __call__(self, context: HeldOut) -> Metrics:
         """Raises ConfigError unless the answers are all that the policy says."""

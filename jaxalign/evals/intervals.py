@@ -8,7 +8,10 @@ interval ends at about 1 − 3/n, as it does by the rule of three. This is what 
 success and one failure more: Laplace's rule of succession), with the spread of the values in place of p(1 − p), so
 that several answers a prompt make the interval shorter. t is Student's, of n + 1 degrees of freedom. Percentile
 bootstraps and plain t intervals have width 0 where all values agree: of 8 prompts with a coin of 0.95 they cover a
-third of the time. Coverage beside other intervals: `BENCHMARKS.md`, made by tests/goldens/make_coverage.py.
+third of the time. Where prompts differ little the two cost width: 5.7 points in place of Student's 3.7 of 64 prompts
+with six answers each. Less does not hold: with half a prompt at each bound, a 3 % that loses everything is missed by 15
+of 100 such intervals; Student's interval, widened to the rule of three's ends, misses a 2 % that wins everything in 8
+of 100 of 200 prompts. Coverage beside other intervals: `BENCHMARKS.md`, made by tests/goldens/make_coverage.py.
 """
 
 from collections.abc import Container

@@ -9,6 +9,7 @@ sees more of a gain than the second is what cannot be trusted:
 It says that two judges disagree, not which of them is right.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,11 @@ class JudgesApart:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("answers", "oracle", "trainer")
+
+    def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
+        """About the base."""
+        del others
+        return [(names[-1], names[0])]
 
     def __call__(self, context: HeldOut) -> Metrics:
         base = context.names[0]

@@ -6,7 +6,7 @@ with the factor 2 of the two players (Liu et al. 2024, arXiv 2410.23223). On sam
 maximum runs over the sampled answers only and the gap is that of the empirical game.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +32,11 @@ class NashGap:
     def problems(self) -> Iterable[str]:
         if self.nash and not (min(self.nash) >= 0 and abs(sum(self.nash) - 1) < 1e-6):
             yield f"nash must be probabilities that sum to 1, got {self.nash}"
+
+    def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
+        """About the evaluated policy's own answers."""
+        del others
+        return [(names[-1],)]
 
     def __call__(self, context: HeldOut) -> Metrics:
         rollouts = context.current

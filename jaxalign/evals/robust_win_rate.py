@@ -17,7 +17,7 @@ holds as often as it says, however the opponents' rates depend on one another. (
 k samples against any single answer, `games.universal`.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,8 +48,16 @@ class RobustWinRate:
         if self.earlier < 1:
             yield f"earlier must be at least 1, got {self.earlier}"
 
+    def pool(self, names: Sequence[str], others: Iterable[str]) -> tuple[str, ...]:
+        """Who opposes the last of `names`."""
+        return (*evenly(names[:-1], self.earlier), *others)
+
+    def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
+        """About each of the pool."""
+        return [(names[-1], each) for each in self.pool(names, others)]
+
     def __call__(self, context: HeldOut) -> Metrics:
-        names = (*evenly(context.names[:-1], self.earlier), *context.others)
+        names = self.pool(context.names, context.others)
         if not names:
             return {}
         rates = np.stack([_rates(context, name) for name in names], 1)

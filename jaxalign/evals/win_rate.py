@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.evals.comparable import both_finished, equally_long, rate_among
-from jaxalign.evals.context import HeldOut, role_problems
+from jaxalign.evals.context import HeldOut, in_role, role_problems
 from jaxalign.evals.intervals import EVEN, Estimate, estimated
 from jaxalign.evals.length_control import length_controlled
 from jaxalign.evals.side_by_side import joint_preferences
@@ -45,6 +45,11 @@ class WinRate:
 
     def problems(self) -> Iterable[str]:
         yield from role_problems(self.against)
+
+    def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
+        """About each opponent that there is."""
+        del others
+        return [(names[-1], name) for role in self.against if (name := in_role(role, names)) is not None]
 
     def __call__(self, context: HeldOut) -> Metrics:
         metrics: Metrics = {}

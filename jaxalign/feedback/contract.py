@@ -12,7 +12,7 @@ answers of the policy and for pairs on disk.
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import GenericAlias
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -20,6 +20,7 @@ from jaxtyping import PRNGKeyArray
 
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.groups import TrainingGroups
+from jaxalign.data.strays import as_trained
 from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program
 from jaxalign.models.model import Model
@@ -45,6 +46,15 @@ class Compared:
     metrics: Metrics
     unseen: TrainingGroups | None = None
     validation: TrainingGroups | None = None
+
+    def fitted_by(self, loss: object) -> "Compared":
+        """The same, with all that a fit of `loss` reads beside each group, in those that are left out of it too."""
+
+        def made(left_out: TrainingGroups | None) -> TrainingGroups | None:
+            return None if left_out is None else as_trained(loss, left_out, self.groups)
+
+        groups, unseen, validation = as_trained(loss, self.groups), made(self.unseen), made(self.validation)
+        return replace(self, groups=groups, unseen=unseen, validation=validation)
 
 
 @runtime_checkable
@@ -153,6 +163,11 @@ class Feedback(Protocol):
     def count(self, machine: Machine, groups_a_row: int = 1) -> int | None:
         """Rows of up to so many groups of one prompt that an iteration trains on, at most; None where only the data can
         tell and they are not here."""
+        ...
+
+    def apart(self, machine: Machine, groups_a_row: int = 1) -> Mapping[str, int | None]:
+        """Rows of groups that are not trained on, counted likewise, by what they are for: "validation" and "unseen"
+        ones of every iteration, "heldout" ones of the whole run. Those that there are."""
         ...
 
     def programs(self, machine: Machine) -> tuple[Program, ...]:

@@ -94,11 +94,11 @@ class Recorded:
         tokenised."""
         if self.pairs_per_iteration is not None:
             return self.pairs_per_iteration
-        try:
-            groups = Counter(digest(said(each.prompt)) for each in self.pairs.read(Tally()))
-        except DataError:
-            return None
-        return sum(-(-count // groups_a_row) for count in groups.values())
+        return rows_of(self.pairs, groups_a_row)
+
+    def apart(self, machine: Machine, groups_a_row: int = 1) -> Mapping[str, int | None]:
+        """The held-out pairs."""
+        return {} if self.heldout is None else {"heldout": rows_of(self.heldout, groups_a_row)}
 
     def programs(self, machine: Machine) -> tuple[Program, ...]:
         """None: nothing is computed to have pairs."""
@@ -176,6 +176,15 @@ class Recording:
         del phases, policy
         groups = self.groups(iteration)
         return Compared(groups, None, None, described(groups))
+
+
+def rows_of(source: Comparisons, groups_a_row: int) -> int | None:
+    """Rows of up to so many of the groups of a source, read without being tokenised; None where it cannot be read."""
+    try:
+        groups = Counter(digest(said(each.prompt)) for each in source.read(Tally()))
+    except DataError:
+        return None
+    return sum(-(-count // groups_a_row) for count in groups.values())
 
 
 def places(source: Comparisons | None) -> str:

@@ -65,16 +65,11 @@ class Sampled:
     def problems(self) -> Iterable[str]:
         if self.prompts_per_iteration < 1:
             yield f"prompts_per_iteration must be at least 1, got {self.prompts_per_iteration}"
-        shares = {name: share for name, share in (("unseen", self.unseen), ("validation", self.validation)) if share}
-        for name, share in shares.items():
+        for name, share in (("unseen", self.unseen), ("validation", self.validation)):
             if not 0 <= share < 1:
                 yield f"{name} must lie in [0, 1), got {share}"
-        if (
-            shares
-            and sum(_left_out(share, self.prompts_per_iteration) for share in shares.values())
-            >= self.prompts_per_iteration
-        ):
-            named = " and ".join(shares)
+        if self.left_out and sum(self.left_out.values()) >= self.prompts_per_iteration:
+            named = " and ".join(reversed(self.left_out))
             there = f"prompts_per_iteration is {self.prompts_per_iteration}"
             yield f"{named} leave prompts out of the fit, and {there}: nothing would be trained on"
         for reason in self.rollout.unpaired():
@@ -91,9 +86,22 @@ class Sampled:
         return Sizes(bounds.prompt, bounds.response, self.responses, bounds.samples)
 
     def count(self, machine: Machine, groups_a_row: int = 1) -> int:
-        """Every prompt is taken to have all its pairs."""
-        samples = self.rollout.bounds(machine.model).samples
-        return self.prompts_per_iteration * -(-pairs_of_a_prompt(self.pairing, samples) // groups_a_row)
+        """Every prompt that is not left out is taken to have all its pairs."""
+        return (self.prompts_per_iteration - sum(self.left_out.values())) * self._rows_a_prompt(machine, groups_a_row)
+
+    def apart(self, machine: Machine, groups_a_row: int = 1) -> Mapping[str, int]:
+        """Those of the prompts that are left out."""
+        each = self._rows_a_prompt(machine, groups_a_row)
+        return {name: prompts * each for name, prompts in self.left_out.items()}
+
+    def _rows_a_prompt(self, machine: Machine, groups_a_row: int) -> int:
+        return -(-pairs_of_a_prompt(self.pairing, self.rollout.bounds(machine.model).samples) // groups_a_row)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Prompts of an iteration that are left out of the fit, by what for: at least one where a share is above 0."""
+        shares = {"validation": self.validation, "unseen": self.unseen}
+        return {name: math.ceil(share * self.prompts_per_iteration) for name, share in shares.items() if share}
 
     def programs(self, machine: Machine) -> tuple[Program, ...]:
         """The rollout's."""
@@ -178,19 +186,14 @@ class Sampling:
     def _parted(self, groups: Groups) -> tuple[Groups, Groups, Groups]:
         """Those that are trained on, and those of the last prompts, which are not: that evaluate the fit inside, and
         that check it. The order of the prompts is drawn already."""
-        count = self.spec.prompts_per_iteration
-        second = count - _left_out(self.spec.unseen, count)
-        first = second - _left_out(self.spec.validation, count)
+        count, left_out = self.spec.prompts_per_iteration, self.spec.left_out
+        second = count - left_out.get("unseen", 0)
+        first = second - left_out.get("validation", 0)
         parts = (0, first), (first, second), (second, count)
         trained, validation, unseen = (
             _those(groups, (begin <= groups.prompt) & (groups.prompt < end)) for begin, end in parts
         )
         return trained, validation, unseen
-
-
-def _left_out(share: float, count: int) -> int:
-    """Prompts of `count` that a share is: at least one above 0."""
-    return math.ceil(share * count)
 
 
 def _those(groups: Groups, which: Bool[np.ndarray, " g"]) -> Groups:

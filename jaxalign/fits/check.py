@@ -34,8 +34,9 @@ def check_fit(
     fit/heldout_loss           of `fitted`
     fit/heldout_change_stderr  standard error of the change over prompts; absent for a single one
 
-    and `moved`, where the loss regresses margins. Says on stderr when the objective has not fallen: then no step of the
-    method was taken. `roles` are numbers of the policies that the fit compares with.
+    against the references that the fit began with, also where they move (`Following`); and `moved`, where the loss
+    regresses margins. Says on stderr when the objective has not fallen: then no step of the method was taken.
+    `roles` are numbers of the policies that the fit compares with.
     """
     references = session.score(iteration, roles, params, unseen, "unseen", every=True)
     scores = scores_of(session, iteration, roles, params, unseen, references)

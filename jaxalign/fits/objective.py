@@ -1,10 +1,15 @@
 """What a fit descends, of pairs that it is not trained on: their loss under any parameters.
 
 They are people's pairs that are held out for the whole run, or a share of an iteration's own (`Sampled.validation`).
+Losses are against the references that the fit began with, so that those of two steps can be compared. A reference that
+moves (`Following`) makes another objective of every step: one that has become the policy has a margin of 0 to it,
+however good both are.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.data.groups import TrainingGroups
@@ -15,8 +20,18 @@ from jaxalign.training.pair_scores import PairScores
 from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Params
 
-Scores = Callable[[Params, str], PairScores]
-"""(trained parameters, what is told of it while it lasts) → what their policy makes of pairs. Raises Interrupted."""
+NONE: Mapping[str, Params] = MappingProxyType({})
+"""No reference has moved."""
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """What policies make of pairs, against the references that the fit began with."""
+
+    def __call__(self, found: Params, what: str, moved: Mapping[str, Params] = NONE) -> PairScores:
+        """Of the policy of trained parameters `found`; `what` is told of it while it lasts. Where references have
+        `moved`, against trained parameters by role. Raises Interrupted."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,11 @@ def watched(
         return UNWATCHED
     if session.heldout_pairs is not None:
         base = frozen(params(roles["last"]))
-        return Watch(lambda found, what: session.pair_scores(iteration, found, base, iteration, what))
+
+        def heldout(found: Params, what: str, moved: Mapping[str, Params] = NONE) -> PairScores:
+            return session.pair_scores(iteration, found, base, iteration, what, moved)
+
+        return Watch(heldout)
     validation = compared.validation
     if validation is None:
         return UNWATCHED
@@ -73,13 +92,14 @@ def scores_of(
     if "anchor_tokens" in extras_of(session.experiment.loss):
         live = {"anchor": trained(params(roles["anchor"]))}
 
-    def scores(found: Params, what: str) -> PairScores:
+    def scores(found: Params, what: str, moved: Mapping[str, Params] = NONE) -> PairScores:
         with session.progress(iteration, what, len(groups), "pairs") as progress:
 
             def between(done: int) -> None:
                 progress(done)
                 session.stop_here(f"after {done} pairs that the fit does not see")
 
-            return score(found, base, groups, tables.get("anchor"), tables.get("last"), between=between, live=live)
+            known = tables.get("anchor"), tables.get("last")
+            return score(found, base, groups, *known, between=between, live=moved or live)
 
     return scores

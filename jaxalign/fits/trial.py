@@ -21,6 +21,10 @@ from jaxalign.training.step import NotFinite, TrainState
 from jaxalign.training.trust import KL
 from jaxalign.types import Metrics, Params
 
+AS_FITTED = "loss_as_fitted"
+"""Of held-out metrics, where references move: the loss that the fit descends, against them as they stand at the step.
+Steps are chosen by `loss`, which is against what they were when the fit began."""
+
 
 class Trial:
     """What `watch` sees of iteration `iteration`'s fit of `total` steps."""
@@ -69,9 +73,12 @@ class Trial:
         """
         if self._scores is None or not self.due(step):
             return True
-        began = time.perf_counter()
+        began, what = time.perf_counter(), f"held-out pairs after step {step}"
         try:
-            metrics = self._scores(state.params, f"held-out pairs after step {step}").metrics()
+            metrics = self._scores(state.params, what).metrics()
+            if state.references:
+                against = self._scores(state.params, f"{what}, against what has moved", state.references)
+                metrics[AS_FITTED] = against.metrics()["loss"]
         except Interrupted:
             return False
         if not math.isfinite(metrics["loss"]):

@@ -6,8 +6,8 @@ eq. 7.
     r    = log π/π_anchor(y),        z = max( 0, mean over the batch of log π/π_anchor(y′) )
 
 y′ is an answer to another prompt, one beside each answer, so z tells the KL from the anchor without sampling; no
-gradient flows through it, and it is over all answers of an optimizer's step. Where there are no such answers beside
-them, as among those held out, z is 0. An uncertain label counts both ways by its probability.
+gradient flows through it, and it is over all answers of an optimizer's step, or of as many held-out ones. Where there
+are no such answers beside them z is 0. An uncertain label counts both ways by its probability.
 """
 
 from collections.abc import Iterable

@@ -24,7 +24,7 @@ BOTH = ("policy", "anchor")
 
 @dataclass(frozen=True, eq=False)
 class Geometric:
-    """A `Speaker`. Hidden states are those of both, side by side."""
+    """Speaks as a `Model` does, whose methods these are. Hidden states are those of both, side by side."""
 
     model: Model
     share: float

@@ -39,7 +39,7 @@ def in_training(experiment: Experiment, machine: Machine) -> tuple[JudgeProgram,
     feedback = experiment.feedback
     if not isinstance(feedback, Sampled):
         return ()
-    return _together(_programs(feedback.oracle, feedback.rollout, 1, machine), machine)
+    return _together(programs_of(feedback.oracle, feedback.rollout, 1, machine), machine)
 
 
 def in_evaluation(experiment: Experiment, machine: Machine) -> tuple[JudgeProgram, ...]:
@@ -48,9 +48,9 @@ def in_evaluation(experiment: Experiment, machine: Machine) -> tuple[JudgeProgra
     rollout, judge, trainer = experiment.evaluation.rollout, experiment.judge, experiment.trainer
     if rollout is None or judge is None:
         return ()
-    found = _programs(judge, rollout, len(experiment.evaluated), machine)
+    found = programs_of(judge, rollout, len(experiment.evaluated), machine)
     if trainer is not None and any("trainer" in each.needs for each in experiment.evaluation.evals):
-        found += _programs(trainer, rollout, 2, machine)
+        found += programs_of(trainer, rollout, 2, machine)
     named = [replace(each, program=replace(each.program, name=EVALUATION + each.program.name)) for each in found]
     return _together(named, machine)
 
@@ -62,8 +62,12 @@ def judge_calls(experiment: Experiment, machine: Machine) -> Mapping[str, int]:
     return {each.program.name: each.calls(prompts, block) for each in in_training(experiment, machine)}
 
 
-def _programs(oracle: Oracle | OpenableOracle, rollout: Rollout, policies: int, machine: Machine) -> list[JudgeProgram]:
+def programs_of(
+    oracle: Oracle | OpenableOracle | None, rollout: Rollout, policies: int, machine: Machine
+) -> list[JudgeProgram]:
     """Those of the oracle's models, asked about the answers of so many policies side by side."""
+    if oracle is None:
+        return []
     bounds = rollout.bounds(machine.model)
     asked = Asked(policies * bounds.samples, bounds.prompt, bounds.response)
     models = dict.fromkeys(each for each in components(oracle).values() if isinstance(each, Planned))

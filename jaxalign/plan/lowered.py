@@ -1,5 +1,5 @@
 """The programs of an experiment on a mesh of absent devices: training step, pass for log-probs or through a frozen
-trunk, rollout, judges.
+trunk, losses of what no fit trains on, rollouts, judges.
 
 They are the ones that a run compiles, lowered from shapes and shardings alone: no array is made.
 """
@@ -13,10 +13,12 @@ from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
 from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
-from jaxalign.models.decoder import DecoderConfig
-from jaxalign.models.low_rank import frozen, head_alone, trained
+from jaxalign.models.low_rank import frozen, head_alone
+from jaxalign.plan.abstract import featured, stacked
+from jaxalign.plan.evaluation import evaluation_rollouts
 from jaxalign.plan.judges import judges
-from jaxalign.programs import groups_a_microbatch, training
+from jaxalign.plan.left_out import left_out
+from jaxalign.programs import beside_a_fit, beside_scoring, groups_a_microbatch, training
 from jaxalign.training.features import BRANCHES, WIDTHS, reading
 from jaxalign.training.logps import scoring
 from jaxalign.training.rows import RowShape, Sizes, abstract_batch
@@ -31,10 +33,12 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
     elif machine.model.config.outputs:  # a score model has no log-probs
         fitted = (_train(experiment, machine, sizes),)
     else:
-        fitted = (_train(experiment, machine, sizes), _logp(machine, sizes, experiment.fit.scored_groups_a_row))
+        fitted = (_train(experiment, machine, sizes), _logp(experiment, machine, sizes))
     return (
         *fitted,
+        *left_out(experiment, machine, sizes),
         *experiment.feedback.programs(machine),
+        *evaluation_rollouts(experiment, machine),
         *(each.program for each in judges(experiment, machine)),
     )
 
@@ -50,14 +54,9 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
 
 
 def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
-    """Of features that are known: a row is one token, which nothing reads."""
+    """Of features that are known."""
     answers, groups = experiment.fit.batch_size * sizes.responses, groups_a_microbatch(experiment)
-    config, objectives = machine.model.config, _objectives(experiment)
-    assert isinstance(config, DecoderConfig), "a table has no trunk"
-    each = experiment.fit.groups_a_row
-    shape = RowShape.holding(1, 1, 1)
-    shape = shape if each == 1 else shape.shared(each, each * sizes.responses)
-    rows = abstract_batch(shape, groups, (), objectives, sizes.responses, config.width)
+    rows = featured(machine, sizes, experiment.fit.groups_a_row, groups, _objectives(experiment))
     program = _step(experiment, machine, rows, Work(answers, 0, answers, 1, ()))
     # the step does not read the trunk, and the run holds it all the while
     return dataclasses.replace(program, resident=program.resident + bytes_per_device(frozen(machine.abstract)))
@@ -69,15 +68,9 @@ def _step(experiment: Experiment, machine: Machine, rows: Batch, work: Work) -> 
     made = training(experiment, machine, steps=1000)
     live = experiment.reference.live(experiment.loss.needs)
     again = accumulate > 1 and "batch" in extras_of(experiment.loss)  # see training.whole_batch
-    batches = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            (accumulate, *leaf.shape), leaf.dtype, sharding=row_sharding(machine.mesh, leading=1)
-        ),
-        rows,
-    )
+    batches = stacked(machine, rows, accumulate)
     passes = ("train", *["backward"] * (_objectives(experiment) - 1), *["forward"] * (len(live) + again))
-    # The outer loop holds the policy that the fit began with, and the one that spoke where that looked ahead.
-    held = bytes_per_device(trained(params)) * (2 if experiment.step_rule.period > 1 else 1)
+    held = beside_a_fit(experiment, machine)
     arguments = (made.abstract, frozen(params), dict(made.references), batches)
     return Program(
         "train", made.step, arguments, dataclasses.replace(work, passes=passes, microbatches=accumulate), held
@@ -98,10 +91,12 @@ def _features(machine: Machine, sizes: Sizes) -> Program:
     return Program("features", reading(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)
 
 
-def _logp(machine: Machine, sizes: Sizes, groups_a_row: int) -> Program:
+def _logp(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
+    groups_a_row = experiment.fit.scored_groups_a_row
     count, shape = machine.scorer.batch_size, sizes.shared(groups_a_row)
     batch = abstract_batch(shape, count * groups_a_row, (), responses=sizes.responses)
     rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), batch)
     tokens = count * shape.row
     work = Work(tokens, tokens, count * shape.scored, shape.row, ("forward",))
-    return Program("logp", scoring(machine.model, machine.mesh, machine.flags), (machine.abstract, rows), work)
+    scored = scoring(machine.model, machine.mesh, machine.flags)
+    return Program("logp", scored, (machine.abstract, rows), work, beside_scoring(experiment, machine))

@@ -10,6 +10,7 @@ from jaxalign.plan.alternatives import alternatives
 from jaxalign.plan.caveats import caveats
 from jaxalign.plan.chips import Chip, Topology, chip
 from jaxalign.plan.compiled import Compiled, TooLarge, compile_program
+from jaxalign.plan.judges import EVALUATION
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import machine_of, sizes_of
@@ -66,14 +67,12 @@ class Plan:
     @property
     def hours(self) -> float | None:
         """Of the whole run; None where a program does not compile, or nobody knows how often it is called."""
-        if self.calls is None:
+        if self.calls is None or any(isinstance(each, TooLarge) for each in self.programs):
             return None
-        seconds = 0.0
-        for program in self.programs:
-            if isinstance(program, TooLarge):
-                return None
-            seconds += self.calls.get(program.name, 0) * program.estimate.step_seconds  # in evaluation: not counted
-        return seconds / 3600
+        known = {each.name: each.estimate.step_seconds for each in self.programs if isinstance(each, Compiled)}
+        # What is smaller in evaluation than in training is not compiled, and priced as it is there.
+        of_training = {EVALUATION + name: seconds for name, seconds in known.items()}
+        return sum(times * (of_training | known).get(name, 0.0) for name, times in self.calls.items()) / 3600
 
 
 def fits(program: Compiled | TooLarge, chip: Chip) -> bool:

@@ -4,6 +4,8 @@ from typing import Any
 
 from jaxalign.contracts.group_size import LONE
 from jaxalign.plan.compiled import Compiled, TooLarge
+from jaxalign.plan.judges import EVALUATION
+from jaxalign.plan.left_out import NAME as LEFT_OUT
 from jaxalign.plan.plan import HEADROOM, Attempt, Plan, fits
 
 GIB = 2**30
@@ -103,24 +105,27 @@ def as_text(plan: Plan) -> str:
     slices = f", {top.slices} slices" if top.slices > 1 else ""
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
     responses = "one response" if plan.sizes.responses == LONE else "two responses"
+    wide = max(14, *(len(program.name) + 1 for program in plan.programs))
     lines = [
         f"{top.name}{slices}: {top.chips} chips, mesh {mesh}; {chip.device_hbm_usable / GIB:.2f} GiB of memory a chip",
         f"rows of {plan.sizes.rows.row} tokens (prompt {plan.sizes.prompt}, {responses} of {plan.sizes.response})",
         "",
-        "GiB a chip        arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
+        f"{'GiB a chip':<{wide}}    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
     ]
-    lines += [_memory_line(plan, program) for program in plan.programs]
+    lines += [_memory_line(plan, program, wide) for program in plan.programs]
     lines += [
         "",
-        "a call              ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip  collectives",
+        f"{'a call':<{wide}}      ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip  "
+        "collectives",
     ]
-    lines += [_cost_line(program) for program in plan.programs if isinstance(program, Compiled)]
+    lines += [_cost_line(program, wide) for program in plan.programs if isinstance(program, Compiled)]
     lines += ["", FORMULA]
     if plan.hours is not None and plan.calls is not None:
         counts = ", ".join(f"{count:,} {name}" for name, count in plan.calls.items())
+        evaluated = any(name.startswith(EVALUATION) for name in plan.calls)
         lines.append(
             f"whole run: {plan.hours:.1f} h, {plan.hours * top.chips:,.0f} chip-hours ({counts}; rows all of the "
-            "longest length; without judges that have no weights, and evaluation)"
+            f"longest length; without judges that have no weights{'' if evaluated else ', and evaluation'})"
         )
     lines += plan.caveats
     if plan.attempts:
@@ -129,21 +134,21 @@ def as_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _memory_line(plan: Plan, program: Compiled | TooLarge) -> str:
+def _memory_line(plan: Plan, program: Compiled | TooLarge, wide: int) -> str:
     if isinstance(program, TooLarge):
-        return f"{program.name:<14}    does not fit: {program.reason}"
+        return f"{program.name:<{wide}}    does not fit: {program.reason}"
     memory = program.memory
     parts = (memory.arguments, memory.temporaries, memory.outputs + memory.code, memory.resident, memory.peak)
     cells = "".join(f"{part / GIB:>{width}.2f}" for part, width in zip(parts, (13, 13, 9, 8, 7), strict=True))
     room = 100 * (1 - memory.peak / plan.chip.device_hbm_usable)
-    return f"{program.name:<14}{cells}{room:>8.1f} %{memory.host / GIB:>7.2f}{program.compile_seconds:>10.0f} s"
+    return f"{program.name:<{wide}}{cells}{room:>8.1f} %{memory.host / GIB:>7.2f}{program.compile_seconds:>10.0f} s"
 
 
-def _cost_line(program: Compiled) -> str:
+def _cost_line(program: Compiled, wide: int) -> str:
     found, sent = program.estimate, program.traffic
     kinds = ", ".join(f"{of.count} {kind} {of.bytes / 2**20:,.0f} MiB" for kind, of in sent.by_kind.items())
     return (
-        f"{program.name:<14}{1e3 * found.step_seconds:>8,.0f}{found.tokens_per_s_per_chip:>15,.0f}"
+        f"{program.name:<{wide}}{1e3 * found.step_seconds:>8,.0f}{found.tokens_per_s_per_chip:>15,.0f}"
         f"{100 * found.mfu:>6.1f} %{100 * found.hfu:>5.1f} %{program.flops / 1e12:>13.1f}"
         f"{sent.ici_bytes / 2**20:>14,.0f}{sent.dcn_bytes / 2**20:>14,.0f}  {kinds}"
     )
@@ -169,9 +174,11 @@ def _verdict(plan: Plan) -> str:
         said += f"; the training step fits with {plan.remedy}"
     elif "train" in large:
         said += "; nothing that was tried helps: take more chips, split parameters further, or shorten rows"
-    if "rollout" in large:
+    if {"rollout", f"{EVALUATION}rollout"} & set(large):
         said += "; a rollout takes less with a smaller placement.rollout_rows, or with a larger placement.mesh.tensor"
-    if set(large) - {"train", "rollout", "logp", "features"}:
+    if LEFT_OUT in large:
+        said += "; scoring what no fit trains on takes less with a larger placement.accumulate"
+    if set(large) - {"train", "rollout", f"{EVALUATION}rollout", "logp", "features", LEFT_OUT}:
         said += "; a judge takes less with a smaller placement.judge_batch_size, or in bfloat16"
     for name, what in (("logp", "the log-prob pass"), ("features", "the pass through the frozen trunk")):
         if name in large:

@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from jaxalign.contracts.traced import check_differences
 from jaxalign.references.of_run import OfRun
-from jaxalign.storage.rundir import RunDir
 from jaxalign.types import Labels, Reference
 
 MANY = 100
@@ -65,19 +64,17 @@ def blended(
     return reference.blend(sums).astype(np.float32)
 
 
-def check_blend(reference: Reference, loss: Any, said: Labels, responses: int, run: RunDir) -> None:
-    """Raises ConfigError where a blended anchor cannot be had in `run`, or says too little for `loss`; `said` are
-    labels of two groups of so many responses."""
-    if isinstance(reference, Blended):
-        for each in reference.outside:
-            each.check(run, "reference")
-        if not reference.normalised:
-            check_differences(loss, said, responses, type(reference).__name__)
+def check_blend(reference: Reference, loss: Any, said: Labels, responses: int) -> None:
+    """Raises ConfigError where a blended anchor says too little for `loss`; `said` are labels of two groups of so many
+    responses."""
+    if isinstance(reference, Blended) and not reference.normalised:
+        check_differences(loss, said, responses, type(reference).__name__)
 
 
-def passes(reference: Reference, needs: Iterable[str]) -> int:
-    """Policies at most whose log-probs are stored each iteration."""
-    stored = reference.stored(needs)
+def passes(reference: Reference, needs: Iterable[str], every: bool = False) -> int:
+    """Policies at most whose log-probs are stored each iteration; or for `every` role that is needed, of groups that
+    are left out of a fit."""
+    stored = tuple(needs) if every else reference.stored(needs)
     if not isinstance(reference, Blended) or "anchor" not in stored:
         return len(stored)
     return len(stored) - 1 + len(set(reference.members(range(MANY, -1, -1))))

@@ -6,6 +6,10 @@
 `share` 1 is the hard update, the anchor becoming the policy; less is the soft one, and with `every` 1 a small share is
 an exponential moving average. TRL's `sync_ref_model` is the same. Of adapters the factors are averaged, which is no
 average of weights unless the share is 1. The next iteration's fit begins with the anchor that `swap_every` says.
+
+What a fit does not see is measured against the anchor that it began with (`heldout/loss`, `fit/heldout_loss`): the loss
+against one that moves is of another objective at every step, and could choose none of them. Inside the fit it is told
+beside it, as `heldout/loss_as_fitted`.
 """
 
 from collections.abc import Iterable

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxalign.config.resolved import difference
-from jaxalign.errors import ConfigError
+from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.storage.rundir import PolicySlot, RunDir, read_run
 
 
@@ -36,9 +37,20 @@ class OfRun:
         return run.policy(number)
 
     def check(self, own: RunDir, field: str) -> None:
-        """Raises ConfigError, naming the `field` that asks for it, unless it is a policy of the model that `own`
-        trains."""
-        theirs = read_run(self.run)
-        if lines := difference(theirs.config["model"], own.config["model"]):
+        """Raises ConfigError or CheckpointError, naming the `field` that asks for it, unless it is there and a policy
+        of the model that `own` trains."""
+        try:
+            theirs = read_run(self.run)
+            self.slot()
+        except (ConfigError, CheckpointError) as error:
+            raise type(error)(f"{field}: {error}") from error
+        if lines := difference(theirs.config.get("model", {}), own.config["model"]):
             shown = "".join(f"\n  model.{line}" for line in lines)
             raise ConfigError(f"{field}: the policies of {theirs.path} are of another model{shown}")
+
+
+def check_all(components: Mapping[str, Any], own: RunDir) -> None:
+    """As `OfRun.check`, of all those among an experiment's components, by dotted field."""
+    for field, each in components.items():
+        if isinstance(each, OfRun):
+            each.check(own, field)

@@ -7,7 +7,7 @@ vision; the method of interest is drawn last and thickest.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -67,8 +67,10 @@ def gap_against_steps(
     bold: str = "",
     xlabel: str = "steps",
     floor: float = 1e-16,
+    xscale: Literal["log", "linear"] = "log",
 ) -> list[Path]:
-    """Duality gap (both players) of each learner's last iterate, log-log; values below `floor` are drawn at it."""
+    """Duality gap (both players) of each learner's last iterate, on a logarithmic scale; values below `floor` are drawn
+    at it."""
     plot = pyplot()
     figure, axis = plot.subplots(figsize=(1.9 * COLUMN_INCHES, 0.95 * COLUMN_INCHES))
     styles = ("-", "--", ":", "-.")
@@ -76,7 +78,9 @@ def gap_against_steps(
     names = sorted(
         gaps, key=lambda name: (-round(np.log10(max(np.nan_to_num(gaps[name], nan=floor)[-1], floor)), 1), name)
     )
-    for index, name in enumerate(names):
+    given = list(gaps)
+    for name in names:
+        index = given.index(name)  # so that a curve has its colour in every figure
         colour, style = COLOURS[index % len(COLOURS)], styles[index // len(COLOURS) % len(styles)]
         heavy = name == bold
         axis.plot(
@@ -88,7 +92,7 @@ def gap_against_steps(
             zorder=3 if heavy else 2,
             label=name,
         )
-    axis.set_xscale("log")
+    axis.set_xscale(xscale)
     axis.set_yscale("log")
     axis.set_xlabel(xlabel)
     axis.set_ylabel("duality gap")

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from scipy.special import softmax
 
 from jaxalign.errors import ConfigError
 from jaxalign.evals.nash_gap import action_probabilities
-from jaxalign.feedback.sampled import Sampled
 from jaxalign.games.families import three_action
 from jaxalign.games.game import Game, MatrixGame, uniform
 from jaxalign.games.learner import run
@@ -23,10 +23,11 @@ from jaxalign.losses.mirror import mirror_step
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
-from jaxalign.reopen import reopen
+from jaxalign.reopen import Run, reopen
 from jaxalign.report.games import Path3, gap_against_steps, robust_win_rate, simplex
 from jaxalign.report.games_curves import robust_curves, trajectories
-from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.report.steps import named
+from jaxalign.storage.rundir import home
 from jaxalign.types import Rollouts
 
 SHOWN = ("MWU", "IterDPO", "INPO", "OMWU", "Comal", "AdaptiveComal")
@@ -40,13 +41,14 @@ RUN_FLOOR = 1e-8
 
 @dataclasses.dataclass(frozen=True)
 class GameRun:
-    """A run's game, the users behind its robust win rates, its policies [t v] from the start on, and the settings of
-    its loss as learners take them."""
+    """A run's game, the users behind its robust win rates, its policies [t v] from the start on, one a step, the
+    settings of its loss as learners take them, and what a legend calls it."""
 
     game: Game
     users: PopulationGame
     policies: Float[np.ndarray, "t v"]
     settings: dict[str, float | int]
+    name: str
 
 
 def read(path: str, config: str | None = None) -> GameRun:
@@ -56,18 +58,13 @@ def read(path: str, config: str | None = None) -> GameRun:
         ConfigError: no run directory, or not one of a tabular policy on a tabular game that answers for itself.
     """
     reopened = reopen(path, config)
-    directory, experiment = reopened.directory, reopened.experiment
+    experiment = reopened.experiment
     oracle, loss, swap = experiment.feedback.oracle, experiment.loss, experiment.swap_every
     if not (isinstance(oracle, TabularGame | RankingPopulation) and isinstance(experiment.model, TabularPolicy)):
         raise ConfigError(f"{path}: figures are drawn for tabular games so far; this run's policy or oracle is none")
-    feedback = experiment.feedback
-    if isinstance(feedback, Sampled) and isinstance(feedback.rollout, GeometricMixture):
-        raise ConfigError(f"{path}: figures are of policies, and answers of mixtures with the anchor do not tell them")
-    size, done = len(experiment.model.init), directory.finished()
-    rollouts = [directory.load(iteration, "rollouts", Rollouts) for iteration in range(done)]
-    policies = [action_probabilities(each.tokens[:, :, 0], each.weights, size).mean(0) for each in rollouts]
-    last = np.asarray(jax.nn.softmax(reopened.machine().params(directory.policy(done))["table"][:, 0]), np.float64)
-    settings: dict[str, float | int] = {"inner": swap} if isinstance(swap, int) else {}
+    period = experiment.step_rule.period
+    # Learners swap after steps, and a step with a look-ahead takes the loop two iterations.
+    settings: dict[str, float | int] = {"inner": swap // period} if isinstance(swap, int) else {}
     game: Game
     if isinstance(oracle, RankingPopulation):
         game, users, scale = oracle.game(), oracle.game(), 0.5
@@ -76,7 +73,32 @@ def read(path: str, config: str | None = None) -> GameRun:
     if own := mirror_step(loss):
         # A population's preferences halve the step of the loss, which doubles what tau weighs against it.
         settings |= {"eta": scale * own.step, "tau": own.tau / scale}
-    return GameRun(game, users, np.stack([*policies, last]), settings)
+    return GameRun(game, users, policies_of(reopened, period), settings, named("this run", period))
+
+
+def policies_of(run: Run, period: int) -> Float[np.ndarray, "t v"]:
+    """The policies of a run's steps so far, of `period` iterations each, from the base on: their tables, or what those
+    that are deleted answered held-out prompts. Answers of training may be those of a mixture with the anchor.
+
+    Raises ConfigError for a policy that is not there and has answered none.
+    """
+    directory, machine = run.directory, run.machine()
+    there = directory.policies()
+
+    def policy(number: int) -> Float[np.ndarray, " v"]:
+        if number in there:
+            return softmax(np.asarray(machine.params(directory.policy(number))["table"][:, 0], np.float64))
+        if not directory.has(home(number), "heldout"):
+            raise ConfigError(
+                f"{directory.path}: policy {number} is not there and has answered no held-out prompts: nothing tells "
+                "what it was (keep_policies None keeps all)"
+            )
+        answers = directory.load(home(number), "heldout", Rollouts)
+        actions = action_probabilities(answers.tokens[:, :, 0], answers.weights, machine.model.config.vocab)
+        found: Float[np.ndarray, " v"] = actions.mean(0)
+        return found
+
+    return np.stack([policy(number) for number in range(0, directory.finished() + 1, period)])
 
 
 def equilibrium(game: Game, actions: int) -> Float[np.ndarray, " v"]:
@@ -101,7 +123,7 @@ def draw(path: str | None, out: Path, steps: int, config: str | None = None) -> 
     shown = [name for name in SHOWN if name in table]
     bold = "AdaptiveComal"
     if path is not None:
-        bold = "this run"
+        bold = found.name
         here = np.minimum(at, len(own) - 1)
         gaps[bold] = np.where(at < len(own), np.maximum(own[here], RUN_FLOOR), np.nan)
     files = gap_against_steps(at.astype(float), gaps, out, bold=bold)
@@ -117,7 +139,8 @@ def draw(path: str | None, out: Path, steps: int, config: str | None = None) -> 
 def three_action_run() -> GameRun:
     """What is drawn without a run: the learners alone, at COMAL's usual settings here."""
     game = MatrixGame(jnp.asarray(three_action()))
-    return GameRun(game, two_kinds(), np.array([[0.2, 0.5, 0.3]]), {"eta": 0.3, "tau": 0.1, "inner": 100})
+    settings = {"eta": 0.3, "tau": 0.1, "inner": 100}
+    return GameRun(game, two_kinds(), np.array([[0.2, 0.5, 0.3]]), settings, "")
 
 
 def two_kinds() -> PopulationGame:

@@ -11,10 +11,12 @@ from jaxalign.errors import ConfigError
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.reopen import reopen
 from jaxalign.report.games import gap_against_steps
+from jaxalign.report.steps import named
 from jaxalign.report.win_rates import Curve, win_rates
 from jaxalign.storage.record import read_metrics
 
 GAP, RATE = "nash/gap", "win_rate/vs_base"
+MEDIAN = "median"
 
 KINDS = {
     RATE: "all pairs",
@@ -35,16 +37,19 @@ def runs_of(path: Path, config: str | None = None) -> dict[str, Path]:
     return seeds or {"this run": path}
 
 
-def draw_measured(runs: Mapping[str, Path], out: Path) -> list[Path]:
-    """Writes the figures into `out` and returns their files. ConfigError where a run has measured nothing of them."""
-    measured = {name: [line for line in read_metrics(path) if line["phase"] == "evals"] for name, path in runs.items()}
+def draw_measured(runs: Mapping[str, Path], out: Path, config: str | None = None) -> list[Path]:
+    """Writes the figures into `out` and returns their files. ConfigError where a run has measured nothing of them.
+    `config` as for `reopen`."""
+    periods = {name: reopen(path, config).step_rule.period for name, path in runs.items()}
+    measured = {name: of_steps(path, periods[name]) for name, path in runs.items()}
+    iterate = named("iterate" if max(periods.values()) == 1 else "step", max(periods.values()))
     files: list[Path] = []
     if gaps := series(measured, GAP):
-        # From 1 on: the axis is logarithmic.
-        at = np.arange(1.0, max(map(len, gaps.values())) + 1)
-        files += gap_against_steps(at, padded(gaps), out, xlabel="iterate, the base being 1", floor=1e-8)
+        table = with_median(padded(gaps))
+        at = np.arange(float(len(next(iter(table.values())))))
+        files += gap_against_steps(at, table, out, bold=MEDIAN, xlabel=iterate, floor=1e-8, xscale="linear")
     if rates := series(measured, RATE):
-        files += draw_win_rates(measured, rates, out)
+        files += draw_win_rates(measured, rates, out, iterate)
     if not files:
         raise ConfigError(
             f"{', '.join(map(str, runs.values()))}: not every run measures {GAP}, nor {RATE}, so there is no figure "
@@ -53,21 +58,23 @@ def draw_measured(runs: Mapping[str, Path], out: Path) -> list[Path]:
     return files
 
 
+def of_steps(path: Path, period: int) -> list[dict]:
+    """What a run has measured of its base and after every step of `period` iterations, one line each."""
+    return [line for line in read_metrics(path) if line["phase"] == "evals"][::period]
+
+
 def draw_win_rates(
-    measured: Mapping[str, list[dict]], rates: Mapping[str, Float[np.ndarray, " t"]], out: Path
+    measured: Mapping[str, list[dict]], rates: Mapping[str, Float[np.ndarray, " t"]], out: Path, iterate: str
 ) -> list[Path]:
     """Every seed's win rate and their median; or of one run those of every kind, the raw one with its interval."""
     if len(measured) > 1:
-        table = padded(rates)
-        median = np.median(np.stack(list(table.values())), 0)
-        return win_rates(
-            [*(Curve(name, each) for name, each in table.items()), Curve("median", median, bold=True)], out
-        )
+        table = with_median(padded(rates))
+        return win_rates([Curve(name, each, bold=name == MEDIAN) for name, each in table.items()], out, iterate)
     (lines,) = measured.values()
     found = {name: values_of(lines, name) for name in KINDS if any(name in line for line in lines)}
     band = tuple(values_of(lines, f"{RATE}_ci95_{end}") for end in ("low", "high"))
     raw = Curve(KINDS[RATE], found.pop(RATE), band, bold=True)
-    return win_rates([*(Curve(KINDS[name], each) for name, each in found.items()), raw], out)
+    return win_rates([*(Curve(KINDS[name], each) for name, each in found.items()), raw], out, iterate)
 
 
 def series(measured: Mapping[str, list[dict]], name: str) -> dict[str, Float[np.ndarray, " t"]]:
@@ -79,6 +86,13 @@ def series(measured: Mapping[str, list[dict]], name: str) -> dict[str, Float[np.
 def values_of(lines: list[dict], name: str) -> Float[np.ndarray, " t"]:
     """NaN where it was not measured."""
     return np.array([line.get(name, np.nan) for line in lines], np.float64)
+
+
+def with_median(table: Mapping[str, Float[np.ndarray, " t"]]) -> dict[str, Float[np.ndarray, " t"]]:
+    """With the median of several curves behind them; NaN where one of them is."""
+    if len(table) == 1:
+        return dict(table)
+    return {**table, MEDIAN: np.median(np.stack(list(table.values())), 0)}
 
 
 def padded(table: Mapping[str, Float[np.ndarray, " t"]]) -> dict[str, Float[np.ndarray, " t"]]:

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from jaxalign.evals.intervals import beside, told
+from jaxalign.evaluate import mixed
 from jaxalign.storage import canonical, durable
 from jaxalign.types import Metrics
 
@@ -33,34 +34,47 @@ def _spread(values: list[float]) -> dict[str, Any]:
     return {"values": values, **told}
 
 
+def measured(summary: Mapping[str, Any]) -> Metrics:
+    """What a run's summary says of its last policy by the evals, and of its fits where they were checked."""
+    return {**summary["evals"], **summary.get("fits", {})}
+
+
 def summarise_seeds(root: epath.Path, runs: Mapping[int, epath.Path]) -> str:
     """Writes seeds.json below `root`, of the finished `runs` by seed, and returns it as a table for a person: what the
     evals of the last policies say, and the checks of the fits, where there were any."""
-    summaries = [json.loads((path / "summary.json").read_text()) for path in runs.values()]
-    found = spread([{**each["evals"], **each.get("fits", {})} for each in summaries])
-    content = canonical.to_json({"seeds": list(runs), "evals": found})
+    found = [measured(json.loads((path / "summary.json").read_text())) for path in runs.values()]
+    content = canonical.to_json({"seeds": list(runs), "evals": spread(found)})
     with durable.storage_errors(root, len(content)):
         durable.write_file(root / "seeds.json", content)
     return table(found)
 
 
-def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+def table(runs: Sequence[Metrics]) -> str:
     """The `spread` for a person; that of errors and of intervals' ends is for seeds.json alone."""
+    found, count = spread(runs), len(runs)
     shown = {name: each for name, each in sorted(found.items()) if not beside(name, found)}
-    rows = [
+    lines = [f"Last policies of {count} seeds: median [least, most]"]
+    lines += [
         f"  {name:<40} {each['median']:.4g}  [{each['least']:.4g}, {each['most']:.4g}]" for name, each in shown.items()
     ]
-    count = len(next(iter(found.values()))["values"]) if found else 0
-    return "\n".join([f"Last policies of {count} seeds: median [least, most]", *rows])
+    if count > 1:
+        chance = 100 * (1 - 2 ** (1 - count))
+        lines.append(f"The median of all seeds lies between least and most with a chance of {chance:.1f} %.")
+    if missing := sorted({name for each in runs for name in each} - set(found)):
+        lines.append(f"Not measured by every run, and left out: {', '.join(missing)}")
+    return "\n".join(lines)
 
 
 def last_policies(runs: Mapping[str, Path]) -> str:
-    """What the last policy of a run, or those of several seeds, are worth, from the summaries; says which have none."""
-    finished = [path for path in runs.values() if (path / "summary.json").exists()]
-    measured = [json.loads((path / "summary.json").read_text())["evals"] for path in finished]
-    lines = [f"not finished yet: {name}" for name, path in runs.items() if path not in finished]
-    if len(runs) > 1 and measured:
-        lines.append(table(spread(measured)))
-    elif measured:
-        lines.append(f"Last policy:\n{told(measured[0])}")
+    """What the last policy of a run, or those of several seeds, are worth, from the summaries; says which have none,
+    and which were made by several versions."""
+    there = {name: path / "summary.json" for name, path in runs.items()}
+    finished = {name: json.loads(path.read_text()) for name, path in there.items() if path.exists()}
+    lines = [f"not finished yet: {name}" for name in runs if name not in finished]
+    found = [measured(each) for each in finished.values()]
+    if len(runs) > 1 and found:
+        lines.append(table(found))
+    elif found:
+        lines.append(f"Last policy:\n{told(found[0])}")
+    lines += [f"{name}: {mixed(each['versions'])}" for name, each in finished.items() if "versions" in each]
     return "\n".join(lines)

@@ -20,8 +20,9 @@ class Curve:
     bold: bool = False
 
 
-def win_rates(curves: Sequence[Curve], into: Path) -> list[Path]:
-    """One line a curve, with its band where it has one, and the 1/2 of a policy no better than its opponent."""
+def win_rates(curves: Sequence[Curve], into: Path, iterate: str = "iterate") -> list[Path]:
+    """One line a curve, with its band where it has one, and the 1/2 of a policy no better than its opponent. `iterate`
+    is what the axis counts."""
     plot = pyplot()
     figure, axis = plot.subplots(figsize=(1.9 * COLUMN_INCHES, 0.95 * COLUMN_INCHES))
     axis.axhline(0.5, color="#999999", lw=0.8, ls=":", zorder=1)
@@ -32,7 +33,7 @@ def win_rates(curves: Sequence[Curve], into: Path) -> list[Path]:
             axis.fill_between(at, *curve.band, color=colour, alpha=0.12, lw=0)
         heavy = {"lw": 1.8, "zorder": 3} if curve.bold else {"lw": 1.1, "zorder": 2}
         axis.plot(at, curve.rates, color=colour, marker="o", ms=3, label=curve.name, **heavy)
-    axis.set_xlabel("iterate")
+    axis.set_xlabel(iterate)
     axis.set_ylabel("win rate")
     axis.grid(which="major", lw=0.3, alpha=0.5)
     axis.xaxis.get_major_locator().set_params(integer=True)

@@ -71,6 +71,14 @@ def versions() -> dict[str, str]:
     return found
 
 
+def changed(run: RunDir) -> dict[str, list[str | None]]:
+    """Packages by name that have another version here than at the run's first launch, with both. Called by all
+    processes."""
+    before, here = recall(run), versions()
+    first = before.versions if before is not None else here
+    return {name: [first.get(name), here.get(name)] for name in PACKAGES if first.get(name) != here.get(name)}
+
+
 def recall(run: RunDir) -> Pinned | None:
     """What was pinned here, as process 0 reads it; None while nothing is computed yet.
 

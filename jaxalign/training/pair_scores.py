@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxalign.contracts.group_size import LONE
+from jaxalign.contracts.group_size import LONE, strayed
 from jaxalign.contracts.traced import losses
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.mesh.flags import Options
@@ -19,9 +20,10 @@ from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.low_rank import join
 from jaxalign.training.row_plan import RowPlan, plan_rows
-from jaxalign.training.rows import pack
+from jaxalign.training.rows import pack, stack_microbatches
 from jaxalign.training.views import View
-from jaxalign.types import Batch, Metrics, Params
+from jaxalign.training.whole_batch import at_once
+from jaxalign.types import Batch, GroupLogps, Metrics, Params
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ def weighted_mean(values: Float[np.ndarray, " g"], weight: Float[np.ndarray, " g
 
 
 class PairScorer:
-    """Scores whole sets of pairs, `batch_size` rows of a `plan` together; compiled once a row shape.
+    """Scores whole sets of pairs, `batch_size` rows of a `plan` at a time; compiled once a row shape. A loss whose
+    groups see one another sees those of `parts` such microbatches together: those of a step of the fit, and of a last
+    one that has fewer.
 
     The anchor's log-probs are a table, whatever keeps the references of the fit: held-out pairs stay the same, so it is
     made once. It comes from the same program as the policy's: where the policy is the anchor, margins are exactly 0.
+    Where groups have a stray beside what the loss reads (`data.strays`), tables have a column of it, and scores none.
     """
 
     def __init__(
@@ -94,11 +99,12 @@ class PairScorer:
         batch_size: int,
         options: Options | None = None,
         plan: Callable[[TrainingGroups], RowPlan] = plan_rows,
+        parts: int = 1,
     ):
-        self._needs, self._mesh = view.loss.needs, mesh
+        self._view, self._mesh, self._parts = view, mesh, parts
         self.batch_size = full_rows(mesh, batch_size)
         self._here, self._plan = rows_here(row_sharding(mesh), self.batch_size), plan
-        self._run = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
+        self.program = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
 
     def __call__(
         self,
@@ -115,21 +121,23 @@ class PairScorer:
         against log-probs of 0; `last` is that of the policy that sampled, where one did. `live` are trained parameters
         of references, by role, for losses that read more of them than a table holds. `between` hears the pairs done
         after each batch, and may raise."""
-        count = len(groups)
+        count, own = len(groups), groups.responses - strayed(self._view.loss, groups.responses)
         table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
-        loss, sums = np.zeros(count, np.float32), np.zeros_like(table)
+        loss, sums = np.zeros(count, np.float32), np.zeros((count, own), np.float32)
         prefer, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
         done = 0
         for numbers, *found in self.batches(params, frozen, groups, table, last, live=live):
-            loss[numbers], sums[numbers], prefer[numbers], weight[numbers] = found
+            loss[numbers], sums[numbers], prefer[numbers], weight[numbers] = found[0], found[1][:, :own], *found[2:]
             done += len(numbers)
             between(done)
-        return PairScores(loss, sums, table, prefer, weight, np.asarray(groups.prompts), np.asarray(groups.lengths))
+        prompts, lengths = np.asarray(groups.prompts), np.asarray(groups.lengths)[:, :own]
+        return PairScores(loss, sums, table[:, :own], prefer, weight, prompts, lengths)
 
     def sums(
         self, params: Params, frozen: Params, groups: TrainingGroups, live: Mapping[str, Params], first: int
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
-        """Numbers and `sums` alone, one batch after another behind the `first` pairs of a plan: of an anchor."""
+        """Numbers and log-probs alone, strays' too, one batch after another behind the `first` pairs of a plan: of an
+        anchor."""
         table = np.zeros((len(groups), groups.responses), np.float32)
         return (
             (numbers, sums)
@@ -147,18 +155,24 @@ class PairScorer:
         live: Mapping[str, Params],
         first: int = 0,
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Numbers, losses, sums, labels and weights of pairs, one batch after another behind the `first` of a plan."""
+        """Numbers, losses, sums, labels and weights of pairs, one batch after another behind the `first` of a plan. A
+        column of strays says how far they have moved from the anchor."""
         tables = {"anchor": anchor, "last": anchor if last is None else last}
-        columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._needs}
-        for rows, shape in self._plan(groups).batches(self.batch_size, first):
-            here = pack(groups, np.where(self._here[:, None], rows, -1).reshape(-1), shape, columns)
-            found = self._run(params, frozen, dict(live), on_mesh(here, row_sharding(self._mesh)))
+        columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._view.loss.needs}
+        for rows, shape in self._plan(groups).batches(self._parts * self.batch_size, first):
+            micros = np.where(self._here[:, None], rows.reshape(self._parts, self.batch_size, -1), -1)
+            batch = stack_microbatches([pack(groups, micro.reshape(-1), shape, columns) for micro in micros])
+            found = self.program(params, frozen, dict(live), on_mesh(batch, row_sharding(self._mesh, leading=1)))
             real = rows.reshape(-1) >= 0
             yield rows.reshape(-1)[real], *(each[real] for each in jax.device_get(found))
 
 
 def _scores(
-    view: View[Any], params: Params, frozen: Params, live: Mapping[str, Params], batch: Batch
+    view: View[Any], params: Params, frozen: Params, live: Mapping[str, Params], batches: Batch
 ) -> tuple[Array, ...]:
-    seen = view(join(params, frozen), {role: join(each, frozen) for role, each in live.items()}, batch)
-    return losses(view.loss, seen), view.ranks(seen), batch.labels.prefer, batch.weight
+    policy, references = join(params, frozen), {role: join(each, frozen) for role, each in live.items()}
+    seen = at_once(lambda batch: view(policy, references, batch), batches)
+    ranks = view.ranks(seen)
+    if isinstance(seen, GroupLogps) and seen.stray is not None:
+        ranks = jnp.concatenate([ranks, seen.stray[:, None]], axis=1)
+    return losses(view.loss, seen), ranks, batches.labels.prefer.reshape(-1), batches.weight.reshape(-1)

@@ -24,8 +24,7 @@ def whole(
     view: View[Seen], seen_of: Callable[[Params, Batch], Seen], params: Params, batches: Batch
 ) -> tuple[Params, dict[str, Array]]:
     """The gradient of the mean of `view.loss`, by weight, over stacked microbatches, and metrics."""
-    apart = jax.lax.map(lambda batch: seen_of(params, batch), batches)
-    seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), apart)
+    seen = at_once(lambda batch: seen_of(params, batch), batches)
     share = batches.weight.reshape(-1) / jnp.maximum(batches.weight.sum(), 1e-30)
 
     def value(varying: Array) -> Array:
@@ -40,6 +39,15 @@ def whole(
 
     gradients = summed(pulled, (batches, slopes.reshape(*batches.weight.shape, *slopes.shape[1:])))
     return gradients, {"loss": loss, **view.watch(seen, share)}
+
+
+def at_once(see: Callable[[Batch], Seen], batches: Batch) -> Seen:
+    """What is seen of all stacked microbatches, computed one after the other."""
+    if batches.weight.shape[0] == 1:
+        return see(jax.tree.map(lambda leaf: leaf[0], batches))
+    apart: Seen = jax.lax.map(see, batches)
+    seen: Seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), apart)
+    return seen
 
 
 def summed(make: Callable[[Any], Any], batches: Any) -> Any:

@@ -15,6 +15,8 @@ from jaxalign.games.game import MatrixGame
 from jaxalign.games.learner import run
 from jaxalign.games.learners.comal import Comal
 from jaxalign.games.metrics import exploitability
+from jaxalign.report import games_run
+from jaxalign.storage.record import read_metrics
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "games").glob("*.py"))
 
@@ -65,11 +67,35 @@ def test_report_draws_a_run(name, tmp_path, capsys, fp32):
     assert {"simplex.png", "simplex.svg", "gap.png", "gap.svg", "robust_win_rate.png", "robust_win_rate.svg"} == names
 
 
-def test_no_figures_of_what_a_policy_says_with_its_anchor(tmp_path, capsys, fp32):
+def test_report_draws_the_policies_of_a_run_that_answers_with_its_anchor(tmp_path, fp32):
+    """Their tables, not the mixtures that were trained on; those that are deleted by what they were asked alone."""
     path = next(path for path in CONFIGS if path.stem == "three_action_nash_md")
-    assert not main(["train", str(path), "--workdir", str(tmp_path / "run"), "--iterations", "1"])
-    assert main(["report", str(tmp_path / "run")]) == 2
-    assert "answers of mixtures with the anchor do not tell them" in capsys.readouterr().err
+    kept, pruned = (str(tmp_path / name) for name in ("kept", "pruned"))
+    assert not main(["train", str(path), "--workdir", kept, "--iterations", "3"])
+    assert not main(["train", str(path), "--workdir", pruned, "--iterations", "3", "--keep_policies", "1"])
+    measured = [line["nash/gap"] for line in read_metrics(kept) if line["phase"] == "evals"]
+    for directory in (kept, pruned):
+        policies = games_run.read(directory).policies
+        gaps = 2 * (policies @ (three_action().T - 0.5)).max(-1)
+        np.testing.assert_allclose(gaps, measured, atol=1e-6)
+    pytest.importorskip("matplotlib")
+    assert not main(["report", pruned, "--steps", "50"])
+
+
+def test_report_leaves_look_aheads_out_of_the_steps(tmp_path, fp32):
+    """Two steps with a look-ahead each are drawn where the learner's two are, and their anchor swaps as often."""
+    path = next(path for path in CONFIGS if path.stem == "three_action_egpo")
+    directory = str(tmp_path / "run")
+    assert not main(["train", str(path), "--workdir", directory, "--iterations", "4", "--swap_every", "2"])
+    measured = [line["nash/gap"] for line in read_metrics(directory) if line["phase"] == "evals"]
+    found = games_run.read(directory)
+    gaps = 2 * (found.policies @ (three_action().T - 0.5)).max(-1)
+    np.testing.assert_allclose(gaps, measured[::2], atol=1e-6)
+    assert found.settings["inner"] == 1
+    pytest.importorskip("matplotlib")
+    assert not main(["report", directory, "--steps", "50"])
+    drawn = (tmp_path / "run" / "report" / "gap.svg").read_text()
+    assert "this run (look-aheads left out)" in drawn
 
 
 OWN = '''"""The three-action game with an eval of one's own."""

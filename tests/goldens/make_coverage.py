@@ -61,6 +61,21 @@ def empirical_bernstein(values: np.ndarray) -> tuple[float, float]:
     return max(values.mean() - half, 0.0), min(values.mean() + half, 1.0)
 
 
+def half_prompts_more(values: np.ndarray) -> tuple[float, float]:
+    """As two prompts more, each with half the weight of one."""
+    share = np.append(np.ones(len(values)), [0.5, 0.5])
+    values = np.append(values, [0.0, 1.0])
+    mean, count = share @ values / share.sum(), share.sum()
+    half = stdtrit(count - 1, (1 + LEVEL) / 2) * np.sqrt(share @ (values - mean) ** 2 / (count - 1) / count)
+    return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def student_or_three(values: np.ndarray) -> tuple[float, float]:
+    """Student's interval, or where that is narrower the rule of three: 3/n of what is drawn lies unseen at a bound."""
+    (low, high), unseen = student(values), min(3 / len(values), 1.0)
+    return max(min(low, (1 - unseen) * values.mean()), 0.0), min(max(high, unseen + (1 - unseen) * values.mean()), 1.0)
+
+
 INTERVALS: dict[str, Interval] = {
     "two prompts more": two_prompts_more,
     "percentile bootstrap": percentile_bootstrap,
@@ -68,6 +83,8 @@ INTERVALS: dict[str, Interval] = {
     "Wilson": wilson(False),
     "Wilson, effective size": wilson(True),
     "empirical Bernstein": empirical_bernstein,
+    "half a prompt at each bound": half_prompts_more,
+    "Student's t or the rule of three": student_or_three,
 }
 
 

@@ -179,7 +179,7 @@ def test_plan_prints_its_verdict_as_json(capsys: pytest.CaptureFixture[str]) -> 
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] is True
     assert found["chips"] == 4
-    assert {"train", "rollout", "logp"} == found["peak_gib"].keys()
+    assert {"train", "rollout", "logp", "evaluation/rollout"} == found["peak_gib"].keys()
     assert 15 < found["hbm_capacity_gib"] < 16
     for name in ("collective_bytes", "flops", "step_seconds_estimate", "tokens_per_s_per_chip_estimate"):
         assert found[name] > 0, name

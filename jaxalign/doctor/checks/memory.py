@@ -1,9 +1,14 @@
-"""Memory of one device, estimated from shapes: what is kept while rolling out, and what is kept while training.
+"""Memory of one device, estimated from shapes: what is kept while rolling out, while training, and while rows are only
+scored.
 
-    rollouts   policy + its copy for decoding + KV cache + logits of one token a row; of a mixture, the anchor's too
-    training   policy + what is trained of it + gradients + optimizer state + live references + activations + logits;
-               of a step that looks ahead, the policy that did
+    rollouts     policy + its copy for decoding + KV cache + logits of one token a row; of a mixture, the anchor's too
+    training     policy + what is trained of it + gradients + optimizer state + live references + activations + logits;
+                 of a step that looks ahead, the policy that did
+    references   the policy that is scored + those that the loop holds beside it + activations of a layer + logits
+    left_out     what training keeps, without gradients, + activations of a layer + logits of groups that no fit is
+                 trained on, scored by its loss
 
+Rows that are scored may hold more groups, or longer ones, and be more than those of a step, so that they need more.
 Activations are counted as the backward pass needs them (Korthikanti et al. 2022, arXiv 2205.05198, §4, with the parts
 of these decoders): see `activations`. What XLA saves by fusing, or loses by padding, is not in it.
 """
@@ -33,6 +38,7 @@ from jaxalign.programs import rows_a_microbatch
 from jaxalign.rollouts.geometric_mixture import MixtureRoller
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.training.row_plan import plan_rows
+from jaxalign.training.rows import RowShape
 from jaxalign.types import Combiner, Prompt
 
 GIB = 2**30
@@ -46,7 +52,7 @@ class Memory:
 
     def __call__(self, opened: Opened) -> Iterable[Outcome]:
         config = opened.model.config
-        phases = {"training": training(opened), "rollouts": rollouts(opened)}
+        phases = {"training": training(opened), "rollouts": rollouts(opened), **scoring(opened)}
         name = max(phases, key=lambda phase: sum(phases[phase].values()))
         peak, there = sum(phases[name].values()), opened.memory
         measured: Measured = {
@@ -81,6 +87,52 @@ def training(opened: Opened) -> dict[str, int]:
         "live references": sum(copies) + bytes_per_device(made.abstract.references),
         "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
         "logits": training_logits(opened, scored),
+    }
+
+
+def scoring(opened: Opened) -> dict[str, dict[str, int]]:
+    """Bytes by part, by phases: while references are scored, and while groups are that no fit is trained on; those that
+    there are."""
+    experiment, found, kept = opened.experiment, dict[str, dict[str, int]](), training(opened)
+    fit, needs = experiment.fit, experiment.loss.needs
+    sampling = isinstance(opened.comparer, Sampling) and bool(opened.comparer.spec.left_out)
+    apart = sampling or opened.comparer.heldout is not None
+    if experiment.reference.stored(needs) or (apart and needs):
+        rows = opened.machine.scorer.batch_size // row_shards(opened.mesh)
+        beside = programs.beside_scoring(experiment, opened.machine)
+        found["references"] = {
+            "policy": kept["policy"],
+            "policies beside": beside,
+            **passing(opened, rows, shape_of(opened, fit.scored_groups_a_row, False)),
+        }
+    if apart:
+        rows = math.ceil(rows_a_microbatch(experiment) / row_shards(opened.mesh))
+        shape = shape_of(opened, programs.scored_together(experiment, experiment.loss)[0], True)
+        dropped = {"gradients", "activations", "logits", *(() if fit.evaluate_every is not None else ("optimizer",))}
+        stays = {name: size for name, size in kept.items() if name not in dropped}
+        found["left_out"] = stays | passing(opened, rows, shape)
+    return found
+
+
+def shape_of(opened: Opened, groups_a_row: int, left_out: bool) -> RowShape:
+    """That of rows of so many groups, or of those that are `left_out` of fits."""
+    if isinstance(opened.comparer, Recording):
+        found = opened.comparer.heldout if left_out else opened.comparer.pairs
+        assert found is not None, "no pairs are held out"
+        return plan_rows(as_trained(opened.experiment.loss, found), groups_a_row).shape
+    sizes = replace(opened.experiment.feedback.sizes(opened.model), prompt=longest(opened, opened.prompts))
+    return (sizes.strayed if "stray" in extras_of(opened.experiment.loss) else sizes).shared(groups_a_row)
+
+
+def passing(opened: Opened, rows: int, shape: RowShape) -> dict[str, int]:
+    """Bytes by part of a forward pass of so many rows of a device, of which nothing is kept."""
+    config, tensor = opened.model.config, opened.mesh.shape["tensor"]
+    if not isinstance(config, DecoderConfig):
+        return {"activations": 0, "logits": training_logits(opened, rows * shape.scored, trained=False)}
+    layer = itemsize(config) * config.width + everything(config, shape.row, tensor)
+    return {
+        "activations": round(rows * shape.row * layer),
+        "logits": training_logits(opened, rows * shape.scored, trained=False),
     }
 
 
@@ -132,36 +184,42 @@ def activations(config: object, rows: int, length: int, tensor: int) -> int:
     """
     if not isinstance(config, DecoderConfig):
         return 0
-    c, d = itemsize(config), config.width
-    q, k = config.heads * config.head_dim / tensor, config.kv_heads * config.head_dim / tensor
-    f = (config.mixture.chosen * config.mixture.mlp if config.mixture else config.mlp) / tensor
-    scores = config.heads / tensor * (8 * length if length <= BLOCK else 4)
-    everything = c * (4 * d + 2 * q + 2 * k + 4 * f) + 8 * d + scores
+    c, d, whole = itemsize(config), config.width, everything(config, length, tensor)
+    q, k, f = widths(config, tensor)
     kept = {
-        "none": everything,
+        "none": whole,
         "dots": c * (3 * d + 2 * q + 2 * k + 2 * f),
         "attention": c * (d + q),
         "full": float(c * d),
     }[config.remat]
-    again = 0.0 if config.remat == "none" else everything
+    again = 0.0 if config.remat == "none" else whole
     return round(rows * length * (config.layers * kept + again))
 
 
-def training_logits(opened: Opened, scored: int) -> int:
+def everything(config: DecoderConfig, length: int, tensor: int) -> float:
+    """Bytes of all that a token of a layer makes; letters as of `activations`."""
+    c, d = itemsize(config), config.width
+    q, k, f = widths(config, tensor)
+    scores = config.heads / tensor * (8 * length if length <= BLOCK else 4)
+    return c * (4 * d + 2 * q + 2 * k + 4 * f) + 8 * d + scores
+
+
+def widths(config: DecoderConfig, tensor: int) -> tuple[float, float, float]:
+    """q, k and f of a device."""
+    f = config.mixture.chosen * config.mixture.mlp if config.mixture else config.mlp
+    return config.heads * config.head_dim / tensor, config.kv_heads * config.head_dim / tensor, f / tensor
+
+
+def training_logits(opened: Opened, scored: int, trained: bool = True) -> int:
     """Of the log-prob pass, as the op says, with the vocabulary split over tensor."""
-    rows = opened.model.config.vocab // opened.mesh.shape["tensor"]
-    return logits_bytes(platform_of(opened.mesh.devices.flat[0]), scored, rows, alone=opened.mesh.size == 1)
+    rows, platform = opened.model.config.vocab // opened.mesh.shape["tensor"], platform_of(opened.mesh.devices.flat[0])
+    return logits_bytes(platform, scored, rows, alone=opened.mesh.size == 1, trained=trained)
 
 
 def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
     rows = math.ceil(rows_a_microbatch(opened.experiment) / row_shards(opened.mesh))
-    each = opened.experiment.fit.groups_a_row
-    if isinstance(opened.comparer, Recording):
-        shape = plan_rows(as_trained(opened.experiment.loss, opened.comparer.pairs), each).shape
-    else:
-        sizes = replace(opened.experiment.feedback.sizes(opened.model), prompt=longest(opened, opened.prompts))
-        shape = (sizes.strayed if "stray" in extras_of(opened.experiment.loss) else sizes).shared(each)
+    shape = shape_of(opened, opened.experiment.fit.groups_a_row, False)
     return rows, shape.row, rows * shape.scored
 
 
@@ -192,6 +250,10 @@ def advice(config: object, phase: str) -> str:
             "lower placement.rollout_rows or feedback.rollout.samples, or split over more devices "
             "(placement.mesh.fsdp, placement.mesh.tensor)"
         )
+    if phase == "references":
+        return "lower placement.score_batch_size or fit.scored_a_row, or split over more devices (placement.mesh.fsdp)"
+    if phase == "left_out":
+        return "lower fit.scored_a_row, raise placement.accumulate, or split over more devices (placement.mesh.fsdp)"
     less = tighter(config.remat) if isinstance(config, DecoderConfig) else ()
     remat = f" set placement.remat to {' or '.join(less)}," if less else ""
     return (

@@ -48,14 +48,17 @@ def holds_all(platform: str, n: int, v: int) -> bool:
     return 4 * n * v <= tuning()["full_logits_bytes"][platform]
 
 
-def logits_bytes(platform: str, n: int, v: int, alone: bool) -> int:
-    """Bytes of logits and of their gradient that a device has at once, for its n tokens and v rows of the head.
+def logits_bytes(platform: str, n: int, v: int, alone: bool, trained: bool = True) -> int:
+    """Bytes of logits, and where something is `trained` of their gradient, that a device has at once, for its n tokens
+    and v rows of the head.
 
     All where they are held, else a chunk and what is kept for the backward pass; `alone`: there is no other device.
     Above what TPUs take, whose kernels write no logits.
     """
-    whole = 4 * n * v
-    if alone and holds_all(platform, n, v):
+    whole, held = 4 * n * v, alone and holds_all(platform, n, v)
+    if not trained:
+        return whole if held else min(whole, 4 * n * tuning()["chunk"][platform])
+    if held:
         return 2 * whole
     kept = tuning()["kept_logits_bytes"][platform] if alone else 0
     return 2 * min(whole, 4 * n * tuning()["chunk"][platform]) + min(whole, kept)
