@@ -5,6 +5,12 @@ against the second best of them, INPO with eta 0.002 and tau/eta 1/3 (a target m
 up to 3 epochs, AdamW at 5e-7 with 10 % warm-up and linear decay restarted every iteration, weight decay 0.01,
 prompts and responses of at most 2,048 tokens, the anchor swapped every 12 iterations. Theirs took 8 GPUs of 48 GB.
 
+It is not the algorithm of COMAL's theorem, which wants pairs drawn i.i.d. from the policy and labelled by the oracle
+alone: best against second best, for certain, solves another game, that of who beats whom, or with answers that come
+again and again none (BENCHMARKS.md has its fixed points), and nothing is certified of it. Nor would exact steps of
+1/eta = 500 contract on games that rotate faster than omega .0016: what a fit does here its learning rate decides.
+`comal_llama3_8b.py` takes i.i.d. pairs and smaller steps.
+
 Different here: the oracle. Theirs is a generative judge of 8B parameters; this file uses the built-in panel of
 annotators, so its win rates are not comparable with the paper's. The released code picks the epoch of lowest
 validation loss and does not clip gradients; here the last step counts and gradients are clipped at 1.

@@ -1,5 +1,7 @@
 """Iterative DPO on Llama-3-70B-Instruct on 256 chips of TPU v5p (Rafailov et al. 2023, arXiv 2305.18290).
 
+One pair a prompt, drawn i.i.d. from its answers and labelled with the oracle's probability, as in `iter_ipo_llama3_8b`.
+
 jaxalign plan configs/dpo_llama3_70b_v5p_256.py
 tpu/launch.sh configs/dpo_llama3_70b_v5p_256.py --workdir gs://BUCKET/dpo_llama3_70b
 

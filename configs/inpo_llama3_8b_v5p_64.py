@@ -3,6 +3,10 @@
 The paper's three iterations of 20,000 prompts, batches of 128 pairs, best against worst. An eta of 0.005 and a tau of a
 third of it are ours; the oracle is the built-in panel in place of their 8B preference model.
 
+The paper's pairs are no i.i.d. draws from the policy, of which its theorem speaks: best against worst, for certain,
+solves another game, that of who beats whom, or circles (BENCHMARKS.md has its fixed points), and nothing is certified
+of it. Exact steps of 1/eta = 200 would settle on games that rotate slower than omega .0037 only.
+
     jaxalign plan configs/inpo_llama3_8b_v5p_64.py
     tpu/launch.sh configs/inpo_llama3_8b_v5p_64.py --workdir gs://BUCKET/inpo_llama3_8b
 
@@ -33,10 +37,11 @@ from comal_llama3_8b_v5p_64 import FEEDBACK
 from comal_llama3_8b_v5p_64 import experiment as comal
 
 from jaxalign.losses.inpo import INPO
+from jaxalign.pairs import BestWorst
 
 experiment = dataclasses.replace(
     comal,
-    feedback=dataclasses.replace(FEEDBACK, prompts_per_iteration=20_000),
+    feedback=dataclasses.replace(FEEDBACK, pairing=BestWorst(), prompts_per_iteration=20_000),
     loss=INPO(eta=0.005, tau=0.005 / 3),
     iterations=3,
     swap_every=None,

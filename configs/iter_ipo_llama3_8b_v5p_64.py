@@ -1,6 +1,7 @@
 """Iterative IPO on Llama-3-8B-Instruct on 64 chips of TPU v5p (Azar et al. 2023, arXiv 2310.12036).
 
-The anchor moves with every iteration, so that there is one reference and not two.
+The anchor moves with every iteration, so that there is one reference and not two. One pair a prompt, drawn i.i.d. from
+its answers: in expectation multiplicative weights, whose last iterate circles where the Nash policy is mixed.
 
     jaxalign plan configs/iter_ipo_llama3_8b_v5p_64.py
     tpu/launch.sh configs/iter_ipo_llama3_8b_v5p_64.py --workdir gs://BUCKET/iter_ipo_llama3_8b
@@ -28,8 +29,14 @@ What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled 
 
 import dataclasses
 
+from comal_llama3_8b_v5p_64 import FEEDBACK
 from inpo_llama3_8b_v5p_64 import experiment as inpo
 
 from jaxalign.losses.ipo import IPO
 
-experiment = dataclasses.replace(inpo, loss=IPO(tau=0.005), swap_every=1)
+experiment = dataclasses.replace(
+    inpo,
+    feedback=dataclasses.replace(FEEDBACK, prompts_per_iteration=inpo.feedback.prompts_per_iteration),
+    loss=IPO(tau=0.005),
+    swap_every=1,
+)

@@ -1,8 +1,8 @@
 """Certificates of an iteration, on its own samples: is the inner game solved, and can the schedule settle at all?
 
 COMAL needs its regularised games solved well enough before the anchor moves: with too few iterations a swap it is
-multiplicative weights, which diverges on cyclic preferences. `games.inner_gap` estimates what is left of the inner
-problem, by which an adaptive anchor moves; `games.stability` tells what exact steps do on the sampled games.
+multiplicative weights, which spirals away where the Nash policy is mixed. `games.inner_gap` estimates what is left of
+the inner problem, by which an adaptive anchor moves; `games.stability` tells what exact steps do on the sampled games.
 """
 
 import sys

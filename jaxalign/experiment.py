@@ -15,6 +15,7 @@ from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Eval
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.feedback.contract import Feedback
+from jaxalign.feedback.heeding import heedless
 from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.mirror import Closing
 from jaxalign.machine import Placement
@@ -151,6 +152,8 @@ class Experiment:
 
     def _loss_problems(self) -> Iterable[str]:
         name, extras = type(self.loss).__name__, extras_of(self.loss)
+        if reason := heedless(self.loss, self.feedback):
+            yield f"feedback.pairing {reason}"
         if "anchor_tokens" in extras and "anchor" not in self.reference.live(self.loss.needs):
             yield (
                 f"{name} reads the anchor's log-probs token by token, and {type(self.reference).__name__} keeps sums: "

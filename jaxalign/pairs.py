@@ -1,11 +1,14 @@
 """Preferences → training groups of two responses: which pairs to train on, and what label they carry.
 
 The theorem behind INPO and COMAL wants pairs drawn i.i.d. from the policy that sampled (`RandomPair`, or `AllPairs`,
-which is its expectation); `BestSecond` is what COMAL's released code does and `BestWorst` what INPO's paper does,
-and both solve another game. A pair of identical texts says nothing (P = 1/2, margin 0, no gradient), so no rule makes
-one; a prompt whose responses are all alike gives no group and is counted by `pairing_metrics`.
+which is its expectation). `BestSecond` is what COMAL's released code does and `BestWorst` what INPO's paper does; both
+solve another game, that of who beats whom, or circle. BENCHMARKS.md has what exact recursions come to under each rule.
+A pair of identical texts says nothing (P = 1/2, margin 0, no gradient), so no rule makes one; a prompt whose responses
+are all alike gives no group and is counted by `pairing_metrics`.
 
-Every group is oriented by its label, the preferred response first.
+Every group is oriented by its label, the preferred response first. What is said of weights holds for sums over all
+groups of an iteration. A step divides by the weights of its batch (`training.step`), so its loss is a ratio: batches
+count alike, a short last one and one of prompts with many duplicates as much as any other.
 """
 
 from collections.abc import Iterable, Iterator
@@ -93,7 +96,9 @@ class RandomPair:
 
     Responses (i, j) of different text are drawn with probability w_i w_j / D, D = Σ w_i w_j over all of them: for
     samples (w = 1/m) any two are an i.i.d. pair, for an enumerated policy the draw is from π⊗π. A group weighs
-    D / `pairs_per_prompt`, so the expected loss is that under π⊗π but for pairs of one text, which have no gradient.
+    D / `pairs_per_prompt`. So the expected loss is that under π⊗π but for pairs of one text, which have no gradient:
+    all of it for an enumerated policy, (m − 1)/m of it for m samples, since a sample does not meet itself. That is one
+    factor of all prompts, and normalising by the weights takes it out.
     """
 
     pairs_per_prompt: int = 1
@@ -131,7 +136,8 @@ class AllPairs:
     """Every unordered pair i < j of different text once, weight 2 w_i w_j: `RandomPair` in expectation, no noise.
 
     Σ_{i<j} 2 w_i w_j loss(i, j) = E_{π⊗π} loss − Σ_i w_i² loss(i, i) for a loss that does not change when a pair and
-    its label are swapped together; the pairs left out have no gradient. Exact for an enumerated policy.
+    its label are swapped together; the pairs left out have no gradient. Exact for an enumerated policy, for m samples
+    (m − 1)/m of it in expectation, as with `RandomPair`.
     """
 
     label: Label = SoftLabel()
@@ -159,7 +165,9 @@ class AllPairs:
 class BestSecond:
     """Rank 1 against rank 2: the pairing of COMAL's released code (Liu et al. 2024, arXiv 2410.23223).
 
-    Rank is the mean win probability against the prompt's other distinct texts (see `ranking`).
+    Rank is the mean win probability against the prompt's other distinct texts (see `ranking`). Another game than the
+    oracle's: with small steps and answers that are all different it comes to the Nash policy of who beats whom, however
+    surely; where answers come again, as of a policy that has become sure, far from either.
     """
 
     label: Label = RankLabel()
@@ -173,7 +181,9 @@ class BestSecond:
 class BestWorst:
     """Rank 1 against the last rank: best against worst of m, as INPO (arXiv 2407.00617) and SPPO (2405.00675) train.
 
-    Rank is the mean win probability against the prompt's other distinct texts (see `ranking`).
+    Rank is the mean win probability against the prompt's other distinct texts (see `ranking`). Another game than the
+    oracle's: with small steps and answers that are all different it comes to the Nash policy of who beats whom, however
+    surely; with steps at which i.i.d. pairs settle it circles.
     """
 
     label: Label = RankLabel()

@@ -17,6 +17,7 @@ from jaxalign.oracles.mixture import Member, Mixture
 from jaxalign.oracles.population import RankingPopulation
 from jaxalign.oracles.tabular import TabularGame
 from jaxalign.pairs import AllPairs, BernoulliLabel, BestSecond, BestWorst, MajorityLabel, RandomPair
+from jaxalign.rollouts.sample import Sample
 from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import read_run
 from jaxalign.training.scored import ReferenceLogps
@@ -76,7 +77,8 @@ def test_a_game_that_is_no_matrix_has_no_factor_and_no_warning(tmp_path, capsys)
 
 
 def test_ranked_pairs_have_no_certificate(tmp_path, capsys):
-    ranked = fed(game(iterations=1, swap_every=None), pairing=BestWorst())
+    rollout = Sample(samples=4, max_tokens=1)
+    ranked = fed(game(iterations=1, swap_every=None), pairing=BestWorst(), rollout=rollout)
     assert certificates(ranked, tmp_path) == [{}]
     assert "certificate:" not in capsys.readouterr().err
 

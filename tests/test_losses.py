@@ -131,6 +131,17 @@ def test_a_soft_label_is_the_expectation_of_hard_ones(pair_loss):
     np.testing.assert_allclose(soft, 0.7 * hard + 0.3 * flipped, rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", [INPO(eta=0.002, tau=0.0), IPO(tau=0.002)], ids=named)
+def test_even_labels_of_small_eta_pull_as_exactly_as_they_are_known(loss):
+    """Certain labels want 250 nats either way; the difference of their pulls would be off by 3e-5 nats."""
+    for prefer in (0.5, 0.5007, 0.497):
+        x = logps(prefer=prefer)
+        slopes = jax.grad(lambda tokens: loss(dataclasses.replace(x, tokens=tokens)).sum())(x.tokens)  # noqa: B023
+        label = np.float64(np.float32(prefer))
+        pull = 2 * (np.float64(loss.margins(x)) - (2 * label - 1) * 250)
+        np.testing.assert_allclose(slopes[:, 0, 0], pull, rtol=1e-6, atol=2e-6)
+
+
 def test_inpo_with_tau_eta_is_ipo_and_with_tau_0_is_ipo_against_last():
     x = logps()
     np.testing.assert_allclose(INPO(eta=0.1, tau=0.1)(x), IPO(tau=0.1)(x), rtol=1e-5)

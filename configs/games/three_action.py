@@ -1,11 +1,12 @@
 """COMAL on the three-action game through the loop that trains language models; the parent of the games beside it.
 
 Liu et al. 2024 (arXiv 2410.23223), the synthetic experiment: c beats b beats a beats c, Nash policy (4, 3, 4) / 11. The
-policy is a table of three logits, its answers are enumerated, each fit is an exact least squares: the loop that trains
-language models takes exact mirror-descent steps. Settings are ours (the paper's are not known): step size 1.5 (INPO's
-eta is its inverse), tau 0.1. The game's eigenvalues then let twelve inner steps and a swap shrink the distance to the
-Nash policy by 0.225; one inner step a swap would be iterative IPO and diverge (three_action_iter_ipo.py), no swap is
-INPO and stalls at a gap of 0.0588 (three_action_inpo.py).
+policy is a table of three logits, its answers are enumerated, each fit is a least squares in 25 epochs of gradient
+descent: the loop that trains language models takes mirror-descent steps, exact in fp32 where no answer is rare.
+Settings are ours (the paper's are not known): step size 1.5 (INPO's eta is its inverse), tau 0.1. The game's
+eigenvalues then let twelve inner steps and a swap shrink the distance to the Nash policy by 0.225; one inner step a
+swap would be iterative IPO and diverge (three_action_iter_ipo.py), no swap is INPO and stalls at a gap of 0.0588
+(three_action_inpo.py).
 
     jaxalign train configs/games/three_action.py --workdir runs/three_action     a minute on 2 cores
     jaxalign report runs/three_action

@@ -204,11 +204,16 @@ def _those(groups: Groups, which: Bool[np.ndarray, " g"]) -> Groups:
 def pairs_of_a_prompt(pairing: Pairing, m: int) -> int:
     """Groups that `pairing` makes of one prompt with m different responses: asked of the pairing, for responses that
     an oracle ranks for certain, so that win rates are as far apart as they can be."""
-    prefer = (np.triu(np.ones((m, m), np.float32), 1) + 0.5 * np.eye(m, dtype=np.float32))[None]
-    one, each = np.ones((1, 1), np.int32), np.ones((1, m), np.int32)
-    rollouts = replace(
-        given(one, one[0], np.arange(m, dtype=np.int32)[None, :, None], each), texts=(tuple(map(str, range(m))),)
-    )
-    falling = -np.arange(m, dtype=np.float32)[None, None]
-    preferences = Preferences(("one",), (1.0,), prefer, prefer[:, None], scores=falling)
-    return len(pairing(rollouts, preferences, jax.random.key(0)).prompt)
+    return len(pairing(*certain(m), jax.random.key(0)).prompt)
+
+
+def certain(m: int, count: int = 1) -> tuple[Rollouts, Preferences]:
+    """m different answers to each of `count` prompts, evenly weighted, and an oracle for whom each is better than all
+    behind it, for certain."""
+    one, each = np.ones((count, 1), np.int32), np.ones((count, m), np.int32)
+    tokens = np.tile(np.arange(m, dtype=np.int32)[None, :, None], (count, 1, 1))
+    rollouts = replace(given(one, one[:, 0], tokens, each), texts=(tuple(map(str, range(m))),) * count)
+    prefer = np.triu(np.ones((m, m), np.float32), 1) + 0.5 * np.eye(m, dtype=np.float32)
+    prefer = np.tile(prefer[None], (count, 1, 1))
+    falling = np.tile(-np.arange(m, dtype=np.float32), (count, 1, 1))
+    return rollouts, Preferences(("one",), (1.0,), prefer, prefer[:, None], scores=falling)

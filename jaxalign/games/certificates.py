@@ -105,17 +105,26 @@ class Verdict:
 def diagnose(
     prefer: Float[np.ndarray, "v v"], equilibrium: Float[np.ndarray, " v"], eta: Number, tau: Number, inner: int
 ) -> Verdict:
-    """Judges fixed-step COMAL near `equilibrium`, on its support, before any step is taken."""
+    """Judges fixed-step COMAL near `equilibrium` before any step is taken.
+
+    `factor` is that of a deviation on the equilibrium's support, or of the probability of what is off it, whichever is
+    the larger: of the square root of the latter, since KL is linear in it and of second order in a deviation. A factor
+    of exactly 1 does not contract, and is no expansion either: it is told by name.
+    """
     support = equilibrium > 1e-9
     policy = equilibrium[support]
     omega = skew_spectrum(prefer[np.ix_(support, support)], policy)
     omega = omega[omega > FAINT * omega[-1]]
     if eta * tau > 1.0:
         return Verdict(False, float("inf"), f"eta tau = {eta * tau:.3g} exceeds 1: the anchor's share overshoots")
+    margins = 0.5 - (prefer @ equilibrium)[~support]
     if omega.size == 0 or omega[-1] <= SILENT:
-        return _without_rotation(0.5 - (prefer @ equilibrium)[~support], eta, tau, inner)
+        return _without_rotation(margins, eta, tau, inner)
     factor = float(round_factor(omega, eta, tau, inner).max())
     if factor < 1.0:
+        # What ties with the equilibrium off its support never vanishes, and is no reason against it.
+        margins = margins[margins > SILENT]
+        factor = max(factor, _left_out(margins, eta, tau, inner) ** 0.5) if margins.size else factor
         return Verdict(True, factor, f"contracts by {factor:.4g} a round near the equilibrium")
     stable = 2.0 * tau / (tau**2 + float(omega[-1]) ** 2)
     if eta >= stable:
@@ -123,17 +132,20 @@ def diagnose(
     else:
         needed = smallest_inner(omega, eta, tau)
         advice = f"at least {needed} inner steps are needed" if needed else "no number of inner steps up to 10000 helps"
-    return Verdict(False, factor, f"a round expands by {factor:.4g}: {advice}")
+    does = "a round does not contract" if factor <= 1.0 + SILENT else f"a round expands by {factor:.4g}"
+    return Verdict(False, factor, f"{does}: {advice}")
 
 
 def _without_rotation(margins: Float[np.ndarray, " w"], eta: Number, tau: Number, inner: int) -> Verdict:
-    """The verdict where only actions off the support move, which lose to the equilibrium by `margins`.
-
-    A round of `inner` steps takes the log-probability of such an action down by margin (1 - (1 - eta tau)^inner) / tau.
-    """
-    margin = float(margins.min(initial=np.inf))
-    reach = (1.0 - (1.0 - eta * tau) ** inner) / tau if tau > 0.0 else eta * inner
-    factor = float(np.exp(-margin * reach))
-    if margin <= SILENT:
+    """The verdict where only actions off the support move, which lose to the equilibrium by `margins`."""
+    factor = _left_out(margins, eta, tau, inner)
+    if margins.min(initial=np.inf) <= SILENT:
         return Verdict(True, factor, "nothing rotates, and actions off the equilibrium tie with it: no rate is known")
     return Verdict(True, factor, f"nothing rotates; what is off the equilibrium shrinks by {factor:.4g} a round")
+
+
+def _left_out(margins: Float[np.ndarray, " w"], eta: Number, tau: Number, inner: int) -> float:
+    """What a round of `inner` steps leaves of the probability of actions that lose to the equilibrium by `margins`: its
+    logarithm falls by margin (1 - (1 - eta tau)^inner) / tau."""
+    reach = (1.0 - (1.0 - eta * tau) ** inner) / tau if tau > 0.0 else eta * inner
+    return float(np.exp(-margins.min(initial=np.inf) * reach))

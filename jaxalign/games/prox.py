@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.games.divergence import kl
 from jaxalign.games.game import Game, Real
+from jaxalign.types import pytree
 
 
 def best_response(game: Game, logp: Float[Array, " v"], anchor: Float[Array, " v"], tau: Real) -> Float[Array, " v"]:
@@ -49,11 +50,24 @@ def newton_step(game: Game, logp: Float[Array, " v"], anchor: Float[Array, " v"]
 
 
 def prox(game: Game, anchor: Float[Array, " v"], tau: Real, limit: int = 60) -> Float[Array, " v"]:
-    """Log-probabilities of the equilibrium π*_tau of the game regularised around `anchor`.
+    """Log-probabilities of the equilibrium π*_tau of the game regularised around `anchor`; see `solved`."""
+    return solved(game, anchor, tau, limit).logp
+
+
+@pytree
+class Solved:
+    """Log-probabilities, and the regularised gap that is left: 0 but for rounding unless the limit came first."""
+
+    logp: Float[Array, " v"]
+    gap: Float[Array, ""]
+
+
+def solved(game: Game, anchor: Float[Array, " v"], tau: Real, limit: int = 60) -> Solved:
+    """The equilibrium π*_tau of the game regularised around `anchor`, and what is left of it.
 
     Newton's method, far from the solution along a path of falling regularisation from 64 tau, until the gap stops
     falling or after `limit` steps. O(v³) a step: for games of up to some hundred actions. For tau far below the game's
-    gains the limit may come first; `regularised_gap` tells what is left.
+    gains (a thousandth, of a hundred actions) the limit may come first, and then the gap says so.
     """
 
     def unfinished(
@@ -73,4 +87,5 @@ def prox(game: Game, anchor: Float[Array, " v"], tau: Real, limit: int = 60) -> 
 
     gap = regularised_gap(game, anchor, anchor, tau)
     power = jnp.where(gap > 0.1 * tau, 6.0, 0.0).astype(anchor.dtype)
-    return jax.lax.while_loop(unfinished, improve, (anchor, power, gap, jnp.asarray(0)))[0]
+    logp = jax.lax.while_loop(unfinished, improve, (anchor, power, gap, jnp.asarray(0)))[0]
+    return Solved(logp, regularised_gap(game, logp, anchor, tau))

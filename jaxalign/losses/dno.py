@@ -5,8 +5,8 @@
 
 The reward of an answer is its probability to beat the policy that sampled, estimated by its mean over the answers
 sampled beside it. On the policy's own pairs the minimiser is π ∝ π_last exp(P(· ≻ π_last) / eta): multiplicative
-weights, whose last iterate circles where preferences do. Notation is the paper's: `eta` multiplies the KL. Its
-practical form is DPO on the pairs that win rates tell apart (`pairings.large_margin`).
+weights, whose last iterate circles the Nash policy where that is mixed. Notation is the paper's: `eta` multiplies the
+KL. Its practical form is DPO on the pairs that win rates tell apart (`pairings.large_margin`).
 """
 
 from collections.abc import Iterable

@@ -19,9 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.losses.margins import margin
 from jaxalign.losses.mirror import MirrorStep
-from jaxalign.losses.parts.compared import compared
-from jaxalign.losses.parts.links import Squared
-from jaxalign.losses.regresses import expected
+from jaxalign.losses.regresses import expected, regressed
 from jaxalign.types import GroupLogps
 
 
@@ -61,7 +59,7 @@ class INPO:
         return expected(logps.prefer, 0.5 / self.eta)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        return compared(logps, regularised(logps, self.tau / self.eta), Squared(self.eta))
+        return regressed(self.margins(logps), logps.prefer, 0.5 / self.eta)
 
 
 def regularised(logps: GroupLogps, ratio: float) -> Float[Array, "b r"]:

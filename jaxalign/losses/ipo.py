@@ -4,8 +4,8 @@
 
 `IPO` sums log-probs over tokens, s = log π/π_anchor(y), as COMAL's released code and OpenRLHF do; `TokenMeanIPO`
 divides each by its answer's tokens, s = log π/π_anchor(y) / |y|, as TRL does (after asking the authors). With the
-anchor swapped every iteration the first is iterative IPO: multiplicative weights on the unregularised game, whose last
-iterate circles the Nash policy (COMAL, arXiv 2410.23223).
+anchor swapped every iteration the first is iterative IPO: on i.i.d. pairs multiplicative weights on the unregularised
+game, whose last iterate circles the Nash policy where that is mixed (COMAL, arXiv 2410.23223).
 """
 
 from collections.abc import Iterable
@@ -15,11 +15,9 @@ from typing import ClassVar
 from jaxtyping import Array, Float
 
 from jaxalign.losses.margins import margin
-from jaxalign.losses.parts.compared import compared
-from jaxalign.losses.parts.links import Squared
 from jaxalign.losses.parts.scores import LogRatio, TokenMean
 from jaxalign.losses.parts.settings import positive
-from jaxalign.losses.regresses import expected
+from jaxalign.losses.regresses import expected, regressed
 from jaxalign.types import GroupLogps
 
 
@@ -44,7 +42,7 @@ class IPO:
         return expected(logps.prefer, 0.5 / self.tau)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        return compared(logps, LogRatio()(logps), Squared(self.tau))
+        return regressed(self.margins(logps), logps.prefer, 0.5 / self.tau)
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class TokenMeanIPO:
         yield from positive(tau=self.tau)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        return compared(logps, TokenMean(LogRatio())(logps), Squared(self.tau))
+        return regressed(margin(TokenMean(LogRatio())(logps)), logps.prefer, 0.5 / self.tau)
 
 
 EXAMPLES = (IPO(tau=0.5), TokenMeanIPO(tau=0.5))

@@ -6,8 +6,9 @@ it is Nash-MD's gradient (Munos et al. 2023, arXiv 2312.00886) where the opponen
 over the r answers of a group; no gradient flows through what is in sg. On answers of the policy itself its gradient is
 that of P(π ≻ π_last) − beta KL(π ‖ π_anchor), so a fit should be short: one pass over all answers (the pairing
 `EveryAnswer`), not over those that a rule has picked. Self-play with a KL to a fixed anchor has the regularised Nash
-policy as its fixed point (beta is its tau); without one, P(π ≻ π_last) circles where preferences do. The paper's reward
-leaves an answer out of its own win rate: of m samples that is m / (m − 1) times the advantage. The label is not read.
+policy as its fixed point (beta is its tau); without one the last iterate circles the Nash policy where that is mixed.
+The paper's reward leaves an answer out of its own win rate: of m samples that is m / (m − 1) times the advantage. The
+label is not read.
 """
 
 from collections.abc import Iterable

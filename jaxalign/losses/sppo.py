@@ -5,6 +5,10 @@
 P̂(y ≻ π_t) is the response's mean win probability against the responses sampled with it; `SPPOHard` takes 1 for the
 chosen and 0 for the rejected response. The anchor is π_t itself: swap it every iteration. Notation is the paper's:
 `eta` is the step size (its code has beta = 1/eta = 1e-3).
+
+1/2 stands for the log-normaliser, divided by eta, of π_t exp(eta P̂). To first order in eta its minimiser over policies
+is therefore the step of multiplicative weights; at large eta it falls short: from (.2, .5, .3) in the three-action
+game by .006 at 3 and .098 at 10 in total variation, where the step itself is .45.
 """
 
 from collections.abc import Iterable

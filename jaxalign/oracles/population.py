@@ -19,14 +19,15 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.games.populations import Population
-from jaxalign.games.universal import NODES, PopulationGame
+from jaxalign.games.universal import MOST, PopulationGame
 from jaxalign.oracles.tabular import actions_of
 from jaxalign.types import Preferences, Rollouts
 
 
 @dataclass(frozen=True)
 class RankingPopulation:
-    """Oracle: action i is the response's first token; users rank all actions. Needs no key."""
+    """Oracle: action i is the response's first token; users rank all actions strictly (one who does not care between
+    two is no mixture of those who do, see `games.universal`). Needs no key."""
 
     rankings: tuple[tuple[int, ...], ...]
     """each user's actions from worst to best, every action once"""
@@ -48,8 +49,8 @@ class RankingPopulation:
             yield f"there are {len(self.rankings)} rankings and {len(self.weights)} weights"
         elif min(self.weights, default=1.0) <= 0 or abs(sum(self.weights) - 1) > 1e-6:
             yield f"weights must be positive and sum to 1, got {self.weights}"
-        if not 1 <= self.k < 2 * NODES:
-            yield f"k must lie in [1, {2 * NODES - 1}], got {self.k}"
+        if not 1 <= self.k <= MOST:
+            yield f"k must lie in [1, {MOST}], got {self.k}"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The best answer against any other one: what exploration wants of rejected answers. Dong et al. 2024 (RLHF workflow,
-arXiv 2405.07863) call it max-random.
+arXiv 2405.07863) call it max-random. Pairs are ranked: another game is solved than the policy's own, and nothing is
+certified.
 """
 
 from dataclasses import dataclass

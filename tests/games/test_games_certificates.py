@@ -90,6 +90,29 @@ def test_the_verdict_on_a_pure_equilibrium_is_the_rate_at_which_the_rest_vanishe
     assert diagnose(np.full((3, 3), 0.5), np.full(3, 1 / 3), 0.3, 0.1, inner).contracts
 
 
+def test_the_verdict_counts_actions_that_the_equilibrium_leaves_out():
+    """A fourth action loses to each of three by .002: rounds that shrink a deviation by .44 take it away by .6 %."""
+    prefer = np.full((4, 4), 0.5)
+    prefer[:3, :3], prefer[:3, 3], prefer[3, :3] = three_action(), 0.502, 0.498
+    inner, count = 100, 10
+    verdict = diagnose(prefer, np.append(NASH, 0), 0.3, 0.1, inner)
+    begin = jnp.log(jnp.asarray([*(NASH * (1 - 1e-3)), 1e-3]))
+    found = run(Comal(0.3, 0.1, inner), MatrixGame(jnp.asarray(prefer)), begin, jnp.asarray([1000]), 1000).logp[0]
+    left = jnp.exp(found[3] - begin[3]) ** (1 / count)
+    assert verdict.contracts
+    assert verdict.factor == pytest.approx(float(left) ** 0.5, rel=1e-4)
+    assert 0.98 < verdict.factor < 1
+    prefer[:3, 3] = prefer[3, :3] = 0.5
+    assert diagnose(prefer, np.append(NASH, 0), 0.3, 0.1, inner).factor == pytest.approx(0.444, abs=0.51e-3)
+
+
+def test_a_factor_of_1_is_neither_contraction_nor_expansion():
+    still = diagnose(three_action(), NASH, 0.0, 0.1, 5)
+    assert (still.contracts, still.factor) == (False, 1.0)
+    assert still.reason.startswith("a round does not contract: ")
+    assert smallest_inner(np.array([OMEGA]), 0.0, 0.1) is None
+
+
 def test_a_refused_setting_indeed_fails_and_an_accepted_one_does_not():
     game, begin = MatrixGame(jnp.asarray(cyclic(5))), jnp.log(jnp.asarray([0.3, 0.25, 0.2, 0.15, 0.1]))
     for inner in (2, 200):

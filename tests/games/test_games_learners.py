@@ -83,6 +83,19 @@ def test_comal_between_its_two_ends():
     np.testing.assert_allclose(policy_after(APO(momentum=0.0), 250), policy_after(Comal(), 250), atol=1e-12)
 
 
+@pytest.mark.parametrize(("momentum", "settles"), [(0.3, True), (0.4, False)])
+def test_momentum_beyond_a_third_makes_slow_rotations_grow(momentum, settles):
+    """tau is ten times the frequency, and twenty inner steps solve a round: its roots then say the rate."""
+    nash, tau = jnp.asarray([4.0, 3.0, 4.0]) / 11, 2.0
+    begin = jnp.log(nash + jnp.asarray([1e-4, -1e-4, 0.0]))
+    found = run(APO(0.3, tau, 20, momentum), three(), begin, jnp.asarray([2000, 4000]), 4000).logp
+    before, after = (kl(jnp.log(nash), each) for each in found)
+    rho = tau / (tau - 0.208893j)
+    rate = np.abs(np.roots([1, -rho * (1 + momentum), rho * momentum])).max()
+    assert (after / before) ** 0.5 == pytest.approx(rate**100, rel=1e-2)
+    assert (rate < 1) == settles
+
+
 def test_without_a_pull_regularised_learners_are_unregularised():
     for learner in (INPO(tau=0.0), NashMD(tau=0.0), Magnetic(tau=0.0)):
         np.testing.assert_allclose(policy_after(learner, 20), policy_after(MWU(), 20), atol=1e-12)
@@ -123,6 +136,16 @@ def test_bradley_terry_fit_recovers_bradley_terry_rewards():
 def test_iterative_dpo_on_bradley_terry_preferences_finds_the_best_action():
     game = MatrixGame(jnp.asarray(mixture(np.array([[0.3, -1.0, 2.0]]), np.ones(1))))
     assert jnp.exp(policy_after(IterDPO(1.0), 30, game))[2] > 1 - 1e-9
+
+
+@pytest.mark.parametrize("learner", [MWU(), DNO(), IterDPO()], ids=lambda item: type(item).__name__)
+def test_what_spirals_around_a_mixed_equilibrium_reaches_a_pure_one(learner):
+    """A fourth action beats those of a cycle. Without it the last iterate leaves."""
+    prefer = np.full((4, 4), 0.5)
+    prefer[:3, :3], prefer[3, :3], prefer[:3, 3] = three_action(), 0.7, 0.3
+    game = MatrixGame(jnp.asarray(prefer))
+    assert duality_gap(game, policy_after(learner, 1000, game, uniform(4, jnp.float64))) < 1e-9
+    assert duality_gap(three(), policy_after(learner, 1000)) > 0.28
 
 
 def test_iterative_dpo_with_a_small_beta_keeps_hopping_in_log_space():

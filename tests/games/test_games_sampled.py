@@ -6,6 +6,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from made_rollouts import preferences, rollouts
+from scipy.optimize import minimize
 
 from jaxalign import pairs
 from jaxalign.games import pairs as games_pairs
@@ -65,6 +66,21 @@ def test_sppo_in_expectation_takes_the_same_step():
     exact = mirror_step(three(), Anchored(start(), start()), STEP, 0.0)
     # SPPO writes eta / 2 for the log-normaliser, so its least squares meet the step to second order in eta only.
     np.testing.assert_allclose(fitted, exact, atol=5e-3)
+
+
+@pytest.mark.parametrize(("step", "apart"), [(0.3, 0.0), (1.0, 2e-4), (3.0, 0.0060), (10.0, 0.098)])
+def test_sppo_at_large_steps_falls_short_of_multiplicative_weights(step, apart):
+    """The minimiser of its population loss over policies, in total variation from the step."""
+    policy = np.array([0.2, 0.5, 0.3])
+    aim = step * (three_action() @ policy - 0.5)
+
+    def loss(logits):
+        ratio = logits - np.logaddexp.reduce(logits) - np.log(policy)
+        return policy @ (ratio - aim) ** 2
+
+    found = minimize(loss, np.log(policy), method="BFGS", options={"gtol": 1e-9}).x
+    after, exact = (np.exp(each - np.logaddexp.reduce(each)) for each in (found, np.log(policy) + aim))
+    assert np.abs(after - exact).sum() / 2 == pytest.approx(apart, abs=6e-4 if step == 10 else 6e-5)
 
 
 def test_dpo_in_expectation_is_the_bradley_terry_fit():

@@ -152,8 +152,14 @@ def test_a_user_who_does_not_care_is_no_mixture_of_rankings():
 
 @pytest.mark.parametrize("k", [0, 64, 1000])
 def test_more_samples_than_the_quadrature_is_exact_for_are_refused(k):
-    with pytest.raises(ValueError, match=f"k is {k}"):
-        game_of(two_types(0.6), k)
+    for each in (k, jnp.asarray(k), np.array([2, k])):
+        with pytest.raises(ValueError, match=f"k is .*{k}"):
+            game_of(two_types(0.6), each)
+
+
+def test_of_traced_numbers_of_samples_those_out_of_range_are_nan():
+    gains = jax.vmap(lambda k: game_of(two_types(0.6), k).gain(jnp.asarray([0.8, 0.2])))(jnp.asarray([0, 1, 63, 64]))
+    np.testing.assert_array_equal(jnp.isnan(gains).any(-1), [True, False, False, True])
 
 
 def test_one_sample_is_the_alignment_game_of_the_majority():

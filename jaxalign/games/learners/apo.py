@@ -3,7 +3,9 @@ arXiv 2410.06293).
 
 After each `inner` steps with solution s, the next anchor is extrapolated: anchor ∝ s (s / s₋₁)^momentum, with s₋₁
 the solution before. The paper accelerates iterative DPO and SPPO on transitive preferences; using it on COMAL's
-anchor is ours. In a cyclic game the iterates rotate, so momentum is no sure gain there.
+anchor is ours. In a cyclic game the iterates rotate: where the anchor is a solution of the inner game momentum slows
+every frequency, and from 1/3 on the slowest ones grow, whatever `inner` is (its rounds, linearised, have the roots of
+z² - rho (1 + momentum) z + rho momentum, rho = tau / (tau - i omega)).
 """
 
 import jax

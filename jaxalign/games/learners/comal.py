@@ -1,7 +1,8 @@
 """COMAL: INPO whose anchor becomes the policy every `inner` steps (Liu et al. 2024, arXiv 2410.23223, Alg. 1 - 3).
 
-inner = 1 is MWU, inner = infinity is INPO. With too few inner steps it diverges; `certificates.smallest_inner` tells
-how many are enough, and `adaptive_comal` needs no such number.
+inner = 1 is MWU, inner = infinity is INPO. Where the equilibrium is mixed it diverges with too few inner steps;
+`certificates.smallest_inner` tells how many are enough, and `adaptive_comal` needs no such number. With
+eta >= 2 tau / (tau² + omega²), omega the game's largest frequency, at most 1/2, no number is enough but by chance.
 """
 
 import jax.numpy as jnp

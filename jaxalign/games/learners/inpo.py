@@ -1,7 +1,8 @@
 """INPO: mirror descent on the game regularised around a fixed anchor (Zhang et al. 2024, arXiv 2407.00617, eq. 5).
 
 π' ∝ π^(1 - eta tau) anchor^(eta tau) exp(eta P(· ≻ π)); COMAL's Algorithm 2. With the paper's eta, which multiplies
-the KL, eta here is its inverse. Last iterate converges to the regularised equilibrium, a constant gap away.
+the KL, eta here is its inverse. For eta below 2 tau / (tau² + omega²), omega the largest frequency of the game there,
+the last iterate converges to the regularised equilibrium, a constant gap away; above, it circles.
 """
 
 import jax

@@ -2,7 +2,8 @@
 
 Rewards r solve E_{y' ~ π} [σ(r(y) - r(y')) - P(y ≻ y')] = 0 for every y: the stationarity of DPO's population loss
 (Rafailov et al. 2023, arXiv 2305.18290) over pairs from π with π as reference; then π' ∝ π exp(r / beta). It treats
-cyclic preferences as transitive and hops between vertices, or spirals out.
+cyclic preferences as transitive: where the equilibrium is mixed it hops between vertices, or spirals out; a pure one it
+reaches.
 """
 
 import jax

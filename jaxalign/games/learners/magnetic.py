@@ -2,7 +2,8 @@
 arXiv 2410.16714).
 
 π' ∝ [π magnet^(eta tau) exp(eta P(· ≻ π))]^(1 / (1 + eta tau)); every `inner` steps the magnet becomes the policy.
-COMAL's outer loop with an implicit pull to the anchor.
+COMAL's outer loop with an implicit pull to the anchor: COMAL at the smaller step eta / (1 + eta tau), under its
+conditions.
 """
 
 import jax

@@ -1,6 +1,7 @@
 """Optimistic multiplicative weights: π' ∝ π exp(eta (2 P(· ≻ π) - P(· ≻ π₋₁))) (arXiv 2512.24818 for preferences).
 
-Last iterate converges to the unregularised equilibrium when it has full support, linearly after a burn-in.
+Last iterate converges to the unregularised equilibrium at a small eta, linearly after a burn-in: proved where it has
+full support, and seen, more slowly, where it has not.
 """
 
 import jax
