@@ -17,8 +17,10 @@ import numpy as np
 from jaxalign.bench.peers.torch_peer import TorchPeer
 from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.inpo import INPO
+from jaxalign.mesh.sharding import RULES, MeshShape
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import SmolLM2
+from jaxalign.models.remat import REMAT
 from jaxalign.rollouts.shares import given
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.row_plan import plan_rows
@@ -39,12 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--answers", type=int, default=2, help="answers a prompt, of which all pairs count (default 2)")
     parser.add_argument("--prompt-tokens", type=int, default=45, help="tokens of a prompt (default 45)")
     parser.add_argument("--response-tokens", type=int, default=48, help="tokens of a response (default 48)")
+    parser.add_argument("--remat", choices=REMAT, default="none", help="what our backward pass keeps (default none)")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each side, interleaved (default 3)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: implementation, seconds a step, tokens/s, first loss, ratio torch/ours."""
-    model = SmolLM2().open()
+    model = SmolLM2().open().on(MeshShape(fsdp=1).build(), RULES, args.remat)
     params = model.load()
     rollouts, pairs = all_pairs(args.prompts, args.answers, args.prompt_tokens, args.response_tokens, model.chat.vocab)
     peer = TorchPeer.of(model, params)
