@@ -1,7 +1,8 @@
 """INPO on Llama-3-8B-Instruct on 64 chips of TPU v5p (Zhang et al. 2024, arXiv 2407.00617): the anchor stays the base.
 
-The paper's three iterations of 20,000 prompts, batches of 128 pairs, best against worst. An eta of 0.005 and a tau of a
-third of it are ours; the oracle is the built-in panel in place of their 8B preference model.
+The paper's three iterations of 20,000 prompts, best against worst (there of eight answers). Five answers, batches of
+128 pairs, an eta of 0.005 and a tau of a third of it are ours; the oracle is the built-in panel in place of their 8B
+preference model.
 
 The paper's pairs are no i.i.d. draws from the policy, of which its theorem speaks: best against worst, for certain,
 solves another game, that of who beats whom, or circles (BENCHMARKS.md has its fixed points), and nothing is certified

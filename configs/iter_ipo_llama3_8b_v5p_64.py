@@ -36,7 +36,7 @@ from jaxalign.losses.ipo import IPO
 
 experiment = dataclasses.replace(
     inpo,
-    feedback=dataclasses.replace(FEEDBACK, prompts_per_iteration=inpo.feedback.prompts_per_iteration),
+    feedback=dataclasses.replace(FEEDBACK, prompts_per_iteration=20_000),
     loss=IPO(tau=0.005),
     swap_every=1,
 )

@@ -24,7 +24,7 @@ from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.types import Labels, Loss, Pairing
 
 PROMPTS = 16
-"""That a rule is asked of: one that draws by the weights may draw the same pair of a single prompt twice."""
+"""That a rule is asked of, with other weights for each: of a single one it may come to the same groups by chance."""
 
 
 def heedless(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
@@ -58,8 +58,8 @@ def unweighted(pairing: Pairing) -> tuple[bool, bool]:
     every answer is in one of them."""
     answers = 2 * group_size(pairing) + 2
     even, preferences = certain(answers, PROMPTS)
-    falling = 0.7 ** np.arange(answers, dtype=np.float32)
-    uneven = dataclasses.replace(even, weights=np.tile(falling / falling.sum(), (PROMPTS, 1)))
+    drawn = np.random.default_rng(0).dirichlet(np.ones(answers), PROMPTS)
+    uneven = dataclasses.replace(even, weights=drawn.astype(np.float32))
     one, other = (pairing(each, preferences, jax.random.key(0)) for each in (even, uneven))
     told = [(each.prompt, each.responses, each.weight) for each in (one, other)]
     same = len(one.prompt) > 0 and all(np.array_equal(*columns) for columns in zip(*told, strict=True))

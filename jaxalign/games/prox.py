@@ -67,7 +67,7 @@ def solved(game: Game, anchor: Float[Array, " v"], tau: Real, limit: int = 60) -
 
     Newton's method, far from the solution along a path of falling regularisation from 64 tau, until the gap stops
     falling or after `limit` steps. O(v³) a step: for games of up to some hundred actions. For tau far below the game's
-    gains (a thousandth, of a hundred actions) the limit may come first, and then the gap says so.
+    gains the limit may come first, and then the gap says so.
     """
 
     def unfinished(

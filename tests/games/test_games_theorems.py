@@ -56,12 +56,13 @@ def test_exact_prox_steps_approach_every_equilibrium(seed, tau):
 
 
 def test_what_the_solver_leaves_is_said():
-    """A game of 100 actions at tau .001 takes more than 60 steps, at .1 not; forty fewer are too few for that too."""
+    """Of 100 actions at tau .01 sixty Newton steps solve the regularised game, ten do not."""
     game, start = MatrixGame(jnp.asarray(random_skew(np.random.default_rng(1), 100))), jnp.full(100, -jnp.log(100.0))
-    for tau, limit, done in ((0.1, 60, True), (0.1, 5, False), (0.001, 60, False)):
-        found = solved(game, start, tau, limit)
-        np.testing.assert_allclose(found.gap, regularised_gap(game, found.logp, start, tau), rtol=1e-9)
-        assert (found.gap < 1e-20) == done, (tau, limit, found.gap)
+    for limit, done in ((60, True), (10, False)):
+        found = solved(game, start, 0.01, limit)
+        np.testing.assert_allclose(found.gap, regularised_gap(game, found.logp, start, 0.01), rtol=1e-3, atol=1e-25)
+        assert (found.gap < 1e-20) == done
+        assert (found.gap > 1e-3) != done
 
 
 @jax.jit

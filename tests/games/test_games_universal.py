@@ -152,7 +152,7 @@ def test_a_user_who_does_not_care_is_no_mixture_of_rankings():
 
 @pytest.mark.parametrize("k", [0, 64, 1000])
 def test_more_samples_than_the_quadrature_is_exact_for_are_refused(k):
-    for each in (k, jnp.asarray(k), np.array([2, k])):
+    for each in (k, jnp.asarray(k), np.array([2.0, k])):
         with pytest.raises(ValueError, match=f"k is .*{k}"):
             game_of(two_types(0.6), each)
 
