@@ -4,9 +4,9 @@ make quickstart            (installs everything, then runs the line below)
 jaxalign train configs/quickstart.py --workdir runs/quickstart
 
 Pairs follow the law that the theorem asks for: all pairs of six samples of the policy, labelled with the panel's own
-probabilities. Answers are asked to be short, so that most of them end. A third of an iteration's prompts is left out of
-its fit, to tell whether it lowers its objective on pairs that it has not seen (`fit/heldout_loss`). The learning rate
-rises over half of the run: fits hand on their optimizer's moments, and the first ones know little yet.
+probabilities. Answers are asked to be short, so that most of them end. A quarter of an iteration's prompts is left out of
+its fit, to tell whether it lowers its objective on pairs that it has not seen (`fit/heldout_loss`). Fits hand on their
+optimizer's moments; the learning rate rises over the first one, whose moments know nothing yet.
 """
 
 from jaxalign.data.instructed import Instructed
@@ -42,7 +42,7 @@ SAMPLES = 6
 PAIRS = SAMPLES * (SAMPLES - 1) // 2
 """Of the answers to a prompt. They share a row, in which each answer is computed once."""
 
-LOSS = INPO(eta=0.1, tau=0.02)
+LOSS = INPO(eta=0.07, tau=0.02)
 
 experiment = Experiment(
     model=SmolLM2(),
@@ -51,11 +51,11 @@ experiment = Experiment(
         rollout=Sample(samples=SAMPLES, max_tokens=48),
         oracle=PANEL,
         pairing=AllPairs(SoftLabel()),
-        prompts_per_iteration=48,
-        unseen=1 / 3,
+        prompts_per_iteration=64,
+        unseen=1 / 4,
     ),
     loss=LOSS,
-    optimizer=AdamW(WarmupLinear(peak=2e-5, warmup=0.5)),
+    optimizer=AdamW(WarmupLinear(peak=1.1e-5, warmup=0.25, floor=0.5)),
     fit=Fit(batch_size=4 * PAIRS, groups_a_row=PAIRS, moments="kept", schedule="run", max_kl=1.0, checkpoint_every=20),
     iterations=4,
     swap_every=2,
