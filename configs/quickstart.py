@@ -4,9 +4,9 @@ make quickstart            (installs everything, then runs the line below)
 jaxalign train configs/quickstart.py --workdir runs/quickstart
 
 Pairs follow the law that the theorem asks for: all pairs of six samples of the policy, labelled with the panel's own
-probabilities. Answers are asked to be short, so that most of them end. A quarter of an iteration's prompts is left out of
-its fit, to tell whether it lowers its objective on pairs that it has not seen (`fit/heldout_loss`). Fits hand on their
-optimizer's moments; the learning rate rises over the first one, whose moments know nothing yet.
+probabilities. Answers are asked to be short, so that most of them end. A quarter of an iteration's prompts is left out
+of its fit, to tell whether it lowers its objective on pairs that it has not seen (`fit/heldout_loss`). Fits hand on
+their optimizer's moments; the learning rate rises over the first one, whose moments know nothing yet.
 """
 
 from jaxalign.data.instructed import Instructed

@@ -21,7 +21,7 @@ HELP = "sampling against torch + transformers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Sizes; the defaults are the quickstart's."""
+    """Sizes; the defaults suit two cores."""
     parser.add_argument("--prompts", type=int, default=16, help="prompts together (default 16)")
     parser.add_argument("--samples", type=int, default=4, help="responses a prompt (default 4)")
     parser.add_argument("--prompt-tokens", type=int, default=48, help="tokens of a prompt (default 48)")

@@ -36,7 +36,7 @@ OPTIMIZER = AdamW(WarmupLinear(peak=1e-5, warmup=0.0, floor=1.0))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Sizes; the defaults are the quickstart's."""
+    """Sizes; the defaults suit two cores."""
     parser.add_argument("--prompts", type=int, default=8, help="prompts a step (default 8)")
     parser.add_argument("--answers", type=int, default=2, help="answers a prompt, of which all pairs count (default 2)")
     parser.add_argument("--prompt-tokens", type=int, default=45, help="tokens of a prompt (default 45)")
