@@ -43,6 +43,14 @@ class Likeliest:
         return pairs.labelled(rollouts, preferences, count, two, np.ones(len(two)), pairs.SoftLabel(), key)
 
 
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """A rule that returns none."""
+
+    def __call__(self, rollouts, preferences, key):
+        return None
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=named)
 def test_rules_by_whether_they_ask_for_weights(rule):
     assert unweighted(rule)[0] == (type(rule).__name__ not in HEEDING)
@@ -68,6 +76,10 @@ def test_what_asks_for_weights_is_not():
 def test_a_win_rate_of_two_answers_says_nothing_of_the_others():
     assert heedless(DNO(1.0), fed(pairing=BestWorst()).feedback)
     assert not heedless(DNO(1.0), fed(pairing=EvenPairs()).feedback)
+
+
+def test_a_rule_that_makes_no_groups_is_told_of_where_they_are_made():
+    assert heedless(INPO(1.0, 0.1), dataclasses.replace(GAME.feedback, pairing=Broken())) == ""
 
 
 def test_settings_that_are_wrong_are_told_and_not_tried():

@@ -35,6 +35,7 @@ from jaxalign.games.learners.onpo import ONPO
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO as INPOLoss
 from jaxalign.losses.ipo import IPO
+from jaxalign.pairs import AllPairs
 from jaxalign.references.auxiliary import Auxiliary
 from jaxalign.references.live import Live
 from jaxalign.rollouts.enumerate import Enumerate
@@ -186,7 +187,8 @@ def test_where_a_step_begins_is_read_once_an_iteration(tmp_path, monkeypatch):
         return policy_of(session, index)
 
     monkeypatch.setattr(Session, "policy", policy)
-    run_here(game("egpo", iterations=2, reference=Live(), loss=INPOLoss(1 / STEP, TAU)), tmp_path)
+    made = game("egpo", iterations=2, reference=Live(), loss=INPOLoss(1 / STEP, TAU))
+    run_here(fed(made, pairing=AllPairs()), tmp_path)
     assert loaded == [0, 0], "to begin with, and for the second step"
 
 

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from jaxalign.config.load import Checked
-from jaxalign.contracts.pairing import group_size, pairing_at
+from jaxalign.contracts.pairing import CheckedPairing, group_size, pairing_at
 from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.contracts.traced import check_loss
-from jaxalign.errors import DataError
+from jaxalign.errors import BrokenContract, DataError
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.sampled import Sampled, certain
 from jaxalign.objectives.mixed import Mixed
@@ -38,7 +38,10 @@ def heedless(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
     if any(isinstance(each, Checked) and list(each.problems()) for each in (feedback.pairing, loss)):
         return ""
     pairing = pairing_at(feedback.pairing, 0)
-    same, whole = unweighted(pairing)
+    try:
+        same, whole = unweighted(pairing)
+    except BrokenContract:
+        return ""  # told of groups that enter a run
     if not same or (whole and reads_win_rates(loss, group_size(pairing))):
         return ""
     name = type(feedback.pairing).__name__
@@ -55,12 +58,12 @@ def listed(rollout: Rollout) -> bool:
 
 def unweighted(pairing: Pairing) -> tuple[bool, bool]:
     """Whether a pairing makes the same groups of answers that one policy gives evenly and another does not, and whether
-    every answer is in one of them."""
+    every answer is in one of them. Raises BrokenContract for what are no groups."""
     answers = 2 * group_size(pairing) + 2
     even, preferences = certain(answers, PROMPTS)
     drawn = np.random.default_rng(0).dirichlet(np.ones(answers), PROMPTS)
     uneven = dataclasses.replace(even, weights=drawn.astype(np.float32))
-    one, other = (pairing(each, preferences, jax.random.key(0)) for each in (even, uneven))
+    one, other = (CheckedPairing(pairing)(each, preferences, jax.random.key(0)) for each in (even, uneven))
     told = [(each.prompt, each.responses, each.weight) for each in (one, other)]
     same = len(one.prompt) > 0 and all(np.array_equal(*columns) for columns in zip(*told, strict=True))
     return same, len(np.unique(one.responses)) == answers
