@@ -12,7 +12,7 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -44,6 +44,18 @@ cyclic-strings: install  ## a transformer on a game whose Nash policy is known: 
 	for learner in $(LEARNERS); do \
 	  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign train \
 	    configs/games/$$learner.py --workdir runs/$$learner --seeds 5 || exit; done
+
+# The quickstart and its controls: the same prompts, samples and steps of each. Arms are independent (`make -j2 evidence`
+# runs two at a time), and what is finished is not run again.
+ARMS := comal random inpo iter_dpo iter_ipo sppo best_worst
+EVIDENCE := runs/evidence
+evidence: $(ARMS:%=evidence-%)  ## the quickstart beside its controls, three seeds each: a table with intervals; hours
+	$(BIN)/jaxalign evidence $(EVIDENCE) --against random
+
+.PHONY: $(ARMS:%=evidence-%)
+$(ARMS:%=evidence-%): evidence-%: install
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled/$* JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign train \
+	  configs/quickstart$(patsubst _comal,,_$*).py --workdir $(EVIDENCE)/$* --seeds 3
 
 test: install-test install-tpu  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
 	$(BIN)/ruff format --check $(CHECKED)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_heldout import ANSWERS, ASKED, held_out, panel
-from made_rollouts import random_prefer, rollouts
+from made_rollouts import preferences, random_prefer, rollouts
 
 from jaxalign.errors import DataError
 from jaxalign.evals.cycles import Cycles
 from jaxalign.evals.side_by_side import side_by_side
-from jaxalign.evals.win_rate import WinRate, between, format_matrix, win_rate_matrix
+from jaxalign.evals.win_rate import WinRate, between, format_matrix, rates, rates_by_prompt, win_rate_matrix
 
 
 def test_a_policy_against_itself_is_exactly_even():
@@ -62,6 +62,38 @@ def test_the_error_is_over_prompts_and_every_kind_of_rate_has_an_interval():
     # All answers here are finished.
     for end in ("", "_stderr", "_ci95_low", "_ci95_high"):
         assert metrics[f"win_rate_finished/vs_base{end}"] == pytest.approx(metrics[f"win_rate/vs_base{end}"])
+
+
+def random_pair(seed: int, prompts: int = 60):
+    """Answers of two policies of various lengths, some of them cut, and random preferences among them."""
+    rng = np.random.default_rng(seed)
+    pair = [
+        dataclasses.replace(
+            rollouts([["x"] * 3] * prompts, lengths=rng.integers(1, 9, (prompts, 3)).astype(np.int32)),
+            finished=rng.uniform(size=(prompts, 3)) < 0.7,
+        )
+        for _ in range(2)
+    ]
+    return preferences(random_prefer(rng, prompts, 6)), tuple(pair)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rates_by_prompt_have_the_rates_as_their_means_and_their_errors(seed):
+    """Of ratios and of the length-controlled rate the linearisation: exact means, and errors but for the fit's ridge
+    and for n - 1 of fewer effective prompts than there are."""
+    judged, pair = random_pair(seed)
+    whole, each = rates(judged, pair), rates_by_prompt(judged, pair)
+    assert each.keys() == whole.keys()
+    for kind, (found, _) in whole.items():
+        assert each[kind].mean() == pytest.approx(found.value, abs=1e-12)
+        near = 1e-9 if kind == "win_rate" else 0.05
+        assert each[kind].std(ddof=1) / np.sqrt(60) == pytest.approx(found.stderr, rel=near)
+
+
+def test_a_kind_that_no_pair_is_of_has_no_rate_by_prompt():
+    judged, (first, second) = random_pair(0)
+    cut = dataclasses.replace(first, finished=np.zeros_like(first.finished))
+    assert "win_rate_finished" not in rates_by_prompt(judged, (cut, second))
 
 
 def test_swapping_two_policies_swaps_their_win_rates():

@@ -36,9 +36,29 @@ def rate_among(
     `prefer` is P(y ≻ y′) of an answer of the first and one of the second. Rounded as in `win_rate.between`, so that
     complements stay exact.
     """
-    weights = np.where(counts, first.weights[:, :, None].astype(np.float64) * second.weights[:, None, :], 0.0)
-    share = weights.sum((1, 2))
+    share, value = _each(counts, prefer, first, second)
     if not share.any():
         return 0.0, None
+    return float(share.mean()), estimated(value, share)
+
+
+def linearised(
+    counts: Bool[np.ndarray, "b m n"], prefer: Float[np.ndarray, "b m n"], first: Rollouts, second: Rollouts
+) -> Float[np.ndarray, " b"] | None:
+    """A number a prompt, to first order what it says of `rate_among`: their mean is the rate, their standard error its.
+    None where no pair counts."""
+    share, value = _each(counts, prefer, first, second)
+    if not share.any():
+        return None
+    rate = share @ value / share.sum()
+    return np.asarray(rate + share / share.mean() * (value - rate))
+
+
+def _each(
+    counts: Bool[np.ndarray, "b m n"], prefer: Float[np.ndarray, "b m n"], first: Rollouts, second: Rollouts
+) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+    """Of each prompt the share of pairs that count, and the rate among them; 1/2 where none does."""
+    weights = np.where(counts, first.weights[:, :, None].astype(np.float64) * second.weights[:, None, :], 0.0)
+    share = weights.sum((1, 2))
     advantage = (weights * (prefer.astype(np.float64) - 0.5)).sum((1, 2)) / np.where(share > 0, share, 1.0)
-    return float(share.mean()), estimated(0.5 + np.round(advantage * 2**40) / 2**40, share)
+    return share, 0.5 + np.round(advantage * 2**40) / 2**40

@@ -32,17 +32,8 @@ def length_controlled(preferences: Preferences, policies: tuple[Rollouts, Rollou
     the error is the sandwich over prompts (Liang & Zeger 1986). It is taken on the scale of log-odds, on which a rate
     near 1 has its long side below, and on that of rates, on which few losses leave room above: the outer ends count.
     """
-    first, second = policies
-    samples = first.lengths.shape[1]
-    prefer = preferences.prefer[:, :samples, samples:].astype(np.float64)
-    weights = first.weights[:, :, None].astype(np.float64) * second.weights[:, None, :]
-    longer = (first.lengths[:, :, None] - second.lengths[:, None, :]).astype(np.float64)
-    spread = np.sqrt(np.average((longer - np.average(longer, weights=weights)) ** 2, weights=weights))
-    effect = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
-
-    count = len(prefer)
-    prefer, effect, weights = (each.reshape(count, -1) for each in (prefer, effect, weights))
-    design = np.stack([np.ones_like(effect), effect], -1)
+    prefer, effect, weights = _pairs(preferences, policies)
+    count, design = len(prefer), np.stack([np.ones_like(effect), effect], -1)
     found = _fit(prefer, design, weights)
     rate = float(_sigmoid(found)[0])
     scores = _pull(weights * (prefer - _sigmoid(design @ found)), design)
@@ -60,6 +51,35 @@ def length_controlled(preferences: Preferences, policies: tuple[Rollouts, Rollou
     ends = np.stack([_sigmoid(centre[0] + half), middle + middle * (1 - middle) * half])
     # Where nothing tells length from winning, the two fits may differ by more than the error of one.
     return Estimate(rate, stderr, min(rate, max(0.0, float(ends.min()))), max(rate, min(1.0, float(ends.max()))))
+
+
+def linearised(preferences: Preferences, policies: tuple[Rollouts, Rollouts]) -> Float[np.ndarray, " b"]:
+    """A number a prompt, to first order what it says of the rate (its influence): their mean is the length-controlled
+    win rate, their standard error that of `length_controlled`, and those of other policies on the same prompts can be
+    subtracted from them."""
+    prefer, effect, weights = _pairs(preferences, policies)
+    design = np.stack([np.ones_like(effect), effect], -1)
+    found = _fit(prefer, design, weights)
+    guess, rate = _sigmoid(design @ found), float(_sigmoid(found)[0])
+    bread = np.linalg.inv(_curvature(weights * guess * (1 - guess), design))
+    moved = len(prefer) * rate * (1 - rate) * _pull(weights * (prefer - guess), design) @ bread[0]
+    return np.asarray(rate + moved - moved.mean())
+
+
+def _pairs(
+    preferences: Preferences, policies: tuple[Rollouts, Rollouts]
+) -> tuple[Float[np.ndarray, "b k"], Float[np.ndarray, "b k"], Float[np.ndarray, "b k"]]:
+    """Of every pair of an answer of the first and one of the second policy: P(y ≻ y′), tanh of how much longer y is,
+    and its weight."""
+    first, second = policies
+    samples = first.lengths.shape[1]
+    prefer = preferences.prefer[:, :samples, samples:].astype(np.float64)
+    weights = first.weights[:, :, None].astype(np.float64) * second.weights[:, None, :]
+    longer = (first.lengths[:, :, None] - second.lengths[:, None, :]).astype(np.float64)
+    spread = np.sqrt(np.average((longer - np.average(longer, weights=weights)) ** 2, weights=weights))
+    effect = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
+    count = len(prefer)
+    return prefer.reshape(count, -1), effect.reshape(count, -1), weights.reshape(count, -1)
 
 
 def _error(

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from jaxalign.evals import comparable, length_control
 from jaxalign.evals.comparable import both_finished, equally_long, rate_among
 from jaxalign.evals.context import HeldOut, in_role, role_problems
 from jaxalign.evals.intervals import EVEN, Estimate, estimated
@@ -87,6 +88,22 @@ def rates(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> dict[str
     for kind, of in (("win_rate_finished", both_finished), ("win_rate_equally_long", equally_long)):
         share, rate = rate_among(of(*pair), prefer, *pair)
         found[kind] = rate, share
+    return found
+
+
+def rates_by_prompt(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> dict[str, Float[np.ndarray, " b"]]:
+    """The same rates by their kinds as a number a prompt, whose mean each of them is: the prompt's own rate, or to
+    first order what it says of the rate. A kind that no pair is of is left out."""
+    samples = pair[0].lengths.shape[1]
+    prefer = preferences.prefer[:, :samples, samples:]
+    found: dict[str, Float[np.ndarray, " b"]] = {
+        "win_rate": between(preferences.prefer, pair)[:, 0, 1],
+        "win_rate_length_controlled": length_control.linearised(preferences, pair),
+    }
+    for kind, of in (("win_rate_finished", both_finished), ("win_rate_equally_long", equally_long)):
+        each = comparable.linearised(of(*pair), prefer, *pair)
+        if each is not None:
+            found[kind] = each
     return found
 
 

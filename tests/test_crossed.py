@@ -1,0 +1,67 @@
+"""Intervals over seeds and prompts that cross: by hand, beside those of one seed, and how often they hold."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxalign.evals.intervals import estimated
+from jaxalign.report.crossed import crossed, over_seeds
+
+
+def drawn(rng: np.random.Generator, seeds: int, prompts: int, spread: tuple[float, float, float]) -> np.ndarray:
+    """Values around .6 whose seeds, prompts and both together vary by so much."""
+    by_seed, by_prompt, both = spread
+    seed, prompt = by_seed * rng.standard_normal((seeds, 1)), by_prompt * rng.standard_normal((1, prompts))
+    return 0.6 + seed + prompt + both * rng.standard_normal((seeds, prompts))
+
+
+def test_of_one_seed_it_is_the_interval_over_prompts():
+    values = np.random.default_rng(0).uniform(size=20)
+    one, many = estimated(values), crossed(values[None])
+    assert (many.value, many.stderr) == pytest.approx((one.value, one.stderr))
+    assert (many.low, many.high) == pytest.approx((one.low, one.high))
+
+
+def test_by_hand():
+    table = np.array([[0.2, 0.6, 0.7], [0.4, 0.8, 0.9]])
+    found = crossed(table)
+    assert found.value == pytest.approx(0.6)
+    # without the two prompts more: means of seeds .5 and .7, of prompts .3, .7, .8
+    assert found.stderr == pytest.approx(np.sqrt(0.02 / 2 + 0.07 / 3))
+    # with them: seeds .5 and .62, prompts .3, .7, .8, 0, 1
+    seeds, prompts = np.var([0.5, 0.62], ddof=1) / 2, np.var([0.3, 0.7, 0.8, 0.0, 1.0], ddof=1) / 5
+    half = np.sqrt(seeds * stats.t.ppf(0.975, 1) ** 2 + prompts * stats.t.ppf(0.975, 4) ** 2)
+    assert (found.low, found.high) == (max(0.0, 0.56 - half), min(1.0, 0.56 + half))
+
+
+def test_where_all_agree_there_is_a_width_left():
+    found = crossed(np.ones((3, 64)))
+    assert found.value == found.high == 1.0
+    assert 0.9 < found.low < 0.96
+
+
+def test_a_difference_is_opposite_the_other_way_round():
+    table = np.random.default_rng(0).uniform(-1, 1, (3, 10))
+    one, other = crossed(table, bounds=None), crossed(-table, bounds=None)
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
+
+
+@pytest.mark.parametrize("spread", [(0.05, 0.0, 0.05), (0.0, 0.2, 0.1), (0.03, 0.15, 0.1), (0.002, 0.2, 0.02)])
+def test_it_holds_whatever_varies_and_one_over_seeds_does_not(spread):
+    """Of 1,000 draws of three seeds and 64 prompts; 1.3 % is two standard deviations of a share of 95 %."""
+    rng = np.random.default_rng(0)
+    tables = [drawn(rng, 3, 64, spread) for _ in range(1000)]
+    for bounds in ((0.0, 1.0), None):
+        found = [crossed(table, bounds) for table in tables]
+        assert np.mean([each.low <= 0.6 <= each.high for each in found]) > 0.95 - 0.013
+    seeds = [over_seeds(table.mean(1).tolist()) for table in tables]
+    alone = np.mean([each.low <= 0.6 <= each.high for each in seeds])
+    assert alone > 0.95 - 0.02 if spread[1] == 0 else alone < 0.92
+
+
+def test_over_seeds_is_students_interval_and_one_seed_has_none():
+    values = [0.61, 0.58, 0.66]
+    found = over_seeds(values)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+    assert over_seeds([0.5]) is None

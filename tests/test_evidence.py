@@ -1,0 +1,237 @@
+"""Arms of a comparison over seeds: made, stopped, resumed, and their table recomputed from the files of the runs."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from made_runs import CONFIGS, Patience, lines_of, run_here, tiny_lm
+from scipy import stats
+
+from jaxalign.__main__ import main
+from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.evals.win_rate import WinRate
+from jaxalign.experiment import Experiment
+from jaxalign.feedback.sampled import Sampled
+from jaxalign.oracles.randomly_oriented import RandomlyOriented
+from jaxalign.reopen import reopen
+from jaxalign.report.arms import arms_of
+from jaxalign.report.by_prompt import Answered
+from jaxalign.report.evidence import Measured, evidence
+from jaxalign.report.evidence_told import markdown, plain
+from jaxalign.types import Prompt, Rollouts
+
+RATE, FIRST = "win_rate/vs_base", "fit/heldout_change/1"
+SEEDS = (0, 1)
+
+
+def arm(turned: bool, seed: int) -> Experiment:
+    """One of two arms: pairs as the panel has them, or turned at random. Judged by the panel."""
+    experiment = tiny_lm(
+        *("--evaluation.rollout.samples", "2", "--feedback.unseen", "0.25", "--seed", str(seed)),
+        *("--optimizer.learning_rate.peak", "0.02"),
+    )
+    assert isinstance(experiment.feedback, Sampled)
+    oracle = experiment.feedback.oracle
+    feedback = dataclasses.replace(experiment.feedback, oracle=RandomlyOriented(oracle) if turned else oracle)
+    evaluation = dataclasses.replace(
+        experiment.evaluation, oracle=oracle, evals=(WinRate(against=("base",)), *experiment.evaluation.evals[1:])
+    )
+    return dataclasses.replace(experiment, feedback=feedback, evaluation=evaluation)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> pathlib.Path:
+    """Two arms of two seeds; the last run is stopped before its end, and a directory of something else lies beside."""
+    home = tmp_path_factory.mktemp("evidence")
+    (home / "compiled").mkdir()
+    for name in ("straight", "random"):
+        for seed in SEEDS[: 2 if name == "straight" else 1]:
+            run_here(arm(name == "random", seed), home / name / f"seed-{seed}")
+    with pytest.raises(Interrupted):
+        run_here(arm(True, 1), home / "random" / "seed-1", Patience(40))
+    return home
+
+
+@pytest.fixture(scope="module")
+def table(root: pathlib.Path) -> dict:
+    """The table of what is finished, and then of everything."""
+    assert main(["evidence", str(root), "--against", "random"]) == 0
+    early = json.loads((root / "evidence.json").read_text())
+    assert early["unfinished"] == {"random": ["seed-1"]}
+    assert early["arms"]["random"]["seeds"] == [0]
+    assert early["arms"]["random"]["metrics"][RATE]["covers"] == "prompts"
+    assert early["arms"]["straight"]["metrics"][RATE]["difference"]["seeds"] == [0]
+    assert "left out: random: seed-1" in (root / "evidence.md").read_text()
+
+    untouched = {path: path.read_bytes() for path in root.glob("*/seed-0/metrics.jsonl")}
+    assert len(untouched) == 2
+    for name in ("straight", "random"):
+        for seed in SEEDS:
+            run_here(arm(name == "random", seed), root / name / f"seed-{seed}")
+    assert {path: path.read_bytes() for path in untouched} == untouched
+    assert main(["evidence", str(root), "--against", "random"]) == 0
+    found: dict = json.loads((root / "evidence.json").read_text())
+    return found
+
+
+def by_prompt(path: pathlib.Path) -> list[float]:
+    """Win rates of the last policy against the base, prompt by prompt and pair by pair, from the answers of a run."""
+    run = reopen(path)
+    oracle = run.experiment.judge
+    last, base = (run.directory.load(where, "heldout", Rollouts) for where in (1, "initial"))
+    rates = []
+    for index, prompt in enumerate(last.prompts):
+        of_pairs = []
+        for mine in last.texts[index]:
+            for theirs in base.texts[index]:
+                asked = dataclasses.replace(last, prompts=(prompt,), texts=((mine, theirs),))
+                of_pairs.append(panel_says(oracle, asked))
+        rates.append(float(np.mean(of_pairs)))
+    return rates
+
+
+def panel_says(oracle, asked: Rollouts) -> float:
+    """The panel's formula: advantages of scores, by their weights."""
+    advantages = []
+    for member in oracle.annotators:
+        first, second = member.annotator(asked.prompts[0], asked.texts[0])
+        advantages.append(np.tanh((first - second) / member.temperature / 2) / 2)
+    return 0.5 + float(np.mean(advantages))
+
+
+def test_means_and_intervals_are_those_of_the_files(table, root):
+    rates = {name: np.array([by_prompt(root / name / f"seed-{seed}") for seed in SEEDS]) for name in table["arms"]}
+    for name, values in rates.items():
+        cell = table["arms"][name]["metrics"][RATE]
+        assert cell["mean"] == pytest.approx(values.mean(), abs=1e-6)
+        for seed, told in zip(SEEDS, cell["seeds"], strict=True):
+            summary = json.loads((root / name / f"seed-{seed}" / "summary.json").read_text())
+            assert (told["value"], told["ci95"]) == (summary["win_rate_vs_base"], summary["win_rate_ci95"])
+        assert cell["covers"] == "prompts and seeds"
+        wider = np.concatenate([values, np.tile([0.0, 1.0], (2, 1))], 1)
+        assert cell["ci95"] == pytest.approx(student(wider), abs=1e-6)
+    paired = rates["straight"] - rates["random"]
+    difference = table["arms"]["straight"]["metrics"][RATE]["difference"]
+    assert difference["mean"] == pytest.approx(paired.mean(), abs=1e-6)
+    assert difference["ci95"] == pytest.approx(student(paired, bounded=False), abs=1e-5)
+    assert "difference" not in table["arms"]["random"]["metrics"][RATE]
+
+
+def student(values: np.ndarray, bounded: bool = True) -> list[float]:
+    """Half widths over seeds and over prompts, added as squares."""
+    widths = [stats.t.ppf(0.975, len(means) - 1) * stats.sem(means) for means in (values.mean(1), values.mean(0))]
+    low, high = values.mean() - np.hypot(*widths), values.mean() + np.hypot(*widths)
+    return [max(low, 0.0), min(high, 1.0)] if bounded else [low, high]
+
+
+def test_changes_of_fits_are_those_of_the_files_and_not_compared_between_arms(table, root):
+    for name, each in table["arms"].items():
+        lines = [lines_of(root / name / f"seed-{seed}", "unseen") for seed in SEEDS]
+        for index in range(2):
+            changes = [of[index]["fit/heldout_loss"] - of[index]["fit/heldout_loss_before"] for of in lines]
+            cell = each["metrics"][f"fit/heldout_change/{index + 1}"]
+            assert cell["mean"] == pytest.approx(np.mean(changes))
+            low, high = stats.t.interval(0.95, 1, np.mean(changes), stats.sem(changes))
+            assert cell["ci95"] == pytest.approx([low, high])
+            assert cell["covers"] == "seeds, own prompts"
+            assert "difference" not in cell
+        drift = [json.loads((root / name / f"seed-{seed}" / "summary.json").read_text()) for seed in SEEDS]
+        told = each["metrics"]["drift/kl_from_base_nats"]
+        assert told["mean"] == pytest.approx(np.mean([one["kl_from_base_nats"] for one in drift]))
+        assert told["covers"] == "seeds"
+    assert "difference" in table["arms"]["straight"]["metrics"]["drift/kl_from_base_nats"]
+
+
+def test_the_table_is_told_on_the_terminal_and_as_markdown(table, root):
+    shown, written = plain(table), markdown(table)
+    assert written == (root / "evidence.md").read_text()
+    mean = f"{table['arms']['straight']['metrics'][RATE]['mean']:.3g}"
+    for text in (shown, written):
+        assert f"{RATE} (intervals cover prompts and seeds)" in text
+        assert "above random" in text
+        assert mean in text
+        assert "change of each fit's loss" in text
+        assert "left out" not in text
+    assert any(line.startswith("| straight | ") and mean in line for line in written.splitlines())
+
+
+def test_metrics_are_chosen_and_what_is_not_there_is_refused(table, root, capsys):
+    assert main(["evidence", str(root), "--metrics", "text/words"]) == 0
+    told = json.loads((root / "evidence.json").read_text())
+    assert told["metrics"] == list(told["arms"]["random"]["metrics"]) == ["text/words"]
+    assert told["against"] is None
+    assert main(["evidence", str(root), "--metrics", "text/wrods"]) == 2
+    assert "no arm measures text/wrods; there are cycles/" in capsys.readouterr().err
+    assert main(["evidence", str(root), "--against", "inpo"]) == 2
+    assert "no such arm is finished; there are random, straight" in capsys.readouterr().err
+    assert main(["evidence", str(root / "compiled")]) == 2
+    assert "holds no runs" in capsys.readouterr().err
+
+
+def test_a_judge_that_answers_otherwise_now_is_refused(table, root, tmp_path, capsys):
+    run = reopen(root / "random" / "seed-0")
+    for name in ("straight", "random"):
+        (tmp_path / name).symlink_to(root / name)
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    for path in run.directory.path.iterdir():
+        if path.name != "config.json":
+            (changed / path.name).symlink_to(path)
+    config = json.loads((run.directory.path / "config.json").read_text())
+    config["evaluation"]["oracle"]["annotators"][0]["weight"] = 100.0
+    (changed / "config.json").write_text(json.dumps(config))
+    assert main(["evidence", str(tmp_path)]) != 0
+    assert "when the run asked its judge" in capsys.readouterr().err
+
+
+def prompts(*names: str) -> tuple[Prompt, ...]:
+    return tuple(Prompt(name, ({"role": "user", "content": name},)) for name in names)
+
+
+def made(rates: dict[int, list[float]], asked: tuple[Prompt, ...]) -> Measured:
+    """An arm of these rates by seed and prompt."""
+    return Measured(
+        {seed: {RATE: float(np.mean(each)), FIRST: -1.0} for seed, each in rates.items()},
+        {seed: Answered(asked, {RATE: np.array(each)}) for seed, each in rates.items()},
+    )
+
+
+def test_arms_that_answered_other_prompts_are_paired_by_seed_alone():
+    one, other = {0: [0.4, 0.6], 1: [0.5, 0.9], 2: [0.7, 0.7]}, {1: [0.4, 0.4], 2: [0.3, 0.7]}
+    arms = {"a": made(one, prompts("x", "y")), "b": made(other, prompts("x", "z"))}
+    found = evidence(arms, "b")["arms"]["a"]["metrics"][RATE]["difference"]
+    low, high = stats.t.interval(0.95, 1, 0.25, stats.sem([0.3, 0.2]))
+    assert (found["mean"], found["seeds"], found["covers"]) == (pytest.approx(0.25), [1, 2], "seeds")
+    assert found["ci95"] == pytest.approx([low, high])
+    # of the same prompts it is narrower or wider by what prompts do, and says so
+    arms["b"] = made(other, prompts("x", "y"))
+    assert evidence(arms, "b")["arms"]["a"]["metrics"][RATE]["difference"]["covers"] == "prompts and seeds"
+
+
+def test_one_run_alone_has_intervals_over_prompts_and_none_over_seeds():
+    cells = evidence({"a": made({0: [0.4, 0.6, 0.9]}, prompts("x", "y", "z"))}, None)["arms"]["a"]["metrics"]
+    assert cells[RATE]["covers"] == "prompts"
+    assert (cells[FIRST]["ci95"], cells[FIRST]["covers"], cells[FIRST]["mean"]) == (None, None, -1.0)
+
+
+def test_a_directory_of_runs_without_seeds_is_compared_too(table, root, tmp_path):
+    for name in ("straight", "random"):
+        (tmp_path / name).symlink_to(root / name / "seed-1")
+    assert {name: list(each.runs) for name, each in arms_of(tmp_path).items()} == {"random": [1], "straight": [1]}
+    with pytest.raises(ConfigError, match="holds no runs"):
+        arms_of(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_every_arm_of_the_target_has_a_config_and_a_directory_of_its_own():
+    said = subprocess.run(["make", "-n", "evidence"], cwd=CONFIGS.parent, capture_output=True, text=True, check=True)
+    configs, homes = (re.findall(pattern, said.stdout) for pattern in (r"configs/(\S+\.py)", r"--workdir (\S+)"))
+    assert len(set(configs)) == len(set(homes)) == len(homes) >= 7
+    assert all((CONFIGS / config).exists() for config in configs)
+    (root, reference) = re.findall(r"jaxalign evidence (\S+) --against (\S+)", said.stdout)[0]
+    assert f"{root}/{reference}" in homes
