@@ -32,10 +32,12 @@ class Geometric:
 
     @property
     def config(self) -> Architecture:
+        """The model's."""
         return self.model.config
 
     @property
     def chat(self) -> Conversation:
+        """The model's."""
         return self.model.chat
 
     def hidden(
@@ -45,9 +47,11 @@ class Geometric:
         position: Int[Array, "n s"],
         sight: Tree | Bool[Array, "n s s"],
     ) -> Float[Array, "n s e"]:
+        """Of each token of rows, e = 2 d."""
         return _beside(lambda who: self.model.hidden(params[who], tokens, position, sight))
 
     def logits(self, params: Params, hidden: Float[Array, "*rows e"]) -> Float[Array, "*rows v"]:
+        """Weighted by share; softmax normalises them, token by token."""
         policy, anchor = jnp.split(hidden, 2, axis=-1)
         # Not normalised each by itself: that would be another constant, and share 0 another policy in the last bit.
         own, other = self.model.logits(params["policy"], policy), self.model.logits(params["anchor"], anchor)
@@ -61,10 +65,12 @@ class Geometric:
         sight: Tree | Bool[Array, "b p p"],
         capacity: int,
     ) -> tuple[Float[Array, "b e"], Cache]:
+        """Of the last column, and a cache each."""
         found = {who: self.model.prefill(params[who], tokens, position, sight, capacity) for who in BOTH}
         return _beside(lambda who: found[who][0]), {who: found[who][1] for who in BOTH}
 
     def unstacked(self, params: Params) -> Params:
+        """Those of each as `decode` wants them."""
         return {who: self.model.unstacked(params[who]) for who in BOTH}
 
     def decode(
@@ -76,6 +82,7 @@ class Geometric:
         visible: Bool[Array, "b c"],
         index: Int[Array, ""],
     ) -> tuple[Float[Array, "b e"], Cache]:
+        """One token for each row, which both read."""
         found = {who: self.model.decode(view[who], cache[who], tokens, position, visible, index) for who in BOTH}
         return _beside(lambda who: found[who][0]), {who: found[who][1] for who in BOTH}
 
