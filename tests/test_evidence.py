@@ -27,13 +27,15 @@ from jaxalign.types import Prompt, Rollouts
 
 RATE, FIRST = "win_rate/vs_base", "fit/heldout_change/1"
 SEEDS = (0, 1)
+LAST = 1
+"""Number of the last policy, and of the fits."""
 
 
 def arm(turned: bool, seed: int) -> Experiment:
     """One of two arms: pairs as the panel has them, or turned at random. Judged by the panel."""
     experiment = tiny_lm(
+        *("--iterations", str(LAST), "--swap_every", "none", "--optimizer.learning_rate.peak", "0.02"),
         *("--evaluation.rollout.samples", "2", "--feedback.unseen", "0.25", "--seed", str(seed)),
-        *("--optimizer.learning_rate.peak", "0.02"),
     )
     assert isinstance(experiment.feedback, Sampled)
     oracle = experiment.feedback.oracle
@@ -83,7 +85,7 @@ def by_prompt(path: pathlib.Path) -> list[float]:
     """Win rates of the last policy against the base, prompt by prompt and pair by pair, from the answers of a run."""
     run = reopen(path)
     oracle = run.experiment.judge
-    last, base = (run.directory.load(where, "heldout", Rollouts) for where in (1, "initial"))
+    last, base = (run.directory.load(where, "heldout", Rollouts) for where in (LAST - 1, "initial"))
     rates = []
     for index, prompt in enumerate(last.prompts):
         of_pairs = []
@@ -132,7 +134,7 @@ def student(values: np.ndarray, bounded: bool = True) -> list[float]:
 def test_changes_of_fits_are_those_of_the_files_and_not_compared_between_arms(table, root):
     for name, each in table["arms"].items():
         lines = [lines_of(root / name / f"seed-{seed}", "unseen") for seed in SEEDS]
-        for index in range(2):
+        for index in range(LAST):
             changes = [of[index]["fit/heldout_loss"] - of[index]["fit/heldout_loss_before"] for of in lines]
             cell = each["metrics"][f"fit/heldout_change/{index + 1}"]
             assert cell["mean"] == pytest.approx(np.mean(changes))
@@ -160,14 +162,16 @@ def test_the_table_is_told_on_the_terminal_and_as_markdown(table, root):
     assert any(line.startswith("| straight | ") and mean in line for line in written.splitlines())
 
 
-def test_metrics_are_chosen_and_what_is_not_there_is_refused(table, root, capsys):
-    assert main(["evidence", str(root), "--metrics", "text/words"]) == 0
-    told = json.loads((root / "evidence.json").read_text())
+def test_metrics_are_chosen_and_what_is_not_there_is_refused(table, root, tmp_path, capsys):
+    for name in ("straight", "random"):
+        (tmp_path / name).symlink_to(root / name)
+    assert main(["evidence", str(tmp_path), "--metrics", "text/words"]) == 0
+    told = json.loads((tmp_path / "evidence.json").read_text())
     assert told["metrics"] == list(told["arms"]["random"]["metrics"]) == ["text/words"]
     assert told["against"] is None
-    assert main(["evidence", str(root), "--metrics", "text/wrods"]) == 2
+    assert main(["evidence", str(tmp_path), "--metrics", "text/wrods"]) == 2
     assert "no arm measures text/wrods; there are cycles/" in capsys.readouterr().err
-    assert main(["evidence", str(root), "--against", "inpo"]) == 2
+    assert main(["evidence", str(tmp_path), "--against", "inpo"]) == 2
     assert "no such arm is finished; there are random, straight" in capsys.readouterr().err
     assert main(["evidence", str(root / "compiled")]) == 2
     assert "holds no runs" in capsys.readouterr().err

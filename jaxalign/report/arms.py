@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxalign.errors import ConfigError
+from jaxalign.report.seeds import measured
 from jaxalign.storage.record import read_metrics
 from jaxalign.types import Metrics
 
@@ -46,10 +47,9 @@ def _arm(path: Path) -> Arm:
     return Arm(path.name, dict(sorted(seeds.items())), tuple(each.name for each in runs if each not in done))
 
 
-def measured(path: Path) -> Metrics:
+def measured_in(path: Path) -> Metrics:
     """All that a finished run has measured of its last policy and of its fits, errors and ends of intervals too."""
-    summary = json.loads((path / "summary.json").read_text())
-    found: Metrics = {**summary["evals"], **summary.get("fits", {})}
+    found = measured(json.loads((path / "summary.json").read_text()))
     for line in read_metrics(path):
         if line["phase"] == "unseen":
             name = f"{FIT}{line['iteration'] + 1}"

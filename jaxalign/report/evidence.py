@@ -23,7 +23,7 @@ from jaxtyping import Float
 from jaxalign.errors import ConfigError
 from jaxalign.evals.intervals import BESIDE, Estimate, beside
 from jaxalign.reopen import reopen
-from jaxalign.report.arms import FIT, OF_FITS, Arm, measured
+from jaxalign.report.arms import FIT, OF_FITS, Arm, measured_in
 from jaxalign.report.by_prompt import Answered, answered
 from jaxalign.report.crossed import crossed, over_seeds
 from jaxalign.types import Metrics, Prompt
@@ -75,7 +75,7 @@ class Measured:
 
 def read(arm: Arm, config: str | None = None) -> Measured:
     """An arm from its files; its judges are asked again. `config` as for `reopen`."""
-    metrics = {seed: measured(path) for seed, path in arm.runs.items()}
+    metrics = {seed: measured_in(path) for seed, path in arm.runs.items()}
     found = {seed: answered(reopen(path, config), metrics[seed]) for seed, path in arm.runs.items()}
     known = {seed: each for seed, each in found.items() if each is not None}
     return Measured(metrics, known, arm.unfinished)
