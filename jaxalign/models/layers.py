@@ -60,8 +60,8 @@ def product(subscripts: str, x: Float[Array, "n s ..."], weight: Float[Array, ".
     """einsum(subscripts, x, weight) of "ns<inputs>,<inputs><outputs>->ns<outputs>", on one device.
 
     JAX's own derivative makes the weight's gradient as the transpose of gradientᵀ · x, and XLA's CPU compiler, to undo
-    that, copies the gradient of every product transposed, at strides: more than half of the time of a layer's backward
-    pass. Here it is xᵀ · gradient. The price is `jax.jvp`: derivatives of custom_vjp functions are backwards only.
+    that, copies the gradient of every product transposed, at strides: a seventh of a training step. Here it is
+    xᵀ · gradient. The price is `jax.jvp`: derivatives of custom_vjp functions are backwards only.
     """
     return jnp.einsum(subscripts, x, weight)
 
