@@ -48,7 +48,8 @@ class Evaluation:
     """policies of other runs of the same model, who answer the held-out prompts too: opponents for evals that have a
     pool of them"""
     every: int = 1
-    """iterations between evaluations; the base and the last policy are evaluated always"""
+    """iterations between evaluations; the base and the last policy are evaluated always. The "previous" opponent is the
+    one that was evaluated before"""
     shown: Rollout | None = None
     """how the base and the last policy answer the few prompts that a person is shown at the end, such as colder and
     longer than those that are judged; None: their first judged answers are shown"""

@@ -6,8 +6,10 @@ import json
 import pytest
 from made_runs import run_here, same_when_stopped, tiny_lm
 
+from jaxalign.__main__ import main
 from jaxalign.config.load import validate
 from jaxalign.errors import ConfigError
+from jaxalign.report.measured import of_steps
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.samplers import Greedy
 from jaxalign.storage.record import read_metrics
@@ -34,20 +36,46 @@ def every(tmp_path_factory):
     return workdir, run_here(evaluating(), workdir)
 
 
-def test_every_second_policy_and_the_last_are_evaluated_as_if_all_were(every, tmp_path):
-    summary = run_here(evaluating(every=2), tmp_path / "second")
-    found, all_of_them = measured(tmp_path / "second"), measured(every[0])
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("second") / "policy"
+    return workdir, run_here(evaluating(every=2), workdir)
+
+
+def test_every_second_policy_and_the_last_are_evaluated_as_if_all_were(every, second):
+    workdir, summary = second
+    found, all_of_them = measured(workdir), measured(every[0])
     assert list(found) == [0, 2, 3]
     assert list(all_of_them) == [0, 1, 2, 3]
     for number in (0, 2, 3):
         # Policy 1 was not asked: it is nobody's opponent, and its answers are not among those cycles are sought in.
         for name in (name for name in found[number] if not ("vs_previous" in name or name.startswith("cycles/"))):
             assert found[number][name] == all_of_them[number][name], (number, name)
-    run = read_run(tmp_path / "second")
-    assert not run.has(home(1), "heldout")
+    assert not read_run(workdir).has(home(1), "heldout")
     assert summary["win_rates"]["policies"] == ["base", "iterate-2", "iterate-3"]
     assert summary["win_rate_vs_base"] == every[1]["win_rate_vs_base"]
     assert summary["samples"] == every[1]["samples"]
+
+
+def test_those_that_were_evaluated_are_measured_again(second, capsys):
+    workdir, summary = second
+    capsys.readouterr()
+    assert main(["eval", str(workdir), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["policies"] == summary["win_rates"]["policies"]
+    assert found["row_beats_column"] == summary["win_rates"]["row_beats_column"]
+    for number, name in ((0, "base"), (2, "iterate-2"), (3, "iterate-3")):
+        for metric, value in found["evals"][name].items():
+            assert value == pytest.approx(measured(workdir)[number][metric], rel=1e-5), (name, metric)
+    assert main(["eval", str(workdir), "--policies", "base,1"]) == 2
+    assert "policy 1 has answered no held-out prompts" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_drawn_at_its_iterate(second):
+    lines = of_steps(second[0], 1)
+    assert [bool(line) for line in lines] == [True, False, True, True]
+    assert [line["iteration"] for line in lines if line] == ["initial", 1, 2]
+    assert [bool(line) for line in of_steps(second[0], 2)] == [True, True]
 
 
 def test_what_is_shown_is_drawn_as_asked_for_and_changes_no_metric(every, tmp_path):

@@ -12,6 +12,7 @@ from made_runs import SMALL as TINY
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load
+from jaxalign.report import games, win_rates
 from jaxalign.report.measured import draw_measured, of_steps
 from jaxalign.report.seeds import last_policies, measured, spread, table
 from jaxalign.storage import pinned
@@ -96,6 +97,21 @@ def test_what_look_aheads_measure_is_no_step(tmp_path, runs):
     for name, said in (("plain", ">iterate<"), ("ahead", ">step (look-aheads left out)<")):
         draw_measured({"this run": tmp_path / name}, tmp_path / name)
         assert said in (tmp_path / name / "win_rate.svg").read_text()
+
+
+def test_a_curve_goes_past_what_was_not_measured(tmp_path, monkeypatch):
+    """To where it was: not from point to point, and not into nothing."""
+    pytest.importorskip("matplotlib")
+    figures = []
+    for module in (win_rates, games):
+        monkeypatch.setattr(module, "save", lambda figure, *_: figures.append(figure) or [])
+    values = np.array([0.5, np.nan, 0.6, np.nan, 0.7])
+    win_rates.win_rates([win_rates.Curve("one", values, (values - 0.1, values + 0.1))], tmp_path)
+    games.gap_against_steps(np.arange(5.0), {"one": values}, tmp_path, xscale="linear")
+    for figure in figures:
+        (drawn,) = (line for line in figure.axes[0].lines if line.get_label() == "one")
+        np.testing.assert_array_equal(drawn.get_xydata(), [[0, 0.5], [2, 0.6], [4, 0.7]])
+    assert len(figures) == 2
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(experiment_options=True)
     parser.add_argument("run", metavar="RUN", help="run directory")
     parser.add_argument(
-        "--policies", metavar="N,N,…", help="policies, by number or base or last (default: all on disk)"
+        "--policies",
+        metavar="N,N,…",
+        help="policies, by number or base or last (default: all on disk that the run evaluates)",
     )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--prompts", metavar="FILE", help="JSONL file of prompts to answer instead of the held-out ones")
@@ -56,8 +58,8 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.reopen import reopen
 
     run = reopen(args.run, args.config)
-    wanted = args.policies.split(",") if args.policies else map(str, run.directory.policies())
-    numbers = sorted({run.policy_number(text) for text in wanted})
+    evaluated = [each for each in run.directory.policies() if each in run.experiment.evaluated]
+    numbers = sorted({run.policy_number(text) for text in args.policies.split(",")}) if args.policies else evaluated
     matrix = None
     if args.pairs is not None:
         evals = on_other_pairs(run, run.machine(args.rest), numbers, args.pairs)
@@ -116,12 +118,20 @@ def answered(
     """Answers of the run's policies and of those of other runs that oppose them, by name: new ones to the prompts of a
     file, or those to held-out prompts that the run holds."""
     from jaxalign.data.prompts import JsonlPrompts
+    from jaxalign.errors import ConfigError
     from jaxalign.evals.context import iterate_name, other_name
     from jaxalign.evaluate import answers_of, answers_of_others
     from jaxalign.rollouts.seam import rolled
+    from jaxalign.storage.rundir import home
 
     evaluation = run.experiment.evaluation
     if prompts is None:
+        for number in numbers:
+            if not run.directory.has(home(number), "heldout"):
+                raise ConfigError(
+                    f"{run.directory.path}: policy {number} has answered no held-out prompts; let the run go on, name "
+                    "other --policies, or give some with --prompts"
+                )
         return answers_of(run.directory, numbers), answers_of_others(run.directory, evaluation)
     assert evaluation.rollout is not None
     roller, asked = machine.roller(evaluation.rollout), JsonlPrompts(prompts).read()
@@ -146,8 +156,8 @@ def held_pairs(run: "Run", number: int) -> "PairScores | None":
         return None
     if not run.directory.has(home(number), "heldout_pairs"):
         raise ConfigError(
-            f"{run.directory.path}: policy {number} has not been measured on the held-out pairs yet; let the run go "
-            "on, or name other --policies"
+            f"{run.directory.path}: policy {number} has not been measured on the held-out pairs; let the run go on, "
+            "or name other --policies"
         )
     return run.directory.load(home(number), "heldout_pairs", PairScores)
 

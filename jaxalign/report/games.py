@@ -70,7 +70,7 @@ def gap_against_steps(
     xscale: Literal["log", "linear"] = "log",
 ) -> list[Path]:
     """Duality gap (both players) of each learner's last iterate, on a logarithmic scale; values below `floor` are drawn
-    at it."""
+    at it, and NaN is drawn past."""
     plot = pyplot()
     figure, axis = plot.subplots(figsize=(1.9 * COLUMN_INCHES, 0.95 * COLUMN_INCHES))
     styles = ("-", "--", ":", "-.")
@@ -82,10 +82,10 @@ def gap_against_steps(
     for name in names:
         index = given.index(name)  # so that a curve has its colour in every figure
         colour, style = COLOURS[index % len(COLOURS)], styles[index // len(COLOURS) % len(styles)]
-        heavy = name == bold
+        heavy, there = name == bold, ~np.isnan(gaps[name])
         axis.plot(
-            steps,
-            np.maximum(gaps[name], floor),
+            steps[there],
+            np.maximum(gaps[name][there], floor),
             color=BOLD if heavy else colour,
             ls="-" if heavy else style,
             lw=1.8 if heavy else 1.1,

@@ -59,8 +59,11 @@ def draw_measured(runs: Mapping[str, Path], out: Path, config: str | None = None
 
 
 def of_steps(path: Path, period: int) -> list[dict]:
-    """What a run has measured of its base and after every step of `period` iterations, one line each."""
-    return [line for line in read_metrics(path) if line["phase"] == "evals"][::period]
+    """What a run has measured of its base and after every step of `period` iterations, one line each: an empty one of
+    a policy that it has not evaluated."""
+    lines = [line for line in read_metrics(path) if line["phase"] == "evals"]
+    found = {0 if line["iteration"] == "initial" else line["iteration"] + 1: line for line in lines}
+    return [found.get(number, {}) for number in range(0, max(found, default=-1) + 1, period)]
 
 
 def draw_win_rates(

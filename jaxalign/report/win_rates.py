@@ -12,7 +12,8 @@ from jaxalign.report.games import BOLD, COLOURS, COLUMN_INCHES, pyplot, save
 
 @dataclass(frozen=True)
 class Curve:
-    """Win rates of iterates 0, 1, …, NaN where there is none; `band` are ends of intervals, () for none."""
+    """Win rates of iterates 0, 1, …, NaN where there is none, which is drawn past; `band` are ends of intervals, () for
+    none."""
 
     name: str
     rates: Float[np.ndarray, " t"]
@@ -28,11 +29,11 @@ def win_rates(curves: Sequence[Curve], into: Path, iterate: str = "iterate") -> 
     axis.axhline(0.5, color="#999999", lw=0.8, ls=":", zorder=1)
     for index, curve in enumerate(curves):
         colour = BOLD if curve.bold else COLOURS[index % len(COLOURS)]
-        at = np.arange(len(curve.rates))
+        at = np.flatnonzero(~np.isnan(curve.rates))
         if curve.band:
-            axis.fill_between(at, *curve.band, color=colour, alpha=0.12, lw=0)
+            axis.fill_between(at, *(end[at] for end in curve.band), color=colour, alpha=0.12, lw=0)
         heavy = {"lw": 1.8, "zorder": 3} if curve.bold else {"lw": 1.1, "zorder": 2}
-        axis.plot(at, curve.rates, color=colour, marker="o", ms=3, label=curve.name, **heavy)
+        axis.plot(at, curve.rates[at], color=colour, marker="o", ms=3, label=curve.name, **heavy)
     axis.set_xlabel(iterate)
     axis.set_ylabel("win rate")
     axis.grid(which="major", lw=0.3, alpha=0.5)
