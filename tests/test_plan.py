@@ -290,6 +290,14 @@ def test_a_run_scores_as_often_as_planned(what, monkeypatch, tmp_path):
     assert planned["logp"] - len(logp) == (4 - 2 if what == "sampled" else 0)
 
 
+def test_held_out_pairs_are_scored_by_policies_that_are_evaluated():
+    every = dpo("--iterations", "4", "--swap_every", "none")
+    second = dataclasses.replace(every, evaluation=dataclasses.replace(every.evaluation, every=2))
+    machine = Machine(every.model.open(), every.placement, every.seed)
+    one, other = (calls(each, machine)["left_out"] for each in (every, second))
+    assert one - other == (5 - 3) * 2, "fourteen pairs are two batches"
+
+
 def test_what_no_fit_trains_on_is_scored_beside_all_that_it_keeps():
     experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)))
     machine = Machine(experiment.model.open(), experiment.placement, 0)

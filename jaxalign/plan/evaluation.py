@@ -1,5 +1,5 @@
-"""What the evaluation computes: answers of every iterate, and of other runs' policies, to the held-out prompts, and
-what the judges are asked about them."""
+"""What the evaluation computes: answers of the policies that are evaluated, and of other runs', to the held-out
+prompts, and what the judges are asked about them."""
 
 import pathlib
 import tempfile

@@ -83,8 +83,7 @@ def calls_of(experiment: Experiment, machine: Machine, steps: int) -> tuple[Coun
         started = (2 if _moves(experiment) else 1) if name == "validation" else 0
         found[NAME] += {"unseen": 2}.get(name, inside + started) * count
     if "heldout" in batches:
-        found[NAME] += batches["heldout"]
-        once[NAME] = (1 + _anchors(experiment)) * batches["heldout"]
+        once[NAME] = (len(experiment.evaluated) + _anchors(experiment)) * batches["heldout"]
     if not machine.model.config.outputs:
         roles = passes(experiment.reference, experiment.loss.needs, every=True)
         apart = (count or 0 for name, count in scored.items() if name != "heldout")

@@ -1,9 +1,9 @@
 """How often a run calls each program, and so how long it takes and what it costs in chip-hours.
 
 Every prompt is taken to have its pairs and every row to be full and of the longest length, so hours err high; judges
-without weights, certificates (answers scored under the anchor), evals that score answers, and compilation are not
-counted, and the evaluation only where its prompts are here. The fit that closes a round of an adaptive anchor is one of
-the iterations like any other, and no fit ends early.
+without weights, certificates (answers scored under the anchor), evals that score answers, the few answers of
+`evaluation.shown`, and compilation are not counted, and the evaluation only where its prompts are here. The fit that
+closes a round of an adaptive anchor is one of the iterations like any other, and no fit ends early.
 """
 
 from collections import Counter
