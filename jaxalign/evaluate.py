@@ -187,24 +187,24 @@ def summarise(session: Session) -> dict[str, Any]:
     if session.heldout and judge is not None:
         rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
     fits, versions = fits_told(session.run, session.experiment.iterations), pinned.changed(session.run)
-    samples = [shown(session, number) for number in (0, session.experiment.iterations)] if session.heldout else []
+    samples = shown(session) if session.heldout else []
     if session.hosts.leader:
         _summarise(session, rates, fits, versions, samples)
     session.hosts.barrier("summary")
     return session.run.summary()
 
 
-def shown(session: Session, number: int) -> Rollouts:
-    """What a policy answers to the held-out prompts that a person is shown, committed."""
-    rollout = session.experiment.evaluation.shown
+def shown(session: Session) -> list[Rollouts]:
+    """What the base and the last policy answer to the held-out prompts that a person is shown, committed."""
+    rollout, numbers = session.experiment.evaluation.shown, (0, session.experiment.iterations)
     if rollout is None:
-        return session.run.load(home(number), "heldout", Rollouts)
+        return [session.run.load(home(number), "heldout", Rollouts) for number in numbers]
+    roller, prompts, key = session.machine.roller(rollout), session.heldout[:SAMPLES_SHOWN], session.machine.key
 
-    def make() -> Rollouts:
-        roller, prompts, key = session.machine.roller(rollout), session.heldout[:SAMPLES_SHOWN], session.machine.key
+    def make(number: int) -> Rollouts:
         return session.roll(roller, session.policy(number), prompts, home(number), "shown", key("shown", number))
 
-    return session.phase(home(number), "shown", Rollouts, make)
+    return [session.phase(home(number), "shown", Rollouts, partial(make, number)) for number in numbers]
 
 
 @dataclasses.dataclass(frozen=True)
