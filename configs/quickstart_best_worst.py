@@ -23,5 +23,5 @@ PAIRS = pairs_of_a_prompt(comal.feedback.pairing, comal.feedback.rollout.samples
 experiment = dataclasses.replace(
     comal,
     feedback=dataclasses.replace(comal.feedback, pairing=BestWorst()),
-    fit=dataclasses.replace(comal.fit, batch_size=comal.fit.batch_size // PAIRS, groups_a_row=1, scored_a_row=None),
+    fit=dataclasses.replace(comal.fit, batch_size=comal.fit.batch_size // PAIRS, groups_a_row=1),
 )

@@ -94,7 +94,7 @@ def _draw(logits: Float[Array, "b v"], keys: Key[Array, " b"]) -> Int[Array, " b
     # A random number for every logit costs more than all else in a draw: 49,152 a row, here 256 + 192. Log-masses
     # of blocks are right to some 1e-6 nats, so every token's probability is to a millionth of itself; the boundaries of
     # a running sum over the vocabulary would be off by 1e-7 of all mass, more than many a token has. What is left is
-    # Gumbel's in fp32, which ends at 16.6: masses below some 1e-7 are drawn too rarely, as they are without blocks.
+    # Gumbel's in fp32, which ends at 15.9: masses below some 1e-7 are drawn too rarely, as they are without blocks.
     blocks = _blocks(logits)
     of_block, of_token = jax.vmap(jax.random.split, out_axes=1)(keys)
     block = _largest(jax.nn.logsumexp(blocks, axis=-1), of_block)
