@@ -47,10 +47,12 @@ POLICIES_SHOWN = 8
 
 
 def evaluate(session: Session, iterate: int, policy: Params) -> Metrics:
-    """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed. Nothing of
-    a policy whose turn it is not."""
-    where = home(iterate)
-    if iterate not in session.experiment.evaluated:
+    """The held-out answers of policy `iterate` and what the experiment's evals say of them, both committed. Of a policy
+    whose turn it is not only what others are measured against."""
+    where, experiment = home(iterate), session.experiment
+    if session.heldout_pairs is not None and session.anchor(iterate) == iterate and "anchor" in experiment.loss.needs:
+        session.anchor_sums(iterate)  # the coming fits ask for them, with less memory to spare
+    if iterate not in experiment.evaluated:
         return session.phase(where, "evals", dict[str, float], dict)
     if session.heldout:
         answer(session, iterate, policy)
@@ -115,12 +117,9 @@ def measure(evals: Iterable[Eval], context: HeldOut) -> Metrics:
 
 def score_pairs(session: Session, iterate: int, policy: Params) -> None:
     """Commits what policy `iterate` makes of the held-out pairs, against the anchor of its own fit."""
-    experiment, where = session.experiment, home(iterate)
-    if session.anchor(iterate) == iterate and "anchor" in experiment.loss.needs:
-        session.anchor_sums(iterate)  # the coming fits ask for them, with less memory to spare
     params, base, made_by = trained(policy), frozen(policy), max(iterate - 1, 0)
-    make = partial(session.pair_scores, where, params, base, made_by, "held-out pairs", {})
-    session.phase(where, "heldout_pairs", PairScores, make)
+    make = partial(session.pair_scores, home(iterate), params, base, made_by, "held-out pairs", {})
+    session.phase(home(iterate), "heldout_pairs", PairScores, make)
 
 
 def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:

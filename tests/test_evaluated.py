@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from made_pairs import dpo
 from made_runs import run_here, same_when_stopped, tiny_lm
 
 from jaxalign.__main__ import main
@@ -12,7 +13,7 @@ from jaxalign.errors import ConfigError
 from jaxalign.report.measured import of_steps
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.samplers import Greedy
-from jaxalign.storage.record import read_metrics
+from jaxalign.storage.record import read_metrics, read_perf
 from jaxalign.storage.rundir import home, read_run
 from jaxalign.types import Rollouts
 
@@ -76,6 +77,15 @@ def test_what_was_measured_is_drawn_at_its_iterate(second):
     assert [bool(line) for line in lines] == [True, False, True, True]
     assert [line["iteration"] for line in lines if line] == ["initial", 1, 2]
     assert [bool(line) for line in of_steps(second[0], 2)] == [True, True]
+
+
+def test_an_anchor_that_is_not_evaluated_is_known_before_its_fit(tmp_path):
+    """Held-out pairs are scored by it while there is room, not beside the optimizer's state."""
+    experiment = dpo("--iterations", "2", "--swap_every", "1")
+    run_here(dataclasses.replace(experiment, evaluation=dataclasses.replace(experiment.evaluation, every=2)), tmp_path)
+    assert list(measured(tmp_path)) == [0, 2]
+    done = [(line["iteration"], line["phase"]) for line in read_perf(tmp_path)]
+    assert done.index((0, "heldout_anchor")) < done.index((1, "fit"))
 
 
 def test_what_is_shown_is_drawn_as_asked_for_and_changes_no_metric(every, tmp_path):
