@@ -51,6 +51,14 @@ class Broken:
         return None
 
 
+@dataclasses.dataclass(frozen=True)
+class Second:
+    """A rule that goes by the second of two annotators."""
+
+    def __call__(self, rollouts, preferences, key) -> Groups:
+        return AllPairs()(rollouts, dataclasses.replace(preferences, prefer=preferences.by_annotator[:, 1]), key)
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=named)
 def test_rules_by_whether_they_ask_for_weights(rule):
     assert unweighted(rule)[0] == (type(rule).__name__ not in HEEDING)
@@ -78,8 +86,9 @@ def test_a_win_rate_of_two_answers_says_nothing_of_the_others():
     assert not heedless(DNO(1.0), fed(pairing=EvenPairs()).feedback)
 
 
-def test_a_rule_that_makes_no_groups_is_told_of_where_they_are_made():
-    assert heedless(INPO(1.0, 0.1), dataclasses.replace(GAME.feedback, pairing=Broken())) == ""
+@pytest.mark.parametrize("rule", [Broken(), Second()], ids=named)
+def test_a_rule_that_cannot_be_asked_is_told_of_where_groups_are_made(rule):
+    assert heedless(INPO(1.0, 0.1), dataclasses.replace(GAME.feedback, pairing=rule)) == ""
 
 
 def test_settings_that_are_wrong_are_told_and_not_tried():

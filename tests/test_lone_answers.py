@@ -202,6 +202,9 @@ def test_held_out_answers_have_the_loss_of_kto(tmp_path, capsys):
     assert main(["eval", str(tmp_path / "run"), "--pairs", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["evals"]["iterate-1"]
     assert found["heldout/loss"] == pytest.approx(lines(tmp_path / "run", "evals")[-1]["heldout/loss"], rel=1e-5)
+    (tmp_path / "one.jsonl").write_text(path.read_text().splitlines()[0])
+    assert main(["eval", str(tmp_path / "run"), "--pairs", str(tmp_path / "one.jsonl")]) == 3
+    assert "--pairs: all groups have one prompt" in capsys.readouterr().err
 
 
 def test_held_out_answers_of_one_prompt_have_no_stray(tmp_path):

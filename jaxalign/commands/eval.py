@@ -218,7 +218,7 @@ def scores_of(
 
     from jaxalign.contracts.extras import extras_of
     from jaxalign.contracts.traced import check_loss
-    from jaxalign.data.strays import as_trained
+    from jaxalign.data.strays import as_trained, check_strays
     from jaxalign.errors import ConfigError, DataError
     from jaxalign.experiment import members_of, outside
     from jaxalign.losses.dpo import DPO
@@ -240,6 +240,7 @@ def scores_of(
             raise
         view = view_of(machine.model, DPO(), responses)
         print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
+    check_strays(view.loss, data.pairs, "--pairs")
     scorer, groups = pair_scorer(experiment, machine, view), as_trained(view.loss, data.pairs)
     anchors: dict[int, Float[np.ndarray, "g r"]] = {}
 
