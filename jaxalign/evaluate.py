@@ -15,7 +15,7 @@ from jaxalign.evals import intervals
 from jaxalign.evals.context import Eval, HeldOut, evenly, iterate_name, iterate_number, other_name
 from jaxalign.evals.cycles import cycle_metrics
 from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
-from jaxalign.experiment import Evaluation
+from jaxalign.experiment import SAMPLES_SHOWN, Evaluation
 from jaxalign.fits.check import fits_told
 from jaxalign.machine import Machine
 from jaxalign.models.low_rank import frozen, trained
@@ -42,7 +42,6 @@ RATES = {
 
 ENDS = ("low", "high")
 
-SAMPLES_SHOWN = 3
 POLICIES_SHOWN = 8
 
 

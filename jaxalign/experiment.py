@@ -31,6 +31,9 @@ from jaxalign.storage.rundir import RunDir
 from jaxalign.training.step import Fit
 from jaxalign.types import Combiner, Dated, Loss, Optimizer, Oracle, Reference
 
+SAMPLES_SHOWN = 3
+"""Held-out prompts whose answers a person is shown at the end of a run, the first ones."""
+
 
 @dataclass(frozen=True)
 class Evaluation:

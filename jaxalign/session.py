@@ -24,7 +24,7 @@ from jaxalign.data.groups import TrainingGroups, with_logps
 from jaxalign.data.prompts import opened
 from jaxalign.data.strays import as_trained, check_strays
 from jaxalign.errors import ConfigError, Interrupted
-from jaxalign.experiment import Experiment, anchor_of, as_of, members_of, outside
+from jaxalign.experiment import SAMPLES_SHOWN, Experiment, anchor_of, as_of, members_of, outside
 from jaxalign.feedback.contract import Compared
 from jaxalign.hosts.turns import in_turn
 from jaxalign.judging import Judging, judging
@@ -375,7 +375,7 @@ class Session:
         if self.heldout:
             self._heldout_roller.check(self.heldout)
         if (shown := self.experiment.evaluation.shown) is not None:
-            self.machine.roller(shown).check(self.heldout)
+            self.machine.roller(shown).check(self.heldout[:SAMPLES_SHOWN])
 
     @cached_property
     def _heldout_roller(self) -> Roller:

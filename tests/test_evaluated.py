@@ -9,7 +9,8 @@ from made_runs import run_here, same_when_stopped, tiny_lm
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import validate
-from jaxalign.errors import ConfigError
+from jaxalign.data.prompts import InlinePrompts
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.report.measured import of_steps
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.samplers import Greedy
@@ -116,3 +117,13 @@ def test_stopped_and_continued_it_evaluates_and_shows_the_same(tmp_path):
 def test_what_cannot_be_is_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         validate(evaluating(**changes))
+
+
+def test_prompts_that_nobody_is_shown_may_be_longer_than_what_shows_them(tmp_path):
+    prompts = InlinePrompts(("a", "b", "c", "a long one " * 10))
+    shown = dataclasses.replace(SHOWN, max_prompt_tokens=64)
+    experiment = dataclasses.replace(evaluating(prompts=prompts, shown=shown), iterations=1, swap_every=None)
+    assert [each["prompt"] for each in run_here(experiment, tmp_path / "three")["samples"]] == ["a", "b", "c"]
+    first = InlinePrompts(prompts.texts[::-1])
+    with pytest.raises(DataError, match="inline-0"):
+        run_here(evaluating(prompts=first, shown=shown), tmp_path / "refused")

@@ -55,7 +55,7 @@ def root(tmp_path_factory) -> pathlib.Path:
         for seed in SEEDS[: 2 if name == "straight" else 1]:
             run_here(arm(name == "random", seed), home / name / f"seed-{seed}")
     with pytest.raises(Interrupted):
-        run_here(arm(True, 1), home / "random" / "seed-1", Patience(40))
+        run_here(arm(True, 1), home / "random" / "seed-1", Patience(8))
     return home
 
 
