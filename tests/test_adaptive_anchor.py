@@ -137,7 +137,7 @@ def test_of_samples_the_round_is_closed_when_the_problem_is_solved_in_truth(tmp_
     """Eight samples each of 96 prompts, all the same game: what the exact gap was when a round was closed, or not."""
     run_here(sampled(), tmp_path)
     lines = [line for line in read_metrics(tmp_path) if line["phase"] == "certificates"]
-    policies, shares, number = [table(tmp_path, index) for index in range(len(lines) + 1)], [], 0
+    policies, number = [table(tmp_path, index) for index in range(len(lines) + 1)], 0
     for iteration, line in enumerate(lines):
         now, anchor = policies[iteration], policies[number]
         moved = LOSS.tau * float(kl(now, anchor)[0])
@@ -146,15 +146,13 @@ def test_of_samples_the_round_is_closed_when_the_problem_is_solved_in_truth(tmp_
             gap, abs=4 * line["align/inner_gap_stderr"] + 0.3 * gap
         )
         closed = line["align/next_anchor"] == iteration + 1
-        if iteration > number:
-            shares.append((gap / moved, closed))
         if closed:
             # The plug-in counts the noise of eight samples as gap: by it the round would go on.
             assert line["align/inner_gap"] > 0.5 * LOSS.tau * line["align/anchor_kl_nats"]
+            # One standard error is added to the estimate: a round is closed too early now and then, but not by far.
+            assert gap <= 0.5 * moved + 3 * line["align/inner_gap_stderr"]
             number = iteration + 1
-    assert any(closed for _, closed in shares)
-    assert all(share < 0.7 for share, closed in shares if closed)
-    assert not any(closed for share, closed in shares if share > 0.7)
+    assert number > 0
 
 
 def table(workdir, number):

@@ -93,6 +93,7 @@ def test_pairs_that_are_left_out_or_leak_are_told(tmp_path):
 def test_a_plan_calls_no_rollout_and_counts_the_pairs():
     made = dpo()
     machine = Machine(made.model.open(), made.placement, 0)
-    assert calls(made, machine) == {"train": 7, "logp": 4}
+    # Two batches of fourteen held-out pairs: their anchor, the loss at four steps, and what two policies make of them.
+    assert calls(made, machine) == {"train": 7, "logp": 4, "left_out": 2 * (1 + 4 + 2)}
     some = dataclasses.replace(made, feedback=dataclasses.replace(made.feedback, pairs_per_iteration=20))
-    assert calls(some, machine) == {"train": 3, "logp": 2}
+    assert calls(some, machine) == {"train": 3, "logp": 2, "left_out": 2 * (1 + 2 + 2)}

@@ -18,7 +18,7 @@ from jaxalign.storage.record import read_metrics
 
 
 def two_judges() -> Experiment:
-    experiment = tiny_lm("--iterations", "1", "--swap_every", "none", "--optimizer.learning_rate.peak", "0.05")
+    experiment = tiny_lm("--iterations", "1", "--swap_every", "none", "--optimizer.learning_rate.peak", "0.01")
     evaluation = dataclasses.replace(
         experiment.evaluation,
         oracle=Panel((Weighted(Detail(), temperature=0.1),)),
