@@ -417,6 +417,14 @@ def plan(train: Compiled | TooLarge, *attempts: Attempt) -> Plan:
     )
 
 
+def test_rows_are_told_as_they_are_trained_on():
+    made = plan(program("train", 5.0))
+    assert "rows of 192 tokens (prompt 64, two responses of 64)" in as_text(made)
+    shared = dataclasses.replace(made, sizes=Sizes(64, 64, answers=6), groups_a_row=15)
+    assert "rows of 448 tokens (prompt 64, 6 responses of 64)" in as_text(shared)
+    assert as_json(shared)["tokens"]["row"] == 448
+
+
 def test_five_percent_of_the_memory_stay_free():
     v5e = chip("v5e")
     assert fits(program("train", 0.949 * 15.75), v5e)

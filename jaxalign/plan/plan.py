@@ -15,7 +15,7 @@ from jaxalign.plan.lowered import programs
 from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import machine_of, sizes_of
 from jaxalign.programs import check_batches
-from jaxalign.training.rows import Sizes
+from jaxalign.training.rows import RowShape, Sizes
 
 HEADROOM = 0.05
 """Share of the memory that must stay free: fragmentation, and what other programs leave behind."""
@@ -46,6 +46,13 @@ class Plan:
     attempts: tuple[Attempt, ...]
     host_peak_gib: float
     """of this machine while it compiled"""
+    groups_a_row: int = 1
+    """of the rows that are trained on"""
+
+    @property
+    def rows(self) -> RowShape:
+        """The rows that are trained on."""
+        return self.sizes.shared(self.groups_a_row)
 
     @property
     def fits(self) -> bool:
@@ -114,4 +121,5 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
         calls=calls(experiment, machine),
         attempts=tuple(attempts),
         host_peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        groups_a_row=experiment.fit.groups_a_row,
     )

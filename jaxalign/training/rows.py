@@ -84,11 +84,15 @@ class Sizes:
         """With an answer to another prompt beside each group's own (`data.strays`), the same for all of a prompt's."""
         return replace(self, responses=self.responses + 1, answers=None if self.answers is None else self.answers + 1)
 
+    def different(self, groups_a_row: int) -> int:
+        """Different responses of so many groups of one prompt, at most."""
+        return min(groups_a_row * self.responses, self.answers or groups_a_row * self.responses)
+
     def shared(self, groups_a_row: int) -> RowShape:
         """The shape that holds any row of so many groups."""
         if groups_a_row == 1:
             return self.rows
-        branches = min(groups_a_row * self.responses, self.answers or groups_a_row * self.responses)
+        branches = self.different(groups_a_row)
         return RowShape.longest(self.prompt, self.response, branches).shared(groups_a_row, branches)
 
 
