@@ -1,7 +1,6 @@
-"""Plans without a compiler: what is asked of a machine, what is tried when it does not fit, and what is said."""
+"""Plans without a compiler: what is asked of a machine, and what is tried when it does not fit."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 
@@ -12,14 +11,13 @@ from made_pairs import dpo
 from made_runs import run_here
 from made_runs import tiny_lm as small_lm
 
-from jaxalign.__main__ import main
 from jaxalign.config.load import load, override, validate
 from jaxalign.errors import ConfigError, ModelError
 from jaxalign.evals.robust_win_rate import RobustWinRate
 from jaxalign.evals.text import Text
 from jaxalign.feedback.sampled import pairs_of_a_prompt
 from jaxalign.machine import Machine, Placement
-from jaxalign.mesh.sharding import MeshShape, bytes_per_device, row_shards
+from jaxalign.mesh.sharding import MeshShape, bytes_per_device
 from jaxalign.models import releases
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import frozen
@@ -29,14 +27,11 @@ from jaxalign.pairings.even_pairs import EvenPairs
 from jaxalign.pairings.every_answer import EveryAnswer
 from jaxalign.pairings.large_margin import LargeMargin
 from jaxalign.pairs import AllPairs, RandomPair, SoftLabel
-from jaxalign.plan import collectives, cost
 from jaxalign.plan.alternatives import alternatives
-from jaxalign.plan.chips import chip, topology
-from jaxalign.plan.compiled import Compiled, Memory, TooLarge, model_flops
+from jaxalign.plan.chips import topology
+from jaxalign.plan.compiled import model_flops
 from jaxalign.plan.evaluation import asked
 from jaxalign.plan.lowered import programs
-from jaxalign.plan.plan import Attempt, Plan, fits
-from jaxalign.plan.report import as_json, as_text
 from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import model_of, sizes_of
 from jaxalign.programs import check_batches
@@ -387,105 +382,3 @@ def test_what_is_at_its_smallest_has_no_alternatives():
     experiment = tiny()
     smallest = dataclasses.replace(experiment, placement=Placement(remat="full", optimizer_memory="pinned_host"))
     assert list(alternatives(smallest, 8)) == []
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# What is said
-
-GIB = 2**30
-
-
-def program(name: str, gib: float) -> Compiled:
-    v5e = chip("v5e")
-    none = collectives.Summary({"all-gather": collectives.Traffic(3, 5 * 2**20)}, 5 * 2**20, 0, 0, 0)
-    estimate = cost.Estimate(2.0, 1.5, 0.5, 0.1, 0.5, 0.0, 0.0, 0.0, 100.0, 0.4, 0.5, ())
-    memory = Memory(int(gib * GIB) - 3, 1, 1, 1, 0, 0)
-    assert v5e.device_hbm_usable == int(15.75 * GIB)
-    return Compiled(name, memory, none, 1e12, 2e12, 1000, estimate, 7.0, frozenset(), ())
-
-
-def plan(train: Compiled | TooLarge, *attempts: Attempt) -> Plan:
-    return Plan(
-        topology=topology("v5e:2x2"),
-        chip=chip("v5e"),
-        mesh={"fsdp": 4},
-        sizes=Sizes(64, 64),
-        programs=(train, program("logp", 2.0), program("rollout", 3.0)),
-        calls={"train": 3600, "logp": 0, "rollout": 0},
-        attempts=attempts,
-        host_peak_gib=1.0,
-    )
-
-
-def test_rows_are_told_as_they_are_trained_on():
-    made = plan(program("train", 5.0))
-    assert "rows of 192 tokens (prompt 64, two responses of 64)" in as_text(made)
-    shared = dataclasses.replace(made, sizes=Sizes(64, 64, answers=6), groups_a_row=15)
-    assert "rows of 448 tokens (prompt 64, 6 responses of 64)" in as_text(shared)
-    assert as_json(shared)["tokens"]["row"] == 448
-
-
-def test_five_percent_of_the_memory_stay_free():
-    v5e = chip("v5e")
-    assert fits(program("train", 0.949 * 15.75), v5e)
-    assert not fits(program("train", 0.951 * 15.75), v5e)
-    assert not fits(TooLarge("train", None, "no", 1.0), v5e)
-
-
-def test_a_plan_that_fits_says_what_a_run_costs():
-    made = plan(program("train", 10.0))
-    found = as_json(made)
-    assert found["fits"] is True
-    assert found["peak_gib"]["train"] == pytest.approx(10.0)
-    assert found["headroom"]["train"] == pytest.approx(1 - 10 / 15.75)
-    assert (found["hours_estimate"], found["chip_hours_estimate"]) == (2.0, 8.0)  # 3,600 steps of 2 s on 4 chips
-    assert found["collective_bytes"] == 5 * 2**20
-    assert json.loads(json.dumps(found)) == found
-    text = as_text(made)
-    assert "2.0 h, 8 chip-hours" in text
-    assert text.endswith("fits, with at least 5 % of the memory free")
-
-
-def test_a_plan_that_does_not_fit_says_what_to_change():
-    large = TooLarge("train", 18 * GIB, "Used 18.24G of 15.75G hbm.", 3.0)
-    made = plan(
-        large,
-        Attempt("--placement.remat full", large),
-        Attempt("--placement.remat full --placement.accumulate 2", program("train", 9.0)),
-    )
-    found = as_json(made)
-    assert found["fits"] is False
-    assert found["remedy"] == "--placement.remat full --placement.accumulate 2"
-    assert found["peak_gib"]["train"] == 18
-    assert found["step_seconds_estimate"] is None
-    assert found["hours_estimate"] is None
-    assert [attempt["fits"] for attempt in found["attempts"]] == [False, True]
-    assert "the training step fits with --placement.remat full --placement.accumulate 2" in as_text(made)
-    assert "nothing that was tried helps" in as_text(plan(large, Attempt("--placement.remat full", large)))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The command line
-
-
-def test_wrong_questions_are_answered_before_anything_is_compiled(capsys):
-    tiny_config = str(CONFIGS / "tiny_lm.py")
-    assert main(["plan", tiny_config]) == 2
-    assert "--topology NAME is missing" in capsys.readouterr().err
-    assert main(["plan", tiny_config, "--topology", "v5p-128"]) == 2
-    assert "v5p:4x4x4" in capsys.readouterr().err
-    assert main(["plan", tiny_config, "--topology", "v5e:2x2", "--slices", "2"]) == 2
-    assert "mesh.slices is 1" in capsys.readouterr().err
-
-
-def test_shardings_are_printed_for_a_mesh_of_this_machine(capsys, tmp_path):
-    arguments = ["--placement.mesh.fsdp", "4", "--placement.mesh.tensor", "2", "--print-shardings"]
-    assert main(["train", str(CONFIGS / "tiny_lm.py"), *arguments]) == 0
-    out = capsys.readouterr().out
-    line = next(line for line in out.splitlines() if line.startswith("blocks.mlp.down"))
-    assert "-, tensor, fsdp" in line
-    total = float(out.splitlines()[-1].split()[-1])
-    model = tiny().model.open()
-    whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(model.abstract())) / 2**20
-    assert whole / 8 <= total < whole / 3
-    assert row_shards(MeshShape(fsdp=4, tensor=2).build()) == 4

@@ -15,18 +15,20 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float, PRNGKeyArray
 
     from jaxalign.evals.context import HeldOut
+    from jaxalign.experiment import Experiment
     from jaxalign.feedback.recorded import Recording
     from jaxalign.machine import Machine
     from jaxalign.reopen import Run
     from jaxalign.storage.rundir import PolicySlot
     from jaxalign.training.pair_scores import PairScores
+    from jaxalign.training.views import View
     from jaxalign.types import Metrics, Preferences, Rollouts
 
 HELP = "win rates and held-out accuracy of the iterates of a run"
@@ -209,28 +211,15 @@ def recording(run: "Run", machine: "Machine", file: str, cache: Path) -> "Record
     return Recorded(source, max_tokens=machine.model.config.context // 2).open(machine, cache, 1)
 
 
-def scores_of(
-    run: "Run", machine: "Machine", numbers: list[int], data: "Recording"
-) -> "Iterator[tuple[int, PairScores]]":
-    """What each policy makes of the data, under the run's loss. Where this reads what is known of sampled answers only
-    it is DPO's: accuracy and margin are the same."""
-    import numpy as np
-
+def viewed(experiment: "Experiment", machine: "Machine", data: "Recording") -> "View[Any]":
+    """How pairs are seen: by the experiment's loss, or by DPO's where that one reads what they do not have."""
     from jaxalign.contracts.extras import extras_of
     from jaxalign.contracts.traced import check_loss
-    from jaxalign.data.strays import as_trained, check_strays
-    from jaxalign.errors import ConfigError, DataError
-    from jaxalign.experiment import members_of, outside
+    from jaxalign.errors import DataError
     from jaxalign.losses.dpo import DPO
-    from jaxalign.models.low_rank import frozen, trained
-    from jaxalign.programs import pair_scorer
-    from jaxalign.progress import Progress
-    from jaxalign.references.blended import blended
     from jaxalign.training.views import view_of
 
-    experiment, loss = run.experiment, run.experiment.loss
-    responses, outputs = data.spec.responses, len(machine.model.config.outputs)
-    view = view_of(machine.model, loss, responses)
+    loss, responses, outputs = experiment.loss, data.spec.responses, len(machine.model.config.outputs)
     try:
         check_loss(loss, experiment.combiner, data.labels, data.roles, outputs, responses)
         if "anchor_tokens" in extras_of(loss):
@@ -238,8 +227,27 @@ def scores_of(
     except DataError as error:
         if outputs:
             raise
-        view = view_of(machine.model, DPO(), responses)
         print(f"{error}; the loss that is told is {DPO()}", file=sys.stderr, flush=True)
+        return view_of(machine.model, DPO(), responses)
+    return view_of(machine.model, loss, responses)
+
+
+def scores_of(
+    run: "Run", machine: "Machine", numbers: list[int], data: "Recording"
+) -> "Iterator[tuple[int, PairScores]]":
+    """What each policy makes of the data, under the run's loss. Where this reads what is known of sampled answers only
+    it is DPO's: accuracy and margin are the same."""
+    import numpy as np
+
+    from jaxalign.data.strays import as_trained, check_strays
+    from jaxalign.errors import ConfigError
+    from jaxalign.experiment import members_of, outside
+    from jaxalign.models.low_rank import frozen, trained
+    from jaxalign.programs import pair_scorer
+    from jaxalign.progress import Progress
+    from jaxalign.references.blended import blended
+
+    experiment, view = run.experiment, viewed(run.experiment, machine, data)
     check_strays(view.loss, data.pairs, "--pairs")
     scorer, groups = pair_scorer(experiment, machine, view), as_trained(view.loss, data.pairs)
     anchors: dict[int, Float[np.ndarray, "g r"]] = {}
