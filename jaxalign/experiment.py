@@ -12,7 +12,7 @@ from jaxalign.contracts.scores import Compares, ScoreLoss
 from jaxalign.contracts.step_rule import StepRule
 from jaxalign.contracts.tracking import Tracker
 from jaxalign.data.prompts import PromptSource
-from jaxalign.evals.context import Eval
+from jaxalign.evals.context import Against, Eval, iterate_name, iterate_number
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.heeding import heedless
@@ -217,6 +217,22 @@ class Experiment:
                     yield f"evaluation.evals: {type(each).__name__} needs {name!r}; there are {', '.join(there)}"
                 elif not there[name]:
                     yield f"evaluation.evals: {type(each).__name__} needs {name}, and there are none: {mended[name]}"
+        yield from self._opponent_problems()
+
+    def _opponent_problems(self) -> Iterable[str]:
+        """A policy without answers can't be measured against, and would be left out as one that lies ahead is."""
+        if self.evaluation.every < 1 or self.iterations < 1:
+            return
+        missing = {
+            (type(each).__name__, role): None
+            for each in self.evaluation.evals
+            if isinstance(each, Against)
+            for role in each.against
+            if role != "previous" and iterate_number(role) not in (None, *self.evaluated)
+        }
+        for name, role in missing:
+            there = ", ".join(map(iterate_name, self.evaluated))
+            yield f"evaluation.evals: {name} measures against {role}, which is not evaluated; {there} are"
 
     def _swap_problems(self) -> Iterable[str]:
         if self.swap_every is None:

@@ -11,6 +11,8 @@ from jaxalign.__main__ import main
 from jaxalign.config.load import validate
 from jaxalign.data.prompts import InlinePrompts
 from jaxalign.errors import ConfigError, DataError
+from jaxalign.evals.drift import Drift
+from jaxalign.evals.win_rate import WinRate
 from jaxalign.report.measured import of_steps
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.samplers import Greedy
@@ -78,6 +80,15 @@ def test_what_was_measured_is_drawn_at_its_iterate(second):
     assert [bool(line) for line in lines] == [True, False, True, True]
     assert [line["iteration"] for line in lines if line] == ["initial", 1, 2]
     assert [bool(line) for line in of_steps(second[0], 2)] == [True, True]
+
+
+@pytest.mark.parametrize("measures", [WinRate(("base", "iterate-1")), Drift(("iterate-1",)), WinRate(("iterate-4",))])
+def test_a_policy_that_is_not_evaluated_opposes_nobody(measures):
+    """It has no answers, and the eval would measure nothing without a word."""
+    named = f"{type(measures).__name__} measures against {measures.against[-1]}, which is not evaluated; base, iterate-2"
+    with pytest.raises(ConfigError, match=named):
+        validate(evaluating(every=2, evals=(measures,)))
+    validate(evaluating(every=2, evals=(WinRate(("iterate-2", "previous", "iterate-3")),)))
 
 
 def test_an_anchor_that_is_not_evaluated_is_known_before_its_fit(tmp_path):

@@ -108,6 +108,14 @@ class Asks(Protocol):
         ...
 
 
+@runtime_checkable
+class Against(Protocol):
+    """An eval of the evaluated policy against others, by their roles (`in_role`)."""
+
+    @property
+    def against(self) -> tuple[str, ...]: ...
+
+
 def in_role(role: str, names: Sequence[str]) -> str | None:
     """Name of the policy in a role: "base" is the first, "previous" the one before the last, else a name.
 
