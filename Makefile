@@ -37,7 +37,7 @@ comal-tldr: $(PARTS)/policy/model.safetensors $(PARTS)/first/model.safetensors $
 
 # Learners of one game, five seeds each; programs are compiled once for all seeds of one.
 LEARNERS := cyclic_strings cyclic_strings_adaptive cyclic_strings_inpo cyclic_strings_iter_ipo cyclic_strings_iter_dpo cyclic_strings_sppo
-FAMILY := $(addprefix cyclic_strings_,mpo dno dno_pairs online_ipo_1 online_ipo_2 spo onpo nash_md egpo)
+FAMILY := $(addprefix cyclic_strings_,mpo dno dno_pairs online_ipo_1 online_ipo_2 spo onpo nash_md egpo xpo)
 nash-family: LEARNERS := $(FAMILY)
 nash-family: cyclic-strings  ## the other learners of the same game, five seeds each
 cyclic-strings: install  ## a transformer on a game whose Nash policy is known: six learners, five seeds each

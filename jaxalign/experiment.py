@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.config.load import exchanged
 from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.pairing import OfBoth
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import Compares, ScoreLoss
 from jaxalign.contracts.step_rule import StepRule
@@ -24,8 +25,7 @@ from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.blended import Blended
 from jaxalign.references.cached import Cached
 from jaxalign.references.of_run import OfRun
-from jaxalign.rollouts.contract import Rollout
-from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.rollouts.contract import AnchoredRollout, Rollout
 from jaxalign.step_rules.forward import Forward
 from jaxalign.storage.rundir import RunDir
 from jaxalign.training.step import Fit
@@ -67,8 +67,9 @@ class Evaluation:
         if self.shown is not None and self.prompts is None:
             yield "shown are answers to the held-out prompts, and there are none: give prompts and rollout"
         for name, rollout in (("rollout", self.rollout), ("shown", self.shown)):
-            if isinstance(rollout, GeometricMixture):
-                yield f"{name} is a GeometricMixture: policies are measured by what they say without their anchor"
+            if isinstance(rollout, AnchoredRollout):
+                kind = type(rollout).__name__
+                yield f"{name} is a {kind}: policies are measured by what they say without their anchor"
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,9 @@ class Experiment:
         if fit.max_kl is not None and self.feedback.oracle is None:
             yield "fit.max_kl goes by log-probs that the policy logged while it sampled, and the pairs are recorded"
         elif fit.max_kl is not None and isinstance(self.feedback, Sampled):
-            if isinstance(self.feedback.rollout, GeometricMixture):
-                yield "fit.max_kl goes by log-probs of the policy, and a GeometricMixture logs the mixture's"
+            if isinstance(self.feedback.rollout, AnchoredRollout):
+                kind = type(self.feedback.rollout).__name__
+                yield f"fit.max_kl goes by log-probs of the policy, and those that a {kind} logs are not its alone"
             if self.step_rule.period > 1:
                 name = type(self.step_rule).__name__
                 yield f"fit.max_kl goes by log-probs of who sampled, and a step of {name} begins at another policy"
@@ -158,6 +160,10 @@ class Experiment:
         name, extras = type(self.loss).__name__, extras_of(self.loss)
         if reason := heedless(self.loss, self.feedback):
             yield f"feedback.pairing {reason}"
+        if isinstance(self.loss, OfBoth) and not (
+            isinstance(self.feedback, Sampled) and isinstance(self.feedback.pairing, OfBoth)
+        ):
+            yield f"{name} reads the anchor's own answer beside a pair, and the pairs have none: take AgainstAnchor"
         if "anchor_tokens" in extras and "anchor" not in self.reference.live(self.loss.needs):
             yield (
                 f"{name} reads the anchor's log-probs token by token, and {type(self.reference).__name__} keeps sums: "
@@ -180,8 +186,8 @@ class Experiment:
             yield f"swap_every is Adaptive, which goes by certificates, and there are none of the anchor of {name}"
         elif reference.scheduled and self.swap_every is None:
             yield f"reference {name} is made of the anchors that swaps bring, and swap_every is None"
-        elif isinstance(self.feedback, Sampled) and isinstance(self.feedback.rollout, GeometricMixture):
-            yield f"feedback.rollout mixes in the anchor, and that of {name} is no policy that could speak"
+        elif isinstance(self.feedback, Sampled) and isinstance(self.feedback.rollout, AnchoredRollout):
+            yield f"feedback.rollout asks the anchor, and that of {name} is no policy that could speak"
         elif not reference.scheduled and self.swap_every is not None:
             yield f"swap_every is set, and the anchor of reference {name} stays what it is; set it to None"
 

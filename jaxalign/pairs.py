@@ -120,15 +120,21 @@ class RandomPair:
         draw_key, label_key = jax.random.split(key)
         weights = rollouts.weights.astype(np.float64)
         joint = weights[:, :, None] * weights[:, None, :] * ~duplicates(rollouts)
-        differ = joint.sum((1, 2))
-        prompt = np.repeat(np.flatnonzero(differ > 0), self.pairs_per_prompt)
-        cumulative = joint.reshape(len(joint), -1).cumsum(-1)
-        drawn = np.asarray(jax.random.uniform(draw_key, prompt.shape), np.float64) * cumulative[prompt, -1]
-        found = [np.searchsorted(cumulative[each], value, "right") for each, value in zip(prompt, drawn, strict=True)]
-        pairs = np.stack(np.divmod(np.array(found, np.int64), weights.shape[1]), -1)
-        return labelled(
-            rollouts, preferences, prompt, pairs, differ[prompt] / self.pairs_per_prompt, self.label, label_key
-        )
+        prompt, *pair = drawn_pairs(joint, self.pairs_per_prompt, draw_key)
+        weight = joint.sum((1, 2))[prompt] / self.pairs_per_prompt
+        return labelled(rollouts, preferences, prompt, np.stack(pair, -1), weight, self.label, label_key)
+
+
+def drawn_pairs(
+    joint: Float[np.ndarray, "b m n"], count: int, key: PRNGKeyArray
+) -> tuple[Int[np.ndarray, " g"], Int[np.ndarray, " g"], Int[np.ndarray, " g"]]:
+    """Numbers of prompts and of two answers each: `count` pairs of every prompt, drawn in proportion to `joint`; none
+    where that is 0 throughout."""
+    prompt = np.repeat(np.flatnonzero(joint.sum((1, 2)) > 0), count)
+    cumulative = joint.reshape(len(joint), -1).cumsum(-1)
+    drawn = np.asarray(jax.random.uniform(key, prompt.shape), np.float64) * cumulative[prompt, -1]
+    found = [np.searchsorted(cumulative[each], value, "right") for each, value in zip(prompt, drawn, strict=True)]
+    return prompt, *np.divmod(np.array(found, np.int64), joint.shape[2])
 
 
 @dataclass(frozen=True)

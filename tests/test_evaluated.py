@@ -85,7 +85,9 @@ def test_what_was_measured_is_drawn_at_its_iterate(second):
 @pytest.mark.parametrize("measures", [WinRate(("base", "iterate-1")), Drift(("iterate-1",)), WinRate(("iterate-4",))])
 def test_a_policy_that_is_not_evaluated_opposes_nobody(measures):
     """It has no answers, and the eval would measure nothing without a word."""
-    named = f"{type(measures).__name__} measures against {measures.against[-1]}, which is not evaluated; base, iterate-2"
+    named = (
+        f"{type(measures).__name__} measures against {measures.against[-1]}, which is not evaluated; base, iterate-2"
+    )
     with pytest.raises(ConfigError, match=named):
         validate(evaluating(every=2, evals=(measures,)))
     validate(evaluating(every=2, evals=(WinRate(("iterate-2", "previous", "iterate-3")),)))

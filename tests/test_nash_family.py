@@ -32,6 +32,7 @@ from jaxalign.games.learners.nash_md import NashMD
 from jaxalign.games.learners.nash_mp import NashMP
 from jaxalign.games.learners.online_ipo import OnlineIPO
 from jaxalign.games.learners.onpo import ONPO
+from jaxalign.games.learners.xpo import XPO
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO as INPOLoss
 from jaxalign.losses.ipo import IPO
@@ -102,6 +103,7 @@ LEARNERS = {
     "spo": (OnlineIPO(STEP, 0.0), as_it_is, ROUNDED),
     "onpo": (ONPO(STEP), as_it_is, SOLVED),
     "nash_md": (NashMD(STEP, TAU), as_it_is, SOLVED),
+    "xpo": (XPO(2.0, 0.05), as_it_is, SOLVED),
     "ipo_md": (OnlineIPO(1.0, TAU, 0.4), of_mixed_pairs, ROUNDED),
 }
 
@@ -244,7 +246,7 @@ def test_the_blend_of_one_policy_is_that_policy_and_weights_sum_to_one():
         ("nash_md", {"reference": Auxiliary(), "swap_every": 1}, "is no policy that could speak"),
         ("onpo", {"swap_every": None}, "made of the anchors that swaps bring"),
         ("egpo", {"fit": Fit(max_kl=1.0)}, "a step of Extragradient begins at another policy"),
-        ("nash_md", {"fit": Fit(max_kl=1.0)}, "a GeometricMixture logs the mixture's"),
+        ("nash_md", {"fit": Fit(max_kl=1.0)}, "those that a GeometricMixture logs are not its alone"),
     ],
 )
 def test_what_means_nothing_is_refused(name, changes, said):
@@ -268,7 +270,7 @@ def test_policies_are_measured_without_their_anchor():
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_is_one(share):
     assert "share must lie in" in "".join(GeometricMixture(share=share).problems())
-    assert "Mixture again" in "".join(GeometricMixture(GeometricMixture()).problems())
+    assert "has a part already" in "".join(GeometricMixture(GeometricMixture()).problems())
 
 
 def test_what_leaves_no_pairs_is_told_by_its_place():
@@ -277,7 +279,7 @@ def test_what_leaves_no_pairs_is_told_by_its_place():
 
 def test_mixtures_are_not_certified_as_the_policy():
     made = game("nash_md")
-    assert "mixture with the anchor" in uncertified(made.loss, made.feedback)
+    assert "the anchor has a part in the answers of GeometricMixture" in uncertified(made.loss, made.feedback)
     assert not uncertified(made.loss, fed(made, rollout=Enumerate()).feedback)
 
 

@@ -91,6 +91,8 @@ def scored(scores) -> Preferences:
 @pytest.mark.parametrize("pairing", examples(jaxalign.pairings, Pairing, least=5).values(), ids=named)
 def test_groups_are_of_different_texts_and_come_again(pairing):
     texts = [list("abcab"), list("aaaaa"), list("edcba")]
+    if isinstance(pairing, OfBoth):
+        pytest.skip("the anchor's answer is there twice: tests/test_beside_anchor.py")
     given, oracle = rollouts(texts), scored(np.random.default_rng(0).normal(0, 1, (3, 5)))
     found, again = (CheckedPairing(pairing)(given, oracle, jax.random.key(3)) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, found, again)

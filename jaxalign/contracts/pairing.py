@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -21,6 +21,14 @@ class Sized(Protocol):
     def responses(self) -> int:
         """Answers of each group, >= 1; the first two are what is looked at as a pair, the better one first."""
         ...
+
+
+@runtime_checkable
+class OfBoth(Protocol):
+    """A pairing of the policy's answers with as many of its anchor's, which stand behind them (`BesideAnchor`); the
+    anchor's answer is the third of each group. Or a loss that reads such groups."""
+
+    of_both: ClassVar[bool]
 
 
 @runtime_checkable

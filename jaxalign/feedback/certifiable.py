@@ -11,7 +11,7 @@ from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.pairs import OfPolicy
-from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.rollouts.contract import AnchoredRollout
 from jaxalign.types import Loss
 
 
@@ -24,8 +24,9 @@ def uncertified(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
         return "loss.tau is 0: the anchor does not pull, and no inner problem has a solution of its own"
     if not isinstance(feedback, Sampled):
         return "the pairs are not the policy's own"
-    if isinstance(feedback.rollout, GeometricMixture):
-        return "answers are drawn from a mixture with the anchor, and the opponent is that mixture"
+    if isinstance(feedback.rollout, AnchoredRollout):
+        name = type(feedback.rollout).__name__
+        return f"the anchor has a part in the answers of {name}, and the opponent is not the policy itself"
     if not (isinstance(feedback.pairing, OfPolicy) and feedback.pairing.iid):
         return (
             f"{type(feedback.pairing).__name__} does not say that its pairs are drawn i.i.d. from the policy and "

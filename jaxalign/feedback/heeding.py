@@ -18,9 +18,8 @@ from jaxalign.errors import DataError
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.sampled import Sampled, certain
 from jaxalign.objectives.mixed import Mixed
-from jaxalign.rollouts.contract import Rollout
+from jaxalign.rollouts.contract import AnchoredRollout, Rollout
 from jaxalign.rollouts.enumerate import Enumerate
-from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.types import Labels, Loss, Pairing
 
 PROMPTS = 16
@@ -53,7 +52,7 @@ def heedless(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
 
 def listed(rollout: Rollout) -> bool:
     """Whether every answer is there once, weighted by its probability."""
-    return isinstance(rollout.rollout if isinstance(rollout, GeometricMixture) else rollout, Enumerate)
+    return isinstance(rollout.rollout if isinstance(rollout, AnchoredRollout) else rollout, Enumerate)
 
 
 def unweighted(pairing: Pairing) -> tuple[bool, bool]:

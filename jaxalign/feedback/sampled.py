@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from jaxalign.contracts.pairing import CheckedPairing, group_size, pairing_at
+from jaxalign.contracts.pairing import CheckedPairing, OfBoth, group_size, pairing_at
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.order import PromptStream
@@ -26,8 +26,8 @@ from jaxalign.feedback.contract import Compared, Phases
 from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program
 from jaxalign.models.model import Model
-from jaxalign.rollouts.contract import Roller, Rollout
-from jaxalign.rollouts.geometric_mixture import MixtureRoller
+from jaxalign.rollouts.beside_anchor import BesideAnchor
+from jaxalign.rollouts.contract import AnchoredRoller, Roller, Rollout
 from jaxalign.rollouts.shares import given
 from jaxalign.storage.inputs import Input
 from jaxalign.training.rows import Sizes
@@ -74,6 +74,9 @@ class Sampled:
             yield f"{named} leave prompts out of the fit, and {there}: nothing would be trained on"
         for reason in self.rollout.unpaired():
             yield f"rollout.{reason}"
+        if isinstance(self.pairing, OfBoth) and not isinstance(self.rollout, BesideAnchor):
+            name = type(self.pairing).__name__
+            yield f"{name} pairs the policy's answers with the anchor's, which a rollout of BesideAnchor gives"
 
     @property
     def validates(self) -> bool:
@@ -161,7 +164,7 @@ class Sampling:
 
         def roll() -> Rollouts:
             roller = self.roller
-            if isinstance(roller, MixtureRoller):
+            if isinstance(roller, AnchoredRoller):
                 roller = roller.beside(phases.anchor_policy(iteration, policy))
             return phases.roll(roller, policy, prompts, iteration, "rollouts", key("rollouts", iteration))
 

@@ -75,6 +75,15 @@ class Roller(Planned, Protocol):
 
 
 @runtime_checkable
+class AnchoredRoller(Roller, Protocol):
+    """A roller whose answers are not the policy's alone: the anchor has a part in them."""
+
+    def beside(self, anchor: Params) -> Roller:
+        """The same, with this anchor; without one, with the policy itself in its place."""
+        ...
+
+
+@runtime_checkable
 class Rollout(Protocol):
     """How a policy answers prompts."""
 
@@ -89,6 +98,14 @@ class Rollout(Protocol):
     def on(self, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int) -> Roller:
         """Ready to roll out `model` on `mesh`, about `rows` answers together, with programs compiled by `options`."""
         ...
+
+
+@runtime_checkable
+class AnchoredRollout(Rollout, Protocol):
+    """A `rollout` of the policy and its anchor, together or each; opened it is an AnchoredRoller."""
+
+    @property
+    def rollout(self) -> Rollout: ...
 
 
 # ----------------------------------------------------------------------------------------------------------------------

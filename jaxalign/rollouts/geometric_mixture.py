@@ -25,7 +25,7 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.models.geometric import Geometric
 from jaxalign.models.model import Model
 from jaxalign.models.speaker import Speaker
-from jaxalign.rollouts.contract import Bounds, Roller, Rollout
+from jaxalign.rollouts.contract import AnchoredRollout, Bounds, Roller, Rollout
 from jaxalign.rollouts.enumerate import Enumerate
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.shares import Share
@@ -45,8 +45,8 @@ class GeometricMixture:
     def problems(self) -> Iterable[str]:
         if not 0 <= self.share <= 1:
             yield f"share must lie in [0, 1], got {self.share}"
-        if isinstance(self.rollout, GeometricMixture):
-            yield "rollout is a GeometricMixture again: one share says how much of the anchor there is"
+        if isinstance(self.rollout, AnchoredRollout):
+            yield f"rollout is a {type(self.rollout).__name__}, in which the anchor has a part already"
 
     def bounds(self, model: Speaker) -> Bounds:
         """Those of the rollout."""

@@ -35,7 +35,7 @@ from jaxalign.models.remat import tighter
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
 from jaxalign.programs import rows_a_microbatch
-from jaxalign.rollouts.geometric_mixture import MixtureRoller
+from jaxalign.rollouts.contract import AnchoredRoller
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.training.row_plan import plan_rows
 from jaxalign.training.rows import RowShape
@@ -143,7 +143,7 @@ def rollouts(opened: Opened) -> dict[str, int]:
     if opened.heldout:
         answered.append((opened.heldout_roller, opened.heldout))
     found = [
-        decoding(opened, program, isinstance(roller, MixtureRoller))
+        decoding(opened, program, isinstance(roller, AnchoredRoller))
         for roller, prompts in answered
         for program in roller.programs(opened.machine.abstract, longest(opened, prompts))
         if isinstance(opened.model.config, DecoderConfig)
@@ -152,15 +152,15 @@ def rollouts(opened: Opened) -> dict[str, int]:
     return max((policy | parts for parts in found), key=lambda parts: sum(parts.values()), default=policy)
 
 
-def decoding(opened: Opened, program: Program, mixed: bool) -> dict[str, int]:
-    """Bytes by part, beside the policy's own, while a program decodes; `mixed` with an anchor, which shares what is
+def decoding(opened: Opened, program: Program, anchored: bool) -> dict[str, int]:
+    """Bytes by part, beside the policy's own, while a program decodes; `anchored` with an anchor, which shares what is
     frozen."""
     config, work, tensor = opened.model.config, program.work, opened.mesh.shape["tensor"]
     assert isinstance(config, DecoderConfig), "a table decodes nothing"
     size, rows, columns = itemsize(config), work.cached // row_shards(opened.mesh), work.row
     head = config.kv_heads * config.head_dim / tensor
     return {
-        "anchor": bytes_per_device(trained(opened.machine.abstract)) if mixed else 0,
+        "anchor": bytes_per_device(trained(opened.machine.abstract)) if anchored else 0,
         # gathered over the axes that split tokens, still split over tensor
         "copy for decoding": sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0])) * size // tensor,
         "KV cache": round(rows * columns * 2 * head * config.layers * size),
