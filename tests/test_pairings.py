@@ -12,7 +12,7 @@ from made_rollouts import preferences, rollouts
 import jaxalign.pairings
 from jaxalign.config.load import load
 from jaxalign.contracts.group_size import LONE
-from jaxalign.contracts.pairing import CheckedPairing, group_size, pairing_at
+from jaxalign.contracts.pairing import CheckedPairing, OfBoth, group_size, pairing_at
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.feedback.sampled import pairs_of_a_prompt
 from jaxalign.losses.dpo import DPO
