@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxalign.evals.intervals import estimated
+from jaxalign.evals.intervals import effective, estimated
 from jaxalign.report.crossed import crossed, over_seeds
 
 
@@ -65,3 +65,18 @@ def test_over_seeds_is_students_interval_and_one_seed_has_none():
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high))
     assert over_seeds([0.5]) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_one_seed_whose_prompts_do_not_count_alike_it_is_nearly_the_interval_over_prompts(seed):
+    """Shares of pairs that count, as of `evals.comparable`: some prompts have none."""
+    rng = np.random.default_rng(seed)
+    values, share = rng.beta(2, 1.5, 64), rng.beta(0.4, 1.0, 64) * (rng.uniform(size=64) < 0.8)
+    rate = share @ values / share.sum()
+    one = estimated(values, share)
+    linear = rate + share / share.mean() * (values - rate)
+    found, alike = crossed(linear[None], effective=effective(share)), crossed(linear[None])
+    assert found.value == pytest.approx(one.value)
+    width = one.high - one.low
+    assert (found.low, found.high) == pytest.approx((one.low, one.high), abs=0.06 * width)
+    assert alike.high - alike.low < 0.95 * width, "taken as if they counted alike it is narrower"

@@ -85,9 +85,9 @@ def test_rates_by_prompt_have_the_rates_as_their_means_and_their_errors(seed):
     whole, each = rates(judged, pair), rates_by_prompt(judged, pair)
     assert each.keys() == whole.keys()
     for kind, (found, _) in whole.items():
-        assert each[kind].mean() == pytest.approx(found.value, abs=1e-12)
+        assert each[kind].values.mean() == pytest.approx(found.value, abs=1e-12)
         near = 1e-9 if kind == "win_rate" else 0.05
-        assert each[kind].std(ddof=1) / np.sqrt(60) == pytest.approx(found.stderr, rel=near)
+        assert each[kind].values.std(ddof=1) / np.sqrt(60) == pytest.approx(found.stderr, rel=near)
 
 
 def test_a_kind_that_no_pair_is_of_has_no_rate_by_prompt():

@@ -10,7 +10,7 @@ beside the length-controlled one, with the share of pairs that counts.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxalign.evals.intervals import Estimate, estimated
+from jaxalign.evals.intervals import ByPrompt, Estimate, effective, estimated
 from jaxalign.types import Rollouts
 
 WITHIN = 0.1
@@ -44,14 +44,14 @@ def rate_among(
 
 def linearised(
     counts: Bool[np.ndarray, "b m n"], prefer: Float[np.ndarray, "b m n"], first: Rollouts, second: Rollouts
-) -> Float[np.ndarray, " b"] | None:
+) -> ByPrompt | None:
     """A number a prompt, to first order what it says of `rate_among`: their mean is the rate, their standard error its.
     None where no pair counts."""
     share, value = _each(counts, prefer, first, second)
     if not share.any():
         return None
     rate = share @ value / share.sum()
-    return np.asarray(rate + share / share.mean() * (value - rate))
+    return ByPrompt(rate + share / share.mean() * (value - rate), effective(share))
 
 
 def _each(

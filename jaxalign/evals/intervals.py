@@ -41,6 +41,14 @@ class Estimate:
         return {name: self.value, **spread, f"{name}_ci95_low": self.low, f"{name}_ci95_high": self.high}
 
 
+@dataclass(frozen=True)
+class ByPrompt:
+    """A mean as a number a prompt, and how many prompts that count alike have a mean that varies as little."""
+
+    values: Float[np.ndarray, " b"]
+    effective: float
+
+
 BESIDE = ("_stderr", "_ci95_low", "_ci95_high")
 """What stands behind a metric's name in those of its error and of its interval."""
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from jaxalign.evals import comparable, length_control
 from jaxalign.evals.comparable import both_finished, equally_long, rate_among
 from jaxalign.evals.context import HeldOut, in_role, role_problems
-from jaxalign.evals.intervals import EVEN, Estimate, estimated
+from jaxalign.evals.intervals import EVEN, ByPrompt, Estimate, estimated
 from jaxalign.evals.length_control import length_controlled
 from jaxalign.evals.side_by_side import joint_preferences
 from jaxalign.types import Metrics, Preferences, Rollouts
@@ -91,14 +91,14 @@ def rates(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> dict[str
     return found
 
 
-def rates_by_prompt(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> dict[str, Float[np.ndarray, " b"]]:
+def rates_by_prompt(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> dict[str, ByPrompt]:
     """The same rates by their kinds as a number a prompt, whose mean each of them is: the prompt's own rate, or to
     first order what it says of the rate. A kind that no pair is of is left out."""
     samples = pair[0].lengths.shape[1]
     prefer = preferences.prefer[:, :samples, samples:]
-    found: dict[str, Float[np.ndarray, " b"]] = {
-        "win_rate": between(preferences.prefer, pair)[:, 0, 1],
-        "win_rate_length_controlled": length_control.linearised(preferences, pair),
+    found = {
+        "win_rate": ByPrompt(between(preferences.prefer, pair)[:, 0, 1], float(len(prefer))),
+        "win_rate_length_controlled": ByPrompt(length_control.linearised(preferences, pair), float(len(prefer))),
     }
     for kind, of in (("win_rate_finished", both_finished), ("win_rate_equally_long", equally_long)):
         each = comparable.linearised(of(*pair), prefer, *pair)

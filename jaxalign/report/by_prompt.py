@@ -8,10 +8,10 @@ that needs devices gets those that are here.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxalign.errors import DataError
 from jaxalign.evals.context import iterate_name
+from jaxalign.evals.intervals import ByPrompt
 from jaxalign.evals.side_by_side import joint_preferences
 from jaxalign.evals.win_rate import rates_by_prompt
 from jaxalign.evaluate import answers_of
@@ -28,7 +28,7 @@ class Answered:
     """The held-out prompts, and metrics as one number a prompt, whose mean each of them is."""
 
     prompts: tuple[Prompt, ...]
-    values: dict[str, Float[np.ndarray, " b"]]
+    values: dict[str, ByPrompt]
 
 
 def answered(run: Run, metrics: Metrics) -> Answered | None:
@@ -41,7 +41,8 @@ def answered(run: Run, metrics: Metrics) -> Answered | None:
     last = iterate_name(run.experiment.iterations)
     answers = answers_of(run.directory, (0, run.experiment.iterations))
     pair = (answers[last], answers["base"])
-    values = {"text/finished": np.asarray(pair[0].finished.mean(1))}
+    finished = np.asarray(pair[0].finished.mean(1))
+    values = {"text/finished": ByPrompt(finished, float(len(finished)))}
     judge = run.experiment.judge
     if judge is not None and "win_rate/vs_base" in metrics:
         run.check_judges()
@@ -51,9 +52,9 @@ def answered(run: Run, metrics: Metrics) -> Answered | None:
         values |= {f"{kind}/vs_base": each for kind, each in rates_by_prompt(preferences, pair).items()}
     values = {name: each for name, each in values.items() if name in metrics}
     for name, each in values.items():
-        if abs(each.mean() - metrics[name]) > CLOSE:
+        if abs(each.values.mean() - metrics[name]) > CLOSE:
             raise DataError(
                 f"{run.directory.path}: {name} was {metrics[name]:.4f} when the run asked its judge, and is "
-                f"{each.mean():.4f} now"
+                f"{each.values.mean():.4f} now"
             )
     return Answered(pair[0].prompts, values)

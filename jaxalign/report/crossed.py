@@ -12,8 +12,9 @@ it says 95 % (tests/test_crossed.py).
 
 To values within bounds two prompts more are added, one at each bound for all seeds, as in `evals.intervals`, so that
 the interval has a width where all agree; of a single seed it is the one of `evals.intervals` to the digit where prompts
-count alike. Where they count by their pairs (`evals.comparable`) values are linearised and taken as if they did: of 64
-prompts that say as much as 29 it is a sixth narrower. Differences of two such values, which lie far from their bounds,
+count alike. Where they count by their pairs (`evals.comparable`) values are linearised, n is the number of prompts that
+count alike and vary as little, and the two weigh as one of these each: of a single seed that is the interval of
+`evals.intervals` within a few per cent of its width. Differences of two such values, which lie far from their bounds,
 are taken as they are.
 """
 
@@ -27,18 +28,27 @@ from jaxalign.evals.intervals import LEVEL, Estimate
 
 
 def crossed(
-    table: Float[np.ndarray, "s b"], bounds: tuple[float, float] | None = (0.0, 1.0), level: float = LEVEL
+    table: Float[np.ndarray, "s b"],
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    level: float = LEVEL,
+    effective: float | None = None,
 ) -> Estimate:
     """The mean of values within `bounds` (None: of values that have none), seeds along the rows and prompts along the
-    columns; without bounds of two prompts at least."""
+    columns; without bounds of two prompts at least. `effective` prompts that count alike have a mean that varies as
+    little; None: as many as there are."""
     seeds, prompts = table.shape
-    stderr = float(np.sqrt(sum(_variances(table)))) if prompts > 1 else None
-    mean = float(table.mean())
-    if bounds is not None:
-        table = np.concatenate([table, np.broadcast_to(np.array(bounds), (seeds, 2))], 1)
-    centre, half = float(table.mean()), _half(_variances(table), (seeds - 1, table.shape[1] - 1), level)
-    least, most = bounds or (-np.inf, np.inf)
-    return Estimate(mean, stderr, max(centre - half, least), min(centre + half, most))
+    by_seed, by_prompt, mean = table.mean(1), table.mean(0), float(table.mean())
+    stderr = float(np.sqrt(_of_mean(by_seed) + _of_mean(by_prompt))) if prompts > 1 else None
+    if bounds is None:
+        half = _half((_of_mean(by_seed), _of_mean(by_prompt)), (seeds - 1, prompts - 1), level)
+        return Estimate(mean, stderr, mean - half, mean + half)
+    count = float(prompts) if effective is None else effective
+    ends = np.array(bounds)
+    centre = (count * mean + ends.sum()) / (count + 2)
+    squares = float(((by_prompt - centre) ** 2).sum() * (count / prompts) ** 2 + ((ends - centre) ** 2).sum())
+    variances = _of_mean(by_seed * count / (count + 2)), squares / ((count + 1) * (count + 2))
+    half = _half(variances, (seeds - 1, count + 1), level)
+    return Estimate(mean, stderr, max(centre - half, bounds[0]), min(centre + half, bounds[1]))
 
 
 def over_seeds(values: Sequence[float], level: float = LEVEL) -> Estimate | None:
@@ -54,16 +64,12 @@ def over_seeds(values: Sequence[float], level: float = LEVEL) -> Estimate | None
     return Estimate(mean, variance**0.5, mean - half, mean + half)
 
 
-def _variances(table: Float[np.ndarray, "s b"]) -> tuple[float, float]:
-    """Those of the mean: what seeds add to it, and what prompts do. Of a single one there is nothing to be seen."""
-    return _of_mean(table.mean(1)), _of_mean(table.mean(0))
-
-
 def _of_mean(values: Float[np.ndarray, " n"]) -> float:
+    """The variance of their mean; of a single one there is nothing to be seen."""
     return float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
 
 
-def _half(variances: Sequence[float], degrees: Sequence[int], level: float) -> float:
+def _half(variances: Sequence[float], degrees: Sequence[float | int], level: float) -> float:
     """Half the width of an interval that holds the means of all parts together, each with its own Student's t."""
     parts = zip(variances, degrees, strict=True)
     return float(np.sqrt(sum(stdtrit(of, (1 + level) / 2) ** 2 * each for each, of in parts if each > 0)))

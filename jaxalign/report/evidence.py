@@ -46,6 +46,15 @@ SHOWN = (
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """A metric by seed and prompt, and how many prompts that count alike have a mean that varies as little, of the seed
+    that has the fewest."""
+
+    table: Float[np.ndarray, "s b"]
+    effective: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """What the finished runs of an arm have measured, by seed; `answered` where it is known by prompt."""
 
@@ -59,14 +68,15 @@ class Measured:
         first, *others = self.metrics.values()
         return tuple(name for name in first if all(name in each for each in others) and not beside(name, first))
 
-    def by_prompt(self, name: str, seeds: Sequence[int]) -> Float[np.ndarray, "s b"] | None:
+    def by_prompt(self, name: str, seeds: Sequence[int]) -> Crossing | None:
         """A metric by seed and prompt; None where that is not known, seeds were asked different prompts, or a
         single one."""
         there = [self.answered[seed] for seed in seeds if seed in self.answered]
         alike = all(name in each.values and each.prompts == there[0].prompts for each in there)
         if len(there) < len(seeds) or not alike or len(there[0].prompts) < 2:
             return None
-        return np.stack([each.values[name] for each in there])
+        found = [each.values[name] for each in there]
+        return Crossing(np.stack([each.values for each in found]), min(each.effective for each in found))
 
     def prompts_of(self, seed: int) -> tuple[Prompt, ...] | None:
         """Those that a seed's policy answered."""
@@ -132,10 +142,10 @@ def _mean(arm: Measured, metric: str, seeds: Sequence[int]) -> tuple[Estimate | 
     """What an arm comes to, and what its interval covers."""
     if metric.startswith((FIT, OF_FITS)):
         return over_seeds([arm.metrics[seed][metric] for seed in seeds]), "seeds, own prompts"
-    table = arm.by_prompt(metric, seeds)
-    if table is None:
+    found = arm.by_prompt(metric, seeds)
+    if found is None:
         return over_seeds([arm.metrics[seed][metric] for seed in seeds]), "seeds"
-    return crossed(table), "prompts and seeds" if len(seeds) > 1 else "prompts"
+    return crossed(found.table, effective=found.effective), "prompts and seeds" if len(seeds) > 1 else "prompts"
 
 
 def _difference(
@@ -146,7 +156,7 @@ def _difference(
     one, other = (each.by_prompt(metric, seeds) for each in (arm, reference))
     if one is None or other is None or arm.prompts_of(seeds[0]) != reference.prompts_of(seeds[0]):
         return over_seeds(values), "seeds"
-    return crossed(one - other, bounds=None), "prompts and seeds" if len(seeds) > 1 else "prompts"
+    return crossed(one.table - other.table, bounds=None), "prompts and seeds" if len(seeds) > 1 else "prompts"
 
 
 def _told(found: Estimate | None, covers: str, values: Sequence[float]) -> dict[str, Any]:
