@@ -75,21 +75,17 @@ class BesideRoller:
     ) -> Iterator[Share]:
         """Piece by piece of both; prompts that one has answered before the other wait for it."""
         anchor = params if self._anchor is None else self._anchor
-        streams = (
-            self._alone(params, prompts, wanted, key),
-            self._alone(anchor, prompts, wanted, jax.random.fold_in(key, ANCHOR)),
-        )
-        waiting: list[list[Share]] = [[], []]
-        for pieces in zip_longest(*streams):
-            for shares, piece in zip(waiting, pieces, strict=True):
-                shares += [piece] if piece is not None else []
-            both = np.intersect1d(*(_numbers(shares) for shares in waiting))
+        mine = self._alone(params, prompts, wanted, key)
+        theirs = self._alone(anchor, prompts, wanted, jax.random.fold_in(key, ANCHOR))
+        first: list[Share] = []
+        second: list[Share] = []
+        for one, other in zip_longest(mine, theirs):
+            first += [one] if one is not None else []
+            second += [other] if other is not None else []
+            both = np.intersect1d(_numbers(first), _numbers(second))
             if len(both):
-                yield _side_by_side(*(_of(shares, both) for shares in waiting))
-                waiting = [
-                    [_of(shares, left)] if len(left := np.setdiff1d(_numbers(shares), both)) else []
-                    for shares in waiting
-                ]
+                yield _side_by_side(_of(first, both), _of(second, both))
+                first, second = _without(first, both), _without(second, both)
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
         """The rollout's, beside the one of the two that does not speak."""
@@ -115,6 +111,11 @@ def _of(shares: Sequence[Share], numbers: Int[np.ndarray, " k"]) -> Share:
     names = {name for share in shares for name in share.notes}
     notes = {name: np.concatenate([share.notes[name] for share in shares])[order] for name in names}
     return Share(there[order], picked(joined([share.rollouts for share in shares]), order), notes)
+
+
+def _without(shares: Sequence[Share], numbers: Int[np.ndarray, " k"]) -> list[Share]:
+    left = np.setdiff1d(_numbers(shares), numbers)
+    return [_of(shares, left)] if len(left) else []
 
 
 def _side_by_side(policy: Share, anchor: Share) -> Share:

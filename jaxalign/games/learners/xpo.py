@@ -33,7 +33,7 @@ def loss(
     z = beta * (ratio[:, None] - ratio[None, :])
     likelihood = prefer * jax.nn.log_sigmoid(z) + (1.0 - prefer) * jax.nn.log_sigmoid(-z)
     normalised = ratio - jax.nn.logsumexp(anchor + ratio)
-    return alpha * jnp.exp(anchor) @ normalised - jnp.exp(policy) @ likelihood @ jnp.exp(anchor)
+    return jnp.exp(anchor) @ (alpha * normalised) - jnp.exp(policy) @ likelihood @ jnp.exp(anchor)
 
 
 def fit(
