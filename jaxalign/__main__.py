@@ -3,8 +3,9 @@
 Every module of `jaxalign.commands` is a verb, found by its name (less the underscore that Python wants behind its own
 words: import_): `HELP` (one line), `add_arguments(parser)` and
 `run(args)`. A verb that sets the default `experiment_options=True` finds the options it did not declare in
-`args.rest`; elsewhere they are refused. Modules are imported only when their verb is called, and import what is slow
-only when they run, so that a mistyped option is answered at once.
+`args.rest`; elsewhere they are refused. One that sets `compiles=True` keeps what it compiles for later launches.
+Modules are imported only when their verb is called, and import what is slow only when they run, so that a mistyped
+option is answered at once.
 """
 
 import argparse
@@ -17,6 +18,12 @@ from typing import Any
 import jaxalign.commands
 from jaxalign import __version__
 from jaxalign.errors import JaxalignError
+from jaxalign.mesh.compiled import keep_compiled
+
+COMPILED = (
+    "folder that compiled programs are read from and kept in for later launches; off: none "
+    "(default: $JAX_COMPILATION_CACHE_DIR, or one in your cache)"
+)
 
 
 def verbs() -> list[str]:
@@ -50,13 +57,17 @@ def main(argv: list[str] | None = None) -> int:
         conflict_handler="resolve",
         allow_abbrev=False,
     )
-    parser.set_defaults(experiment_options=False)
+    parser.set_defaults(experiment_options=False, compiles=False)
     command.add_arguments(parser)
+    if parser.get_default("compiles"):
+        parser.add_argument("--compiled", metavar="DIR", help=COMPILED)
     args, rest = parser.parse_known_args(arguments[1:])
     args.rest = rest
     if args.rest and not args.experiment_options:
         parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
     try:
+        if args.compiles:
+            keep_compiled(args.compiled)
         command.run(args)
         return 0
     except JaxalignError as error:

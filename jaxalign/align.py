@@ -13,6 +13,7 @@ from jaxalign.experiment import needed
 from jaxalign.fit import fit
 from jaxalign.fits.check import check_fit
 from jaxalign.fits.objective import watched
+from jaxalign.fits.references import score
 from jaxalign.session import Session
 from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Params
@@ -54,7 +55,7 @@ def improve(session: Session, iteration: int, policy: Params) -> Params:
     # What the fit compares with: where the step begins, which is the policy that spoke unless that one looked ahead,
     # and the anchor. Swapping the anchor is this one number.
     roles = {"last": origin, "anchor": session.anchor(iteration)}
-    references = phase("references", ReferenceLogps, lambda: session.score(iteration, roles, params, compared.groups))
+    references = phase("references", ReferenceLogps, lambda: score(session, iteration, roles, params, compared.groups))
 
     # The regression towards the winners, watched where it does not look.
     live = {role: params(roles[role]) for role in experiment.reference.live(experiment.loss.needs)}

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxalign.anchors.adaptive import NEXT, Adaptive
-from jaxalign.data.groups import one_group_a_prompt
 from jaxalign.feedback.certifiable import is_matrix, uncertified
 from jaxalign.feedback.contract import Compared
+from jaxalign.fits.references import answer_sums
 from jaxalign.games.advice import advice
 from jaxalign.games.inner_gap import inner_metrics
 from jaxalign.games.sampled_games import SampledGames
@@ -44,7 +44,7 @@ def certify(session: Session, iteration: int, params: Callable[[int], Params], c
     own = rollouts.logps.sum(-1, dtype=np.float64)
     anchor = own
     if number != iteration:
-        anchor = session.logps(iteration, "certificates", number, params(number), one_group_a_prompt(rollouts))
+        anchor = answer_sums(session, iteration, params, rollouts)
     games = SampledGames.of(preferences.prefer, rollouts.weights, own - anchor)
     metrics = inner_metrics(games, enumerated(rollouts), game.tau)
     if isinstance(swap, Adaptive):

@@ -171,29 +171,6 @@ class Session:
         """Answers to the held-out prompts."""
         return self.roll(self._heldout_roller, policy, self.heldout, iteration, phase, key)
 
-    def score(
-        self,
-        iteration: int,
-        roles: Mapping[str, int],
-        params: Callable[[int], Params],
-        groups: TrainingGroups,
-        phase: str = "references",
-        every: bool = False,
-    ) -> ReferenceLogps:
-        """Log-prob sums of an iteration's groups for the roles that the experiment's reference strategy stores, or for
-        `every` one that the loss reads, in parts of a phase. `roles` are numbers of policies, `params` finds one by its
-        number."""
-        reference, needs = self.experiment.reference, self.experiment.loss.needs
-        stored, shape = needs if every else reference.stored(needs), (len(groups), groups.responses)
-        members = {role: self.members(iteration) if role == "anchor" else (roles[role],) for role in stored}
-        tables = {  # right after a swap the anchor is the last policy
-            number: self.logps(iteration, phase, number, params(number), groups)
-            for number in sorted({each for of in members.values() for each in of})
-        }
-        how = {"anchor": reference}
-        sums = [blended(how.get(role), members[role], tables.__getitem__, shape) for role in stored]
-        return ReferenceLogps(roles=stored, sums=np.array(sums, np.float32).reshape(len(stored), *shape))
-
     @property
     def heldout_pairs(self) -> TrainingGroups | None:
         """The feedback's pairs that are never trained on; None where it has none."""

@@ -84,15 +84,14 @@ def continued(model: Model, params, tokens, pad):
     shift = jnp.arange(s)[None, :] - pad[:, None]
     columns = jnp.where(shift >= 0, jnp.take_along_axis(tokens, jnp.maximum(shift, 0), 1), 7)
     position, mask = jax.vmap(lambda one: causal(PROMPT, one))(pad)
-    hidden, cache = model.prefill(params, columns[:, :PROMPT], position, mask, s)
+    hidden, cache = model.prefill(params, columns[:, :PROMPT], position, mask, len(pad), s - PROMPT)
     view = model.unstacked(params)
 
-    def step(cache, index):
-        shown = (jnp.arange(s)[None] >= pad[:, None]) & (jnp.arange(s) <= index)[None]
-        hidden, cache = model.decode(view, cache, columns[:, index], index - pad, shown, index)
+    def step(cache, said):
+        hidden, cache = model.decode(view, cache, columns[:, PROMPT - 1 + said], PROMPT - pad, said)
         return cache, model.logits(view, hidden)
 
-    _, rest = jax.lax.scan(step, cache, jnp.arange(PROMPT, s))
+    _, rest = jax.lax.scan(step, cache, jnp.arange(1, s - PROMPT + 1))
     return jnp.concatenate([model.logits(params, hidden)[None], rest]).swapaxes(0, 1)
 
 

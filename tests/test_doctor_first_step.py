@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from made_openings import CONFIGS, by_name, turning
+from made_openings import CONFIGS, by_name
 
 from jaxalign.config.load import load, override
 from jaxalign.doctor.checks.decoding import Decoding
@@ -13,6 +13,7 @@ from jaxalign.doctor.checks.row import Row
 from jaxalign.doctor.checks.sampling import Sampling
 from jaxalign.doctor.opened import Opened
 from jaxalign.losses.dpo import DPO
+from jaxalign.models.model import definitions
 from jaxalign.references.live import Live
 
 SHORT = ("--model.layers", "1", "--feedback.rollout.samples", "2", "--feedback.rollout.max_tokens", "4")
@@ -43,9 +44,10 @@ def test_step_0_and_sampling_hold_under_remat_dtype_and_mesh(tmp_path, overrides
     assert by_name(found)["loss at step 0"].measured["loss"] == pytest.approx(math.log(2), abs=1e-2)
 
 
-def test_a_decoder_with_wrong_rotations_is_found(tmp_path):
+def test_a_decoder_with_wrong_scores_is_found(tmp_path):
     there = short(tmp_path, "--placement.mesh.fsdp", "1", "--model.tied", "false")
-    there.machine.model = dataclasses.replace(there.model, stepper=turning(there.model, 10.0).stepper)
+    _, stepper = definitions(dataclasses.replace(there.model.config, query_scalar=0.01), there.model.layout)
+    there.machine.model = dataclasses.replace(there.model, stepper=stepper)
     assert by_name(Sampling()(there))["recorded while sampling = recomputed"].status == "finding"
     assert by_name(Decoding()(there))["prefill + decode = one forward"].status == "finding"
 

@@ -87,10 +87,8 @@ def test_the_view_is_the_merged_model(model, base, params, rows):
 def test_cached_decoding_is_the_whole_row(model, params, rows):
     tokens, position, mask = rows
     whole = model.hidden(params, *rows)
-    _, cache = model.prefill(params, tokens[:, :11], position[:, :11], mask[:, :11, :11], 12)
-    last, _ = model.decode(
-        model.unstacked(params), cache, tokens[:, 11], position[:, 11], jnp.ones((4, 12), bool), jnp.asarray(11)
-    )
+    _, cache = model.prefill(params, tokens[:, :11], position[:, :11], mask[:, :11, :11], 4, 1)
+    last, _ = model.decode(model.unstacked(params), cache, tokens[:, 11], jnp.full(4, 11), jnp.asarray(1))
     np.testing.assert_allclose(last, whole[:, 11], **EXACT)
 
 

@@ -35,7 +35,7 @@ def params(model):
     return model.load()
 
 
-ROWS, LENGTH, CAPACITY = 2, 8, 10
+ROWS, LENGTH = 2, 8
 """One shape for all tests: each function of a model compiles once."""
 
 POSITION = jnp.tile(jnp.arange(LENGTH)[None], (ROWS, 1))
@@ -61,21 +61,20 @@ def compiled(model: Model, params: Params, tokens, position, mask):
     return hidden, gradient
 
 
-prefill = jax.jit(Model.prefill, static_argnums=(0, 5))
+prefill = jax.jit(Model.prefill, static_argnums=(0, 5, 6))
 unstacked = jax.jit(Model.unstacked, static_argnums=0)
 decode = jax.jit(Model.decode, static_argnums=0)
 
 
 def continued(model: Model, params: Params, tokens, start: int):
     """Hidden states of columns 4 … of the rows that begin at `start`, by prefill of 5 columns and decoding the rest."""
-    columns, real = jnp.arange(CAPACITY)[None], jnp.arange(5) >= start
+    real = jnp.arange(5) >= start
     position = jnp.maximum(POSITION - start, 0)
     mask = CAUSAL[:, :5, :5] & real[None, None, :] & real[None, :, None]
-    hidden, cache = prefill(model, params, tokens[:, :5], position[:, :5], mask, CAPACITY)
+    hidden, cache = prefill(model, params, tokens[:, :5], position[:, :5], mask, ROWS, LENGTH)
     view, found = unstacked(model, params), [hidden]
     for index in range(5, LENGTH):
-        visible = jnp.tile((columns >= start) & (columns <= index), (ROWS, 1))
-        hidden, cache = decode(model, view, cache, tokens[:, index], position[:, index], visible, jnp.asarray(index))
+        hidden, cache = decode(model, view, cache, tokens[:, index], jnp.full(ROWS, 5 - start), jnp.asarray(index - 4))
         found.append(hidden)
     return jnp.stack(found, 1)
 
@@ -123,9 +122,26 @@ def test_scores_of_parameters_and_of_their_unstacked_view(model, params):
     np.testing.assert_allclose(expected, hidden @ model.head(params).T, **CLOSE)
 
 
-def test_a_cache_smaller_than_the_prompt_is_refused(model, params):
-    with pytest.raises(ValueError, match="cannot hold"):
-        model.prefill(params, tokens_of(model), POSITION, CAUSAL, LENGTH - 1)
+def test_rows_of_one_prompt_go_on_as_if_each_had_read_it_alone(model, params):
+    """Three rows behind each of two prompts, of 5 and of 3 tokens with padding before them."""
+    prompts, said = tokens_of(model)[:, :5], jax.random.randint(jax.random.key(2), (3 * ROWS, 2), 0, 259)
+    lengths = np.array([5, 3], np.int32)
+    position = np.arange(5, dtype=np.int32) - (5 - lengths[:, None])
+    real, position = jnp.asarray(position >= 0), jnp.asarray(np.maximum(position, 0))
+    mask = CAUSAL[:, :5, :5] & real[:, None, :] & real[:, :, None]
+    _, cache = prefill(model, params, prompts, position, mask, 3 * ROWS, 2)
+    view, found = unstacked(model, params), []
+    for index in range(2):
+        hidden, cache = decode(model, view, cache, said[:, index], jnp.asarray(lengths), jnp.asarray(index + 1))
+        found.append(hidden)
+    for row, length in enumerate(np.repeat(lengths, 3)):
+        alone = (
+            jnp.zeros((ROWS, LENGTH), jnp.int32)
+            .at[0, : length + 2]
+            .set(jnp.concatenate([prompts[row // 3, 5 - length :], said[row]]))
+        )
+        wanted = forward(model, params, alone)[0][0, length : length + 2]
+        np.testing.assert_allclose(jnp.stack(found, 1)[row], wanted, **CLOSE)
 
 
 def test_a_pair_in_one_row_equals_two_rows(model, params):
@@ -230,10 +246,10 @@ def test_a_table_is_its_distribution():
     tokens = jnp.array([model.chat.encode([{"role": "user", "content": "play"}])])
     hidden = model.hidden(params, tokens, *ONE)
     np.testing.assert_allclose(jax.nn.softmax(model.logits(params, hidden))[0, 0], [0.2, 0.5, 0.3], rtol=1e-6)
-    first, cache = model.prefill(params, tokens, *ONE, 2)
+    first, cache = model.prefill(params, tokens, *ONE, 1, 1)
     view = model.unstacked(params)
     np.testing.assert_array_equal(model.logits(view, first), model.logits(params, hidden)[:, 0])
-    again, _ = model.decode(view, cache, jnp.array([1]), jnp.array([1]), jnp.ones((1, 2), bool), jnp.asarray(1))
+    again, _ = model.decode(view, cache, jnp.array([1]), jnp.array([1]), jnp.asarray(1))
     np.testing.assert_array_equal(again, first)
 
 

@@ -15,14 +15,17 @@ from made_runs import CONFIGS, policy, run_here
 
 from jaxalign import certify
 from jaxalign.config.load import load
-from jaxalign.data.groups import RolledGroups
+from jaxalign.data.groups import PickedGroups, RolledGroups
 from jaxalign.errors import Interrupted
 from jaxalign.hosts.group import Hosts
+from jaxalign.reopen import reopen
+from jaxalign.session import Session
 from jaxalign.storage.rundir import read_run
 from jaxalign.training import scored
 from jaxalign.training.logps import Scorer
 from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.scored import ReferenceLogps, Scored, Table
+from jaxalign.types import Groups, Rollouts
 
 SHORT = ("--placement.score_batch_size", "8", "--fit.evaluate_every", "none", "--fit.keep", "last")
 
@@ -129,12 +132,34 @@ def test_answers_that_are_certified_are_scored_once(tmp_path, monkeypatch):
         patch.setattr(certify, "inner_metrics", killed)
         with pytest.raises(KeyboardInterrupt):
             run_here(game, tmp_path / "run")
-    assert (tmp_path / "run" / "0001" / "certificates.parts").is_dir()
+    assert read_run(tmp_path / "run").has(1, "answers")
     run_here(game, tmp_path / "run")
-    assert began == [0, 1]
+    assert began == [0]
     run_here(game, tmp_path / "whole")
     found = [read_run(tmp_path / name).load(1, "certificates", dict[str, float]) for name in ("run", "whole")]
     assert found[0] == found[1]
+
+
+def test_the_anchor_reads_each_answer_once(tmp_path, monkeypatch):
+    """For certificates and for references, and what it makes of the groups is what it makes of them alone."""
+    game = load(CONFIGS / "games" / "three_action.py")
+    feedback = dataclasses.replace(game.feedback, prompts_per_iteration=2, unseen=1 / 2)
+    game = dataclasses.replace(game, iterations=3, swap_every=2, feedback=feedback)
+    asked, logps = list[tuple[object, str, int]](), Session.logps
+
+    def watched(session, iteration, phase, number, params, groups):
+        asked.append((iteration, phase, number))
+        return logps(session, iteration, phase, number, params, groups)
+
+    monkeypatch.setattr(Session, "logps", watched)
+    run_here(game, tmp_path)
+    assert [each for each in asked if each[0] == 1 and each[2] == 0] == [(1, "answers", 0)]
+    opened = reopen(tmp_path)
+    groups = RolledGroups(opened.directory.load(1, "rollouts", Rollouts), opened.directory.load(1, "groups", Groups))
+    fitted = PickedGroups(groups, np.flatnonzero(groups.prompts == 0))
+    alone = opened.machine().scorer.groups(policy(tmp_path, 0), fitted)
+    stored = opened.directory.load(1, "references", ReferenceLogps).columns()["anchor"]
+    np.testing.assert_allclose(stored, alone, rtol=1e-6, atol=1e-6)
 
 
 def test_parts_of_another_policy_are_counted_and_not_taken():

@@ -13,7 +13,7 @@ HELP = "check an experiment before it runs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config and form; the experiment's own options come as the rest."""
-    parser.set_defaults(experiment_options=True)
+    parser.set_defaults(experiment_options=True, compiles=True)
     parser.add_argument("config", metavar="CONFIG", help="config file")
     parser.add_argument("--json", action="store_true", help="print a list of {check, status, measured, fix}")
     parser.add_argument(

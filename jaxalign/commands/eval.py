@@ -36,7 +36,7 @@ HELP = "win rates and held-out accuracy of the iterates of a run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, which policies, which prompts; the run's placement comes as the rest."""
-    parser.set_defaults(experiment_options=True)
+    parser.set_defaults(experiment_options=True, compiles=True)
     parser.add_argument("run", metavar="RUN", help="run directory")
     parser.add_argument(
         "--policies",

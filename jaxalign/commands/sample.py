@@ -20,7 +20,7 @@ HELP = "talk to any iterate of a run"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, the policy, the prompts, the sampler; the run's placement comes as the rest."""
-    parser.set_defaults(experiment_options=True)
+    parser.set_defaults(experiment_options=True, compiles=True)
     parser.add_argument("run", metavar="RUN", help="run directory")
     parser.add_argument("--policy", default="last", metavar="N", help="number of a policy, or base, or last (default)")
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be repeated")

@@ -17,7 +17,7 @@ HELP = "run an experiment, or continue it"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config and run directory; the experiment's own options come as the rest."""
-    parser.set_defaults(experiment_options=True)
+    parser.set_defaults(experiment_options=True, compiles=True)
     parser.add_argument(
         "-h", "--help", action=_Help, nargs=0, help="this text, and CONFIG's options when it is named first"
     )

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.fits.objective import scores_of
+from jaxalign.fits.references import score
 from jaxalign.losses.regresses import Regresses
 from jaxalign.models.low_rank import trained
 from jaxalign.session import Session
@@ -38,7 +39,7 @@ def check_fit(
     regresses margins. Says on stderr when the objective has not fallen: then no step of the method was taken.
     `roles` are numbers of the policies that the fit compares with.
     """
-    references = session.score(iteration, roles, params, unseen, "unseen", every=True)
+    references = score(session, iteration, roles, params, unseen, "unseen", every=True)
     scores = scores_of(session, iteration, roles, params, unseen, references)
     before, after = (
         scores(trained(policy), f"unseen pairs, {when} the fit")

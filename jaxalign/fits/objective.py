@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 from jaxalign.contracts.extras import extras_of
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.feedback.contract import Compared
+from jaxalign.fits.references import score
 from jaxalign.models.low_rank import frozen, trained
 from jaxalign.session import Session
 from jaxalign.training.pair_scores import PairScores
@@ -71,7 +72,7 @@ def watched(
         iteration,
         "validation",
         ReferenceLogps,
-        lambda: session.score(iteration, roles, params, validation, "validation", every=True),
+        lambda: score(session, iteration, roles, params, validation, "validation", every=True),
     )
     return Watch(scores_of(session, iteration, roles, params, validation, references), start=True)
 

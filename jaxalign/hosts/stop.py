@@ -9,11 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
-
-from jaxalign.types import StopRequested
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -27,7 +25,7 @@ def requested() -> bool:
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[StopRequested]:
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Installs the handlers for the block and yields `stop_requested`; the previous handlers return afterwards.
 
     Outside the main thread, where Python allows no handlers, the question is always answered with no.

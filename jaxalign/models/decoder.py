@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -29,7 +30,7 @@ from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.hf_outputs import named, scored
 from jaxalign.models.layers import Activation, GatedMLP, RMSNorm, parameter
 from jaxalign.models.remat import REMAT, Remat
-from jaxalign.models.rope import Rope
+from jaxalign.models.rope import Rope, angles
 from jaxalign.models.stack import Dtype, Layer, Stack
 from jaxalign.models.unrolled import Unrolled
 from jaxalign.ops.attention import Sight
@@ -216,13 +217,14 @@ class Decoder(nnx.Module):
         return self.norm(self.scan(tokens, position, sight, keep=False)[0])
 
     def prefill(
-        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], sight: Sight, capacity: int
-    ) -> tuple[Float[Array, "b d"], cache.Layers]:
-        """Hidden state of the last column, and a cache of `capacity` columns of which the first p are filled."""
+        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], sight: Sight, rows: int, room: int
+    ) -> tuple[Float[Array, "b d"], cache.Cache]:
+        """Hidden state of the last column, and a cache in which `rows` rows may say `room` tokens each."""
         x, stacked = self.scan(tokens, position, sight, keep=True)
-        # prompts are padded on the left, so that all of them end, and their answers begin, in the same column
-        empty = capacity - tokens.shape[1]
-        kept = tuple(cache.extended(layer, empty) for layer in zip(*stacked, strict=True))
+        prompts = tuple(zip(*stacked, strict=True))
+        behind, stack = position[:, -1:] + 1 + jnp.arange(room)[None], self.config.stack
+        turns = tuple(angles(behind, rope.frequencies(stack.head_dim)) for rope in stack.ropes)
+        kept = cache.Cache(prompts, cache.empty(prompts, rows, room, self.layout), turns)
         return self.norm(x[:, -1:])[:, 0], kept
 
     def scan(

@@ -63,10 +63,11 @@ class Geometric:
         tokens: Int[Array, "b p"],
         position: Int[Array, "b p"],
         sight: Tree | Bool[Array, "b p p"],
-        capacity: int,
+        rows: int,
+        room: int,
     ) -> tuple[Float[Array, "b e"], Cache]:
         """Of the last column, and a cache each."""
-        found = {who: self.model.prefill(params[who], tokens, position, sight, capacity) for who in BOTH}
+        found = {who: self.model.prefill(params[who], tokens, position, sight, rows, room) for who in BOTH}
         return _beside(lambda who: found[who][0]), {who: found[who][1] for who in BOTH}
 
     def unstacked(self, params: Params) -> Params:
@@ -77,13 +78,12 @@ class Geometric:
         self,
         view: Params,
         cache: Cache,
-        tokens: Int[Array, " b"],
-        position: Int[Array, " b"],
-        visible: Bool[Array, "b c"],
-        index: Int[Array, ""],
-    ) -> tuple[Float[Array, "b e"], Cache]:
+        tokens: Int[Array, " n"],
+        prompt: Int[Array, " b"],
+        said: Int[Array, ""],
+    ) -> tuple[Float[Array, "n e"], Cache]:
         """One token for each row, which both read."""
-        found = {who: self.model.decode(view[who], cache[who], tokens, position, visible, index) for who in BOTH}
+        found = {who: self.model.decode(view[who], cache[who], tokens, prompt, said) for who in BOTH}
         return _beside(lambda who: found[who][0]), {who: found[who][1] for who in BOTH}
 
 

@@ -63,7 +63,11 @@ def product(subscripts: str, x: Float[Array, "n s ..."], weight: Float[Array, ".
     that, copies the gradient of every product transposed, at strides: a seventh of a training step. Here it is
     xᵀ · gradient. The price is `jax.jvp`: derivatives of custom_vjp functions are backwards only.
     """
-    return jnp.einsum(subscripts, x, weight)
+    if x.ndim == 3:
+        return jnp.einsum(subscripts, x, weight)
+    # a contraction over two axes, for which the same compiler would copy both operands transposed
+    inputs = math.prod(x.shape[2:])
+    return x.reshape(*x.shape[:2], inputs) @ weight.reshape(inputs, *weight.shape[x.ndim - 2 :])
 
 
 def _product(subscripts: str, x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -32,7 +32,7 @@ from jaxalign.ops.softcap import softcap
 from jaxalign.types import Params
 
 Cache = Any
-"""Keys and values seen so far, in whatever form the family likes best; a PyTree whose first array axis is b."""
+"""Keys and values seen so far, in whatever form the family likes best: a PyTree."""
 
 
 @runtime_checkable
@@ -187,13 +187,13 @@ class Model:
         tokens: Int[Array, "b p"],
         position: Int[Array, "b p"],
         sight: Tree | Bool[Array, "b p p"],
-        capacity: int,
+        rows: int,
+        room: int,
     ) -> tuple[Float[Array, "b d"], Cache]:
-        """Reads left-padded prompts: hidden state of the last column, and a cache of `capacity` >= p columns."""
-        if capacity < tokens.shape[1]:
-            raise ValueError(f"a cache of {capacity} columns cannot hold prompts of {tokens.shape[1]} tokens")
+        """Reads left-padded prompts: hidden state of the last column, and a cache in which `rows` rows, as many from
+        each prompt, may say `room` tokens each."""
         with jax.named_scope("prefill"):
-            return nnx.merge(self.graphdef, params).prefill(tokens, position, seen(sight, position), capacity)
+            return nnx.merge(self.graphdef, params).prefill(tokens, position, seen(sight, position), rows, room)
 
     def unstacked(self, params: Params) -> Params:
         """The parameters as `decode` wants them: layers apart, compute dtype, low-rank differences added. A copy; make
@@ -204,17 +204,13 @@ class Model:
         self,
         view: Params,
         cache: Cache,
-        tokens: Int[Array, " b"],
-        position: Int[Array, " b"],
-        visible: Bool[Array, "b c"],
-        index: Int[Array, ""],
-    ) -> tuple[Float[Array, "b d"], Cache]:
-        """One token for each row, written to cache column `index`, which `visible` must already show.
-
-        Visible columns hold consecutive positions up to `position`: what local layers see is counted in columns.
-        """
+        tokens: Int[Array, " n"],
+        prompt: Int[Array, " b"],
+        said: Int[Array, ""],
+    ) -> tuple[Float[Array, "n d"], Cache]:
+        """One token for each row, the newest of `said` behind the `prompt` tokens of the rows' prompts."""
         with jax.named_scope("decode"):
-            return nnx.merge(self.stepper, view).decode(cache, tokens, position, visible, index)
+            return nnx.merge(self.stepper, view).decode(cache, tokens, prompt, said)
 
 
 def split(config: Architecture, chat: Conversation, source: str, read: Callable[[Params, Place], Params]) -> Model:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxalign.errors import ModelError
 from jaxalign.formats.weights import Place
@@ -88,7 +88,7 @@ class Tabular(nnx.Module):
         return jnp.ones((*tokens.shape, 1), jnp.float32)
 
     def prefill(
-        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], sight: Sight, capacity: int
+        self, tokens: Int[Array, "b p"], position: Int[Array, "b p"], sight: Sight, rows: int, room: int
     ) -> tuple[Float[Array, "b 1"], tuple[()]]:
         """A hidden state of one, and no cache."""
         return jnp.ones((tokens.shape[0], 1), jnp.float32), ()
@@ -100,11 +100,10 @@ class Tabular(nnx.Module):
     def decode(
         self,
         cache: tuple[()],
-        tokens: Int[Array, " b"],
-        position: Int[Array, " b"],
-        visible: Bool[Array, "b c"],
-        index: Int[Array, ""],
-    ) -> tuple[Float[Array, "b 1"], tuple[()]]:
+        tokens: Int[Array, " n"],
+        prompt: Int[Array, " b"],
+        said: Int[Array, ""],
+    ) -> tuple[Float[Array, "n 1"], tuple[()]]:
         """A hidden state of one, whatever was said before."""
         return jnp.ones((tokens.shape[0], 1), jnp.float32), ()
 

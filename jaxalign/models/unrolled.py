@@ -3,21 +3,21 @@
 Layers lie apart: a cache inside a scan over layers is copied at every token.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxalign.mesh.layout import Layout
 from jaxalign.models import cache
 from jaxalign.models.block import Block
 from jaxalign.models.layers import RMSNorm, is_variable
-from jaxalign.models.rope import angles
 from jaxalign.models.stack import Stack
-from jaxalign.ops.attention import Shown
+from jaxalign.ops.attention import Behind
 
 
 class Unrolled(nnx.Module):
@@ -64,27 +64,17 @@ class Unrolled(nnx.Module):
         return stacked.replace(weight if self.layout is None else self.layout.place(weight, *names))
 
     def decode(
-        self,
-        kept: cache.Layers,
-        tokens: Int[Array, " b"],
-        position: Int[Array, " b"],
-        visible: Bool[Array, "b c"],
-        index: Int[Array, ""],
-    ) -> tuple[Float[Array, "b d"], cache.Layers]:
-        """Hidden states of the new tokens, whose keys and values are written at column `index`.
-
-        Columns hold neighbouring positions, so a window of positions is one of columns.
-        """
+        self, kept: cache.Cache, tokens: Int[Array, " n"], prompt: Int[Array, " b"], said: Int[Array, ""]
+    ) -> tuple[Float[Array, "n d"], cache.Cache]:
+        """Hidden states of the newest of `said` tokens behind `prompt` tokens."""
         stack = self.stack
-        turns = [angles(position[:, None], rope.frequencies(stack.head_dim)) for rope in stack.ropes]
+        turns = [kept.turn(number, said, tokens.shape[0]) for number in range(len(stack.ropes))]
         x = stack.embedded(self.embed, tokens[:, None], self.layout)
-        distance = index - jnp.arange(visible.shape[1], dtype=index.dtype)
         written = []
-        for block, kind, old in zip(self.blocks, stack.kinds, kept, strict=True):
-            shown = visible if kind.window is None else visible & (distance < kind.window)[None]
+        for block, kind, trunk, old in zip(self.blocks, stack.kinds, kept.prompts, kept.own, strict=True):
             turn = None if kind.rope is None else turns[kind.rope]
-            sight = Shown(shown[:, None], position[:, None])
-            # the window is in the mask already
-            x, memory = block(x, turn, sight, None, lambda new, old=old: cache.insert(old, new, index))
+            window = None if kind.window is None else jnp.int32(kind.window)
+            sight = Behind(*trunk, prompt, said)
+            x, memory = block(x, turn, sight, window, lambda new, old=old: cache.insert(old, new, said - 1))
             written.append(memory)
-        return self.norm(x)[:, 0], tuple(written)
+        return self.norm(x)[:, 0], dataclasses.replace(kept, own=tuple(written))

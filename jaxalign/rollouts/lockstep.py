@@ -1,9 +1,9 @@
 """Decoding in lockstep: one jitted program of prefill and decode with a KV cache, for batches of similar length.
 
-Prompts are prefilled once each and their cache shared out to the m samples. Rows advance in lockstep and the loop ends
-when the last row has met an end-of-turn token or the length limit. Every row draws with its own key, folded from
-(iteration, prompt, sample, token): what is sampled does not depend on how rows are batched. The recorded log-probs are
-the policy's own, before the sampler's temperature and truncation: recomputing them by one forward pass over the
+Prompts are prefilled once each, and their m samples read the same keys and values. Rows advance in lockstep and the
+loop ends when the last row has met an end-of-turn token or the length limit. Every row draws with its own key, folded
+from (iteration, prompt, sample, token): what is sampled does not depend on how rows are batched. The recorded log-probs
+are the policy's own, before the sampler's temperature and truncation: recomputing them by one forward pass over the
 finished rows gives the same numbers.
 """
 
@@ -59,14 +59,14 @@ def nothing_drawn(cache: Any, rows: int, limit: int) -> Decoding:
 
 
 def read_prompts(
-    model: Speaker, params: Params, prompts: Int[Array, "b p"], lengths: Int[Array, " b"], capacity: int
+    model: Speaker, params: Params, prompts: Int[Array, "b p"], lengths: Int[Array, " b"], rows: int, room: int
 ) -> tuple[Float[Array, "b d"], Any]:
-    """Hidden states of the last tokens of left-padded prompts, and a cache of `capacity` columns."""
+    """Hidden states of the last tokens of left-padded prompts, and a cache for `rows` rows of `room` tokens."""
     columns = jnp.arange(prompts.shape[1])[None, :]
     start = prompts.shape[1] - lengths[:, None]
     position = jnp.maximum(columns - start, 0)
     sight = Tree(jnp.where(columns >= start, 0, -1), jnp.zeros_like(position), position)
-    return model.prefill(params, prompts, position, sight, capacity)
+    return model.prefill(params, prompts, position, sight, rows, room)
 
 
 def keys_of_rows(keys: Key[Array, " b"], samples: int) -> Key[Array, " n"]:
@@ -90,11 +90,8 @@ def generate(
     A response ends with a token of `stop`. `prompts` are left-padded; `keys` are one a prompt. Tokens and log-probs
     beyond a response's length are 0.
     """
-    count, width = prompts.shape
-    hidden, cache = read_prompts(model, params, prompts, lengths, width + limit)
-    share_out = partial(jnp.repeat, repeats=samples, axis=0)
-    cache = jax.tree.map(share_out, cache)
-    start = share_out(width - lengths)[:, None]
+    count = prompts.shape[0]
+    hidden, cache = read_prompts(model, params, prompts, lengths, count * samples, limit)
     row_keys = keys_of_rows(keys, samples)
     stops = jnp.asarray(stop, jnp.int32).reshape(-1)
     # outside the loop, so that matrices are cast and gathered once a batch and not once a token
@@ -118,18 +115,14 @@ def generate(
         )
 
     def advance(state: Decoding) -> Decoding:
-        index = width + state.step - 1  # the slot of the newest token
-        slots = jnp.arange(width + limit)[None, :]
-        hidden, cache = model.decode(
-            weights, state.cache, state.token, index - start[:, 0], (slots >= start) & (slots <= index), index
-        )
+        hidden, cache = model.decode(weights, state.cache, state.token, lengths, state.step)
         return draw(replace(state, cache=cache), hidden)
 
     # the first token is drawn before the loop: the prefill has read all that it depends on
     end = jax.lax.while_loop(
         lambda state: (state.step < limit) & ~state.done.all(),
         advance,
-        draw(nothing_drawn(cache, count * samples, limit), share_out(hidden)),
+        draw(nothing_drawn(cache, count * samples, limit), jnp.repeat(hidden, samples, axis=0)),
     )
     tokens, logps = (table.reshape(count, samples, limit) for table in (end.tokens, end.logps))
     lengths, finished = (column.reshape(count, samples) for column in (end.lengths, end.done))

@@ -56,22 +56,17 @@ def ours(model: Model, params: Params, ids: list[list[int]]) -> np.ndarray:
 def greedy(model: Model, params: Params, prompt: list[int], count: int, pad: int) -> list[int]:
     """`count` most likely tokens by prefill and decode, behind `pad` columns of padding."""
     width = pad + len(prompt)
-    capacity = width + count
-    columns = jnp.arange(capacity)[None]
     real = jnp.arange(width) >= pad
     mask = jnp.tril(jnp.ones((width, width), bool))[None] & real[None, None, :] & real[None, :, None]
     position = jnp.maximum(jnp.arange(width) - pad, 0)[None]
     tokens = jnp.asarray([[0] * pad + prompt])
-    hidden, cache = jax.jit(model.prefill, static_argnums=4)(params, tokens, position, mask, capacity)
+    hidden, cache = jax.jit(model.prefill, static_argnums=(4, 5))(params, tokens, position, mask, 1, count)
     view = jax.jit(model.unstacked)(params)
     step = jax.jit(model.decode)
     found: list[int] = []
-    for index in range(width, capacity):
+    for said in range(1, count + 1):
         found.append(int(model.logits(view, hidden).argmax(-1)[0]))
-        visible = (columns >= pad) & (columns <= index)
-        hidden, cache = step(
-            view, cache, jnp.asarray(found[-1:]), jnp.asarray([index - pad]), visible, jnp.asarray(index)
-        )
+        hidden, cache = step(view, cache, jnp.asarray(found[-1:]), jnp.asarray([len(prompt)]), jnp.asarray(said))
     return found
 
 

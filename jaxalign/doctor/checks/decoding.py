@@ -56,16 +56,15 @@ def stepwise(model: Model, params: Params, tokens: Int[Array, "1 s"], decoded: i
     position = jnp.maximum(columns - start, 0)[None]
     mask = ((columns[:, None] >= columns[None, :]) & (columns >= start)[None, :] & (columns >= start)[:, None])[None]
     padded = jnp.pad(tokens[:, :count], ((0, 0), (start, 0)))
-    hidden, cache = model.prefill(params, padded, position, mask, capacity=start + tokens.shape[1])
-    view, slots = model.unstacked(params), jnp.arange(start + tokens.shape[1])[None]
+    hidden, cache = model.prefill(params, padded, position, mask, rows=1, room=decoded)
+    view, prompt = model.unstacked(params), jnp.array([count])
 
-    def step(cache: Cache, index: Int[Array, ""]) -> tuple[Cache, Float[Array, "1 d"]]:
-        visible = (slots >= start) & (slots <= index)
-        token = jax.lax.dynamic_index_in_dim(tokens, index - start, axis=1, keepdims=False)
-        hidden, cache = model.decode(view, cache, token, (index - start)[None], visible, index)
+    def step(cache: Cache, said: Int[Array, ""]) -> tuple[Cache, Float[Array, "1 d"]]:
+        token = jax.lax.dynamic_index_in_dim(tokens, count + said - 1, axis=1, keepdims=False)
+        hidden, cache = model.decode(view, cache, token, prompt, said)
         return cache, hidden
 
-    _, rest = jax.lax.scan(step, cache, jnp.arange(start + count, start + tokens.shape[1]))
+    _, rest = jax.lax.scan(step, cache, jnp.arange(1, decoded + 1))
     seen = jnp.concatenate([hidden[:, None], rest.swapaxes(0, 1)], axis=1)
     return jax.nn.log_softmax(model.logits(view, seen), axis=-1)
 

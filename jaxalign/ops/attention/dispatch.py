@@ -10,9 +10,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxalign.mesh.layout import Layout
+from jaxalign.ops.attention.behind import Behind, continued
 from jaxalign.ops.attention.blockwise import blockwise
 from jaxalign.ops.attention.reference import dense
-from jaxalign.ops.attention.sight import Sight, Tree
+from jaxalign.ops.attention.sight import Shown, Tree
+
+Sight = Tree | Shown | Behind
+"""What queries see: by rule, by a mask, or as tokens that go on behind prompts."""
 
 BLOCK = 512
 """Queries of a block; rows no longer than that are one."""
@@ -34,7 +38,9 @@ def attend(
     size. `window`: how many positions back a query sees, itself included; None: all. `cap`: of the scores; None: none.
     Rows of padding hold something finite that nothing reads. With a mask for a `sight`, all scores are held.
     """
-    if not isinstance(sight, Tree):
+    if isinstance(sight, Behind):
+        return continued(query, key, value, sight, window, scalar, cap)
+    if isinstance(sight, Shown):
         return dense(query, key, value, sight.mask(window), scalar, cap)
     if layout is not None:
         return _on_mesh(query, key, value, sight, window, scalar, cap, layout)

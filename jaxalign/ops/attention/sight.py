@@ -49,6 +49,3 @@ class Shown:
         if window is None:
             return self.shown
         return self.shown & (self.position[:, :, None] - self.position[:, None, :] < window)
-
-
-Sight = Tree | Shown
