@@ -195,8 +195,8 @@ def test_objectives_apart_are_combined_alike_on_any_mesh(sizes: dict[str, int], 
     """Coefficients come of inner products of whole gradients: those of a device's own piece would be others."""
     placement = Placement(shape_of(sizes), accumulate=accumulate)
     state, metrics = two_steps(opened("dense"), placement, combiner=APART)
-    assert 0 < metrics["mixture/objective_0"] < 1
-    assert metrics["cosine/objectives_0_1"] < 0.9
+    added = metrics["coefficients/objective_0"] + metrics["coefficients/objective_1"] - 1
+    assert added > 0.05  # c ‖g_0‖ / ‖G_q‖ of it, which no device knows alone
     assert_same((state, metrics), apart_on_one())
 
 
