@@ -39,6 +39,7 @@ PAIRS = PairScores(
     weight=np.ones(3, np.float32),
     prompt=np.arange(3),
     lengths=np.array([[3, 4], [5, 2], [2, 2]]),
+    votes=np.array([[1.0, 0.0], [0.8, 0.5], [0.5, 1.0]], np.float32),
 )
 
 

@@ -12,7 +12,7 @@ from jaxalign.types import GroupLogps, Labels, Loss
 def logps(
     groups: int = 5, tokens: int = 7, prefer: float = 1.0, seed: int = 0, shift: float = 0.0, responses: int = 2
 ) -> GroupLogps:
-    """Answers of 1 to `tokens` tokens; what is said of them agrees with their order."""
+    """Answers of 1 to `tokens` tokens; what two annotators say of them agrees with their order."""
     rng = np.random.default_rng(seed)
     shape = (groups, responses)
     mask = np.arange(tokens)[None, None, :] < rng.integers(1, tokens + 1, (*shape, 1))
@@ -20,14 +20,15 @@ def logps(
     anchor = np.where(mask, values + rng.normal(0, 0.3, mask.shape), 0.0).astype(np.float32)
     falling = np.float32(np.linspace(0.8, 0.3, responses))
     score = np.sort(rng.normal(0, 1, shape).astype(np.float32))[:, ::-1]
+    one = Labels.of_one(
+        jnp.full(groups, prefer, jnp.float32), jnp.asarray(np.tile(falling, (groups, 1))), jnp.asarray(score.copy())
+    )
     return GroupLogps(
         tokens=jnp.asarray(values),
         mask=jnp.asarray(mask),
         last=jnp.asarray(values.sum(-1) + rng.normal(0, 0.5, shape).astype(np.float32)),
         anchor=jnp.asarray(anchor.sum(-1)),
-        labels=Labels.of_one(
-            jnp.full(groups, prefer, jnp.float32), jnp.asarray(np.tile(falling, (groups, 1))), jnp.asarray(score.copy())
-        ),
+        labels=dataclasses.replace(one, votes=jnp.tile(one.votes, 2), decided=jnp.tile(one.decided, 2)),
         log_sum_p2=jnp.asarray(np.where(mask, -rng.exponential(1.0, mask.shape), 0.0).astype(np.float32)),
         anchor_tokens=jnp.asarray(anchor),
         stray=jnp.asarray(rng.normal(0.5, 1, groups).astype(np.float32)),

@@ -16,6 +16,7 @@ import jaxalign.references
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config.load import load, validate
 from jaxalign.contracts.traced import check_differences
+from jaxalign.contracts.votes import annotators_of
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dpo import DPO
@@ -129,7 +130,7 @@ def test_which_losses_compare_the_answers_to_a_prompt():
             continue
         responses = responses_of(loss)
         try:
-            check_differences(loss, Labels.unsaid(2, responses), responses, "of a test")
+            check_differences(loss, Labels.unsaid(2, responses, annotators_of(loss)), responses, "of a test")
         except ConfigError:
             found.add(name)
     assert found == ABSOLUTE

@@ -241,6 +241,8 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "KTO": kto,
     "TRPA": trpa,
     "AMPO": ampo,
+    "WeightedVotes": lambda n, h: softplus(-0.2 * (n.rw - n.rl)),
+    "AMoPO": lambda n, h: softplus(-0.5 * (n.w / n.nw - n.l / n.nl)),
     "BetaDPO": lambda n, h: softplus(-0.1 * (n.rw - n.rl)),
     "BCO": bco,
     "APOAlone": lambda n, h: n.p * sigmoid(-0.1 * n.r) + (1 - n.p) * sigmoid(0.1 * n.r),

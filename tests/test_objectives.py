@@ -13,7 +13,7 @@ from jaxalign.contracts.traced import coefficients
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.types import Combiner
 
-COMBINERS = examples(jaxalign.objectives, Combiner, least=2)
+COMBINERS = examples(jaxalign.objectives, Combiner, least=5)
 
 
 @pytest.fixture(params=COMBINERS.values(), ids=named)

@@ -17,6 +17,7 @@ from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.objectives.mixed import Mixed
+from jaxalign.objectives.raco import RACO
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.training.logps import Scorer
 from jaxalign.training.pullbacks import gram
@@ -124,12 +125,29 @@ def test_a_combiner_sees_the_inner_products_of_all_gradients():
     np.testing.assert_allclose(moved, (gradients / np.linalg.norm(gradients, axis=1, keepdims=True)).sum(0), **CLOSE)
 
 
+def test_raco_is_that_of_separate_gradients_and_says_what_it_did():
+    _, gradients = separate(VOTES)
+    combiner, products = RACO(WEIGHTS, c=0.5), gradients @ gradients.T
+    moved, metrics = taken(combiner, batch_of(votes_of(VOTES)))
+    wanted = combiner.direction(jnp.asarray(products, jnp.float32))
+    np.testing.assert_allclose(moved, np.asarray(wanted.coefficients) @ gradients, rtol=1e-4, atol=1e-6)
+    for index in range(3):
+        np.testing.assert_allclose(metrics[f"mixture/objective_{index}"], wanted.mixture[index], **CLOSE)
+        np.testing.assert_allclose(metrics[f"clipped/objective_{index}"], wanted.used[index], **CLOSE)
+    norms = np.linalg.norm(gradients, axis=1)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        np.testing.assert_allclose(metrics[f"cosine/objectives_{i}_{j}"], products[i, j] / norms[i] / norms[j], **CLOSE)
+    np.testing.assert_allclose(metrics["descent"], 1 + 0.5 * metrics["alignment"], rtol=1e-6)
+
+
 def test_gram_by_hand():
     gradients = {"a": jnp.asarray([[1.0, -4.0], [-1.0, 1.0]]), "b": {"c": jnp.asarray([[[2.0]], [[3.0]]])}}
     np.testing.assert_array_equal(gram(gradients), [[17.0 + 4.0, -5.0 + 6.0], [-5.0 + 6.0, 2.0 + 9.0]])
 
 
-@pytest.mark.parametrize("combiner", [WeightedSum(WEIGHTS), Equalised()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "combiner", [WeightedSum(WEIGHTS), Equalised(), RACO(WEIGHTS, c=0.5)], ids=lambda each: type(each).__name__
+)
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_objectives_are_combined_once_a_batch_however_many_parts_it_has(combiner, accumulate):
     """Microbatches of their own would give other unit gradients."""

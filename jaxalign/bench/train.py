@@ -5,10 +5,13 @@ is the obvious one: chosen and rejected as rows of their own, padded to the long
 interleaved, and medians compared; the ratio is torch's time over ours. Losses of the first step must agree.
 
 With more than two answers a prompt, all their pairs are trained on, in rows that they share and in rows of their own.
+With several objectives the same pairs are trained on once more, each objective with labels of its own, combined by
+RACO; that is one forward pass and as many backward passes, and has no peer. So has LoRA, where the base stays.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,16 +21,20 @@ from jaxalign.bench.peers.torch_peer import TorchPeer
 from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.inpo import INPO
 from jaxalign.mesh.sharding import RULES, MeshShape
+from jaxalign.models.lora import LoRA
+from jaxalign.models.low_rank import frozen
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import SmolLM2
 from jaxalign.models.remat import REMAT
+from jaxalign.objectives.mixed import Mixed
+from jaxalign.objectives.raco import RACO
 from jaxalign.rollouts.shares import given
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.row_plan import plan_rows
 from jaxalign.training.rows import pack, stack_microbatches
 from jaxalign.training.step import init_state, make_step
 from jaxalign.training.views import view_of
-from jaxalign.types import Batch, Groups, Labels, Params, Rollouts
+from jaxalign.types import Batch, Combiner, Groups, Labels, Params, Rollouts
 
 HELP = "a training step against torch + transformers"
 
@@ -42,16 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-tokens", type=int, default=45, help="tokens of a prompt (default 45)")
     parser.add_argument("--response-tokens", type=int, default=48, help="tokens of a response (default 48)")
     parser.add_argument("--remat", choices=REMAT, default="none", help="what our backward pass keeps (default none)")
+    parser.add_argument("--objectives", type=int, default=1, help="kept apart, beside one (default 1: no other side)")
+    parser.add_argument("--lora", type=int, default=None, help="rank of adapters on a frozen base (default: full)")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each side, interleaved (default 3)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: implementation, seconds a step, tokens/s, first loss, ratio torch/ours."""
-    model = SmolLM2().open().on(MeshShape(fsdp=1).build(), RULES, args.remat)
+    source = SmolLM2() if args.lora is None else LoRA(SmolLM2(), rank=args.lora, alpha=2.0 * args.lora)
+    model = source.open().on(MeshShape(fsdp=1).build(), RULES, args.remat)
     params = model.load()
     rollouts, pairs = all_pairs(args.prompts, args.answers, args.prompt_tokens, args.response_tokens, model.chat.vocab)
-    peer = TorchPeer.of(model, params)
-    sides = {"jaxalign": _ours(model, params, rollouts, pairs, args.answers * (args.answers - 1) // 2)}
+    peer = TorchPeer.of(model, params) if args.lora is None else None
+    a_row = args.answers * (args.answers - 1) // 2
+    sides = {"jaxalign": _ours(model, params, rollouts, pairs, a_row)}
+    if args.objectives > 1:
+        shares = (1 / args.objectives,) * args.objectives
+        apart_side = f"jaxalign, {args.objectives} objectives"
+        sides[apart_side] = _ours(model, params, rollouts, divided(pairs, args.objectives), a_row, RACO(shares))
     if args.answers > 2:
         sides["jaxalign, a row a pair"] = _ours(model, params, rollouts, pairs, 1)
     rollouts = apart(rollouts, pairs)
@@ -74,10 +89,11 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             "padded_pair_tokens": tokens,
             "first_loss": losses[name],
             "torch_over_ours": median["torch + transformers"] / median["jaxalign"] if peer is not None else None,
+            "over_one_objective": median[name] / median["jaxalign"],
         }
         for name in sides
     ]
-    return rows if peer is not None else [*rows, TorchPeer.absent()]
+    return rows if peer is not None or args.lora is not None else [*rows, TorchPeer.absent()]
 
 
 def all_pairs(count: int, answers: int, prompt: int, response: int, vocab: int) -> tuple[Rollouts, Groups]:
@@ -113,9 +129,23 @@ def apart(rollouts: Rollouts, pairs: Groups) -> Rollouts:
     )
 
 
-def _ours(model: Model, params: Params, rollouts: Rollouts, pairs: Groups, groups_a_row: int) -> Any:
+def divided(pairs: Groups, objectives: int) -> Groups:
+    """The same pairs with a vote of each objective, which disagree at random."""
+    votes = np.random.default_rng(1).integers(0, 2, (len(pairs.prompt), objectives)).astype(np.float32)
+    return replace(pairs, labels=replace(pairs.labels, votes=votes, decided=np.ones_like(votes)))
+
+
+def _ours(
+    model: Model,
+    params: Params,
+    rollouts: Rollouts,
+    pairs: Groups,
+    groups_a_row: int,
+    combiner: Combiner = Mixed(),  # noqa: B008
+) -> Any:
     optimizer, schedule = OPTIMIZER.build(1000)
-    step = jax.jit(make_step(view_of(model, LOSS), optimizer, schedule), donate_argnums=0)
+    step = jax.jit(make_step(view_of(model, LOSS), optimizer, schedule, combiner), donate_argnums=0)
+    base = frozen(params)
     state = init_state(params, optimizer)
     zeros = np.zeros(pairs.responses.shape, np.float32)
     groups = RolledGroups(rollouts, pairs)
@@ -125,7 +155,7 @@ def _ours(model: Model, params: Params, rollouts: Rollouts, pairs: Groups, group
 
     def advance() -> float:
         nonlocal state
-        state, metrics = step(state, {}, {}, jax.device_put(batch))
+        state, metrics = step(state, base, {}, jax.device_put(batch))
         return float(metrics["loss"])
 
     return advance

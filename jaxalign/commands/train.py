@@ -100,7 +100,6 @@ def _align_all(args: argparse.Namespace, experiment: Any, traced: Any) -> None:
     """The run, or those of several seeds and what they say together."""
     from jaxalign.hosts.join import Joining, joined
     from jaxalign.hosts.stop import stop_on_signal
-    from jaxalign.report.seeds import summarise_seeds
     from jaxalign.storage.durable import absolute
 
     how = Joining(
@@ -111,11 +110,20 @@ def _align_all(args: argparse.Namespace, experiment: Any, traced: Any) -> None:
             _align(args.config, args.workdir, experiment, hosts, stop_requested, traced)
             return
         root = absolute(args.workdir)
-        runs = {experiment.seed + index: root / f"seed-{experiment.seed + index}" for index in range(args.seeds)}
-        for seed, path in runs.items():
-            _align(args.config, path, dataclasses.replace(experiment, seed=seed), hosts, stop_requested, traced)
-        if hosts.leader:
-            print(f"\n{summarise_seeds(root, runs)}")
+        train_seeds(args.config, root, experiment, args.seeds, hosts, stop_requested, traced)
+
+
+def train_seeds(
+    config: str, root: Any, experiment: Any, count: int, hosts: Any, stop_requested: Any, traced: Any = None
+) -> None:
+    """Runs with `count` seeds from the experiment's own on, below `root`, and seeds.json of what they come to."""
+    from jaxalign.report.seeds import summarise_seeds
+
+    runs = {experiment.seed + index: root / f"seed-{experiment.seed + index}" for index in range(count)}
+    for seed, path in runs.items():
+        _align(config, path, dataclasses.replace(experiment, seed=seed), hosts, stop_requested, traced)
+    if hosts.leader:
+        print(f"\n{summarise_seeds(root, runs)}")
 
 
 def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requested: Any, traced: Any) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,29 @@ def read(args: Sequence[str], leaves: Mapping[str, Leaf], components: Mapping[st
                 values.setdefault(path, None)
     refuse(problems)
     return values
+
+
+def combinations(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """What a sweep is of: for each combination of options that are given more than once a name, such as
+    "weights=0.1,0.9", and all options with one value each. Raises ConfigError for a value that is given twice."""
+    given: dict[str, list[str | None]] = {}
+    for path, text in _options(args):
+        given.setdefault(path, []).append(text)
+    for path, texts in given.items():
+        if len(set(texts)) < len(texts):
+            raise ConfigError(f"{path}: a value is given twice")
+    for chosen in itertools.product(*given.values()):
+        each = dict(zip(given, chosen, strict=True))
+        swept = {path: text for path, text in each.items() if len(given[path]) > 1}
+        name = "+".join(f"{path.rpartition('.')[2]}={text}" for path, text in swept.items())
+        yield name.replace("/", "_"), [_written(path, text) for path, text in each.items()]
+
+
+def _written(path: str, text: str | None) -> str:
+    """The word that `_options` reads so."""
+    if not path:
+        return str(text)
+    return f"--{path}" if text is None else f"--{path}={text}"
 
 
 def refuse(problems: Sequence[str]) -> None:

@@ -147,7 +147,11 @@ def check_differences(loss: Loss, said: Labels, responses: int, name: str) -> No
     """Raises ConfigError, of the reference of that `name`, unless `loss` descends the same way where the anchor's
     log-probs of all answers to a prompt are off by a constant of the prompt. `said` are labels as for `check_loss`."""
     score = None if said.score is None else jnp.tile(1000 - jnp.arange(responses, dtype=jnp.float32), (2, 1))
-    labels = jax.tree.map(jnp.asarray, dataclasses.replace(said, score=score, prefer=jnp.full(2, 0.8)))
+    votes = np.full_like(said.votes, 0.8)
+    labels = jax.tree.map(
+        jnp.asarray,
+        dataclasses.replace(said, score=score, prefer=jnp.full(2, 0.8), votes=votes, decided=np.ones_like(votes)),
+    )
     seen = two_groups(loss, labels, responses)
     # Margins of either sign, and constants by which one kind of answers changes its order and the other does not.
     seen = dataclasses.replace(seen, tokens=seen.tokens.at[1].set(seen.tokens[1, ::-1]))

@@ -14,6 +14,7 @@ from jaxalign.config.load import Checked
 from jaxalign.contracts.pairing import CheckedPairing, group_size, pairing_at
 from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.contracts.traced import check_loss
+from jaxalign.contracts.votes import annotators_of
 from jaxalign.errors import DataError
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.sampled import Sampled, certain
@@ -70,7 +71,7 @@ def unweighted(pairing: Pairing) -> tuple[bool, bool]:
 
 def reads_win_rates(loss: Loss | ScoreLoss, responses: int) -> bool:
     """Whether the loss asks for win rates of groups of so many responses."""
-    said = dataclasses.replace(Labels.unsaid(2, responses), win=None)
+    said = dataclasses.replace(Labels.unsaid(2, responses, annotators_of(loss)), win=None)
     try:
         check_loss(loss, Mixed(), said, responses=responses)
     except DataError:

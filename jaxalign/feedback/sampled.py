@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxalign.contracts.pairing import CheckedPairing, OfBoth, group_size, pairing_at
-from jaxalign.contracts.scope import OpenableOracle
+from jaxalign.contracts.scope import Named, OpenableOracle
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.order import PromptStream
 from jaxalign.data.prompts import PromptSet, PromptSource, opened
@@ -126,7 +126,9 @@ class Sampling:
     heldout = None
 
     def __init__(self, spec: Sampled, machine: Machine, prompts: PromptSet, iterations: int):
-        self.spec, self.size, self.labels = spec, len(prompts), Labels.unsaid(2, spec.responses)
+        self.spec, self.size = spec, len(prompts)
+        annotators = len(spec.oracle.names) if isinstance(spec.oracle, Named) else 1
+        self.labels = Labels.unsaid(2, spec.responses, annotators)
         self._machine, self._prompts, self._iterations = machine, prompts, iterations
         self._stream = PromptStream(prompts, machine.seed)
 

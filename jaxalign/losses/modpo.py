@@ -5,7 +5,10 @@
     z    = beta ( [log π/π_anchor](chosen) − [log π/π_anchor](rejected) )
 
 The label is of the objective of weight w; S, the answers' scores, are the rewards of the others together (for two
-objectives r, for more their mean by weight). The policy is then that of the reward w r_label + (1 − w) S.
+objectives r, for more their mean by weight). The policy is then that of the reward w r_label + (1 − w) S. Recorded
+pairs get S from `data.comparisons.scored`, sampled ones from `oracles.label_and_rewards`. Where S is the implicit
+reward of a DPO run of the same beta, the loss is that of DPO(beta / w) with Mixture(base=w, anchor=0, guides=(run,),
+weights=(1 − w,)) as its reference: S is a difference of log-probs, and those of the guide are the anchor's part.
 """
 
 from collections.abc import Iterable

@@ -10,6 +10,7 @@ from collections import Counter
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.moving import Moving
+from jaxalign.contracts.votes import annotators_of
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program, Work
@@ -37,7 +38,7 @@ def left_out(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
         scored = tokens
     else:
         shape = sizes.shared(each)
-        rows = abstract_batch(shape, groups, loss.needs, responses=sizes.responses)
+        rows = abstract_batch(shape, groups, loss.needs, annotators_of(loss), sizes.responses)
         tokens = through = scorer.batch_size * shape.row
         scored, row = scorer.batch_size * shape.scored, shape.row
     alive = ("anchor",) if _moves(experiment) or "anchor_tokens" in extras_of(loss) else ()

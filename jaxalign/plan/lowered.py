@@ -9,6 +9,7 @@ import dataclasses
 import jax
 
 from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.votes import annotators_of
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
 from jaxalign.mesh.program import Program, Work
@@ -49,14 +50,14 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     tokens, scored = count * shape.row, count * shape.scored
     stored, groups = experiment.reference.stored(experiment.loss.needs), groups_a_microbatch(experiment)
     logged = experiment.fit.max_kl is not None
-    rows = abstract_batch(shape, groups, stored, _objectives(experiment), sizes.responses, logged=logged)
+    rows = abstract_batch(shape, groups, stored, _annotators(experiment), sizes.responses, logged=logged)
     return _step(experiment, machine, rows, Work(tokens, tokens, scored, shape.row, ()))
 
 
 def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     """Of features that are known."""
     answers, groups = experiment.fit.batch_size * sizes.responses, groups_a_microbatch(experiment)
-    rows = featured(machine, sizes, experiment.fit.groups_a_row, groups, _objectives(experiment))
+    rows = featured(machine, sizes, experiment.fit.groups_a_row, groups, _annotators(experiment))
     program = _step(experiment, machine, rows, Work(answers, 0, answers, 1, ()))
     # the step does not read the trunk, and the run holds it all the while
     return dataclasses.replace(program, resident=program.resident + bytes_per_device(frozen(machine.abstract)))
@@ -79,6 +80,11 @@ def _step(experiment: Experiment, machine: Machine, rows: Batch, work: Work) -> 
 
 def _objectives(experiment: Experiment) -> int:
     return experiment.combiner.objectives or 1
+
+
+def _annotators(experiment: Experiment) -> int:
+    """Columns of votes, as far as anybody reads them."""
+    return experiment.combiner.objectives or annotators_of(experiment.loss)
 
 
 def _features(machine: Machine, sizes: Sizes) -> Program:

@@ -31,7 +31,7 @@ class PairScores:
     """Of g pairs, or lone answers: the `loss` that a fit would descend, log-probs of the answers in nats under the
     policy (`sums`; of a score model its ranks) and under the `anchor` (zeros for a loss that reads none), what is said
     of them, `prefer` = P(0 ≻ 1) or P(desirable) and `weight`, a number for each `prompt`: pairs of one prompt say much
-    the same, and the answers' `lengths` in tokens."""
+    the same, the answers' `lengths` in tokens, and `votes`, P(0 ≻ 1) of each annotator, 1/2 where it says nothing."""
 
     loss: Float[np.ndarray, " g"]
     sums: Float[np.ndarray, "g r"]
@@ -40,6 +40,7 @@ class PairScores:
     weight: Float[np.ndarray, " g"]
     prompt: Int[np.ndarray, " g"]
     lengths: Int[np.ndarray, "g r"]
+    votes: Float[np.ndarray, "g o"] | None = None
 
     @property
     def margins(self) -> Float[np.ndarray, " g"]:
@@ -58,6 +59,14 @@ class PairScores:
         """1 where the margin has the sign of the label, 1/2 where it is 0, else 0; NaN where the label is a tie."""
         side = self._side
         return np.where(side == 0, np.nan, (1 + np.sign(self.margins) * side) / 2)
+
+    def of_annotator(self, index: int) -> dict[str, Float[np.ndarray, " g"]]:
+        """`accuracy` and `margin_nats` by annotator `index` alone, the margin towards its choice; NaN where it says
+        nothing."""
+        assert self.votes is not None, "scores without votes"
+        side = np.sign(self.votes[:, index].astype(np.float64) - 0.5)
+        said = np.where(side == 0, np.nan, side)
+        return {"accuracy": (1 + np.sign(self.margins) * said) / 2, "margin_nats": self.margins * said}
 
     @property
     def _side(self) -> Float[np.ndarray, " g"]:
@@ -125,13 +134,16 @@ class PairScorer:
         table = np.zeros((count, groups.responses), np.float32) if anchor is None else anchor
         loss, sums = np.zeros(count, np.float32), np.zeros((count, own), np.float32)
         prefer, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        votes: Float[np.ndarray, "g o"] | None = None
         done = 0
         for numbers, *found in self.batches(params, frozen, groups, table, last, live=live):
-            loss[numbers], sums[numbers], prefer[numbers], weight[numbers] = found[0], found[1][:, :own], *found[2:]
+            loss[numbers], sums[numbers], prefer[numbers], weight[numbers] = found[0], found[1][:, :own], *found[2:4]
+            votes = np.zeros((count, found[4].shape[1]), np.float32) if votes is None else votes
+            votes[numbers] = found[4]
             done += len(numbers)
             between(done)
         prompts, lengths = np.asarray(groups.prompts), np.asarray(groups.lengths)[:, :own]
-        return PairScores(loss, sums, table[:, :own], prefer, weight, prompts, lengths)
+        return PairScores(loss, sums, table[:, :own], prefer, weight, prompts, lengths, votes)
 
     def sums(
         self, params: Params, frozen: Params, groups: TrainingGroups, live: Mapping[str, Params], first: int
@@ -155,8 +167,8 @@ class PairScorer:
         live: Mapping[str, Params],
         first: int = 0,
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Numbers, losses, sums, labels and weights of pairs, one batch after another behind the `first` of a plan. A
-        column of strays says how far they have moved from the anchor."""
+        """Numbers, losses, sums, labels, weights, votes of pairs, one batch after another behind the `first` of a plan.
+        A column of strays says how far they have moved from the anchor."""
         tables = {"anchor": anchor, "last": anchor if last is None else last}
         columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._view.loss.needs}
         for rows, shape in self._plan(groups).batches(self._parts * self.batch_size, first):
@@ -175,4 +187,6 @@ def _scores(
     ranks = view.ranks(seen)
     if isinstance(seen, GroupLogps) and seen.stray is not None:
         ranks = jnp.concatenate([ranks, seen.stray[:, None]], axis=1)
-    return losses(view.loss, seen), ranks, batches.labels.prefer.reshape(-1), batches.weight.reshape(-1)
+    labels = batches.labels
+    votes = labels.votes.reshape(-1, labels.votes.shape[-1])
+    return losses(view.loss, seen), ranks, labels.prefer.reshape(-1), batches.weight.reshape(-1), votes

@@ -9,12 +9,14 @@ sums run over arrays as a whole, wherever their pieces lie, so H is that of the 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxalign.contracts.combiner import by_objective, explained
 from jaxalign.contracts.traced import coefficients, losses
 from jaxalign.training.views import Seen, View
 from jaxalign.types import Combiner, Params
@@ -66,7 +68,14 @@ def combined(combiner: Combiner, gradients: Params, values: Float[Array, " o"]) 
 
     norms = jnp.sqrt(jnp.diagonal(products))
     columns = {"loss": values, "grad_norm": norms, "coefficients": shares}
-    each = {
-        f"{name}/objective_{index}": column[index] for name, column in columns.items() for index in range(len(values))
-    }
-    return jax.tree.map(direction, gradients), {"loss": (shares * values).sum(), **each}
+    each = {key: one for name, column in columns.items() for key, one in by_objective(name, column).items()}
+    told = {"loss": (shares * values).sum(), **each, **_cosines(products, norms), **explained(combiner, products)}
+    return jax.tree.map(direction, gradients), told
+
+
+def _cosines(products: Float[Array, "o o"], norms: Float[Array, " o"]) -> dict[str, Array]:
+    """Of the angle between the gradients of any two objectives; 0 of a gradient that is 0."""
+    sizes = norms[:, None] * norms[None]
+    cosines = products / jnp.where(sizes > 0, sizes, 1.0)
+    pairs = itertools.combinations(range(len(norms)), 2)
+    return {f"cosine/objectives_{i}_{j}": cosines[i, j] for i, j in pairs}

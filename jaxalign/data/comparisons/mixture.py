@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from jaxalign.data.comparisons import pairs, transcripts
 from jaxalign.data.comparisons.alone import Alone
 from jaxalign.data.comparisons.by_prompt import ByPrompt
+from jaxalign.data.comparisons.derived import Derived
 from jaxalign.data.comparisons.record import Comparison
+from jaxalign.data.comparisons.scored import Scored
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.tables.strict import Tally
 
@@ -49,7 +51,7 @@ class Mixture:
 
 def parts(source: Comparisons) -> list[tuple[float | None, Comparisons]]:
     """What a source consists of, with the share of each: None as much as it holds."""
-    if isinstance(source, ByPrompt | Alone):
+    if isinstance(source, ByPrompt | Alone | Derived | Scored):
         return [(share, replace(source, source=part)) for share, part in parts(source.source)]
     if isinstance(source, Mixture):
         return list(zip(source.shares or [None] * len(source.sources), source.sources, strict=True))

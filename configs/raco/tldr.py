@@ -1,0 +1,60 @@
+"""RACO on summaries of Reddit posts, quality against brevity (Chen et al. 2026, arXiv 2602.02495), SmolLM2-135M + LoRA.
+
+    jaxalign train configs/raco/tldr.py --workdir runs/raco_tldr
+    jaxalign train configs/raco/tldr.py --workdir runs/raco_tldr_even --combiner.weights 0.5,0.5
+
+The pairs are those of preference/dpo_tldr.py. Objective 0 is the judge's P(better); objective 1, brevity, is derived:
+the summary of fewer words wins, ties say nothing. The two are mostly at odds, as in the paper, whose beta and c these
+are; its models have 4 to 8 billion parameters and its data are other comparisons of such posts. `HeldOutObjectives`
+tells margins and accuracies of each objective on posts that are not trained on. 320 pairs are drawn, 40 steps; the
+learning rate is a guess, since nothing of this file has been run to its end yet.
+"""
+
+from jaxalign.data.comparisons.asked import Joined
+from jaxalign.data.comparisons.by_prompt import ByPrompt
+from jaxalign.data.comparisons.derived import Derived, Shorter
+from jaxalign.data.comparisons.labels import Soft
+from jaxalign.data.comparisons.pairs import Pairs
+from jaxalign.data.tables.file import File
+from jaxalign.evals.objectives import HeldOutObjectives
+from jaxalign.evals.pairs import HeldOutPairs
+from jaxalign.experiment import Evaluation, Experiment
+from jaxalign.feedback.recorded import Recorded
+from jaxalign.losses.dpo import DPO
+from jaxalign.machine import Placement
+from jaxalign.models.lora import LoRA
+from jaxalign.models.pretrained import SmolLM2
+from jaxalign.objectives.raco import RACO
+from jaxalign.training.optim import AdamW, WarmupLinear
+from jaxalign.training.step import Fit
+
+FOLDER = "../shared/data/discopop-tldr"
+
+TLDR = Derived(
+    Pairs(
+        File(f"{FOLDER}/pairs.jsonl.gz"),
+        prompt=Joined(File(f"{FOLDER}/prompts.jsonl.gz")),
+        answers=("output_1", "output_2"),
+        label=Soft("p2", better="second"),
+    ),
+    (Shorter(),),
+)
+
+experiment = Experiment(
+    model=LoRA(SmolLM2(), rank=16, alpha=32.0),
+    feedback=Recorded(
+        pairs=ByPrompt(TLDR, 0.1, 1.0),
+        heldout=ByPrompt(TLDR, 0.0, 0.02),
+        pairs_per_iteration=320,
+        max_prompt_tokens=640,
+        max_tokens=160,
+    ),
+    loss=DPO(beta=0.2),
+    combiner=RACO(weights=(0.8, 0.2), c=0.4),
+    optimizer=AdamW(WarmupLinear(peak=2e-4, warmup=0.1)),
+    fit=Fit(batch_size=8, scored_a_row=16, row_shapes=4, checkpoint_every=20),
+    iterations=1,
+    swap_every=None,
+    evaluation=Evaluation(evals=(HeldOutPairs(), HeldOutObjectives())),
+    placement=Placement(score_batch_size=4, remat="dots"),
+)
