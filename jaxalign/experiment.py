@@ -14,7 +14,7 @@ from jaxalign.contracts.step_rule import StepRule
 from jaxalign.contracts.tracking import Tracker
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Against, Eval, iterate_name, iterate_number
-from jaxalign.feedback.certifiable import uncertified
+from jaxalign.feedback.certifiable import meets_policy, uncertified
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.heeding import heedless
 from jaxalign.feedback.sampled import Sampled
@@ -206,6 +206,7 @@ class Experiment:
         there = {
             "answers": self.evaluation.prompts is not None,
             "oracle": self.judge is not None,
+            "users": self.judge is not None and not meets_policy(self.judge),
             "trainer": self.trainer is not None,
             "pairs": self.feedback.holds_out,
             "log_odds": isinstance(self.loss, Compares) or not isinstance(self.loss, ScoreLoss),
@@ -213,6 +214,7 @@ class Experiment:
         mended = {
             "answers": "give evaluation.prompts and evaluation.rollout",
             "oracle": "give evaluation.oracle",
+            "users": "the oracle's answers depend on the policy; give the users themselves as evaluation.oracle",
             "trainer": "give evaluation.oracle, another than the feedback's",
             "pairs": "hold some out (feedback.heldout)",
             "log_odds": f"{type(self.loss).__name__} gives none",
