@@ -25,6 +25,7 @@ from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.blended import Blended
 from jaxalign.references.cached import Cached
 from jaxalign.references.of_run import OfRun
+from jaxalign.rollouts.beside_anchor import BesideAnchor
 from jaxalign.rollouts.contract import AnchoredRollout, Rollout
 from jaxalign.step_rules.forward import Forward
 from jaxalign.storage.rundir import RunDir
@@ -123,6 +124,7 @@ class Experiment:
         yield from self._fit_problems()
         yield from self._loss_problems()
         yield from self._blend_problems()
+        yield from self._population_problems()
         yield from self._step_problems()
         yield from self._swap_problems()
         yield from self._eval_problems()
@@ -190,6 +192,18 @@ class Experiment:
             yield f"feedback.rollout asks the anchor, and that of {name} is no policy that could speak"
         elif not reference.scheduled and self.swap_every is not None:
             yield f"swap_every is set, and the anchor of reference {name} stays what it is; set it to None"
+
+    def _population_problems(self) -> Iterable[str]:
+        feedback = self.feedback
+        if (
+            isinstance(feedback, Sampled)
+            and isinstance(feedback.rollout, BesideAnchor)
+            and meets_policy(feedback.oracle)
+        ):
+            yield (
+                "feedback.oracle says what answers win against the policy's own, and feedback.rollout has its anchor's "
+                "beside them"
+            )
 
     def _step_problems(self) -> Iterable[str]:
         period, name = self.step_rule.period, type(self.step_rule).__name__

@@ -26,12 +26,18 @@ from jaxalign.evals.context import HeldOut, evenly
 from jaxalign.evals.exact_nash import solved
 from jaxalign.evals.intervals import estimated
 from jaxalign.evals.robust_win_rate import worst
-from jaxalign.games.picks import SHARES, gains_of_law, kept, over_draws, over_sets
+from jaxalign.games.picks import SHARES, gains_of_sets, kept, over_draws, over_sets
 from jaxalign.rollouts.enumerate import enumerated
 from jaxalign.types import Metrics, Preferences, Rollouts
 
 Rates = Mapping[str, Float[np.ndarray, "k l b"]]
 """WR(k, l) on every prompt, by opponent; NaN where there are fewer answers than are shown."""
+
+Laws = Float[np.ndarray, "b m"]
+"""Probabilities of all answers to each prompt."""
+
+SETS = 5000
+"""Of answers to a prompt that are tried at most, for the one that wins most often."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,8 @@ class KSampleWinRate:
     Metrics, in [0, 1], for each k up to the number of answers: `k_samples/<k>/vs_<name>`; `k_samples/<k>/worst`, the
     least of these and of what each user likes best among an opponent's answers, with its 95 % interval; `…/distinct`,
     the share of k answers that are different texts. `k_samples/<k>_against_<l>/…` for l above 1. Where answers are
-    listed with their probabilities: `k_samples/<k>/robust`, exact, against any single answer to each prompt, and
-    `…/robust_of_nash`, that of the Nash policy of the users' majority, which is known there too.
+    listed with their probabilities: `k_samples/<k>/robust`, exact, against any single answer to each prompt (any l),
+    and `…/robust_of_nash`, that of the Nash policy of the users' majority, which is known there too.
     """
 
     ks: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -72,8 +78,8 @@ class KSampleWinRate:
     def __call__(self, context: HeldOut) -> Metrics:
         metrics = self.distinct(context.current)
         if (said := listed(context)) is not None:
-            metrics |= self.robust(self.gains(said, context.current.weights))
-            metrics |= self.robust(self.gains(said, nash_of(said)), "robust_of_nash")
+            metrics |= self.robust([(said, context.current.weights)])
+            metrics |= self.robust([(said, nash_of(said))], "robust_of_nash")
         return metrics | self.told(self.rates(context, self.pool(context.names, context.others)))
 
     def rates(self, context: HeldOut, names: Iterable[str]) -> dict[str, Float[np.ndarray, "k l b"]]:
@@ -88,15 +94,28 @@ class KSampleWinRate:
                 found[f"vs_{name}/best_for/{user}"] = rates
         return found
 
-    def gains(self, said: Preferences, laws: Float[np.ndarray, "b m"]) -> Float[np.ndarray, "k b m"]:
-        """u_k of every answer there is over k answers of policies with these laws."""
-        pairs, shares = list(zip(said.by_annotator, laws, strict=True)), np.asarray(said.weights)
-        return np.array([[shares @ gains_of_law(prefer, law, k) for prefer, law in pairs] for k in self.ks])
+    def robust(self, members: Sequence[tuple[Preferences, Laws]], name: str = "robust") -> Metrics:
+        """Against the sets of l answers that win most often on each prompt, over k answers of one of several policies
+        that is drawn: what users say of all answers, and the policies' laws over them. Not of more sets than `SETS`."""
+        found: Metrics = {}
+        for opponents in self.against:
+            if comb(members[0][1].shape[1] + opponents - 1, opponents) > SETS:
+                continue
+            wins = np.mean([self._gains(*each, opponents) for each in members], 0)
+            rates = 1 - wins.max(-1).mean(-1)
+            found |= {
+                f"{self._named(k, opponents)}/{name}": float(rate) for k, rate in zip(self.ks, rates, strict=True)
+            }
+        return found
 
-    def robust(self, gains: Float[np.ndarray, "k b m"], name: str = "robust") -> Metrics:
-        """1 − max u_k, the mean over prompts."""
-        rates = 1 - gains.max(-1).mean(-1)
-        return {f"k_samples/{k}/{name}": float(rate) for k, rate in zip(self.ks, rates, strict=True)}
+    def _gains(self, said: Preferences, laws: Laws, opponents: int) -> Float[np.ndarray, "k b s"]:
+        """How likely one of a set of so many answers is picked, for every set."""
+        pairs, shares = zip(said.by_annotator, laws, strict=True), np.asarray(said.weights)
+        each = [np.einsum("o,kos->ks", shares, gains_of_sets(*pair, self.ks, opponents)) for pair in pairs]
+        return np.stack(each, 1)
+
+    def _named(self, k: int, opponents: int) -> str:
+        return f"k_samples/{k}" if opponents == 1 else f"k_samples/{k}_against_{opponents}"
 
     def distinct(self, rollouts: Rollouts) -> Metrics:
         """Different texts among k answers, over k."""
@@ -120,7 +139,7 @@ class KSampleWinRate:
         metrics = _mean([self.distinct(each.current) for each in members])
         told = [(said, each.current.weights) for each in members if (said := listed(each)) is not None]
         if len(told) == len(members):
-            metrics |= self.robust(np.mean([self.gains(*each) for each in told], 0))
+            metrics |= self.robust(told)
         return metrics | self.told({name: np.mean([each[name] for each in rates], 0) for name in rates[0]})
 
     def told(self, rates: Rates) -> Metrics:
@@ -131,7 +150,7 @@ class KSampleWinRate:
                 columns = {name: each[i, j] for name, each in rates.items() if np.isfinite(each[i, j]).all()}
                 if not columns:
                     continue
-                named = f"k_samples/{k}" if opponents == 1 else f"k_samples/{k}_against_{opponents}"
+                named = self._named(k, opponents)
                 for name, each in columns.items():
                     if "/" not in name:
                         metrics |= estimated(each).metrics(f"{named}/{name}")

@@ -18,6 +18,8 @@ where e_k is the elementary symmetric polynomial: k n steps in place of C(n, k) 
 the trapezoid rule is as good as exact.
 """
 
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
 from math import comb
 
 import numpy as np
@@ -75,3 +77,20 @@ def gains_of_law(
 ) -> Float[np.ndarray, "*o n"]:
     """u_k of n answers against k draws from the law `weights` over m."""
     return np.asarray(over_draws(kept(prefer), weights, k)[k] @ SHARES)
+
+
+def gains_of_sets(
+    prefer: Float[np.ndarray, "*o m m"], weights: Float[np.ndarray, " m"], ks: Sequence[int], size: int
+) -> Float[np.ndarray, "k *o s"]:
+    """How likely one of a set is picked, for every set of `size` of m answers, the same one more than once too, against
+    k draws from the law `weights`. Of one answer it is `gains_of_law`."""
+    met = kept(prefer)
+    drawn = over_draws(met, weights, max(ks))[list(ks)]
+    found = []
+    for chosen in combinations_with_replacement(range(len(weights)), size):
+        picked = np.zeros(drawn.shape[:-2])
+        for at, one in enumerate(chosen):
+            beside = met[..., one, list(chosen[:at] + chosen[at + 1 :]), :].prod(-2)
+            picked += (drawn[..., one, :] * beside) @ SHARES
+        found.append(picked)
+    return np.stack(found, -1)

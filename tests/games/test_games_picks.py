@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from jaxalign.games.picks import gains_of_law, gains_of_samples, kept, over_draws, over_sets
+from jaxalign.games.picks import gains_of_law, gains_of_samples, gains_of_sets, kept, over_draws, over_sets
 from jaxalign.games.populations import ordered
 from jaxalign.games.universal import PopulationGame
 
@@ -111,6 +111,24 @@ def test_they_are_unbiased(kind):
                 found = gains_of_samples(prefer[np.ix_([answer], drawn)], k, np.array([0]))
                 mean[answer] += np.prod(law[list(others)]) * found[0]
         np.testing.assert_allclose(mean, gains_of_law(prefer, law, k), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sets_win_what_listing_every_draw_says(kind):
+    rng = np.random.default_rng(4)
+    prefer, law = user(kind, 3, rng), rng.dirichlet(np.ones(3))
+    sets = list(itertools.combinations_with_replacement(range(3), 2))
+    for k in (1, 3):
+        draws = [(np.prod(law[list(each)]), each) for each in itertools.product(range(3), repeat=k)]
+        expected = [
+            sum(
+                chance * sum(pick(prefer, one, (*ours, other)) for one, other in (chosen, chosen[::-1]))
+                for chance, ours in draws
+            )
+            for chosen in sets
+        ]
+        np.testing.assert_allclose(gains_of_sets(prefer, law, (1, k), 2)[1], expected, **CLOSE)
+    np.testing.assert_allclose(gains_of_sets(prefer, law, (2,), 1)[0], gains_of_law(prefer, law, 2), **CLOSE)
 
 
 def test_sets_and_draws_of_none_are_one():
