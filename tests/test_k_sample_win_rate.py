@@ -193,7 +193,7 @@ def test_more_answers_than_there_are_are_left_out():
     [
         ({"ks": ()}, "ks must be different numbers of at least 1"),
         ({"ks": (1, 1)}, "ks must be different"),
-        ({"against": (0,)}, "against must be different numbers of at least 1"),
+        ({"opponents": (0,)}, "opponents must be different numbers of at least 1"),
         ({"earlier": 0}, "earlier must be at least 1"),
     ],
 )

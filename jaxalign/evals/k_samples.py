@@ -53,7 +53,7 @@ class KSampleWinRate:
 
     ks: tuple[int, ...] = (1, 2, 4, 8, 16)
     """answers of the policy that are shown; those beyond what it has answered are left out"""
-    against: tuple[int, ...] = (1,)
+    opponents: tuple[int, ...] = (1,)
     """answers of the opponent that are shown beside them"""
     earlier: int = 2
     """policies of the run that oppose it at most: base, the one before, and others evenly between"""
@@ -61,7 +61,7 @@ class KSampleWinRate:
     needs: ClassVar[tuple[str, ...]] = ("answers", "users")
 
     def problems(self) -> Iterable[str]:
-        for name, numbers in (("ks", self.ks), ("against", self.against)):
+        for name, numbers in (("ks", self.ks), ("opponents", self.opponents)):
             if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
                 yield f"{name} must be different numbers of at least 1, got {numbers}"
         if self.earlier < 1:
@@ -98,7 +98,7 @@ class KSampleWinRate:
         """Against the sets of l answers that win most often on each prompt, over k answers of one of several policies
         that is drawn: what users say of all answers, and the policies' laws over them. Not of more sets than `SETS`."""
         found: Metrics = {}
-        for opponents in self.against:
+        for opponents in self.opponents:
             if comb(members[0][1].shape[1] + opponents - 1, opponents) > SETS:
                 continue
             wins = np.mean([self._gains(*each, opponents) for each in members], 0)
@@ -146,7 +146,7 @@ class KSampleWinRate:
         """The metrics of rates against single policies, and against the worst of all."""
         metrics: Metrics = {}
         for i, k in enumerate(self.ks):
-            for j, opponents in enumerate(self.against):
+            for j, opponents in enumerate(self.opponents):
                 columns = {name: each[i, j] for name, each in rates.items() if np.isfinite(each[i, j]).all()}
                 if not columns:
                     continue
@@ -163,12 +163,12 @@ class KSampleWinRate:
         """Of the first policy against the second, whose answers lie one after the other along m, and against what each
         user likes best of these, shown once: NaN of l above 1."""
         whole, count = (enumerated(pair[0]), enumerated(pair[1])), len(pair[0].prompts)
-        shape = (len(self.ks), len(self.against), count)
+        shape = (len(self.ks), len(self.opponents), count)
         rates, best = np.full(shape, np.nan), np.full((len(said.annotators), *shape), np.nan)
         for number in range(count):
             ours, theirs = (Shown.of(each, number, bool(of[number])) for each, of in zip(pair, whole, strict=True))
             table = Met(said.by_annotator[number], np.asarray(said.weights), ours, theirs)
-            rates[..., number], best[..., number] = table.rates(self.ks, self.against)
+            rates[..., number], best[..., number] = table.rates(self.ks, self.opponents)
         return rates, best
 
 
@@ -262,4 +262,4 @@ class Met:
         return np.asarray((theirs @ self.theirs.weights).argmax(-1))
 
 
-EXAMPLE = KSampleWinRate(ks=(1, 2), against=(1, 2))
+EXAMPLE = KSampleWinRate(ks=(1, 2), opponents=(1, 2))
