@@ -14,7 +14,7 @@ from jaxalign.contracts.step_rule import StepRule
 from jaxalign.contracts.tracking import Tracker
 from jaxalign.data.prompts import PromptSource
 from jaxalign.evals.context import Against, Eval, iterate_name, iterate_number
-from jaxalign.feedback.certifiable import uncertified
+from jaxalign.feedback.certifiable import meets_policy, uncertified
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.heeding import heedless
 from jaxalign.feedback.sampled import Sampled
@@ -25,6 +25,7 @@ from jaxalign.objectives.mixed import Mixed
 from jaxalign.references.blended import Blended
 from jaxalign.references.cached import Cached
 from jaxalign.references.of_run import OfRun
+from jaxalign.rollouts.beside_anchor import BesideAnchor
 from jaxalign.rollouts.contract import AnchoredRollout, Rollout
 from jaxalign.step_rules.forward import Forward
 from jaxalign.storage.rundir import RunDir
@@ -123,6 +124,7 @@ class Experiment:
         yield from self._fit_problems()
         yield from self._loss_problems()
         yield from self._blend_problems()
+        yield from self._population_problems()
         yield from self._step_problems()
         yield from self._swap_problems()
         yield from self._eval_problems()
@@ -191,6 +193,18 @@ class Experiment:
         elif not reference.scheduled and self.swap_every is not None:
             yield f"swap_every is set, and the anchor of reference {name} stays what it is; set it to None"
 
+    def _population_problems(self) -> Iterable[str]:
+        feedback = self.feedback
+        if (
+            isinstance(feedback, Sampled)
+            and isinstance(feedback.rollout, BesideAnchor)
+            and meets_policy(feedback.oracle)
+        ):
+            yield (
+                "feedback.oracle says what answers win against the policy's own, and feedback.rollout has its anchor's "
+                "beside them"
+            )
+
     def _step_problems(self) -> Iterable[str]:
         period, name = self.step_rule.period, type(self.step_rule).__name__
         if self.iterations % period:
@@ -206,6 +220,7 @@ class Experiment:
         there = {
             "answers": self.evaluation.prompts is not None,
             "oracle": self.judge is not None,
+            "users": self.judge is not None and not meets_policy(self.judge),
             "trainer": self.trainer is not None,
             "pairs": self.feedback.holds_out,
             "log_odds": isinstance(self.loss, Compares) or not isinstance(self.loss, ScoreLoss),
@@ -213,6 +228,7 @@ class Experiment:
         mended = {
             "answers": "give evaluation.prompts and evaluation.rollout",
             "oracle": "give evaluation.oracle",
+            "users": "the oracle's answers depend on the policy; give the users themselves as evaluation.oracle",
             "trainer": "give evaluation.oracle, another than the feedback's",
             "pairs": "hold some out (feedback.heldout)",
             "log_odds": f"{type(self.loss).__name__} gives none",

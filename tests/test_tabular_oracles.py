@@ -67,6 +67,20 @@ def test_of_one_sample_a_population_is_its_majority(key):
     np.testing.assert_allclose(found.prefer[0], expected, atol=1e-6)
 
 
+def test_users_of_a_population_may_like_actions_alike(key):
+    """Two users who rank as they will, and one who likes its two best as much as one another."""
+    tied = dataclasses.replace(POPULATION, tied=((), (2,), ()))
+    tokens, weights = np.array([[[0], [1], [2]]], np.int32), np.array([[0.2, 0.5, 0.3]], np.float32)
+    found = tied(rollouts([list("abc")], tokens=tokens, weights=weights), key)
+    below, alike = 0.2, 0.8  # that user's ranking is a, then c and b alike
+    np.testing.assert_allclose(found.scores[0, 1, 1:], ((below + alike) ** 3 - below**3) / (3 * alike), atol=1e-6)
+    np.testing.assert_allclose(found.scores[0, 1, 0], 0.2**2 / 3, atol=1e-6)
+    np.testing.assert_array_equal(
+        found.scores[0, [0, 2]],
+        POPULATION(rollouts([list("abc")], tokens=tokens, weights=weights), key).scores[0, [0, 2]],
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -77,6 +91,8 @@ def test_of_one_sample_a_population_is_its_majority(key):
         ({"weights": (0.5, 0.5, 0.1)}, "sum to 1"),
         ({"weights": (1.5, -0.6, 0.1)}, "positive"),
         ({"k": 0}, r"k must lie in \[1, 63\]"),
+        ({"tied": ((), ())}, "3 rankings and ties of 2 users"),
+        ({"tied": ((), (0,), ())}, r"tied\[1\] = \(0,\) must be ranks from 1 to 2"),
     ],
 )
 def test_an_impossible_population_is_named(changes, named):

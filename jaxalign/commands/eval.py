@@ -3,7 +3,10 @@
 Without --prompts and --pairs from what the run holds: its held-out answers, and what its policies made of held-out
 pairs. With --prompts the policies answer the prompts of a JSONL file anew, with the run's own sampler. With --pairs
 they are measured on other preference data (its shape is guessed as `jaxalign data` does), whatever they were trained
-on: how often each ranks two answers as people do. Every field of the run's placement is an option: --mesh.fsdp 1.
+on: how often each ranks two answers as people do. With --k users of the run's oracle pick from k answers of each policy
+and --against l of an opponent's: how often they pick ours, at worst over a pool, and of the mixture that draws a policy
+for each prompt; where the run holds fewer answers, its policies answer the same prompts anew. Every field of the run's
+placement is an option: --mesh.fsdp 1.
 """
 
 import argparse
@@ -26,10 +29,11 @@ if TYPE_CHECKING:
     from jaxalign.feedback.recorded import Recording
     from jaxalign.machine import Machine
     from jaxalign.reopen import Run
+    from jaxalign.rollouts.contract import Rollout
     from jaxalign.storage.rundir import PolicySlot
     from jaxalign.training.pair_scores import PairScores
     from jaxalign.training.views import View
-    from jaxalign.types import Metrics, Preferences, Rollouts
+    from jaxalign.types import Metrics, Preferences, Prompt, Rollouts
 
 HELP = "win rates and held-out accuracy of the iterates of a run"
 
@@ -49,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
     )
+    parser.add_argument("--k", metavar="K,K,…", help="answers of a policy that a user picks from, and nothing else")
+    parser.add_argument(
+        "--against", default="1", metavar="L,L,…", help="answers of the opponent beside them (default 1)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="where a figure of --k goes (needs matplotlib)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -63,7 +72,12 @@ def run(args: argparse.Namespace) -> None:
     evaluated = [each for each in run.directory.policies() if each in run.experiment.evaluated]
     numbers = sorted({run.policy_number(text) for text in args.policies.split(",")}) if args.policies else evaluated
     matrix = None
-    if args.pairs is not None:
+    if args.k is None and args.out is not None:
+        raise ConfigError("--out is where a figure of --k goes: give --k too, or neither")
+    if args.k is not None:
+        run.check_judges()
+        evals = on_k_samples(run, run.machine(args.rest), numbers, args)
+    elif args.pairs is not None:
         evals = on_other_pairs(run, run.machine(args.rest), numbers, args.pairs)
     elif run.experiment.evaluation.rollout is not None:
         run.check_judges()
@@ -114,15 +128,59 @@ def on_answers(
     return matrix, evals
 
 
+def on_k_samples(run: "Run", machine: "Machine", numbers: list[int], args: argparse.Namespace) -> "dict[str, Metrics]":
+    """How often users pick one of k answers of every policy, and of the mixture of all after the base."""
+    from jaxalign.config.load import validate
+    from jaxalign.errors import ConfigError
+    from jaxalign.evals.k_samples import KSampleWinRate
+    from jaxalign.evaluate import context_of
+    from jaxalign.feedback.certifiable import meets_policy
+    from jaxalign.judging import judging
+    from jaxalign.oracles.k_samples import users_of
+    from jaxalign.report.k_samples import draw_k_samples
+
+    asked = KSampleWinRate(_numbers("--k", args.k), _numbers("--against", args.against))
+    validate(asked)
+    users = users_of(run.experiment.judge)
+    if args.pairs is not None or run.experiment.evaluation.rollout is None or users is None or meets_policy(users):
+        raise ConfigError(f"--k: {args.run} needs answers to held-out prompts and an oracle whose annotators are users")
+    responses, others = answered(run, machine, numbers, args.prompts, max(*asked.ks, *asked.opponents))
+    names = list(responses)
+    with judging(users, machine.site, machine.placement.judge_block_size) as oracle:
+
+        def context(names: "Sequence[str]") -> "HeldOut":
+            some = {who: responses[who] for who in names}
+            made = context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
+            return dataclasses.replace(made, others=others)
+
+        contexts = [context(names[: index + 1]) for index in range(len(names))]
+        evals = {who: asked(each) for who, each in zip(names, contexts, strict=True)}
+        if numbers[0] == 0 and len(numbers) > 2:
+            evals["mixture"] = asked.of_mixture(contexts[1:], (names[0], *others))
+    if args.out is not None:
+        draw_k_samples(evals, Path(args.out))
+    return evals
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    from jaxalign.errors import ConfigError
+
+    if not all(each.strip().isdecimal() for each in text.split(",")):
+        raise ConfigError(f"{option}: numbers with commas between them, got {text!r}")
+    return tuple(int(each) for each in text.split(","))
+
+
 def answered(
-    run: "Run", machine: "Machine", numbers: list[int], prompts: str | None
+    run: "Run", machine: "Machine", numbers: list[int], prompts: str | None, least: int = 1
 ) -> "tuple[Mapping[str, Rollouts], Mapping[str, Rollouts]]":
     """Answers of the run's policies and of those of other runs that oppose them, by name: new ones to the prompts of a
-    file, or those to held-out prompts that the run holds."""
+    file, or those to held-out prompts that the run holds. Where it holds fewer than `least` to a prompt, and not all
+    that there are, so many new ones to the same prompts."""
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.errors import ConfigError
     from jaxalign.evals.context import iterate_name, other_name
     from jaxalign.evaluate import answers_of, answers_of_others
+    from jaxalign.rollouts.enumerate import listed
     from jaxalign.rollouts.seam import rolled
     from jaxalign.storage.rundir import home
 
@@ -134,9 +192,16 @@ def answered(
                     f"{run.directory.path}: policy {number} has answered no held-out prompts; let the run go on, name "
                     "other --policies, or give some with --prompts"
                 )
-        return answers_of(run.directory, numbers), answers_of_others(run.directory, evaluation)
+        there = answers_of(run.directory, numbers), answers_of_others(run.directory, evaluation)
+        known = next(iter(there[0].values()))
+        assert evaluation.rollout is not None
+        if known.lengths.shape[1] >= least or listed(evaluation.rollout):
+            return there
+        asked: Sequence[Prompt] = known.prompts
+    else:
+        asked = JsonlPrompts(prompts).read()
     assert evaluation.rollout is not None
-    roller, asked = machine.roller(evaluation.rollout), JsonlPrompts(prompts).read()
+    roller = machine.roller(with_samples(evaluation.rollout, least))
     roller.check(asked)
 
     def answers(slot: "PolicySlot", key: "PRNGKeyArray") -> "Rollouts":
@@ -146,6 +211,20 @@ def answered(
     own = {iterate_name(each): answers(run.directory.policy(each), machine.key("eval", each)) for each in numbers}
     others = enumerate(evaluation.others)
     return own, {other_name(at): answers(each.slot(), machine.key("eval_other", at)) for at, each in others}
+
+
+def with_samples(rollout: "Rollout", least: int) -> "Rollout":
+    """The rollout, with so many answers to a prompt at least. ConfigError where it has no number of them."""
+    from jaxalign.errors import ConfigError
+    from jaxalign.rollouts.enumerate import listed
+
+    if least == 1 or listed(rollout):
+        return rollout
+    if not dataclasses.is_dataclass(rollout) or "samples" not in {each.name for each in dataclasses.fields(rollout)}:
+        raise ConfigError(f"--k: {type(rollout).__name__} says no number of samples that could be {least}")
+    settings: Any = rollout
+    found: Rollout = dataclasses.replace(settings, samples=max(least, settings.samples))
+    return found
 
 
 def held_pairs(run: "Run", number: int) -> "PairScores | None":

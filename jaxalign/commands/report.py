@@ -4,6 +4,7 @@ of the three-action game.
 simplex           trajectories on the simplex (three actions)
 gap               duality gap against steps, every learner, and the run
 win_rate          win rates against the base, iterate by iterate
+k_samples         win rates of k samples at worst, beside k/(k+1) and (k+1-l)/(k+1)
 robust_win_rate   worst-case win rate of k samples against any single answer, for the run's users, or two kinds of users
 
 DIR is a run, or a directory of --seeds. Of a tabular game (configs/games/…) all of games is drawn; of other policies

@@ -1,28 +1,36 @@
 """Answers from any iterate of a run: to prompts given here or in a file, or in a conversation.
 
-Without --prompt and --prompts it is a conversation: one line a turn, an empty line or Ctrl-D ends it. Every field of
-the run's placement is an option: --mesh.tensor 2, --rollout_rows 8.
+Without --prompt and --prompts it is a conversation: one line a turn, an empty line or Ctrl-D ends it. With --policy
+mixture each prompt is answered by one of the run's policies after the base, drawn for it, and a conversation by one
+that is drawn once: the mixture that no-regret self-play guarantees something of. Every field of the run's placement is
+an option: --mesh.tensor 2, --rollout_rows 8.
 """
 
 import argparse
 import sys
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
+    from jaxalign.reopen import Run
     from jaxalign.rollouts.contract import Roller
     from jaxalign.rollouts.sample import Sample
     from jaxalign.types import Params
 
 HELP = "talk to any iterate of a run"
 
+MIXTURE = "mixture"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, the policy, the prompts, the sampler; the run's placement comes as the rest."""
     parser.set_defaults(experiment_options=True, compiles=True)
     parser.add_argument("run", metavar="RUN", help="run directory")
-    parser.add_argument("--policy", default="last", metavar="N", help="number of a policy, or base, or last (default)")
+    parser.add_argument(
+        "--policy", default="last", metavar="N", help="number of a policy, or base, last (default) or mixture"
+    )
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be repeated")
     parser.add_argument("--prompts", metavar="FILE", help="JSONL file of prompts")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers a prompt (default 1)")
@@ -41,25 +49,41 @@ def run(args: argparse.Namespace) -> None:
 
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.reopen import reopen
-    from jaxalign.rollouts.seam import rolled
+    from jaxalign.rollouts.one_of_policies import drawn, rolled_from
     from jaxalign.types import Prompt
 
     spec = _spec(args)
     run = reopen(args.run, args.config)
-    number, machine = run.policy_number(args.policy), run.machine(args.rest)
-    policy, roller = machine.params(run.directory.policy(number)), machine.roller(spec)
-    key = jax.random.key(args.seed)
+    numbers, machine = _policies(run, args.policy), run.machine(args.rest)
+    roller, key = machine.roller(spec), jax.random.key(args.seed)
+    who_key = jax.random.fold_in(key, zlib.crc32(MIXTURE.encode()) >> 1)  # that of no prompt
+
+    def params(number: int) -> "Params":
+        return machine.params(run.directory.policy(number))
+
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]
     prompts += JsonlPrompts(args.prompts).read() if args.prompts else []
     if not prompts:
-        _converse(roller, policy, key)
+        _converse(roller, params(int(drawn(numbers, 1, who_key)[0])), key)
         return
     roller.check(prompts)
-    rollouts = rolled(roller, policy, prompts, key)
+    rollouts = rolled_from(roller, params, drawn(numbers, len(prompts), who_key), prompts, key)
     for prompt, texts in zip(rollouts.prompts, rollouts.texts, strict=True):
         print(f"> {prompt.text}")
         for text in texts:
             print(f"{text}\n")
+
+
+def _policies(run: "Run", text: str) -> list[int]:
+    """The policy that is meant, or all of a mixture."""
+    from jaxalign.errors import ConfigError
+
+    if text != MIXTURE:
+        return [run.policy_number(text)]
+    there = [number for number in run.directory.policies() if number]
+    if not there:
+        raise ConfigError(f"--policy {MIXTURE}: {run.directory.path} holds no policy after the base")
+    return there
 
 
 def _spec(args: argparse.Namespace) -> "Sample":

@@ -19,6 +19,14 @@ class MeetsPolicy(Protocol):
     meets_policy: ClassVar[bool]
 
 
+@runtime_checkable
+class LeastAnswers(Protocol):
+    """An oracle that can say nothing of fewer sampled answers to a prompt than so many."""
+
+    @property
+    def answers(self) -> int: ...
+
+
 def checked(found: object, rollouts: Rollouts, name: str, objectives: int | None = None) -> Preferences:
     """What the oracle of that name has found. Raises BrokenContract where it is no Preferences of the rollouts,
     ConfigError where its annotators are not as many as the combiner's `objectives` (None: it combines none)."""

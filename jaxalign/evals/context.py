@@ -90,8 +90,9 @@ class HeldOut:
 @runtime_checkable
 class Eval(Protocol):
     """HeldOut → {metric: value}. Pure. `needs` names what it asks of the context that not every experiment has:
-    "answers" of the policies to held-out prompts, an "oracle", a "trainer" who is another judge, "pairs" (or lone
-    answers) that are held out, "log_odds" of them: what outputs of a score model are where `Compares`."""
+    "answers" of the policies to held-out prompts, an "oracle", "users" (an oracle who says the same of two answers
+    whatever else there is), a "trainer" who is another judge, "pairs" (or lone answers) that are held out, "log_odds"
+    of them: what outputs of a score model are where `Compares`."""
 
     needs: ClassVar[tuple[str, ...]]
 

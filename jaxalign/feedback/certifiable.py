@@ -6,13 +6,14 @@ is certified is off by as much.
 
 from jaxalign.config.load import components
 from jaxalign.contracts.oracle import MeetsPolicy
+from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.sampled import Sampled
 from jaxalign.losses.mirror import mirror_step
 from jaxalign.pairs import OfPolicy
 from jaxalign.rollouts.contract import AnchoredRollout
-from jaxalign.types import Loss
+from jaxalign.types import Loss, Oracle
 
 
 def uncertified(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
@@ -37,7 +38,9 @@ def uncertified(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
 
 def is_matrix(feedback: Feedback) -> bool:
     """Whether the oracle's game is one of a fixed probability for each pair of answers."""
-    oracle = feedback.oracle
-    if oracle is None:
-        return False
-    return not any(isinstance(part, MeetsPolicy) and part.meets_policy for part in components(oracle).values())
+    return feedback.oracle is not None and not meets_policy(feedback.oracle)
+
+
+def meets_policy(oracle: Oracle | OpenableOracle) -> bool:
+    """Whether what it says of two answers depends on what else the policy says."""
+    return any(isinstance(part, MeetsPolicy) and part.meets_policy for part in components(oracle).values())

@@ -19,8 +19,7 @@ from jaxalign.errors import DataError
 from jaxalign.feedback.contract import Feedback
 from jaxalign.feedback.sampled import Sampled, certain
 from jaxalign.objectives.mixed import Mixed
-from jaxalign.rollouts.contract import AnchoredRollout, Rollout
-from jaxalign.rollouts.enumerate import Enumerate
+from jaxalign.rollouts.enumerate import listed
 from jaxalign.types import Labels, Loss, Pairing
 
 PROMPTS = 16
@@ -49,11 +48,6 @@ def heedless(loss: Loss | ScoreLoss, feedback: Feedback) -> str:
         f"{name} takes no notice of how likely answers are, and a rollout that lists them says it by their weights "
         "alone: groups would be the same whatever the policy; take RandomPair or AllPairs, or sample answers"
     )
-
-
-def listed(rollout: Rollout) -> bool:
-    """Whether every answer is there once, weighted by its probability."""
-    return isinstance(rollout.rollout if isinstance(rollout, AnchoredRollout) else rollout, Enumerate)
 
 
 def unweighted(pairing: Pairing) -> tuple[bool, bool]:

@@ -15,19 +15,22 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
+from jaxalign.config.load import components
+from jaxalign.contracts.oracle import LeastAnswers
 from jaxalign.contracts.pairing import CheckedPairing, OfBoth, group_size, pairing_at
 from jaxalign.contracts.scope import Named, OpenableOracle
 from jaxalign.data.groups import RolledGroups
 from jaxalign.data.order import PromptStream
 from jaxalign.data.prompts import PromptSet, PromptSource, opened
 from jaxalign.diagnosis import diagnose
-from jaxalign.errors import DataError
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.feedback.contract import Compared, Phases
 from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program
 from jaxalign.models.model import Model
 from jaxalign.rollouts.beside_anchor import BesideAnchor
 from jaxalign.rollouts.contract import AnchoredRoller, Roller, Rollout
+from jaxalign.rollouts.enumerate import listed
 from jaxalign.rollouts.shares import given
 from jaxalign.storage.inputs import Input
 from jaxalign.training.rows import Sizes
@@ -152,7 +155,15 @@ class Sampling:
         return self._stream.once(count)
 
     def check(self) -> None:
-        """DataError naming every prompt that cannot be answered."""
+        """DataError naming every prompt that cannot be answered, ConfigError for fewer answers than oracles want."""
+        samples = self.roller.bounds.samples
+        for place, part in components(self.spec.oracle).items():
+            if isinstance(part, LeastAnswers) and part.answers > samples and not listed(self.spec.rollout):
+                where = ".".join(("feedback.oracle", place) if place else ("feedback.oracle",))
+                raise ConfigError(
+                    f"{where}: {type(part).__name__} wants {part.answers} answers to a prompt, and there are "
+                    f"{samples}: sample more (feedback.rollout.samples)"
+                )
         self.roller.check(self.used)
 
     def prompts_of(self, iteration: int) -> tuple[Prompt, ...]:

@@ -1,12 +1,13 @@
 """Populations of users for the (k + 1)-player game: rankings [o v] from worst to best, and weights [o].
 
-Rankings are strict: a user who does not care between actions is not a mixture of users who do (see `universal`).
+Rankings are strict. Users who like actions alike have ties besides, `ordered` by what actions are worth to them: they
+are no mixture of users who do not (see `universal`).
 """
 
 import itertools
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 Population = tuple[Int[np.ndarray, "o v"], Float[np.ndarray, " o"]]
 
@@ -53,3 +54,11 @@ def all_rankings(actions: int) -> Population:
         raise ValueError(f"{actions} actions have too many rankings to list; at most 7")
     order = np.array(list(itertools.permutations(range(actions))))
     return order, np.full(len(order), 1.0 / len(order))
+
+
+def ordered(utility: Float[np.ndarray, "o v"]) -> tuple[Int[np.ndarray, "o v"], Bool[np.ndarray, "o v"]]:
+    """Rankings from worst to best of users to whom actions are worth so much, and which ranks are tied with the one
+    before: `order` and `tied` of `universal.PopulationGame`."""
+    order = np.argsort(utility, axis=-1, kind="stable")
+    worth = np.take_along_axis(utility, order, axis=-1)
+    return order, np.pad(worth[:, 1:] == worth[:, :-1], ((0, 0), (1, 0)))

@@ -1,9 +1,10 @@
 """Universal alignment: the (k + 1)-player game in which k samples of one policy meet k-sample or single opponents.
 
 Cai & Zheng 2026 (arXiv 2601.08777): a policy whose k-fold product wins against every single output with probability
-k / (k + 1) exists, a symmetric equilibrium of the (k + 1)-player game, and no method does better in general. Users
-rank the responses strictly; equal responses share a win. With F(y) the policy's mass below y for a user and m its mass
-on y, the chance that y is that user's favourite among y and k samples of the policy is
+k / (k + 1) exists, a symmetric equilibrium of the (k + 1)-player game, and no method does better in general. A user
+picks what it likes best among k + 1 answers; those that it likes alike share the pick, equal answers among them. With
+F(y) the policy's mass on what a user likes less than y, and m its mass on what it likes as much (y alone where it ranks
+strictly), the chance that y is picked from y and k samples of the policy is
 
     ∫₀¹ (F + s m)^k ds  =  ((F + m)^(k+1) - F^(k+1)) / ((k + 1) m)      (s: the tie-breaking position)
 
@@ -11,17 +12,16 @@ averaged over users: the gain u_k(y). It sums to 1 / (k + 1) under the policy.
 
 The map π ↦ -u_k(π) is monotone for every population of rankings, so COMAL's outer loop converges on it for every k.
 The paper does not say so; a proof: let F and G be the distribution functions of policies p and q along one user's
-ranking, each action's mass spread evenly over its tie-breaking positions. Then <u(p), q> = ∫ F^k dG and
-<u(p), p> = ∫ F^k dF = 1 / (k + 1), and by parts ∫ F^k dG = 1 - ∫ k G F^(k-1) dF, so that
+ranking, the mass of actions that it likes alike spread evenly over their tie-breaking positions. Then <u(p), q> =
+∫ F^k dG and <u(p), p> = ∫ F^k dF = 1 / (k + 1), and by parts ∫ F^k dG = 1 - ∫ k G F^(k-1) dF, so that
 
     <u(p) - u(q), p - q> = 2 / (k + 1) - 1 + ∫ (k G F^(k-1) - G^k) dF  <=  2 / (k + 1) - 1 + ∫ (k - 1) F^k dF  =  0
 
 since k G F^(k-1) - G^k is largest at G = F. For k >= 2 it is 0 only where F = G; for k = 1 always: the game is
 zero-sum. An average over users keeps the sign.
 
-Users who are indifferent between actions are no population here: they pick among equals of all k + 1 answers, which is
-not what a mixture of strict rankings does. With k = 4, two actions and the policy (.8, .2), a user who does not care
-gives both actions the gain 1/5; half a user of each ranking gives (.166, .336).
+A user who is indifferent is no mixture of users who are not. With k = 4, two actions and the policy (.8, .2), one who
+does not care gives both actions the gain 1/5; half a user of each ranking gives (.166, .336).
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from itertools import combinations_with_replacement
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.games.game import Real
 from jaxalign.types import pytree
@@ -52,12 +52,14 @@ class PopulationGame:
     """Users with rankings: `order[o]` lists user o's actions from worst to best, `weights` [o] sum to 1.
 
     `k` samples of the policy, 1 to 63, meet one deviator; k = 1 is the alignment game of the users' preferences. Raises
-    ValueError for numbers outside; gains are NaN where a traced k is.
+    ValueError for numbers outside; gains are NaN where a traced k is. `tied[o, r]` says that user o likes its action of
+    rank r as much as that of rank r - 1 (never of rank 0); None: all rankings are strict. See `populations.ordered`.
     """
 
     order: Int[Array, "o v"]
     weights: Float[Array, " o"]
     k: Real | Int[Array, ""] = 1
+    tied: Bool[Array, "o v"] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, jax.core.Tracer) and not np.all(
@@ -88,9 +90,18 @@ class PopulationGame:
         return jnp.zeros_like(picked).at[jnp.arange(len(picked))[:, None], self.order].set(picked)
 
     def _below(self, policy: Float[Array, " v"]) -> tuple[Float[Array, "o v"], Float[Array, "o v"]]:
-        """For each user and rank: the policy's mass strictly below, and on, the action of that rank."""
+        """For each user and rank: the policy's mass on what is liked less than the action of that rank, and as much."""
         mass = policy[self.order]
-        return jnp.cumsum(mass, axis=-1) - mass, mass
+        reached = jnp.cumsum(mass, axis=-1)
+        below = reached - mass
+        if self.tied is None:
+            return below, mass
+        rank = jnp.arange(mass.shape[-1])[None]
+        first = jax.lax.cummax(jnp.where(self.tied, 0, rank), axis=1)
+        follows = jnp.pad(self.tied[:, 1:], ((0, 0), (0, 1)))
+        last = jax.lax.cummin(jnp.where(follows, rank[:, -1:], rank), axis=1, reverse=True)
+        below = jnp.take_along_axis(below, first, axis=-1)
+        return below, jnp.take_along_axis(reached, last, axis=-1) - below
 
 
 def robust_win_rate(game: PopulationGame, logp: Float[Array, " v"]) -> Float[Array, ""]:
@@ -109,22 +120,21 @@ def worst_against_sets(
     policy: Float[np.ndarray, " v"],
     k: int,
     opponents: int,
+    tied: Bool[np.ndarray, "o v"] | None = None,
 ) -> float:
     """min over opponents with `opponents` (= ℓ) responses of P(one of k samples of `policy` is picked).
 
     Enumerates every multiset of ℓ responses, which suffices: the win rate is linear in the opponent's joint law. The
-    opponents' best response, c times in the set, shares with j equals of it as c / (c + j) = ∫ c s^(c-1) s^j ds.
+    opponents' best responses, c of them, share with j that are liked as much as c / (c + j) = ∫ c s^(c-1) s^j ds.
     """
-    rank = np.argsort(order, axis=-1)
-    sorted_mass = policy[order]
-    below = np.take_along_axis(np.cumsum(sorted_mass, -1) - sorted_mass, rank, -1)
+    level = levels(order, tied)
 
     def wins(chosen: tuple[int, ...]) -> float:
-        best = rank[:, chosen].argmax(-1)
-        actions = np.asarray(chosen)[best]
-        count = (np.asarray(chosen)[None, :] == actions[:, None]).sum(-1)
-        reached = below[np.arange(len(rank)), actions][:, None] + POSITIONS * policy[actions][:, None]
-        density = count[:, None] * POSITIONS ** (count[:, None] - 1)
+        theirs = level[:, chosen]
+        best = theirs.max(-1, keepdims=True)
+        count = (theirs == best).sum(-1, keepdims=True)
+        below, mass = ((policy * where).sum(-1, keepdims=True) for where in (level < best, level == best))
+        reached, density = below + POSITIONS * mass, count * POSITIONS ** (count - 1)
         return float(weights @ ((density * reached**k) @ SHARES))
 
     return 1.0 - max(wins(chosen) for chosen in _multisets(len(policy), opponents))
@@ -155,8 +165,19 @@ def regret_bound(actions: int, steps: int) -> float:
     return float(np.sqrt(steps * np.log(actions) / 2.0))
 
 
-def majority(order: Int[np.ndarray, "o v"], weights: Float[np.ndarray, " o"]) -> Float[np.ndarray, "v v"]:
-    """The users' preference matrix: P(i beats j) is the weight of users who rank i above j; the game at k = 1."""
-    rank = np.argsort(order, axis=-1)
-    above = (rank[:, :, None] > rank[:, None, :]) + 0.5 * np.eye(order.shape[1])
-    return np.einsum("o,oij->ij", weights, above)
+def majority(
+    order: Int[np.ndarray, "o v"], weights: Float[np.ndarray, " o"], tied: Bool[np.ndarray, "o v"] | None = None
+) -> Float[np.ndarray, "v v"]:
+    """The users' preference matrix: P(i beats j) is the weight of users who like i more than j, and half of those who
+    like them alike; the game at k = 1."""
+    level = levels(order, tied)
+    above = np.sign(level[:, :, None] - level[:, None, :])
+    return 0.5 + np.einsum("o,oij->ij", weights, above) / 2
+
+
+def levels(order: Int[np.ndarray, "o v"], tied: Bool[np.ndarray, "o v"] | None = None) -> Int[np.ndarray, "o v"]:
+    """How high each user places each action, the same number where it likes two alike."""
+    steps = np.ones_like(order) if tied is None else (~tied).astype(order.dtype)
+    found = np.empty_like(order)
+    np.put_along_axis(found, order, steps.cumsum(-1), axis=-1)
+    return found

@@ -64,7 +64,7 @@ class CyclicStrings:
         Raises:
             DataError: an answer that is no string of the game; names prompt and response.
         """
-        strings = self._strings(rollouts)
+        strings = strings_of(rollouts, self.letters, self.length)
         games = [self.game(prompt.text) for prompt in rollouts.prompts]
         advantage = [game.advantage(each) for game, each in zip(games, strings, strict=True)]
         count, samples = rollouts.lengths.shape
@@ -78,17 +78,6 @@ class CyclicStrings:
         margin = matrix - 0.5
         right = rng.integers(0, self.letters, (self.letters, self.length - 1))
         return StringGame(self.cycle * margin / np.abs(margin).max(), shares, right, self.penalty)
-
-    def _strings(self, rollouts: Rollouts) -> Int[np.ndarray, "b m t"]:
-        found = rollouts.tokens[:, :, : self.length]
-        strange = ((found < 0) | (found >= self.letters)).any(-1) | (rollouts.lengths != self.length)
-        for prompt, response in np.argwhere(strange):
-            tokens = rollouts.tokens[prompt, response, : rollouts.lengths[prompt, response]].tolist()
-            raise DataError(
-                f"response {response} of prompt {rollouts.prompts[prompt].id!r} is the tokens {tokens}, no string of "
-                f"{self.length} of the game's {self.letters} letters"
-            )
-        return found
 
 
 @dataclass(frozen=True)
@@ -112,6 +101,19 @@ class StringGame:
     def nash(self, strings: Int[np.ndarray, "m t"]) -> Float[np.ndarray, " m"]:
         """Probabilities of the strings, different ones, in the Nash policy."""
         return np.where(self.wrong(strings) == 0, self.shares[strings[:, 0]], 0.0)
+
+
+def strings_of(rollouts: Rollouts, letters: int, length: int) -> Int[np.ndarray, "b m t"]:
+    """Answers as strings of a game of so many letters. Raises DataError naming prompt and response that is none."""
+    found = rollouts.tokens[:, :, :length]
+    strange = ((found < 0) | (found >= letters)).any(-1) | (rollouts.lengths != length)
+    for prompt, response in np.argwhere(strange):
+        tokens = rollouts.tokens[prompt, response, : rollouts.lengths[prompt, response]].tolist()
+        raise DataError(
+            f"response {response} of prompt {rollouts.prompts[prompt].id!r} is the tokens {tokens}, no string of "
+            f"{length} of the game's {letters} letters"
+        )
+    return found
 
 
 def all_strings(letters: int, length: int) -> Int[np.ndarray, "m t"]:

@@ -26,8 +26,7 @@ from jaxalign.types import Preferences, Rollouts
 
 @dataclass(frozen=True)
 class RankingPopulation:
-    """Oracle: action i is the response's first token; users rank all actions strictly (one who does not care between
-    two is no mixture of those who do, see `games.universal`). Needs no key."""
+    """Oracle: action i is the response's first token; users rank all actions, strictly or not. Needs no key."""
 
     rankings: tuple[tuple[int, ...], ...]
     """each user's actions from worst to best, every action once"""
@@ -35,6 +34,9 @@ class RankingPopulation:
     """share of each user, positive, summing to 1"""
     k: int = 2
     """samples of the policy a deviation meets, 1 to 63"""
+    tied: tuple[tuple[int, ...], ...] = ()
+    """each user's ranks, the worst action's being 0, whose action it likes as much as that of the rank before; empty:
+    nobody likes two alike"""
 
     meets_policy: ClassVar[bool] = True
 
@@ -51,6 +53,11 @@ class RankingPopulation:
             yield f"weights must be positive and sum to 1, got {self.weights}"
         if not 1 <= self.k <= MOST:
             yield f"k must lie in [1, {MOST}], got {self.k}"
+        if self.tied and len(self.tied) != len(self.rankings):
+            yield f"there are {len(self.rankings)} rankings and ties of {len(self.tied)} users"
+        for user, ranks in enumerate(self.tied):
+            if not set(ranks) <= set(range(1, len(actions))):
+                yield f"tied[{user}] = {ranks} must be ranks from 1 to {len(actions) - 1}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,7 +71,12 @@ class RankingPopulation:
     def game(self) -> PopulationGame:
         """The same users as a game of `jaxalign.games`."""
         order, weights = self.users()
-        return PopulationGame(jnp.asarray(order), jnp.asarray(weights), self.k)
+        tied = np.zeros(order.shape, bool)
+        for user, ranks in enumerate(self.tied):
+            tied[user, list(ranks)] = True
+        return PopulationGame(
+            jnp.asarray(order), jnp.asarray(weights), self.k, jnp.asarray(tied) if tied.any() else None
+        )
 
     def __call__(self, rollouts: Rollouts, key: PRNGKeyArray) -> Preferences:
         """Preferences among each prompt's actions; the policy is the weighted set of them.

@@ -1,5 +1,6 @@
 """The numbers behind the figures of games: trajectories of every learner, and robust win rates of populations."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from jaxalign.games.learner import run
 from jaxalign.games.learners.adaptive_comal import AdaptiveComal
 from jaxalign.games.learners.iter_dpo import IterDPO
 from jaxalign.games.metrics import duality_gap
-from jaxalign.games.populations import Population
 from jaxalign.games.universal import PopulationGame, robust_win_rate
 
 
@@ -43,19 +43,18 @@ def trajectories(
 
 
 def robust_curves(
-    population: Population, samples: Sequence[int], steps: int = 4000
+    users: PopulationGame, samples: Sequence[int], steps: int = 4000
 ) -> dict[str, Float[np.ndarray, " t"]]:
     """Robust win rate against k of three policies: the (k + 1)-player equilibrium of that k, the two-player Nash
     policy of the same users, and the uniform policy; each drawn k times."""
-    order, weights = jnp.asarray(population[0]), jnp.asarray(population[1])
-    start = uniform(order.shape[1], weights.dtype)
+    start = uniform(users.order.shape[1], users.weights.dtype)
     at = jnp.asarray([steps])
 
     def solved(k: Any) -> Any:
-        return run(AdaptiveComal(), PopulationGame(order, weights, k), start, at, steps).logp[0]
+        return run(AdaptiveComal(), dataclasses.replace(users, k=k), start, at, steps).logp[0]
 
     def rate(k: Any, logp: Any) -> Any:
-        return robust_win_rate(PopulationGame(order, weights, k), logp)
+        return robust_win_rate(dataclasses.replace(users, k=k), logp)
 
     every = jnp.asarray(samples)
     solutions = jax.jit(jax.vmap(solved))(every)

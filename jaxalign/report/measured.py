@@ -1,5 +1,5 @@
-"""What a run has measured of its iterates, drawn: the duality gap of games whose policies are no tables, and win rates
-against the base."""
+"""What a run has measured of its iterates, drawn: the duality gap of games whose policies are no tables, win rates
+against the base, and of k samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,11 @@ from jaxalign.errors import ConfigError
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.reopen import reopen
 from jaxalign.report.games import gap_against_steps
+from jaxalign.report.k_samples import draw_k_samples
 from jaxalign.report.steps import named
 from jaxalign.report.win_rates import Curve, win_rates
 from jaxalign.storage.record import read_metrics
+from jaxalign.types import Metrics
 
 GAP, RATE = "nash/gap", "win_rate/vs_base"
 MEDIAN = "median"
@@ -50,12 +52,25 @@ def draw_measured(runs: Mapping[str, Path], out: Path, config: str | None = None
         files += gap_against_steps(at, table, out, bold=MEDIAN, xlabel=iterate, floor=1e-8, xscale="linear")
     if rates := series(measured, RATE):
         files += draw_win_rates(measured, rates, out, iterate)
+    files += draw_k_samples(_ends(measured), out)
     if not files:
         raise ConfigError(
-            f"{', '.join(map(str, runs.values()))}: not every run measures {GAP}, nor {RATE}, so there is no figure "
-            "(evals NashGap and ExactNash measure the one, WinRate the other)"
+            f"{', '.join(map(str, runs.values()))}: not every run measures {GAP}, nor {RATE}, nor what k samples win: "
+            "there is no figure (evals NashGap and ExactNash measure the first, WinRate the second, KSampleWinRate the "
+            "third)"
         )
     return files
+
+
+def _ends(measured: Mapping[str, list[dict]]) -> dict[str, Metrics]:
+    """What is measured of the last policies of several runs, or of one run's base and last."""
+    last: dict[str, Metrics] = {
+        name: next((line for line in reversed(lines) if line), {}) for name, lines in measured.items()
+    }
+    if len(measured) > 1:
+        return last
+    (lines,) = measured.values()
+    return {"base": lines[0] if lines else {}, **last}
 
 
 def of_steps(path: Path, period: int) -> list[dict]:

@@ -15,7 +15,7 @@ from jaxalign.mesh.program import Program
 from jaxalign.mesh.rows import own_rows
 from jaxalign.mesh.sharding import replicated
 from jaxalign.models.speaker import Speaker
-from jaxalign.rollouts.contract import Bounds
+from jaxalign.rollouts.contract import AnchoredRollout, Bounds, Rollout
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.rollouts.shares import Share, picked
 from jaxalign.types import Params, Prompt, Rollouts
@@ -130,6 +130,11 @@ class Enumerator:
         following = jax.nn.log_softmax(self._model.logits(params, hidden), axis=-1)
         by_string = jnp.repeat(following, vocab, axis=0).reshape(count, len(self._strings), length, vocab)
         return jnp.take_along_axis(by_string, jnp.asarray(self._strings)[None, :, :, None], axis=-1)[..., 0]
+
+
+def listed(rollout: Rollout) -> bool:
+    """Whether every answer is there once, weighted by its probability."""
+    return isinstance(rollout.rollout if isinstance(rollout, AnchoredRollout) else rollout, Enumerate)
 
 
 def enumerated(rollouts: Rollouts) -> Bool[np.ndarray, " b"]:

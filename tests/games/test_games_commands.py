@@ -4,12 +4,13 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxalign.__main__ import main
 from jaxalign.bench import games as bench
-from jaxalign.games.universal import guarantee
+from jaxalign.games.universal import PopulationGame, guarantee
 
 
 def games(capsys, *options: str) -> tuple[int, str, str]:
@@ -105,7 +106,8 @@ def test_robust_curves_reach_the_optimum_and_show_the_collapse():
     from jaxalign.games.populations import two_types
     from jaxalign.report.games_curves import robust_curves
 
-    curves = robust_curves(two_types(0.6), (1, 2, 4))
+    order, weights = map(jnp.asarray, two_types(0.6))
+    curves = robust_curves(PopulationGame(order, weights), (1, 2, 4))
     np.testing.assert_allclose(curves["(k+1)-player equilibrium"], [1 / 2, 2 / 3, 4 / 5], atol=1e-6)
     np.testing.assert_allclose(curves["two-player Nash policy"], [0.5, 0.6, 0.6], atol=1e-6)
 

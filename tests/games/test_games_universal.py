@@ -12,7 +12,7 @@ from jaxalign.games.learner import run
 from jaxalign.games.learners.adaptive_comal import AdaptiveComal
 from jaxalign.games.learners.comal import Comal
 from jaxalign.games.metrics import exploitability
-from jaxalign.games.populations import all_rankings, condorcet, random_rankings, random_utility, two_types
+from jaxalign.games.populations import all_rankings, condorcet, ordered, random_rankings, random_utility, two_types
 from jaxalign.games.universal import (
     PopulationGame,
     ceiling,
@@ -148,6 +148,91 @@ def test_a_user_who_does_not_care_is_no_mixture_of_rankings():
     by_hand = [(1 - 0.2**5 + 0.8**5) / (10 * 0.8), (1 - 0.8**5 + 0.2**5) / (10 * 0.2)]
     np.testing.assert_allclose(gain, by_hand, atol=1e-14)
     assert abs(gain - 0.2).min() > 0.03
+
+
+def liking(users: int = 5, actions: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """What actions are worth to users who like some alike, one of them all, and the users' weights."""
+    rng = np.random.default_rng(seed)
+    utility = rng.integers(0, 3, (users, actions)).astype(float)
+    utility[0] = 1.0
+    return utility, rng.dirichlet(np.ones(users))
+
+
+def tied_game(utility: np.ndarray, weights: np.ndarray, k: int = 1) -> PopulationGame:
+    order, tied = ordered(utility)
+    return PopulationGame(jnp.asarray(order), jnp.asarray(weights), k, jnp.asarray(tied))
+
+
+def picked(utility: np.ndarray, weights: np.ndarray, ours: tuple[int, ...], theirs: tuple[int, ...]) -> float:
+    """The weight of users who pick one of theirs, counted."""
+    best = utility[:, [*ours, *theirs]].max(-1, keepdims=True)
+    mine, others = ((utility[:, list(each)] == best).sum(-1) for each in (ours, theirs))
+    return float(weights @ (others / (mine + others)))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_gains_of_indifferent_users_are_what_counting_every_draw_gives(k):
+    utility, weights = liking(seed=k)
+    policy = np.random.default_rng(k).dirichlet(np.ones(4))
+    draws = list(itertools.product(range(4), repeat=k))
+    expected = [
+        sum(np.prod(policy[list(draw)]) * picked(utility, weights, draw, (action,)) for draw in draws)
+        for action in range(4)
+    ]
+    np.testing.assert_allclose(tied_game(utility, weights, k).gain(jnp.asarray(policy)), expected, atol=1e-14)
+
+
+def test_a_user_who_does_not_care_gives_every_action_the_value():
+    gain = tied_game(np.zeros((1, 2)), np.ones(1), 4).gain(jnp.asarray([0.8, 0.2]))
+    np.testing.assert_allclose(gain, 0.2, atol=1e-14)
+
+
+def test_against_sets_indifferent_users_share_as_brute_force_does():
+    (utility, weights), k = liking(4, 3, seed=5), 2
+    order, tied = ordered(utility)
+    policy = np.random.default_rng(6).dirichlet(np.ones(3))
+    draws = list(itertools.product(range(3), repeat=k))
+    brute = min(
+        sum(np.prod(policy[list(draw)]) * (1 - picked(utility, weights, draw, chosen)) for draw in draws)
+        for chosen in itertools.product(range(3), repeat=2)
+    )
+    assert worst_against_sets(order, weights, policy, k, 2, tied) == pytest.approx(brute, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("k", [1, 2, 5, 63])
+def test_the_game_of_indifferent_users_is_monotone_and_of_constant_sum(seed, k):
+    game, rng = tied_game(*liking(seed=seed), k), np.random.default_rng(seed)
+    one, other = (jnp.asarray(rng.dirichlet(np.full(4, 0.3))) for _ in range(2))
+    assert one @ game.gain(one) == pytest.approx(1 / (k + 1), abs=1e-13)
+    assert (game.gain(one) - game.gain(other)) @ (one - other) <= 1e-13
+
+
+def test_ties_that_nobody_has_change_nothing():
+    order, weights = random_rankings(np.random.default_rng(7), 6, 5)
+    strict, policy = game_of((order, weights), 3), jnp.asarray(np.random.default_rng(8).dirichlet(np.ones(5)))
+    told = PopulationGame(strict.order, strict.weights, 3, jnp.zeros(order.shape, bool))
+    np.testing.assert_allclose(told.gain(policy), strict.gain(policy), atol=1e-15)
+    found = ordered(np.argsort(order, -1).astype(float))
+    np.testing.assert_array_equal(found[0], order)
+    assert not found[1].any()
+
+
+def test_of_one_sample_indifferent_users_count_half():
+    utility, weights = liking(seed=2)
+    order, tied = ordered(utility)
+    matrix = majority(order, weights, tied)
+    by_hand = np.einsum("o,oij->ij", weights, (1 + np.sign(utility[:, :, None] - utility[:, None, :])) / 2)
+    np.testing.assert_allclose(matrix, by_hand, atol=1e-15)
+    policy = jnp.asarray(np.random.default_rng(3).dirichlet(np.ones(4)))
+    game = tied_game(utility, weights)
+    np.testing.assert_allclose(game.gain(policy), MatrixGame(jnp.asarray(matrix)).gain(policy), atol=1e-14)
+
+
+def test_learners_reach_the_equilibrium_of_indifferent_users():
+    game = tied_game(*liking(seed=1), 3)
+    found = run(AdaptiveComal(), game, uniform(4, jnp.float64), jnp.asarray([4000]), 4000).logp[0]
+    assert robust_win_rate(game, found) == pytest.approx(guarantee(3), abs=1e-8)
 
 
 @pytest.mark.parametrize("k", [0, 64, 1000])
