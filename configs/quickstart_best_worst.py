@@ -15,6 +15,7 @@ from quickstart import experiment as comal
 from jaxalign.feedback.sampled import Sampled, pairs_of_a_prompt
 from jaxalign.pairs import BestWorst
 from jaxalign.rollouts.sample import Sample
+from jaxalign.training.one_prompt import OnePrompt
 
 assert isinstance(comal.feedback, Sampled)
 assert isinstance(comal.feedback.rollout, Sample)
@@ -23,5 +24,5 @@ PAIRS = pairs_of_a_prompt(comal.feedback.pairing, comal.feedback.rollout.samples
 experiment = dataclasses.replace(
     comal,
     feedback=dataclasses.replace(comal.feedback, pairing=BestWorst()),
-    fit=dataclasses.replace(comal.fit, batch_size=comal.fit.batch_size // PAIRS, groups_a_row=1),
+    fit=dataclasses.replace(comal.fit, batch_size=comal.fit.batch_size // PAIRS, rows=OnePrompt()),
 )

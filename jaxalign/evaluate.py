@@ -25,6 +25,7 @@ from jaxalign.storage import pinned
 from jaxalign.storage.record import read_perf
 from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.pair_scores import PairScores
+from jaxalign.training.row_rule import RowRule
 from jaxalign.types import Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
 OF_GAMES = {"nash/gap": "duality_gap", "nash/kl": "kl_to_nash"}
@@ -126,7 +127,8 @@ def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:
     before it, and what it makes of held-out pairs."""
     until = [number for number in session.experiment.evaluated if number <= iterate]
     answers = answers_of(session.run, until if session.heldout else ())
-    context = context_of(session.machine, session.run, judge, session.heldout, answers)
+    rule = session.experiment.fit.scored
+    context = context_of(session.machine, session.run, judge, session.heldout, answers, rule)
     context = dataclasses.replace(context, others=answers_of_others(session.run, session.experiment.evaluation))
     if session.heldout_pairs is None:
         return context
@@ -134,14 +136,20 @@ def held_out(session: Session, iterate: int, judge: Oracle | None) -> HeldOut:
 
 
 def context_of(
-    machine: Machine, run: RunDir, oracle: Oracle | None, prompts: tuple[Prompt, ...], responses: Mapping[str, Rollouts]
+    machine: Machine,
+    run: RunDir,
+    oracle: Oracle | None,
+    prompts: tuple[Prompt, ...],
+    responses: Mapping[str, Rollouts],
+    rule: RowRule,
 ) -> HeldOut:
-    """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`; None: nobody judges."""
+    """The context of evals over `responses`, by policy name, to `prompts`, judged by `oracle`; None: nobody judges.
+    Answers are scored in rows by `rule`."""
 
     def score(who: str, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
         number = iterate_number(who)
         assert number is not None, f"{who} names no iterate"
-        return machine.scorer.rollouts(machine.params(run.policy(number)), rollouts)
+        return machine.scorer.rollouts(machine.params(run.policy(number)), rollouts, rule)
 
     return HeldOut(prompts, responses, oracle, score, machine.key("evals", 0))
 

@@ -149,14 +149,16 @@ class Experiment:
                 yield f"fit.max_kl goes by log-probs of who sampled, and a step of {name} begins at another policy"
 
     def _batch_problems(self) -> Iterable[str]:
-        size, each, accumulate = self.fit.batch_size, self.fit.groups_a_row, self.placement.accumulate
+        size, each, accumulate = self.fit.batch_size, self.fit.rows.groups, self.placement.accumulate
         if min(size, each, accumulate) < 1:
             return  # said where these are set
         if size % accumulate:
             yield f"fit.batch_size {size} must be a multiple of placement.accumulate {accumulate}"
-        elif size % (accumulate * each):
+        elif self.fit.rows.rows_a_step(size) is None and size % each:
+            yield f"fit.batch_size {size} must be a multiple of fit.rows.groups {each}"
+        elif self.fit.rows.rows_a_step(size) is not None and size % (accumulate * each):
             micro = f"fit.batch_size {size} / placement.accumulate {accumulate}"
-            yield f"{micro} must be a multiple of fit.groups_a_row {each}"
+            yield f"{micro} must be a multiple of fit.rows.groups {each}"
 
     def _loss_problems(self) -> Iterable[str]:
         name, extras = type(self.loss).__name__, extras_of(self.loss)

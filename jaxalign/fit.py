@@ -24,7 +24,7 @@ from jaxalign.mesh.flags import platform_of
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import row_sharding
 from jaxalign.models.low_rank import frozen, join
-from jaxalign.programs import Training, rows_a_microbatch
+from jaxalign.programs import Training, steps_of
 from jaxalign.session import Session
 from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.training.outcomes import Intake, Outcomes
@@ -50,19 +50,18 @@ def fit(
         session.run.clear_fit(iteration)
         return session.policy(iteration + 1)
     spec = session.experiment.fit
-    plan = spec.rows(groups)
-    order = row_order(session, iteration, len(plan.rows))
+    order, steps = steps_of(session.experiment, session.machine, iteration, groups)
     training = session.training(len(order), session.closing(iteration))
     base = frozen(policy)
     others = {role: training.reference(role, live[role]) for role in training.references}
     mesh, accumulate = session.machine.mesh, session.machine.placement.accumulate
-    placed, here = row_sharding(mesh, leading=1), rows_here(row_sharding(mesh), rows_a_microbatch(session.experiment))
+    placed, here = row_sharding(mesh, leading=1), rows_here(row_sharding(mesh), steps.rows // accumulate)
 
-    def make(index: int) -> tuple[Batch, int]:
+    def make(index: int) -> tuple[Batch, int, int]:
         with jax.transfer_guard("disallow"), jax.profiler.TraceAnnotation("make batch"):
-            rows, shape = plan.batch(order[index])
+            rows, shape = steps[index]
             batch = make_batch(groups, references, rows, shape, accumulate, here)
-            return on_mesh(batch, placed), row_tokens(groups, rows)
+            return on_mesh(batch, placed), int((rows >= 0).sum()), row_tokens(groups, rows)
 
     with FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
@@ -85,8 +84,8 @@ def fit(
                         break
                     with traced(index):
                         asked = outcomes.clock()
-                        batch, tokens = next(batches)
-                        intake = Intake(tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
+                        batch, count, tokens = next(batches)
+                        intake = Intake(count, tokens, batch.rows.tokens.size, asked, outcomes.clock() - asked)
                         state, metrics = training.step(state, base, others, batch)
                         outcomes.follow(index, metrics, intake)
                         # A step behind the one that leaves the trust region would depend on when that is read.
@@ -101,13 +100,6 @@ def one_at_a_time(mesh: jax.sharding.Mesh) -> bool:
     """Whether a step must be over before the next is dispatched: where CPUs exchange data. Their devices share threads,
     and messages of two programs under way at once can wait for each other, or be taken for each other's."""
     return mesh.size > 1 and platform_of(mesh.devices.flat[0]) == "cpu"
-
-
-def row_order(session: Session, iteration: int, rows: int) -> GroupOrder:
-    """The batches of row numbers of an iteration's fit, in their order."""
-    spec = session.experiment.fit
-    seed = int(jax.random.bits(session.machine.key("order", iteration), dtype=np.uint32))
-    return GroupOrder(rows, spec.batch_size // spec.groups_a_row, spec.epochs, seed)
 
 
 def make_batch(

@@ -47,7 +47,7 @@ class Placement:
     reference_memory: Memory = "device"
     """where the parameters of live references are kept between steps"""
     score_batch_size: int = 16
-    """groups scored together when reference log-probs are computed, over all devices"""
+    """rows scored together when reference log-probs are computed, over all devices"""
     rollout_rows: int = 64
     """responses decoded together, over all devices; all of a prompt are, however many they are"""
     judge_block_size: int = 64

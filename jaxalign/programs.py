@@ -8,21 +8,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.moving import Moving
 from jaxalign.contracts.traced import built, counts_itself
+from jaxalign.data.groups import TrainingGroups
+from jaxalign.data.order import GroupOrder
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
 from jaxalign.machine import Machine, on
-from jaxalign.mesh.sharding import bytes_per_device, replicated
-from jaxalign.models.low_rank import trained
+from jaxalign.mesh.sharding import bytes_per_device, full_rows, replicated, row_shards
+from jaxalign.models.low_rank import head_alone, trained
 from jaxalign.models.model import Model
 from jaxalign.references.blended import Blended
 from jaxalign.training.pair_scores import PairScorer
-from jaxalign.training.row_plan import plan_rows
+from jaxalign.training.row_plan import costs_of
+from jaxalign.training.row_rule import Planned, Steps
+from jaxalign.training.rows import Sizes
 from jaxalign.training.step import Step, TrainState, init_state, make_step
 from jaxalign.training.views import View, view_of
 from jaxalign.types import Batch, Params
@@ -107,16 +112,52 @@ def pair_scorer(experiment: Experiment, machine: Machine, view: View[Any] | None
     """What scores groups that a fit does not see by its loss, or by that of a `view`: in batches of its steps' rows, or
     of as many fuller ones where the loss sees no group beside another."""
     view = view or view_of(machine.model, experiment.loss, experiment.feedback.responses)
-    each, parts = scored_together(experiment, view.loss)
-    plan = partial(plan_rows, groups_a_row=each, shapes=experiment.fit.row_shapes)
-    return PairScorer(view, machine.mesh, rows_a_microbatch(experiment), machine.flags, plan, parts)
+    fit, size = experiment.fit, rows_scored(experiment, view.loss)
+    if "batch" in extras_of(view.loss):
+        plan = partial(fit.rows.together, batch_size=fit.batch_size, multiple=multiple_of(experiment, machine))
+        return PairScorer(view, machine.mesh, size, machine.flags, plan, experiment.placement.accumulate)
+    return PairScorer(
+        view, machine.mesh, size, machine.flags, partial(fit.scored.passes, size=full_rows(machine.mesh, size))
+    )
 
 
-def scored_together(experiment: Experiment, loss: object) -> tuple[int, int]:
-    """Groups a row, and microbatches whose groups the loss sees together, where nothing is trained on them."""
+def rows_scored(experiment: Experiment, loss: object) -> int:
+    """Rows that are scored by `loss` together where nothing is trained on them: as many as a microbatch of a step has,
+    or as are scored for references where only the groups can tell."""
+    fit, placement = experiment.fit, experiment.placement
+    rule = fit.rows if "batch" in extras_of(loss) else fit.scored
+    rows = None if rule.rows_a_step(fit.batch_size) is None else fit.rows.rows_a_step(fit.batch_size)
+    return placement.score_batch_size if rows is None else rows // placement.accumulate
+
+
+def steps_of(
+    experiment: Experiment, machine: Machine, iteration: int, groups: TrainingGroups
+) -> tuple[GroupOrder, Steps]:
+    """The batches of an iteration's fit in their order, by numbers of units, and the rows of each step."""
+    spec = experiment.fit
+    units = spec.rows.units(groups)
+    seed = int(jax.random.bits(machine.key("order", iteration), dtype=np.uint32))
+    costs = costs_of(groups, units.rows) if spec.batches == "level" else None
+    order = GroupOrder(len(units.rows), spec.batch_size // spec.rows.groups, spec.epochs, seed, costs)
+    return order, spec.rows.steps(groups, units, order, multiple_of(experiment, machine))
+
+
+def planned_scoring(experiment: Experiment, machine: Machine, sizes: Sizes, loss: object) -> Planned:
+    """Rows, all microbatches', that `loss` is asked of at once where nothing is trained on them."""
     if "batch" in extras_of(loss):
-        return experiment.fit.groups_a_row, experiment.placement.accumulate
-    return experiment.fit.scored_groups_a_row, 1
+        return planned_step(experiment, machine, sizes)
+    return Planned(full_rows(machine.mesh, rows_scored(experiment, loss)), experiment.fit.scored.full(sizes))
+
+
+def multiple_of(experiment: Experiment, machine: Machine) -> int:
+    """What the rows of a step are a multiple of: all its microbatches, and in these all devices, have as many."""
+    return experiment.placement.accumulate * row_shards(machine.mesh)
+
+
+def planned_step(experiment: Experiment, machine: Machine, sizes: Sizes) -> Planned:
+    """Rows of a step of the fit, where all groups are as long as they may be."""
+    rule = experiment.fit.rows
+    return rule.planned(sizes, experiment.fit.batch_size // rule.groups, multiple_of(experiment, machine))
 
 
 def beside_a_fit(experiment: Experiment, machine: Machine) -> int:
@@ -135,8 +176,15 @@ def beside_scoring(experiment: Experiment, machine: Machine) -> int:
 
 def check_steps(experiment: Experiment, model: Model) -> None:
     """Raises BrokenContract or ConfigError for an optimizer that cannot make the fits' steps, ConfigError for a trust
-    region around a policy that no step sees as it is: before there is a fit, hours earlier."""
+    region around a policy that no step sees as it is, or for rows to be filled with groups that have no tokens: before
+    there is a fit, hours earlier."""
     check_optimizer(experiment)
+    rows, size = (experiment.fit.rows, experiment.fit.scored), experiment.fit.batch_size
+    if head_alone(model.abstract()) and any(rule.rows_a_step(size) is None for rule in rows):
+        raise ConfigError(
+            "fit.rows: features of a frozen trunk are read once, and a head learns from these without rows to fill; "
+            "take OnePrompt"
+        )
     if experiment.fit.max_kl is not None and model.dropout:
         raise ConfigError(
             f"fit.max_kl goes by the policy that a step sees, and dropout {model.dropout} of its adapters makes it "
@@ -167,11 +215,6 @@ def groups_a_microbatch(experiment: Experiment) -> int:
     return experiment.fit.batch_size // experiment.placement.accumulate
 
 
-def rows_a_microbatch(experiment: Experiment) -> int:
-    """Rows that these groups lie in."""
-    return groups_a_microbatch(experiment) // experiment.fit.groups_a_row
-
-
 def check_mesh(mesh: jax.sharding.Mesh, processes: int) -> None:
     """Raises ConfigError where some of so many processes have no device of the mesh."""
     reached = {device.process_index for device in mesh.devices.flat}
@@ -184,9 +227,13 @@ def check_mesh(mesh: jax.sharding.Mesh, processes: int) -> None:
 
 def check_batches(experiment: Experiment, shards: int) -> None:
     """Raises ConfigError unless the rows of a microbatch divide over the `shards` that rows are split over."""
-    fit, size = experiment.fit, rows_a_microbatch(experiment)
+    fit = experiment.fit
+    rows = fit.rows.rows_a_step(fit.batch_size)
+    if rows is None:  # as many as the groups need, and empty ones beside them
+        return
+    size = rows // experiment.placement.accumulate
     if size % shards:
-        shared = f" / fit.groups_a_row {fit.groups_a_row}" if fit.groups_a_row > 1 else ""
+        shared = f" / fit.rows.groups {fit.rows.groups}" if fit.rows.groups > 1 else ""
         raise ConfigError(
             f"fit.batch_size {fit.batch_size} / placement.accumulate {experiment.placement.accumulate}{shared} is "
             f"{size} rows a microbatch, which must be a multiple of the {shards} shards that rows are split over "

@@ -26,6 +26,7 @@ from jaxalign.data.strays import as_trained, check_strays
 from jaxalign.errors import ConfigError, Interrupted
 from jaxalign.experiment import SAMPLES_SHOWN, Experiment, anchor_of, as_of, members_of, outside
 from jaxalign.feedback.contract import Compared
+from jaxalign.feedback.rowed import check_rows
 from jaxalign.hosts.turns import in_turn
 from jaxalign.judging import Judging, judging
 from jaxalign.losses.mirror import Closing
@@ -145,7 +146,7 @@ class Session:
         found, logged = self._comparer(self, iteration, policy), self.experiment.fit.max_kl is not None
         found = replace(found, groups=with_logps(found.groups)) if logged else found
         if not head_alone(self.machine.model.abstract()):
-            return found.fitted_by(self.experiment.loss)
+            return found.fitted_by(self.experiment.loss).within(self.experiment.fit.rows)
         began = time.perf_counter()
         featured = self.featured(iteration, "features", policy, found.groups)
         self.recorder.perf(iteration, "features", 0, {"perf/seconds": time.perf_counter() - began})
@@ -239,8 +240,9 @@ class Session:
         self, iteration: Iteration, phase: str, number: int, params: Params, groups: TrainingGroups
     ) -> Float[np.ndarray, "g r"]:
         """Log-prob sums of the groups under policy `number`, committed as parts of a phase."""
-        plan = self.experiment.fit.scored_rows(groups)
-        batches = partial(self.machine.scorer.batches, params, groups, plan)
+        scorer = self.machine.scorer
+        plan = self.experiment.fit.scored.passes(groups, scorer.batch_size)
+        batches = partial(scorer.batches, params, groups, plan)
         return self._in_parts(iteration, phase, number, groups, batches)
 
     def _in_parts(
@@ -347,6 +349,8 @@ class Session:
 
     def _check_prompts(self) -> None:
         self._comparer.check()
+        if not head_alone(self.machine.model.abstract()):  # whose rows are of features
+            check_rows(self.experiment.fit.rows, self.experiment.loss, self._comparer, self.machine.model)
         if self.heldout_pairs is not None:
             check_strays(self.experiment.loss, self.heldout_pairs, "feedback.heldout")
         if self.heldout:

@@ -21,6 +21,7 @@ from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.step_rules.extragradient import Extragradient
+from jaxalign.training.one_prompt import OnePrompt
 
 
 def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
@@ -66,7 +67,8 @@ def test_rows_with_strays_are_as_long_as_they_are_trained(tmp_path):
 def test_rows_that_are_only_scored_are_counted_as_they_are_packed(tmp_path):
     """Three answers have three pairs: a row for each in training, one for all of them where they are scored."""
     long = ("--placement.score_batch_size", "64", "--feedback.rollout.max_tokens", "40")
-    there, single = opened(tmp_path, *long, "--fit.scored_a_row", "3"), opened(tmp_path, *long)
+    scored = dataclasses.replace(tiny_lm().fit, scored_rows=OnePrompt(3))
+    there, single = opened(tmp_path, *long, fit=scored), opened(tmp_path, *long)
     found, before = scoring(there)["references"], scoring(single)["references"]
     assert before["activations"] > 0
     assert found["logits"] == before["logits"] * 128 / 96, "three answers of 40 tokens, and two, in multiples of 32"
@@ -76,8 +78,8 @@ def test_rows_that_are_only_scored_are_counted_as_they_are_packed(tmp_path):
 
 
 def test_what_no_fit_trains_on_is_scored_beside_its_state(tmp_path):
-    shares = ("--feedback.validation", "0.25", "--fit.evaluate_every", "2")
-    there = opened(tmp_path, *shares, "--fit.scored_a_row", "3")
+    fit = dataclasses.replace(tiny_lm().fit, scored_rows=OnePrompt(3), evaluate_every=2)
+    there = opened(tmp_path, "--feedback.validation", "0.25", fit=fit)
     kept, found = training(there), scoring(there)["left_out"]
     for name in ("policy", "trained copy", "optimizer", "live references"):
         assert found[name] == kept[name], name
@@ -98,7 +100,7 @@ def test_held_out_pairs_that_are_longer_than_those_trained_on_can_be_what_does_n
     found = by_name(examine(there))["memory of a device"]
     assert found.status == "finding"
     assert found.fix.startswith("left_out needs")
-    assert "fit.scored_a_row" in found.fix
+    assert "fit.scored_rows" in found.fix
 
 
 def test_activations_by_hand_and_by_remat():

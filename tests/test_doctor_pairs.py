@@ -13,6 +13,8 @@ from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.row import tokens
 from jaxalign.machine import Machine
 from jaxalign.plan.schedule import calls
+from jaxalign.training.one_prompt import OnePrompt
+from jaxalign.training.packed import Packed
 
 
 def test_what_needs_no_answers_is_looked_at(tmp_path):
@@ -59,7 +61,7 @@ def test_the_row_that_is_shown_is_of_the_first_pair(tmp_path):
 def test_rows_that_pairs_share_are_looked_at_as_they_are_trained_on(tmp_path):
     """Three pairs of a prompt and four answers, one of another's: the row shown is the first three's, and has four."""
     rows = [("Why?", "A", "B"), ("Why?", "A", "So."), ("How?", "A", "No."), ("Why?", "So.", "Then.")]
-    made = dpo("--fit.groups_a_row", "4", "--fit.batch_size", "8")
+    made = dpo("--fit.rows.groups", "4", "--fit.batch_size", "8")
     made = dataclasses.replace(made, feedback=dataclasses.replace(made.feedback, pairs=inline(*rows), heldout=None))
     opened = Opened(made, tmp_path, 8)
     found = by_name(examine(opened))
@@ -73,8 +75,36 @@ def test_rows_that_pairs_share_are_looked_at_as_they_are_trained_on(tmp_path):
     assert "no prompt has more than 3 pairs" in shared.fix
     assert "has 4 pairs on average" in shared.fix
     assert shared.measured == {"groups_a_row": 4, "most_of_a_prompt": 3, "places_used": 0.5}
-    fits = dataclasses.replace(made, fit=dataclasses.replace(made.fit, groups_a_row=2))
+    fits = dataclasses.replace(made, fit=dataclasses.replace(made.fit, rows=OnePrompt(2)))
     assert by_name(examine(Opened(fits, tmp_path, 8)))["pairs that share a row"].status == "ok"
+
+
+def test_rows_of_many_prompts_are_looked_at_as_they_are_trained_on(tmp_path):
+    """Two pairs of a prompt and two of others in rows of 96 tokens; one prompt that no such row holds."""
+    rows = [("Why?", "A", "B"), ("How?", "A", "No."), ("Why?", "So.", "Then."), ("Who?", "I", "You")]
+
+    def outcomes(rule: Packed, *more: tuple[str, str, str]):
+        made = dpo("--fit.batch_size", "4")
+        feedback = dataclasses.replace(made.feedback, pairs=inline(*rows, *more), heldout=None)
+        made = dataclasses.replace(made, feedback=feedback, fit=dataclasses.replace(made.fit, rows=rule))
+        there = Opened(made, tmp_path, 8)
+        return there, by_name(examine(there))
+
+    there, found = outcomes(Packed(96))
+    assert {name for name, outcome in found.items() if outcome.status == "finding"} == set()
+    assert found["policy = reference at step 0"].status == found["loss at step 0"].status == "ok"
+    assert list(dict.fromkeys(token.part for token in tokens(there))) == ["prompt", "chosen", "rejected"]
+    measured = found["rows of many prompts"].measured
+    taken = there.comparer.pairs
+    whole = int(np.sum(taken.lengths)) + int(taken.prompt_lengths.sum() - taken.prompt_lengths[0])
+    cells = measured["rows_a_step"] * measured["row_tokens"]
+    assert measured["padding_fraction"] == pytest.approx(1 - whole / cells), "the prompt of two pairs counts once"
+    long = ("Why? " * 30, "A", "B")
+    _, refused = outcomes(Packed(96), long)
+    assert "1 of 5 groups are longer than a row of 96 tokens" in refused["rows of many prompts"].fix
+    _, dropped = outcomes(Packed(96, too_long="drop"), long)
+    assert dropped["rows of many prompts"].status == "warning"
+    assert dropped["rows of many prompts"].measured["too_long"] == 1
 
 
 def test_pairs_that_are_left_out_or_leak_are_told(tmp_path):

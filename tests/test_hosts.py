@@ -17,7 +17,9 @@ from jaxalign.pairs import RandomPair
 from jaxalign.progress import Progress, Unseen
 from jaxalign.storage import artifact, rundir, slot
 from jaxalign.storage.record import Recorder, Silent, open_recorder
-from jaxalign.training.row_plan import plan_rows, row_tokens
+from jaxalign.training.one_prompt import OnePrompt
+from jaxalign.training.packed import Packed
+from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import row_shape
 from jaxalign.training.scored import ReferenceLogps
 
@@ -152,13 +154,13 @@ def rolled_pairs():
 
 @pytest.mark.parametrize("shape", MESHES.values(), ids=list(MESHES))
 @pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("groups_a_row", [1, 2])
-def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count, groups_a_row):
+@pytest.mark.parametrize("rule", [OnePrompt(), OnePrompt(2), Packed(24)], ids=["group", "prompt", "packed"])
+def test_what_the_hosts_pack_is_the_batch_that_one_packs(shape, count, rule):
     """Each host packs the rows of its own devices; what those devices then hold is what one host would give them."""
     groups = rolled_pairs()
     assert len(groups) == 12
     references = ReferenceLogps(("last",), np.random.default_rng(1).standard_normal((1, 12, 2)).astype(np.float32))
-    plan = plan_rows(groups, groups_a_row)
+    plan = rule.passes(groups, 8)
     real = len(plan.rows)
     chosen, shapes = plan.batch(np.array([*np.random.default_rng(2).permutation(real), *[-1] * (16 - real)]))
     sharding = row_sharding(shape.build())

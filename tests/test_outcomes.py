@@ -36,7 +36,7 @@ def outcomes(told, clock):
 
 
 def intake(asked: float = 0.0, waited: float = 0.0) -> Intake:
-    return Intake(tokens=75, cells=100, asked=asked, waited=waited)
+    return Intake(groups=5, tokens=75, cells=100, asked=asked, waited=waited)
 
 
 def test_a_step_is_told_of_when_the_next_one_is_under_way(outcomes, told, clock):
@@ -65,6 +65,7 @@ def test_a_step_lasts_from_the_end_of_the_one_before_and_not_while_a_checkpoint_
     assert seconds == [14.0 - 10.0, 16.0 - 14.0, 20.0 - 16.0, 33.0 - 30.0]
     assert [perf["perf/host_seconds"] for _, _, perf in told][:3] == [0.1, 0.115, 0.145]
     assert told[0][2]["perf/padding_fraction"] == 0.25
+    assert told[0][2]["perf/tokens_per_group"] == 20
     assert told[0][2]["perf/tokens_per_s_per_chip"] == pytest.approx(75 / 4 / 8)
 
 

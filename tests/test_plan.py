@@ -42,6 +42,7 @@ from jaxalign.references.of_run import OfRun
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.step_rules.extragradient import Extragradient
 from jaxalign.training.logps import Scorer
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.rows import RowShape, Sizes
 
@@ -232,7 +233,7 @@ def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
     answers = {"rollout": 4 * 2, "evaluation/rollout": 5}
     assert calls(experiment, machine) == {"train": 4 * 4, "logp": 4 * 2 * 2, **answers}
     assert calls(dataclasses.replace(experiment, reference=Live()), machine)["logp"] == 0
-    shared = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, scored_a_row=2))
+    shared = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, scored_rows=OnePrompt(2)))
     assert calls(shared, machine) == {"train": 4 * 4, "logp": 4 * 2 * 1, **answers}
 
 

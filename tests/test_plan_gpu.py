@@ -26,6 +26,7 @@ from jaxalign.plan.report import as_json, as_text
 from jaxalign.plan.target import devices_of
 from jaxalign.plan.walk import walk
 from jaxalign.plan.work import device_work
+from jaxalign.training.row_rule import Planned
 from jaxalign.training.rows import Sizes
 
 plugin = pytest.mark.skipif(
@@ -102,6 +103,7 @@ def plan_on(name):
         chip(target.generation),
         {"fsdp": 8},
         Sizes(8, 8),
+        Planned(1, Sizes(8, 8).rows),
         (refused,),
         dict.fromkeys(("train", "logp", "rollout"), 1),
         (),

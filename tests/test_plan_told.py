@@ -15,6 +15,8 @@ from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, Memory, TooLarge
 from jaxalign.plan.plan import Attempt, Plan, fits
 from jaxalign.plan.report import as_json, as_text
+from jaxalign.training.packed import Packed
+from jaxalign.training.row_rule import Planned
 from jaxalign.training.rows import Sizes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -42,6 +44,7 @@ def plan(train: Compiled | TooLarge, *attempts: Attempt) -> Plan:
         chip=chip("v5e"),
         mesh={"fsdp": 4},
         sizes=Sizes(64, 64),
+        step=Planned(8, Sizes(64, 64).rows),
         programs=(train, program("logp", 2.0), program("rollout", 3.0)),
         calls={"train": 3600, "logp": 0, "rollout": 0},
         attempts=attempts,
@@ -52,9 +55,13 @@ def plan(train: Compiled | TooLarge, *attempts: Attempt) -> Plan:
 def test_rows_are_told_as_they_are_trained_on():
     made = plan(program("train", 5.0))
     assert "rows of 192 tokens (prompt 64, two responses of 64)" in as_text(made)
-    shared = dataclasses.replace(made, sizes=Sizes(64, 64, answers=6), groups_a_row=15)
+    sizes = Sizes(64, 64, answers=6)
+    shared = dataclasses.replace(made, sizes=sizes, step=Planned(4, sizes.shared(15)), together=15)
     assert "rows of 448 tokens (prompt 64, 6 responses of 64)" in as_text(shared)
-    assert as_json(shared)["tokens"]["row"] == 448
+    assert (as_json(shared)["tokens"]["row"], as_json(shared)["rows"]) == (448, 4)
+    packed = dataclasses.replace(made, step=Packed(tokens=1024).planned(made.sizes, units=8, multiple=1))
+    assert "rows of 768 tokens (prompt 64, two responses of 64; several such a row)" in as_text(packed)
+    assert as_json(packed)["rows"] == 2
 
 
 def test_five_percent_of_the_memory_stay_free():

@@ -22,7 +22,7 @@ from jaxalign.storage.rundir import home
 SMALL = (
     *("--iterations", "1", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
     *("--feedback.rollout.samples", "8", "--feedback.pairing.pairs_per_prompt", "16", "--feedback.unseen", "0.5"),
-    *("--fit.groups_a_row", "16", "--fit.batch_size", "64", "--fit.epochs", "2", "--seed", "3"),
+    *("--fit.rows.groups", "16", "--fit.batch_size", "64", "--fit.epochs", "2", "--seed", "3"),
 )
 """Every prompt asked twice an iteration, the second time for pairs that are left out."""
 

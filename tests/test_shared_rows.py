@@ -1,5 +1,6 @@
 """Groups of one prompt in one row: prompt and answers are computed once, and what is seen of a group is the same."""
 
+import dataclasses
 from collections import Counter
 from functools import partial
 
@@ -25,6 +26,7 @@ from jaxalign.rollouts.shares import given
 from jaxalign.storage.rundir import read_run
 from jaxalign.training.features import Featured
 from jaxalign.training.logps import Scorer
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.pair_scores import PairScorer, PairScores
 from jaxalign.training.row_plan import plan_rows, row_tokens
 from jaxalign.training.rows import Sizes, abstract_batch, pack, row_shape
@@ -255,8 +257,10 @@ def test_a_run_whose_groups_share_rows_ends_with_the_same_policy(tmp_path):
     share rows alone."""
     settings = ("--fit.batch_size", "128", "--fit.epochs", "2", "--fit.evaluate_every", "none", "--fit.keep", "last")
     run_here(dpo(*settings), tmp_path / "apart")
-    run_here(dpo(*settings, "--fit.groups_a_row", "2"), tmp_path / "shared")
-    run_here(dpo(*settings, "--fit.scored_a_row", "4", "--fit.row_shapes", "2"), tmp_path / "scored")
+    run_here(dpo(*settings, "--fit.rows.groups", "2"), tmp_path / "shared")
+    scored = dpo(*settings, "--fit.rows.shapes", "2")
+    scored = dataclasses.replace(scored, fit=dataclasses.replace(scored.fit, scored_rows=OnePrompt(4, shapes=2)))
+    run_here(scored, tmp_path / "scored")
     apart, *others = (jax.tree.leaves(policy(tmp_path / name, 1)) for name in ("apart", "shared", "scored"))
     for one, other, third in zip(apart, *others, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
@@ -267,5 +271,5 @@ def test_a_run_whose_groups_share_rows_ends_with_the_same_policy(tmp_path):
 
 
 def test_batches_that_no_rows_make_are_refused():
-    found = dpo("--fit.batch_size", "8", "--fit.groups_a_row", "3").problems()
-    assert list(found) == ["fit.batch_size 8 / placement.accumulate 1 must be a multiple of fit.groups_a_row 3"]
+    found = dpo("--fit.batch_size", "8", "--fit.rows.groups", "3").problems()
+    assert list(found) == ["fit.batch_size 8 / placement.accumulate 1 must be a multiple of fit.rows.groups 3"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxalign.oracles.trees import Line, lines, packed, shared, width
+from jaxalign.oracles.trees import Line, batches, lines, packed, shared, width
 
 CONTEXT = 24
 conversation = st.lists(st.integers(1, 3), min_size=1, max_size=CONTEXT)
@@ -14,7 +14,7 @@ conversation = st.lists(st.integers(1, 3), min_size=1, max_size=CONTEXT)
 
 def read_back(line: Line) -> dict[int, list[int]]:
     """Conversations by number, as the tokens of a packed row that see one another; positions must count them."""
-    rows = packed((line,), np.array([True, False]), CONTEXT)
+    rows = packed([[line]], np.array([True, False]), CONTEXT)
     assert (rows.group[1] == -1).all()
     assert (rows.group[0] == np.where(np.arange(CONTEXT) < len(line), 0, -1)).all()
     found = {}
@@ -39,6 +39,39 @@ def test_rows_hold_every_conversation_and_none_twice(groups):
     assert sum(len(line.numbers) for line in made) == sum(len({tuple(ids) for ids in group}) for group in groups)
     assert all(len(line) <= CONTEXT for line in made)
     assert [len(line) for line in made] == sorted(map(len, made), reverse=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(groups=st.lists(st.lists(conversation, max_size=5), min_size=1, max_size=6), rows=st.integers(1, 4))
+def test_short_lines_fill_the_padding_of_long_ones(groups, rows):
+    """Every line once, none beyond the columns, and nothing that would have fitted is left for later batches."""
+    made, _ = lines(groups, CONTEXT)
+    found = list(batches(made, rows))
+    assert sorted(line.numbers for batch, _ in found for row in batch for line in row) == sorted(
+        line.numbers for line in made
+    )
+    for number, (batch, columns) in enumerate(found):
+        later = [len(line) for rest, _ in found[number + 1 :] for row in rest for line in row]
+        assert columns == width(max(len(row[0]) for row in batch))
+        rooms = [columns - sum(map(len, row)) for row in batch]
+        assert min(rooms) >= 0
+        assert not later or (len(batch) == rows and max(rooms) < min(later))
+
+
+@settings(max_examples=200, deadline=None)
+@given(groups=st.lists(st.lists(conversation, max_size=5), min_size=1, max_size=4))
+def test_a_conversation_sees_its_own_tokens_alone_whatever_stands_beside_it(groups):
+    made, _ = lines(groups, CONTEXT)
+    told = {number: ids for line in made for number, ids in read_back(line).items()}
+    for batch, columns in batches(made, 2):
+        rows = packed(batch, np.array([True, True])[: len(batch)], columns)
+        for row, held in enumerate(batch):
+            numbers = [number for line in held for number in line.numbers]
+            for branch, number in enumerate(numbers, 1):
+                (own,) = set(rows.group[row, rows.branch[row] == branch])
+                path = (rows.group[row] == own) & np.isin(rows.branch[row], [0, branch])
+                assert rows.tokens[row, path].tolist() == told[number]
+                assert rows.position[row, path].tolist() == list(range(path.sum()))
 
 
 def test_answers_share_their_prompt_in_one_row():

@@ -170,7 +170,7 @@ def test_a_policy_that_drops_out_is_not_the_one_that_sampled(tmp_path):
 
 def test_a_planned_step_reads_them_too():
     """The program that `plan` compiles is that of the run, trust region and all."""
-    experiment = tiny_lm("--fit.max_kl", "0.5", "--fit.groups_a_row", "2")
+    experiment = tiny_lm("--fit.max_kl", "0.5", "--fit.rows.groups", "2")
     machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
     train = programs(experiment, machine, experiment.feedback.sizes(machine.model))[0]
     state, metrics = jax.eval_shape(train.function, *train.arguments)

@@ -30,6 +30,7 @@ from jaxalign.oracles.cyclic_strings import CyclicStrings
 from jaxalign.pairs import BernoulliLabel, RandomPair
 from jaxalign.rollouts.enumerate import Enumerate
 from jaxalign.rollouts.sample import Sample
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -56,7 +57,7 @@ experiment = Experiment(
     loss=INPO(eta=1 / STEP, tau=TAU),
     optimizer=AdamW(WarmupLinear(peak=5e-3)),
     # Every step takes all pairs.
-    fit=Fit(batch_size=12 * PAIRS, groups_a_row=PAIRS, epochs=40, checkpoint_every=1000),
+    fit=Fit(batch_size=12 * PAIRS, rows=OnePrompt(PAIRS), epochs=40, checkpoint_every=1000),
     iterations=36,
     swap_every=4,
     evaluation=Evaluation(prompts=PROMPTS, rollout=Enumerate(length=3), evals=(ExactNash(),)),

@@ -13,6 +13,7 @@ from cyclic_strings import experiment as cyclic_strings
 
 from jaxalign.losses.dpo import DPO
 from jaxalign.pairings.large_margin import LargeMargin
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.step import Fit
 
 ALL = 351
@@ -22,6 +23,6 @@ experiment = dataclasses.replace(
     cyclic_strings,
     feedback=dataclasses.replace(FEEDBACK, pairing=LargeMargin(margin=0.1)),
     loss=DPO(beta=4 / STEP),
-    fit=Fit(batch_size=12 * ALL, groups_a_row=ALL, epochs=10, checkpoint_every=1000),
+    fit=Fit(batch_size=12 * ALL, rows=OnePrompt(ALL), epochs=10, checkpoint_every=1000),
     swap_every=1,
 )

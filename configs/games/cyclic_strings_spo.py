@@ -13,6 +13,7 @@ from cyclic_strings import experiment as cyclic_strings
 
 from jaxalign.losses.self_play_gradient import SelfPlayGradient
 from jaxalign.pairings.every_answer import EveryAnswer
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.step import Fit
 
 ANSWERS = 27
@@ -21,6 +22,6 @@ experiment = dataclasses.replace(
     cyclic_strings,
     feedback=dataclasses.replace(FEEDBACK, pairing=EveryAnswer(), unseen=0.0),
     loss=SelfPlayGradient(beta=0.0),
-    fit=Fit(batch_size=16 * ANSWERS, groups_a_row=ANSWERS, epochs=5, checkpoint_every=1000),
+    fit=Fit(batch_size=16 * ANSWERS, rows=OnePrompt(ANSWERS), epochs=5, checkpoint_every=1000),
     swap_every=None,
 )

@@ -34,6 +34,7 @@ from jaxalign.models.pretrained import Pretrained
 from jaxalign.oracles.learned import PreferenceModel
 from jaxalign.pairs import AllPairs, SoftLabel
 from jaxalign.rollouts.sample import Sample
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -51,7 +52,7 @@ experiment = Experiment(
     ),
     loss=INPO(eta=0.1, tau=0.02),
     optimizer=AdamW(WarmupLinear(peak=1e-4, warmup=0.1)),
-    fit=Fit(batch_size=30, groups_a_row=15, checkpoint_every=8),
+    fit=Fit(batch_size=30, rows=OnePrompt(15), checkpoint_every=8),
     iterations=3,
     swap_every=2,
     evaluation=Evaluation(

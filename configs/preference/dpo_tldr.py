@@ -21,6 +21,7 @@ from jaxalign.feedback.recorded import Recorded
 from jaxalign.losses.dpo import DPO
 from jaxalign.machine import Placement
 from jaxalign.models.pretrained import SmolLM2
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -46,7 +47,14 @@ experiment = Experiment(
     feedback=FEEDBACK,
     loss=DPO(beta=0.1),
     optimizer=AdamW(WarmupLinear(peak=1e-5, warmup=0.1)),
-    fit=Fit(batch_size=4, scored_a_row=16, row_shapes=4, checkpoint_every=20, evaluate_every=20, keep="best"),
+    fit=Fit(
+        batch_size=4,
+        rows=OnePrompt(shapes=4),
+        scored_rows=OnePrompt(16, shapes=4),
+        checkpoint_every=20,
+        evaluate_every=20,
+        keep="best",
+    ),
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(),)),

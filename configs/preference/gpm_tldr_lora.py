@@ -16,6 +16,7 @@ from gpm_tldr import experiment as frozen
 from jaxalign.models.headed import Headed
 from jaxalign.models.lora import LoRA
 from jaxalign.models.pretrained import SmolLM2
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -24,5 +25,5 @@ experiment = dataclasses.replace(
     model=LoRA(Headed(SmolLM2(), outputs=8, layers=12), rank=16, alpha=32.0),
     feedback=dataclasses.replace(FEEDBACK, max_tokens=128),
     optimizer=AdamW(WarmupLinear(peak=3e-4, warmup=0.1), weight_decay=0.01),
-    fit=Fit(batch_size=48, groups_a_row=24, row_shapes=6, checkpoint_every=50),
+    fit=Fit(batch_size=48, rows=OnePrompt(24, shapes=6), checkpoint_every=50),
 )

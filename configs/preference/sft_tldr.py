@@ -18,6 +18,7 @@ from jaxalign.losses.likelihood import Likelihood
 from jaxalign.machine import Placement
 from jaxalign.models.lora import LoRA
 from jaxalign.models.pretrained import SmolLM2
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -28,7 +29,7 @@ experiment = Experiment(
     ),
     loss=Likelihood(),
     optimizer=AdamW(WarmupLinear(peak=3e-4, warmup=0.1)),
-    fit=Fit(batch_size=48, groups_a_row=24, row_shapes=4, checkpoint_every=10),
+    fit=Fit(batch_size=48, rows=OnePrompt(24, shapes=4), checkpoint_every=10),
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(),)),

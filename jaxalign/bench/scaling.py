@@ -52,7 +52,7 @@ def measure(experiment: Experiment, name: str, fsdp: int, rows: int) -> dict[str
     target = topology(name, shape.slices)
     machine = machine_of(dataclasses.replace(experiment, placement=placement), target)
     mesh = machine.mesh
-    groups = rows * row_shards(mesh) * experiment.fit.groups_a_row
+    groups = rows * row_shards(mesh) * experiment.fit.rows.groups
     fit = dataclasses.replace(experiment.fit, batch_size=groups)
     settings = dataclasses.replace(experiment, placement=placement, fit=fit)
     step = next(p for p in programs(settings, machine, sizes_of(settings, machine.model)) if p.name == "train")

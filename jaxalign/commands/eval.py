@@ -116,7 +116,8 @@ def on_answers(
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
-            made = context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
+            asked, rule = responses[names[0]].prompts, run.experiment.fit.scored
+            made = context_of(machine, run.directory, oracle, asked, some, rule)
             return dataclasses.replace(made, trainer=by_trainer if trainer is not None else None, others=others)
 
         names = list(responses)
@@ -253,7 +254,10 @@ def on_pairs(run: "Run", machine: "Machine", numbers: list[int]) -> "dict[str, M
         raise ConfigError(
             f"{run.directory.path}: its policies answer no prompts, and no pairs were held out; give some with --pairs"
         )
-    blank, evals = context_of(machine, run.directory, None, (), {}), run.experiment.evaluation.evals
+    blank, evals = (
+        context_of(machine, run.directory, None, (), {}, run.experiment.fit.scored),
+        run.experiment.evaluation.evals,
+    )
     seen = {number: dataclasses.replace(blank, pairs=held_pairs(run, number)) for number in numbers}
     return {iterate_name(number): measure(evals, context) for number, context in seen.items()}
 
@@ -264,7 +268,7 @@ def on_other_pairs(run: "Run", machine: "Machine", numbers: list[int], file: str
     from jaxalign.evals.pairs import HeldOutPairs
     from jaxalign.evaluate import context_of, measure
 
-    blank = context_of(machine, run.directory, None, (), {})
+    blank = context_of(machine, run.directory, None, (), {}, run.experiment.fit.scored)
     asking = {"pairs", "log_odds"}
     evals = [each for each in run.experiment.evaluation.evals if set(each.needs) and set(each.needs) <= asking]
     found = {}

@@ -146,7 +146,7 @@ class PickedGroups:
     def responses(self) -> int:
         return self.groups.responses
 
-    @property
+    @cached_property
     def prompts(self) -> Int[np.ndarray, " n"]:
         return self.groups.prompts[self.numbers]
 

@@ -5,11 +5,13 @@ names the data it belongs to. Grain takes a good part of a second to import, so 
 """
 
 import functools
+import zlib
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from jaxalign.data.levelled import Costs, levelled
 from jaxalign.data.prompts import PromptSet
 from jaxalign.errors import DataError
 from jaxalign.types import Prompt
@@ -85,28 +87,28 @@ def endless(count: int, seed: int, start: int, length: int) -> np.ndarray:
 
 
 class GroupOrder(Order[np.ndarray]):
-    """Numbers of `count` groups, or of rows of groups, in batches Int[size]: every epoch has each once, shuffled anew.
+    """Numbers of `count` groups, or of units of groups, in batches Int[size]: every epoch has each once, shuffled anew.
 
     The last batch of an epoch is filled up with -1; none is dropped. Batch k is a pure function of (count, size,
-    epochs, seed, k).
+    epochs, seed, k), and where their `costs` are given of these: then batches are level (`levelled`).
     """
 
-    def __init__(self, count: int, size: int, epochs: int, seed: int):
+    def __init__(self, count: int, size: int, epochs: int, seed: int, costs: Costs | None = None):
         import grain
 
         if count < 1:
             raise DataError("no groups to train on")
-        super().__init__(
-            grain.MapDataset.source(_ShuffledBatches(count, size, epochs, seed)),
-            {"count": count, "size": size, "epochs": epochs, "seed": int(seed)},
-        )
+        identity: dict[str, int | str] = {"count": count, "size": size, "epochs": epochs, "seed": int(seed)}
+        if costs is not None:
+            identity["level"] = zlib.crc32(np.stack([np.asarray(each, np.int64) for each in costs]).tobytes())
+        super().__init__(grain.MapDataset.source(_ShuffledBatches(count, size, epochs, seed, costs)), identity)
 
 
 class _ShuffledBatches:
     """Random access to the batches of all epochs; one permutation an epoch, kept while it is used."""
 
-    def __init__(self, count: int, size: int, epochs: int, seed: int):
-        self._count, self._size, self._epochs, self._seed = count, size, epochs, seed
+    def __init__(self, count: int, size: int, epochs: int, seed: int, costs: Costs | None):
+        self._count, self._size, self._epochs, self._seed, self._costs = count, size, epochs, seed, costs
         self._permutation = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def __len__(self) -> int:
@@ -118,4 +120,5 @@ class _ShuffledBatches:
         return np.pad(chosen, (0, self._size - len(chosen)), constant_values=-1).astype(np.int32)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, epoch]).permutation(self._count).astype(np.int32)
+        found = np.random.default_rng([self._seed, epoch]).permutation(self._count).astype(np.int32)
+        return found if self._costs is None else levelled(found, self._costs, self._size)

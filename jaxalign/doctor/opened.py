@@ -24,12 +24,12 @@ from jaxalign.judging import judging
 from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import bytes_per_device, full_rows, row_sharding, row_shards
 from jaxalign.models.model import Model
-from jaxalign.programs import rows_a_microbatch
 from jaxalign.progress import Progress
 from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.rollouts.seam import rolled
 from jaxalign.text.chat import Chat
+from jaxalign.training.row_rule import RowRule
 from jaxalign.training.rows import pack
 from jaxalign.types import Batch, Groups, Params, Preferences, Prompt, Rollouts
 
@@ -156,16 +156,18 @@ class Opened:
             return self.comparer.first(1)[0]
         return self.rollouts.prompts[self.pairs.prompt[0]]
 
-    def batch(self, largest: int) -> tuple[Int[np.ndarray, " b"], Batch]:
-        """Up to `largest` rows of a microbatch, on the mesh, that of the first group before the others; and the numbers
-        of their groups, -1 in empty places.
+    def batch(self, largest: int, rule: RowRule | None = None) -> tuple[Int[np.ndarray, " b"], Batch]:
+        """Up to `largest` rows of a microbatch by `rule` (None: the fit's), on the mesh, that of the first group before
+        the others; and the numbers of their groups, -1 in empty places.
 
         Raises NotHere when no prompt has two different answers.
         """
         if not len(self.groups):
             raise NotHere("no prompt has two different answers: there is nothing to train on")
-        plan = self.experiment.fit.rows(self.groups)
-        size = min(rows_a_microbatch(self.experiment), len(plan.rows), largest)
+        fit, accumulate = self.experiment.fit, self.machine.placement.accumulate
+        plan = (rule or fit.rows).passes(self.groups, 1)
+        there = fit.rows.rows_a_step(fit.batch_size) or len(plan.rows) * accumulate
+        size = min(there // accumulate, len(plan.rows), largest)
         rows = np.full(full_rows(self.mesh, size), -1)
         rows[:size] = np.argsort(np.where(plan.rows >= 0, plan.rows, len(self.groups)).min(1))[:size]
         places, shape = plan.batch(rows)

@@ -13,6 +13,7 @@ from jaxalign.errors import DataError
 from jaxalign.text.chat import Chat
 from jaxalign.text.spans import spans
 from jaxalign.training.logps import token_logps
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.types import Prompt, Rows
 
 
@@ -31,8 +32,8 @@ class Token:
 
 
 def tokens(opened: Opened) -> list[Token]:
-    """The row that trains on the first group, without its padding."""
-    _, batch = opened.batch(1)
+    """The row that trains on the first group, without its padding and without other prompts."""
+    _, batch = opened.batch(1, alone(opened))
     score = jax.jit(lambda params, batch: token_logps(opened.model, params, batch.rows, batch.mask))
     table = np.asarray(score(opened.params, batch)).reshape(-1)
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[0], batch.rows)
@@ -54,20 +55,25 @@ def tokens(opened: Opened) -> list[Token]:
     ]
 
 
+def alone(opened: Opened) -> OnePrompt:
+    """How its groups lie where a prompt has a row of its own."""
+    return OnePrompt(opened.experiment.fit.rows.groups)
+
+
 def named(opened: Opened) -> Callable[[int], str]:
     """What the branches of a row are: of a group, its chosen and rejected answer; of several, one may be both."""
-    pair = opened.groups.responses > LONE and opened.experiment.fit.groups_a_row == 1
+    pair = opened.groups.responses > LONE and opened.experiment.fit.rows.groups == 1
     known = ("prompt", "chosen", "rejected") if pair else ("prompt",)
     return lambda branch: known[branch] if branch < len(known) else f"answer {branch}"
 
 
 def responses(opened: Opened) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """Length and last token of each response of that row."""
-    numbers, _ = opened.batch(1)
+    numbers, _ = opened.batch(1, alone(opened))
     numbers = numbers[numbers >= 0]
     taken, lengths = opened.groups.take(numbers), opened.groups.lengths[numbers].reshape(-1)
     ends = taken.tokens.reshape(len(lengths), -1)[np.arange(len(lengths)), lengths - 1]
-    if opened.experiment.fit.groups_a_row == 1:
+    if opened.experiment.fit.rows.groups == 1:
         return lengths, ends
     _, first = np.unique(opened.groups.answers[numbers], return_index=True)
     return lengths[first], ends[first]

@@ -27,6 +27,7 @@ from jaxalign.models.model import Model
 from jaxalign.rollouts.contract import Roller
 from jaxalign.storage.inputs import Input
 from jaxalign.storage.rundir import Iteration
+from jaxalign.training.row_rule import RowRule
 from jaxalign.training.rows import Sizes
 from jaxalign.types import Labels, Metrics, Oracle, Params, Preferences, Prompt, Rollouts
 
@@ -55,6 +56,12 @@ class Compared:
 
         groups, unseen, validation = as_trained(loss, self.groups), made(self.unseen), made(self.validation)
         return replace(self, groups=groups, unseen=unseen, validation=validation)
+
+    def within(self, rows: RowRule) -> "Compared":
+        """The same without groups that such rows do not hold, which are counted."""
+        groups, left_out = rows.within(self.groups)
+        told = {} if left_out is None else {"groups/too_long": float(left_out)}
+        return replace(self, groups=groups, metrics={**self.metrics, **told})
 
 
 @runtime_checkable
@@ -160,13 +167,13 @@ class Feedback(Protocol):
         """The longest prompts and responses that are trained on, tokens."""
         ...
 
-    def count(self, machine: Machine, groups_a_row: int = 1) -> int | None:
-        """Rows of up to so many groups of one prompt that an iteration trains on, at most; None where only the data can
-        tell and they are not here."""
+    def count(self, machine: Machine, together: int = 1) -> int | None:
+        """Units of up to so many groups of one prompt that an iteration trains on, at most; None where only the data
+        can tell and they are not here."""
         ...
 
-    def apart(self, machine: Machine, groups_a_row: int = 1) -> Mapping[str, int | None]:
-        """Rows of groups that are not trained on, counted likewise, by what they are for: "validation" and "unseen"
+    def apart(self, machine: Machine, together: int = 1) -> Mapping[str, int | None]:
+        """Units of groups that are not trained on, counted likewise, by what they are for: "validation" and "unseen"
         ones of every iteration, "heldout" ones of the whole run. Those that there are."""
         ...
 

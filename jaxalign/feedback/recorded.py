@@ -89,16 +89,16 @@ class Recorded:
         room = model.config.context - self.max_tokens
         return Sizes(min(room, self.max_prompt_tokens or room), self.max_tokens, self.responses)
 
-    def count(self, machine: Machine, groups_a_row: int = 1) -> int | None:
+    def count(self, machine: Machine, together: int = 1) -> int | None:
         """As many as an iteration draws, as if no two had one prompt; else as many as there are, read without being
         tokenised."""
         if self.pairs_per_iteration is not None:
             return self.pairs_per_iteration
-        return rows_of(self.pairs, groups_a_row)
+        return units_of(self.pairs, together)
 
-    def apart(self, machine: Machine, groups_a_row: int = 1) -> Mapping[str, int | None]:
+    def apart(self, machine: Machine, together: int = 1) -> Mapping[str, int | None]:
         """The held-out pairs."""
-        return {} if self.heldout is None else {"heldout": rows_of(self.heldout, groups_a_row)}
+        return {} if self.heldout is None else {"heldout": units_of(self.heldout, together)}
 
     def programs(self, machine: Machine) -> tuple[Program, ...]:
         """None: nothing is computed to have pairs."""
@@ -178,13 +178,13 @@ class Recording:
         return Compared(groups, None, None, described(groups))
 
 
-def rows_of(source: Comparisons, groups_a_row: int) -> int | None:
-    """Rows of up to so many of the groups of a source, read without being tokenised; None where it cannot be read."""
+def units_of(source: Comparisons, together: int) -> int | None:
+    """Units of up to so many of the groups of a source, read without being tokenised; None where it cannot be read."""
     try:
         groups = Counter(digest(said(each.prompt)) for each in source.read(Tally()))
     except DataError:
         return None
-    return sum(-(-count // groups_a_row) for count in groups.values())
+    return sum(-(-count // together) for count in groups.values())
 
 
 def places(source: Comparisons | None) -> str:

@@ -91,17 +91,17 @@ class Sampled:
         bounds = self.rollout.bounds(model)
         return Sizes(bounds.prompt, bounds.response, self.responses, bounds.samples)
 
-    def count(self, machine: Machine, groups_a_row: int = 1) -> int:
+    def count(self, machine: Machine, together: int = 1) -> int:
         """Every prompt that is not left out is taken to have all its pairs."""
-        return (self.prompts_per_iteration - sum(self.left_out.values())) * self._rows_a_prompt(machine, groups_a_row)
+        return (self.prompts_per_iteration - sum(self.left_out.values())) * self._units_a_prompt(machine, together)
 
-    def apart(self, machine: Machine, groups_a_row: int = 1) -> Mapping[str, int]:
+    def apart(self, machine: Machine, together: int = 1) -> Mapping[str, int]:
         """Those of the prompts that are left out."""
-        each = self._rows_a_prompt(machine, groups_a_row)
+        each = self._units_a_prompt(machine, together)
         return {name: prompts * each for name, prompts in self.left_out.items()}
 
-    def _rows_a_prompt(self, machine: Machine, groups_a_row: int) -> int:
-        return -(-pairs_of_a_prompt(self.pairing, self.rollout.bounds(machine.model).samples) // groups_a_row)
+    def _units_a_prompt(self, machine: Machine, together: int) -> int:
+        return -(-pairs_of_a_prompt(self.pairing, self.rollout.bounds(machine.model).samples) // together)
 
     @property
     def left_out(self) -> dict[str, int]:

@@ -16,10 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.contracts.scope import Site
+from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, param_shardings, replicated, row_sharding
 from jaxalign.models.model import Model
-from jaxalign.oracles.trees import Ids, lines, packed, width
+from jaxalign.oracles.trees import Ids, batches, lines, packed
+from jaxalign.training.rows import BRANCHES
 from jaxalign.training.views import last_hidden
 from jaxalign.types import Params, Rows
 
@@ -69,19 +71,25 @@ class Reading:
         if wanted is None:
             wanted = np.zeros((count, 0), np.int32)
         made, stands_for = lines(groups, self.reader.model.config.context)
-        rows, branches = full_rows(site.mesh, min(site.rows, len(made))), max(len(line.branches) for line in made)
+        rows = full_rows(site.mesh, min(site.rows, len(made)))
         here = rows_here(row_sharding(site.mesh), rows)  # of several processes each fills the rows of its own devices
         found: dict[int, np.ndarray] = {}
-        for start in range(0, len(made), rows):
-            batch = made[start : start + rows]
-            asked = np.zeros((rows, branches, wanted.shape[1]), np.int32)
-            for row, line in enumerate(batch):
-                asked[row, : len(line.numbers)] = wanted[list(line.numbers)]
-            filled = packed(batch, here & (np.arange(rows) < len(batch)), width(len(batch[0])))
+        for batch, columns in batches(made, rows):
+            numbers = [[number for line in row for number in line.numbers] for row in batch]
+            asked = np.zeros((rows, branches(numbers), wanted.shape[1]), np.int32)
+            for row, own in enumerate(numbers):
+                asked[row, : len(own)] = wanted[own]
+            filled = packed(batch, here & (np.arange(rows) < len(batch)), columns)
             placed = on_mesh((filled, asked), row_sharding(site.mesh))
             said = np.asarray(self.reader.program(self.params, *placed))
-            found |= {n: said[row, place] for row, line in enumerate(batch) for place, n in enumerate(line.numbers)}
+            found |= {n: said[row, place] for row, own in enumerate(numbers) for place, n in enumerate(own)}
         return np.stack([found[number] for number in stands_for.tolist()])
+
+
+def branches(rows: Sequence[Sequence[object]]) -> int:
+    """Of rows that have so many: few numbers, so that few programs are compiled."""
+    most = max(map(len, rows))
+    return most if most <= BRANCHES else rounded(most, BRANCHES)
 
 
 def loaded(model: Model, site: Site) -> Params:
@@ -110,5 +118,5 @@ def reading_program(model: Model, head: Head, site: Site) -> Any:
 def last_said(
     model: Model, head: Head, params: Params, rows: Rows, wanted: Int[Array, "n k w"]
 ) -> Float[Array, "n k o"]:
-    """What `head` says of the last token of each of the k branches of rows that hold one group each."""
+    """What `head` says of the last token of each of the k branches of rows."""
     return head(model, params, last_hidden(model, params, rows, wanted.shape[1]), wanted)

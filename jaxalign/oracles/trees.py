@@ -3,9 +3,11 @@
 A judge reads answers to one prompt. In its template the conversations begin with the same tokens, mostly, and these
 are the trunk of a row; the rest of each is a branch. The trunk is whatever the ids have in common and not what a
 template promises, so nothing about templates is assumed: one that writes the answer first gives a trunk of no tokens.
-Conversations whose sharing would save little are rows of their own, which are shorter.
+Conversations whose sharing would save little are lines of their own, which are shorter. A row has one line, and behind
+it as many short ones as its padding has room for.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +28,7 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True)
 class Line:
-    """One row: a trunk, and behind it the rest of each of the conversations numbered `numbers`."""
+    """A row, or a part of one: a trunk, and behind it the rest of each of the conversations numbered `numbers`."""
 
     trunk: Ids
     branches: tuple[Ids, ...]
@@ -37,10 +39,10 @@ class Line:
 
 
 def lines(groups: Iterable[Sequence[Ids]], longest: int) -> tuple[tuple[Line, ...], Int[np.ndarray, " k"]]:
-    """The rows of groups of conversations, none longer than `longest`, and for every conversation of all groups, one
+    """The lines of groups of conversations, none longer than `longest`, and for every conversation of all groups, one
     after the other, the one that is read in its place: the same ids within a group are read once.
 
-    Conversations have 1 to `longest` tokens. Longest rows come first.
+    Conversations have 1 to `longest` tokens. Longest lines come first.
     """
     made: list[Line] = []
     stands_for: list[int] = []
@@ -54,7 +56,7 @@ def lines(groups: Iterable[Sequence[Ids]], longest: int) -> tuple[tuple[Line, ..
 
 
 def grown(conversations: Sequence[Ids], numbers: Sequence[int], longest: int) -> Iterator[Line]:
-    """The rows of different conversations that are read together."""
+    """The lines of different conversations that are read together."""
     tokens, trunk = sum(map(len, conversations)), shared(conversations)
     if trunk * (len(conversations) - 1) < SAVED * tokens:
         trunk = 0
@@ -87,22 +89,39 @@ def width(length: int) -> int:
     return rounded(length, max(COLUMNS, 2 ** (length - 1).bit_length() // 8))
 
 
-def packed(made: Sequence[Line], here: Bool[np.ndarray, " n"], columns: int) -> Rows:
+def batches(made: Sequence[Line], rows: int) -> Iterator[tuple[list[list[Line]], int]]:
+    """Lines, longest first, as up to `rows` rows at a time and the columns of these. A row has the longest line that is
+    left; behind it, where others would have padding, the longest that fit."""
+    left = list(reversed(made))
+    while left:
+        batch = [[left.pop()] for _ in range(min(rows, len(left)))]
+        columns = width(len(batch[0][0]))
+        for row in reversed(batch):
+            room = columns - len(row[0])
+            while fits := bisect_right(left, room, key=len):
+                row.append(left.pop(fits - 1))
+                room -= len(row[-1])
+        yield batch, columns
+
+
+def packed(made: Sequence[Sequence[Line]], here: Bool[np.ndarray, " n"], columns: int) -> Rows:
     """Rows of that many columns, as many as `here` has entries, those filled that are `here`; beyond the lines empty.
-    Nothing is listed as scored: what is read of them is their branches' last tokens."""
+    Each line is a group of its own, and branches are counted through a row. Nothing is listed as scored: what is read
+    of them is their branches' last tokens."""
     count = len(here)
     tokens, branch, position = (np.zeros((count, columns), np.int32) for _ in range(3))
     group = np.full((count, columns), -1, np.int32)
-    for row, line in enumerate(made):
-        if not here[row]:
-            continue
-        start = len(line.trunk)
-        tokens[row, :start], position[row, :start] = line.trunk, np.arange(start)
-        for number, ids in enumerate(line.branches, 1):
-            stop = start + len(ids)
-            tokens[row, start:stop], branch[row, start:stop] = ids, number
-            position[row, start:stop] = len(line.trunk) + np.arange(len(ids))
-            start = stop
-        group[row, :start] = row
+    for row, held in enumerate(made):
+        start = before = 0
+        for nth, line in enumerate(held if here[row] else ()):
+            begin, start = start, start + len(line.trunk)
+            tokens[row, begin:start], position[row, begin:start] = line.trunk, np.arange(len(line.trunk))
+            for number, ids in enumerate(line.branches, before + 1):
+                stop = start + len(ids)
+                tokens[row, start:stop], branch[row, start:stop] = ids, number
+                position[row, start:stop] = len(line.trunk) + np.arange(len(ids))
+                start = stop
+            group[row, begin:start] = row + nth * count
+            before += len(line.branches)
     nothing = np.zeros((count, 0), np.int32)
     return Rows(tokens, group, branch, position, source=nothing, target=nothing, slot=nothing)

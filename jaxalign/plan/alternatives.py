@@ -47,6 +47,6 @@ def alternatives(experiment: Experiment, shards: int) -> Iterator[tuple[str, Exp
 def microbatches(experiment: Experiment, shards: int) -> Iterator[int]:
     """Twice as many parts, and again, as long as each part has rows for all devices."""
     parts = 2 * experiment.placement.accumulate
-    while experiment.fit.batch_size % (parts * shards * experiment.fit.groups_a_row) == 0:
+    while experiment.fit.batch_size % (parts * shards * experiment.fit.rows.groups) == 0:
         yield parts
         parts *= 2

@@ -17,7 +17,8 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device
 from jaxalign.models.low_rank import frozen, head_alone, trained
 from jaxalign.plan.abstract import featured, stacked
-from jaxalign.programs import beside_a_fit, pair_scorer, scored_together, training
+from jaxalign.plan.target import sizes_of
+from jaxalign.programs import beside_a_fit, pair_scorer, planned_scoring, training
 from jaxalign.references.blended import Blended, passes
 from jaxalign.training.rows import Sizes, abstract_batch
 
@@ -31,16 +32,18 @@ def left_out(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
     if not (experiment.feedback.holds_out or experiment.feedback.apart(machine)):
         return ()
     loss, scorer = experiment.loss, pair_scorer(experiment, machine)
-    each, parts = scored_together(experiment, loss)
-    groups, known = scorer.batch_size * each, head_alone(machine.model.abstract())
-    if known:
-        rows, (tokens, through, row) = featured(machine, sizes, each, groups), (groups * sizes.responses, 0, 1)
+    together = "batch" in extras_of(loss)
+    parts = experiment.placement.accumulate if together else 1
+    planned = planned_scoring(experiment, machine, sizes, loss)
+    count, shape = planned.rows // parts, planned.shape
+    groups = count * shape.groups
+    if head_alone(machine.model.abstract()):
+        rows, (tokens, through, row) = featured(machine, sizes, shape.groups, groups), (groups * sizes.responses, 0, 1)
         scored = tokens
     else:
-        shape = sizes.shared(each)
         rows = abstract_batch(shape, groups, loss.needs, annotators_of(loss), sizes.responses)
-        tokens = through = scorer.batch_size * shape.row
-        scored, row = scorer.batch_size * shape.scored, shape.row
+        tokens = through = count * shape.row
+        scored, row = count * shape.scored, shape.row
     alive = ("anchor",) if _moves(experiment) or "anchor_tokens" in extras_of(loss) else ()
     params = machine.abstract
     arguments = (trained(params), frozen(params), dict.fromkeys(alive, trained(params)), stacked(machine, rows, parts))
@@ -69,12 +72,21 @@ def calls_of(experiment: Experiment, machine: Machine, steps: int) -> tuple[Coun
     Anchors that are scored once count as if none was swapped in twice.
     """
     feedback, fit, scorer = experiment.feedback, experiment.fit, machine.scorer
-    each, parts = scored_together(experiment, experiment.loss)
-    rows, scored = feedback.apart(machine, each), feedback.apart(machine, fit.scored_groups_a_row)
-    if None in rows.values() or None in scored.values():
+    together, sizes = "batch" in extras_of(experiment.loss), sizes_of(experiment, machine.model)
+    rule = fit.rows if together else fit.scored
+    units, scored = feedback.apart(machine, rule.groups), feedback.apart(machine, fit.scored.groups)
+    if None in units.values() or None in scored.values():
         return None
-    size = parts * pair_scorer(experiment, machine).batch_size if rows else 1
-    batches = {name: -(-(count or 0) // size) for name, count in rows.items()}
+
+    def rows(count: int | None) -> int:
+        return rule.planned(sizes, count or 0, 1).rows if count else 0
+
+    if together:
+        size = fit.batch_size // rule.groups
+        batches = {name: -(-(count or 0) // size) for name, count in units.items()}
+    else:
+        size = planned_scoring(experiment, machine, sizes, experiment.loss).rows
+        batches = {name: -(-rows(count) // size) for name, count in units.items()}
     inside = 0
     if fit.evaluate_every is not None:
         inside = -(-steps // fit.evaluate_every) * (2 if _moves(experiment) else 1)
@@ -87,7 +99,9 @@ def calls_of(experiment: Experiment, machine: Machine, steps: int) -> tuple[Coun
         once[NAME] = (len(experiment.evaluated) + _anchors(experiment)) * batches["heldout"]
     if not machine.model.config.outputs:
         roles = passes(experiment.reference, experiment.loss.needs, every=True)
-        apart = (count or 0 for name, count in scored.items() if name != "heldout")
+        apart = (
+            fit.scored.planned(sizes, count, 1).rows for name, count in scored.items() if name != "heldout" and count
+        )
         found["logp"] = sum(roles * -(-count // scorer.batch_size) for count in apart)
     elif head_alone(machine.model.abstract()):
         groups = feedback.apart(machine).get("heldout") or 0

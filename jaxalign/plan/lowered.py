@@ -19,7 +19,7 @@ from jaxalign.plan.abstract import featured, stacked
 from jaxalign.plan.evaluation import evaluation_rollouts
 from jaxalign.plan.judges import judges
 from jaxalign.plan.left_out import left_out
-from jaxalign.programs import beside_a_fit, beside_scoring, groups_a_microbatch, training
+from jaxalign.programs import beside_a_fit, beside_scoring, groups_a_microbatch, planned_step, training
 from jaxalign.training.features import BRANCHES, WIDTHS, reading
 from jaxalign.training.logps import scoring
 from jaxalign.training.rows import RowShape, Sizes, abstract_batch
@@ -45,10 +45,11 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
 
 
 def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
-    shape = sizes.shared(experiment.fit.groups_a_row)
-    count = experiment.fit.batch_size // shape.groups
+    planned = planned_step(experiment, machine, sizes)
+    count, shape = planned.rows, planned.shape
     tokens, scored = count * shape.row, count * shape.scored
-    stored, groups = experiment.reference.stored(experiment.loss.needs), groups_a_microbatch(experiment)
+    stored, groups = experiment.reference.stored(experiment.loss.needs), count // machine.placement.accumulate
+    groups *= shape.groups
     logged = experiment.fit.max_kl is not None
     rows = abstract_batch(shape, groups, stored, _annotators(experiment), sizes.responses, logged=logged)
     return _step(experiment, machine, rows, Work(tokens, tokens, scored, shape.row, ()))
@@ -57,7 +58,7 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
 def _train_head(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     """Of features that are known."""
     answers, groups = experiment.fit.batch_size * sizes.responses, groups_a_microbatch(experiment)
-    rows = featured(machine, sizes, experiment.fit.groups_a_row, groups, _annotators(experiment))
+    rows = featured(machine, sizes, experiment.fit.rows.groups, groups, _annotators(experiment))
     program = _step(experiment, machine, rows, Work(answers, 0, answers, 1, ()))
     # the step does not read the trunk, and the run holds it all the while
     return dataclasses.replace(program, resident=program.resident + bytes_per_device(frozen(machine.abstract)))
@@ -98,9 +99,8 @@ def _features(machine: Machine, sizes: Sizes) -> Program:
 
 
 def _logp(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
-    groups_a_row = experiment.fit.scored_groups_a_row
-    count, shape = machine.scorer.batch_size, sizes.shared(groups_a_row)
-    batch = abstract_batch(shape, count * groups_a_row, (), responses=sizes.responses)
+    count, shape = machine.scorer.batch_size, experiment.fit.scored.full(sizes)
+    batch = abstract_batch(shape, count * shape.groups, (), responses=sizes.responses)
     rows = jax.tree.map(lambda leaf: on(leaf, row_sharding(machine.mesh)), batch)
     tokens = count * shape.row
     work = Work(tokens, tokens, count * shape.scored, shape.row, ("forward",))

@@ -14,7 +14,8 @@ from jaxalign.plan.judges import EVALUATION
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import machine_of, sizes_of
-from jaxalign.programs import check_batches
+from jaxalign.programs import check_batches, planned_step
+from jaxalign.training.row_rule import Planned
 from jaxalign.training.rows import RowShape, Sizes
 
 HEADROOM = 0.05
@@ -40,19 +41,21 @@ class Plan:
     chip: Chip
     mesh: dict[str, int]
     sizes: Sizes
+    step: Planned
+    """the rows of a step"""
     programs: tuple[Compiled | TooLarge, ...]
     calls: Mapping[str, int] | None
     """of each program, in the whole run; None where only data that are not here could tell"""
     attempts: tuple[Attempt, ...]
     host_peak_gib: float
     """of this machine while it compiled"""
-    groups_a_row: int = 1
-    """of the rows that are trained on"""
+    together: int = 1
+    """groups of one prompt that are drawn together"""
 
     @property
     def rows(self) -> RowShape:
         """The rows that are trained on."""
-        return self.sizes.shared(self.groups_a_row)
+        return self.step.shape
 
     @property
     def fits(self) -> bool:
@@ -112,14 +115,16 @@ def make(experiment: Experiment, topology: Topology, explore: bool, say: Say) ->
             attempts.append(Attempt(options, compiled(settings, 1)[0]))
             if not explore and fits(attempts[-1].train, found):
                 break
+    sizes = sizes_of(experiment, machine.model)
     return Plan(
         topology=topology,
         chip=found,
         mesh={axis: size for axis, size in machine.mesh.shape.items() if size > 1},
-        sizes=sizes_of(experiment, machine.model),
+        sizes=sizes,
+        step=planned_step(experiment, machine, sizes),
         programs=all_programs,
         calls=calls(experiment, machine),
         attempts=tuple(attempts),
         host_peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        groups_a_row=experiment.fit.groups_a_row,
+        together=experiment.fit.rows.groups,
     )

@@ -39,6 +39,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "hours_estimate": hours,
         "chip_hours_estimate": None if hours is None else hours * plan.topology.chips,
         "tokens": {"prompt": plan.sizes.prompt, "response": plan.sizes.response, "row": plan.rows.row},
+        "rows": plan.step.rows,
         "calls": None if plan.calls is None else dict(plan.calls),
         "programs": {program.name: _program(program) for program in plan.programs},
         "attempts": [_attempt(plan, attempt) for attempt in plan.attempts],
@@ -103,12 +104,13 @@ def as_text(plan: Plan) -> str:
     top, chip = plan.topology, plan.chip
     slices = f", {top.slices} slices" if top.slices > 1 else ""
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
-    count = plan.sizes.different(plan.groups_a_row)
+    count = plan.sizes.different(plan.together)
+    several = "; several such a row" if plan.rows.groups > plan.together else ""
     responses = {1: "one response", 2: "two responses"}.get(count, f"{count} responses")
     wide = max(14, *(len(program.name) + 1 for program in plan.programs))
     lines = [
         f"{top.name}{slices}: {top.chips} chips, mesh {mesh}; {chip.device_hbm_usable / GIB:.2f} GiB of memory a chip",
-        f"rows of {plan.rows.row} tokens (prompt {plan.sizes.prompt}, {responses} of {plan.sizes.response})",
+        f"rows of {plan.rows.row} tokens (prompt {plan.sizes.prompt}, {responses} of {plan.sizes.response}{several})",
         "",
         f"{'GiB a chip':<{wide}}    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in",
     ]

@@ -15,17 +15,19 @@ from jaxalign.models.low_rank import head_alone
 from jaxalign.plan.evaluation import evaluation_calls
 from jaxalign.plan.judges import judge_calls
 from jaxalign.plan.left_out import calls_of
+from jaxalign.plan.target import sizes_of
 from jaxalign.references.blended import passes
 
 
 def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
     """Calls of each program, by its name, in the whole run; None where only the data tell how many groups there are,
     and they are not here."""
-    fit = experiment.fit
-    rows, scored = (experiment.feedback.count(machine, each) for each in (fit.groups_a_row, fit.scored_groups_a_row))
-    if rows is None or scored is None:
+    fit, sizes = experiment.fit, sizes_of(experiment, machine.model)
+    units, scored = (experiment.feedback.count(machine, rule.groups) for rule in (fit.rows, fit.scored))
+    if units is None or scored is None:
         return None
-    steps = fit.epochs * -(-rows // (fit.batch_size // fit.groups_a_row))
+    scored = fit.scored.planned(sizes, scored, 1).rows
+    steps = fit.epochs * -(-units // (fit.batch_size // fit.rows.groups))
     apart = calls_of(experiment, machine, steps)
     if apart is None:
         return None
@@ -39,7 +41,7 @@ def calls(experiment: Experiment, machine: Machine) -> Mapping[str, int] | None:
         }
     )
     if head_alone(machine.model.abstract()):
-        groups = experiment.feedback.count(machine) or rows
+        groups = experiment.feedback.count(machine) or units
         iteration["features"] = -(-groups // machine.features.batch_size)
     iteration.update(apart[0])
     run = Counter({name: experiment.iterations * count for name, count in iteration.items()})

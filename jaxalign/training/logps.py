@@ -23,7 +23,9 @@ from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
 from jaxalign.ops.attention import Tree
 from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_stats, on_layout
-from jaxalign.training.row_plan import RowPlan, plan_rows
+from jaxalign.training.one_prompt import OnePrompt
+from jaxalign.training.row_plan import plan_rows
+from jaxalign.training.row_rule import Passes, RowRule
 from jaxalign.training.rows import pack
 from jaxalign.types import Batch, Params, Rollouts, Rows
 
@@ -144,7 +146,7 @@ class Scorer:
         params: Params,
         groups: TrainingGroups,
         between: Callable[[int], None] = lambda done: None,
-        plan: RowPlan | None = None,
+        plan: Passes | None = None,
     ) -> Float[np.ndarray, "g r"]:
         """Nats for every response of every group under `params`, in rows of `plan` (None: each in one of its own).
         `between` hears the groups done after each batch."""
@@ -157,7 +159,7 @@ class Scorer:
         return found
 
     def batches(
-        self, params: Params, groups: TrainingGroups, plan: RowPlan, first: int = 0
+        self, params: Params, groups: TrainingGroups, plan: Passes, first: int = 0
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
         """Numbers of groups and their sums behind the `first` groups of `plan`, one batch after another."""
         for rows, shape in plan.batches(self.batch_size, first):
@@ -166,6 +168,12 @@ class Scorer:
             numbers = rows.reshape(-1)
             yield numbers[numbers >= 0], np.asarray(self._sums(params, batch))[numbers >= 0]
 
-    def rollouts(self, params: Params, rollouts: Rollouts) -> Float[np.ndarray, "b m"]:
-        """Nats for every rollout under `params`: each prompt a row with its m responses as branches."""
-        return self.groups(params, one_group_a_prompt(rollouts))
+    def rollouts(
+        self,
+        params: Params,
+        rollouts: Rollouts,
+        rule: RowRule = OnePrompt(),  # noqa: B008
+    ) -> Float[np.ndarray, "b m"]:
+        """Nats for every rollout under `params`: each prompt with its m responses as branches, in rows by `rule`."""
+        groups = one_group_a_prompt(rollouts)
+        return self.groups(params, groups, plan=rule.passes(groups, self.batch_size))

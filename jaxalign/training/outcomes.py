@@ -17,11 +17,13 @@ from jaxalign.types import Metrics
 
 @dataclass(frozen=True)
 class Intake:
-    """What went into a step: tokens and cells of its rows (padding included), and how the host came to its batch.
+    """What went into a step: its groups, tokens and cells of its rows (padding included), and how the host came to its
+    batch.
 
     `asked` is when the host began to wait for the batch, on the clock of `Outcomes`; `waited` how long it did, seconds.
     """
 
+    groups: int
     tokens: int
     cells: int
     asked: float
@@ -36,6 +38,7 @@ class Outcomes:
     perf/host_seconds            of waiting for the batch; hidden where the step before was still being computed
     perf/tokens_per_s_per_chip   tokens, padding left out, in perf/step_seconds
     perf/padding_fraction        of the cells of the rows
+    perf/tokens_per_group        cells, padding included, for each group of the step
     """
 
     def __init__(
@@ -74,5 +77,6 @@ class Outcomes:
                 "perf/host_seconds": intake.waited,
                 "perf/tokens_per_s_per_chip": intake.tokens / seconds / jax.device_count(),
                 "perf/padding_fraction": 1 - intake.tokens / intake.cells,
+                "perf/tokens_per_group": intake.cells / intake.groups,
             },
         )

@@ -19,7 +19,8 @@ from jaxalign.mesh.flags import Options
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.low_rank import join
-from jaxalign.training.row_plan import RowPlan, plan_rows
+from jaxalign.training.row_plan import plan_rows
+from jaxalign.training.row_rule import Passes
 from jaxalign.training.rows import pack, stack_microbatches
 from jaxalign.training.views import View
 from jaxalign.training.whole_batch import at_once
@@ -107,12 +108,11 @@ class PairScorer:
         mesh: jax.sharding.Mesh,
         batch_size: int,
         options: Options | None = None,
-        plan: Callable[[TrainingGroups], RowPlan] = plan_rows,
+        plan: Callable[[TrainingGroups], Passes] = plan_rows,
         parts: int = 1,
     ):
         self._view, self._mesh, self._parts = view, mesh, parts
-        self.batch_size = full_rows(mesh, batch_size)
-        self._here, self._plan = rows_here(row_sharding(mesh), self.batch_size), plan
+        self.batch_size, self._plan = full_rows(mesh, batch_size), plan
         self.program = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
 
     def __call__(
@@ -172,7 +172,8 @@ class PairScorer:
         tables = {"anchor": anchor, "last": anchor if last is None else last}
         columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._view.loss.needs}
         for rows, shape in self._plan(groups).batches(self._parts * self.batch_size, first):
-            micros = np.where(self._here[:, None], rows.reshape(self._parts, self.batch_size, -1), -1)
+            micros = rows.reshape(self._parts, -1, rows.shape[1])
+            micros = np.where(rows_here(row_sharding(self._mesh), micros.shape[1])[:, None], micros, -1)
             batch = stack_microbatches([pack(groups, micro.reshape(-1), shape, columns) for micro in micros])
             found = self.program(params, frozen, dict(live), on_mesh(batch, row_sharding(self._mesh, leading=1)))
             real = rows.reshape(-1) >= 0

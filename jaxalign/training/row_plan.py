@@ -1,8 +1,8 @@
-"""Which groups share a row, for a whole set of them: those of one prompt, so that it is computed once for all of them,
-and an answer that is in several of them too.
+"""Rows of a whole set of groups, to be gone through in batches: which groups each holds, and shapes that hold them.
 
-All pairs of m answers are m (m - 1) / 2 rows of two answers, or one row of m: of a prompt that is as long as four
-answers, six rows of 6 lengths or one of 8 for m = 4. What each group comes to is the same to rounding.
+`plan_rows` puts groups of one prompt into a row, so that it is computed once for all of them, and an answer that is in
+several of them too. All pairs of m answers are m (m - 1) / 2 rows of two answers, or one row of m: of a prompt that is
+as long as four answers, six rows of 6 lengths or one of 8 for m = 4. What each group comes to is the same to rounding.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,15 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxalign.data.groups import TrainingGroups
+from jaxalign.data.levelled import Costs
 from jaxalign.training.rows import RowShape, row_shape
-from jaxalign.types import pytree
+from jaxalign.training.trees import Measured, by_answers, different
 
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Rows of up to p groups of one prompt each: their numbers, -1 behind them where there are fewer. `shapes` hold
-    ever more of the rows, the last one all, and `least` is the first of them that holds a row."""
+    """Rows of up to p groups each: their numbers, -1 behind them where there are fewer. `shapes` hold ever more of the
+    rows, the last one all, and `least` is the first of them that holds a row."""
 
     rows: Int[np.ndarray, "n p"]
     shapes: tuple[RowShape, ...]
@@ -54,14 +55,11 @@ def plan_rows(groups: TrainingGroups, groups_a_row: int = 1, shapes: int = 1) ->
     if groups_a_row == shapes == 1:
         each = np.arange(len(groups), dtype=np.int32)[:, None]
         return RowPlan(each, (row_shape(groups),), np.broadcast_to(np.int32(0), len(groups)))
-    rows = in_rows(np.asarray(groups.prompts), _by_answers(groups), groups_a_row)
-    measured = _measured(groups, rows)
-    order = np.argsort(measured.row, kind="stable") if shapes > 1 else np.arange(len(rows))
-    rows, measured = rows[order], jax.tree.map(lambda column: column[order], measured)
-    ends = np.unique(np.arange(1, shapes + 1) * len(rows) // shapes)
-    made = [_shape(jax.tree.map(lambda column, end=end: column[:end], measured), rows.shape[1]) for end in ends if end]
-    least = np.searchsorted(ends[ends > 0], np.arange(len(rows)), side="right")
-    return RowPlan(rows, tuple(made), least)
+    rows = in_rows(np.asarray(groups.prompts), by_answers(groups, np.arange(len(groups))), groups_a_row)
+    found = of_rows(groups, rows)
+    order = np.argsort(found.row, kind="stable") if shapes > 1 else np.arange(len(rows))
+    made, least = shapes_of(jax.tree.map(lambda column: column[order], found), rows.shape[1], shapes)
+    return RowPlan(rows[order], made, least)
 
 
 def in_rows(prompts: Int[np.ndarray, " g"], order: Int[np.ndarray, " g"], most: int) -> Int[np.ndarray, "n p"]:
@@ -76,57 +74,45 @@ def in_rows(prompts: Int[np.ndarray, " g"], order: Int[np.ndarray, " g"], most: 
     return rows
 
 
+def shapes_of(rows: Measured, groups_a_row: int, count: int) -> tuple[tuple[RowShape, ...], Int[np.ndarray, " n"]]:
+    """Up to `count` shapes for rows that stand by length, each for as many of them, rounded up so that few are ever
+    compiled; and the first that holds each row."""
+    ends = np.unique(np.arange(1, count + 1) * len(rows.row) // count)
+    ends = ends[ends > 0]
+    made = tuple(shape_of(jax.tree.map(lambda column, end=end: column[:end], rows), groups_a_row) for end in ends)
+    return made, np.searchsorted(ends, np.arange(len(rows.row)), side="right")
+
+
+def shape_of(rows: Measured, groups_a_row: int) -> RowShape:
+    """The shape that holds them all."""
+    sizes = (max(int(each.max()), 1) for each in (rows.row, rows.scored, rows.response))
+    shape = RowShape.holding(*sizes)
+    return shape if groups_a_row == 1 else shape.shared(groups_a_row, int(rows.branches.max()))
+
+
 def row_tokens(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> int:
     """Tokens of rows of the groups numbered so (-1: none): each prompt once, and each response laid behind it."""
-    held = rows[rows[:, 0] >= 0]
-    _, lengths = _laid(groups, held)
-    return int(groups.prompt_lengths[held[:, 0]].sum() + lengths.sum())
+    return int(of_rows(groups, rows).row.sum())
 
 
-@pytree
-class _Measured:
-    """Of some rows: tokens, those that are scored, those of the longest response, and responses laid there."""
-
-    row: Int[np.ndarray, " n"]
-    scored: Int[np.ndarray, " n"]
-    response: Int[np.ndarray, " n"]
-    branches: Int[np.ndarray, " n"]
+def costs_of(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> Costs:
+    """What units of one prompt each cost."""
+    first = rows[:, 0]
+    trunk = groups.prompt_lengths[first]
+    return Costs(of_rows(groups, rows).row - trunk, trunk, groups.prompts[first])
 
 
-def _measured(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> _Measured:
-    line, lengths = _laid(groups, rows)
-    scored, longest = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    np.add.at(scored, line, lengths)
-    np.maximum.at(longest, line, lengths)
-    branches = np.bincount(line, minlength=len(rows))
-    return _Measured(groups.prompt_lengths[rows[:, 0]] + scored, scored, longest, branches)
-
-
-def _shape(measured: _Measured, groups_a_row: int) -> RowShape:
-    """The shape that holds them, rounded up so that few shapes are ever compiled."""
-    sizes = (max(int(each.max()), 1) for each in (measured.row, measured.scored, measured.response))
-    shape = RowShape.holding(*sizes)
-    return shape if groups_a_row == 1 else shape.shared(groups_a_row, int(measured.branches.max()))
-
-
-def _by_answers(groups: TrainingGroups) -> Int[np.ndarray, " g"]:
-    """The groups prompt by prompt, and of a prompt by the answer of theirs that fewest groups have: beside it they have
-    what many have, such as the one that all others are compared with."""
-    _, which, counts = np.unique(groups.answers, return_inverse=True, return_counts=True)
-    which = which.reshape(len(groups), -1)
-    rarest = np.argmin(counts[which], axis=1)
-    return np.lexsort((which[np.arange(len(groups)), rarest], groups.prompts))
-
-
-def _laid(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
-    """Row and length, tokens, of each response that each row has: of the same ones of a row that groups share, one."""
+def of_rows(groups: TrainingGroups, rows: Int[np.ndarray, "n p"]) -> Measured:
+    """Sizes of such rows."""
     line, place = np.nonzero(rows >= 0)
-    chosen = rows[line, place]
-    line, lengths = np.repeat(line, groups.responses), groups.lengths[chosen].ravel()
+    numbers = rows[line, place]
+    prompts = groups.prompts[numbers]
+    begins = np.ones(len(line), bool)
+    begins[1:] = (np.diff(line) != 0) | (np.diff(prompts) != 0)
     if rows.shape[1] == 1:  # a group in a row of its own lies there as it is, with what it says twice
-        return line, lengths
-    answers = groups.answers[chosen].ravel()
-    order = np.lexsort((answers, line))
-    same = (np.diff(answers[order]) == 0) & (np.diff(line[order]) == 0)
-    first = order[np.concatenate([np.ones(min(len(order), 1), bool), ~same])]
-    return line[first], lengths[first]
+        at, lengths = np.repeat(line, groups.responses), groups.lengths[numbers].ravel()
+    else:
+        at, lengths = different(groups, numbers, line)
+    said = Measured(lengths, lengths, lengths, np.ones_like(lengths)).put(at, len(rows))
+    trunks = np.bincount(line[begins], groups.prompt_lengths[numbers[begins]], len(rows)).astype(np.int64)
+    return Measured(trunks + said.row, said.scored, said.response, said.branches)

@@ -1,8 +1,8 @@
 """Training groups → token rows: a prompt once, then the responses of its groups as branches, each different one once.
 
 Sharing the prompt between the responses of a group saves its recomputation (Wang & Hegde 2024, arXiv 2410.20305);
-groups of one prompt may share a row too (`training.row_plan`). Shapes are chosen once for a whole fit, so the step
-compiles once.
+groups of one prompt may share such a tree too, and a row may hold the trees of many prompts (`training.row_rule`).
+Shapes are chosen once for a whole fit, so the step compiles once.
 """
 
 import operator
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.groups import Taken, TrainingGroups
 from jaxalign.mesh.rounding import rounded
+from jaxalign.training.filling import apart, fill, merged, tabled
 from jaxalign.types import Batch, Labels, Rows
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ COLUMNS = 32
 SHORTEST = 8
 
 BRANCHES = 4
-"""Branches of rows that groups share are made in multiples of so many."""
+"""Branches of rows that groups share are made in multiples of so many, and places for groups of many prompts too."""
 
 BLOCK = 64
 """Rows filled together: enough that Python's time is nothing, few enough that what is made on the way stays in a
@@ -41,7 +42,7 @@ RESPONSES = 2
 @dataclass(frozen=True)
 class RowShape:
     """Static sizes of the rows of a fit, tokens: s, q and t of the dimension letters. A row holds up to `groups` groups
-    of one prompt and up to `branches` different responses (None: those of one group)."""
+    and up to `branches` different responses (None: those of one group)."""
 
     row: int
     scored: int
@@ -117,8 +118,9 @@ def pack(
 ) -> Batch:
     """The rows of the groups numbered `chosen`; -1 gives an empty place of weight 0. NumPy leaves.
 
-    Where `shape` has several groups a row, so many numbers that stand together are one row: groups of one prompt, none
-    behind an empty place. `references` are log-prob sums by role for all groups; the batch carries those of its own.
+    Where `shape` has several groups a row, so many numbers that stand together are one row: those of one prompt beside
+    one another, none behind an empty place. `references` are log-prob sums by role for all groups; the batch carries
+    those of its own.
     """
     each = shape.groups
     count = len(chosen) // each
@@ -127,12 +129,12 @@ def pack(
     for first in range(0, count, at_once):
         block = slice(first, first + at_once)
         numbers = chosen[first * each : (first + at_once) * each]
-        taken = laid = _taken(groups, numbers)
-        branch = None
+        taken = _taken(groups, numbers)
+        laid, branch = apart(taken), None
         if each > 1:
-            laid, branch = _merged(taken, _picked(groups.answers, numbers), numbers >= 0, shape)
-        _fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, laid)
-        columns.append((taken.weight, taken.labels, taken.features, branch, _tabled(laid, shape)))
+            laid, branch = merged(groups, taken, numbers, each)
+        fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, laid, each)
+        columns.append((taken.weight, taken.labels, taken.features, branch, tabled(laid, mask[block].shape)))
     weight, labels, features, branch, logps = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
     return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features, branch, logps)
 
@@ -169,7 +171,7 @@ def stack_microbatches(batches: list[Batch]) -> Batch:
 
 
 def _blank(count: int, responses: int, shape: RowShape) -> tuple[Rows, Bool[np.ndarray, "b r t"]]:
-    """Arrays for `_fill`, blank where it writes the real tokens only; all else it writes everywhere."""
+    """Arrays for `filling.fill`, blank where it writes the real tokens only; all else it writes everywhere."""
 
     def unwritten(width: int) -> np.ndarray:
         return np.empty((count, width), np.int32)
@@ -180,11 +182,11 @@ def _blank(count: int, responses: int, shape: RowShape) -> tuple[Rows, Bool[np.n
         group=unwritten(row),
         branch=unwritten(row),
         position=unwritten(row),
-        source=unwritten(scored),
+        source=np.zeros((count, scored), np.int32),
         target=np.zeros((count, scored), np.int32),
         slot=np.full((count, scored), -1, np.int32),
     )
-    return rows, np.empty((count, responses, shape.response), bool)
+    return rows, np.zeros((count, responses, shape.response), bool)
 
 
 def _taken(groups: TrainingGroups, chosen: Int[np.ndarray, " b"]) -> Taken:
@@ -199,87 +201,6 @@ def _spread(column: np.ndarray, real: Bool[np.ndarray, " b"]) -> np.ndarray:
     found = np.zeros((len(real), *column.shape[1:]), column.dtype)
     found[real] = column
     return found
-
-
-def _merged(
-    taken: Taken, answers: Int[np.ndarray, "b r"], real: Bool[np.ndarray, " b"], shape: RowShape
-) -> tuple[Taken, Int[np.ndarray, "b r"]]:
-    """The groups of each row as one, of all their different responses; and which of these each response is."""
-    count, responses = len(taken.weight) // shape.groups, taken.lengths.shape[1]
-    places = shape.groups * responses  # of responses in a row
-    first = np.zeros((count, shape.branches or places), np.int64)
-    held = np.zeros(first.shape, bool)
-    branch = np.zeros((count, places), np.int32)
-    ends = real.reshape(count, shape.groups).sum(1) * responses
-    for row, (own, end) in enumerate(zip(answers.reshape(count, places), ends, strict=True)):
-        found, where, branch[row, :end] = np.unique(own[:end], return_index=True, return_inverse=True)
-        first[row, : len(found)], held[row, : len(found)] = where, True
-    tokens, logps = (
-        None if table is None else np.take_along_axis(table.reshape(count, places, -1), first[:, :, None], axis=1)
-        for table in (taken.tokens, taken.logps)
-    )
-    assert tokens is not None
-    lengths = np.take_along_axis(taken.lengths.reshape(count, places), first, axis=1) * held
-    laid = Taken(
-        prompt=taken.prompt[:: shape.groups],
-        prompt_lengths=taken.prompt_lengths[:: shape.groups],
-        tokens=tokens,
-        lengths=lengths,
-        weight=np.ones(count, np.float32),
-        labels=Labels.unsaid(count, first.shape[1]),
-        logps=logps,
-    )
-    return laid, branch.reshape(-1, responses)
-
-
-def _tabled(laid: Taken, shape: RowShape) -> Float[np.ndarray, "n k t"] | None:
-    """The log-probs of the responses of rows, zeros behind each; None where nobody asked for them."""
-    if laid.logps is None:
-        return None
-    table = np.zeros((*laid.lengths.shape, shape.response), np.float32)
-    logps = laid.logps[:, :, : shape.response]
-    table[:, :, : logps.shape[2]] = np.where(_upto(laid.lengths, logps.shape[2]), logps, 0.0)
-    return table
-
-
-def _fill(rows: Rows, mask: Bool[np.ndarray, "b r t"], first: int, taken: Taken) -> None:
-    """Writes groups into the rows from `first` on, which `rows` and `mask` are views of.
-
-    A row is made of pieces: the trunk, a branch for each response, padding. NumPy reads and writes the true cells of a
-    mask row by row, so tokens come to their places in one assignment wherever both masks list them in this order.
-    """
-    trunk, lengths = taken.prompt_lengths.astype(np.int32), taken.lengths.astype(np.int32)
-    before = np.cumsum(lengths, axis=1, dtype=np.int32) - lengths  # tokens of the branches before a branch
-    scored = lengths.sum(1, dtype=np.int32)
-    (count, branches), row = lengths.shape, rows.tokens.shape[1]
-    pieces = np.column_stack([trunk, lengths, row - trunk - scored])
-
-    def piecewise(values: Int[np.ndarray, "b k"]) -> Int[np.ndarray, "b s"]:
-        return np.repeat(values.reshape(-1), pieces.reshape(-1)).reshape(count, row)
-
-    inside, listed = _upto(trunk + scored, row), _upto(scored, rows.slot.shape[1])
-    numbers = np.arange(first, first + count, dtype=np.int32)
-    rows.group[:] = piecewise(np.column_stack([*[numbers] * (branches + 1), np.full_like(numbers, -1)]))
-    rows.branch[:] = piecewise(np.tile(np.arange(branches + 2, dtype=np.int32) % (branches + 1), (count, 1)))
-    rows.position[:] = (np.arange(row, dtype=np.int32) - piecewise(np.pad(before, ((0, 0), (1, 1))))) * inside
-
-    asked, answers = taken.prompt, taken.tokens[:, :, : mask.shape[2]]
-    said = _upto(lengths, answers.shape[2])
-    texts = np.concatenate([asked, answers.reshape(count, -1)], axis=1)
-    rows.tokens[inside] = texts[np.concatenate([_upto(trunk, asked.shape[1]), said.reshape(count, -1)], axis=1)]
-    rows.target[listed] = answers[said]
-
-    mask[:] = _upto(lengths, mask.shape[2])
-    rows.slot[listed] = first * mask[0].size + np.flatnonzero(mask)
-    # A token's predecessor is its neighbour in the row, but the first token of a branch follows the last of the trunk.
-    rows.source[:] = (trunk[:, None] - 1 + np.arange(listed.shape[1], dtype=np.int32)) * listed
-    line, branch = np.nonzero(lengths)
-    rows.source[line, before[line, branch]] = trunk[line] - 1
-
-
-def _upto(counts: Int[np.ndarray, "*n"], width: int) -> Bool[np.ndarray, "*n width"]:
-    """True in the first `counts` of `width` cells."""
-    return np.arange(width, dtype=np.int32) < counts[..., None]
 
 
 def _picked(tree: T, chosen: Int[np.ndarray, " b"]) -> T:

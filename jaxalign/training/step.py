@@ -21,12 +21,12 @@ from jaxalign.contracts.moving import Moving
 from jaxalign.contracts.remembering import begun, recalled, recalling
 from jaxalign.contracts.scores import GroupScores
 from jaxalign.contracts.traced import losses
-from jaxalign.data.groups import TrainingGroups
 from jaxalign.errors import JaxalignError
 from jaxalign.models.low_rank import dropped, join, trained
 from jaxalign.objectives.mixed import Mixed
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.pullbacks import combined, each_objective
-from jaxalign.training.row_plan import RowPlan, plan_rows
+from jaxalign.training.row_rule import RowRule
 from jaxalign.training.trust import within
 from jaxalign.training.views import View
 from jaxalign.training.whole_batch import summed, whole
@@ -56,13 +56,13 @@ class Fit:
 
     batch_size: int = 16
     """groups a step, over all devices and microbatches"""
-    groups_a_row: int = 1
-    """groups of one prompt that share a row at most: the prompt, and an answer in several of them, is computed once.
-    A step has batch_size / groups_a_row rows, and fewer groups where a prompt has fewer than fill its row"""
-    scored_a_row: int | None = None
+    rows: RowRule = OnePrompt()
+    """how groups are laid into rows: those of one prompt in each, or as many prompts as fill it"""
+    scored_rows: RowRule | None = None
     """the same where groups are scored and nothing is trained: for references, and those held out; None: as the fit"""
-    row_shapes: int = 1
-    """shapes that rows are padded to, at most; each is compiled, and a batch of short rows takes a narrow one"""
+    batches: Literal["shuffled", "level"] = "shuffled"
+    """which groups are in a step together: any, or such that all steps have about the same tokens (`data.levelled`),
+    and so `Packed` rows little padding"""
     epochs: int = 1
     """passes over the iteration's groups"""
     schedule: Literal["fit", "run"] = "fit"
@@ -86,7 +86,6 @@ class Fit:
 
     def problems(self) -> Iterable[str]:
         for name, wanted in (
-            ("scored_a_row", self.scored_a_row),
             ("evaluate_every", self.evaluate_every),
             ("patience", self.patience),
         ):
@@ -98,8 +97,6 @@ class Fit:
             yield "keep 'best' and patience go by the held-out loss: set evaluate_every"
         for name, value in (
             ("batch_size", self.batch_size),
-            ("groups_a_row", self.groups_a_row),
-            ("row_shapes", self.row_shapes),
             ("epochs", self.epochs),
             ("checkpoint_every", self.checkpoint_every),
             ("keep_checkpoints", self.keep_checkpoints),
@@ -107,18 +104,10 @@ class Fit:
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"
 
-    def rows(self, groups: TrainingGroups) -> RowPlan:
-        """Where the groups lie, and in which order they are gone through where nobody shuffles."""
-        return plan_rows(groups, self.groups_a_row, self.row_shapes)
-
     @property
-    def scored_groups_a_row(self) -> int:
-        """Of rows that nothing is trained on."""
-        return self.scored_a_row or self.groups_a_row
-
-    def scored_rows(self, groups: TrainingGroups) -> RowPlan:
-        """Where they lie when they are scored and nothing is trained."""
-        return plan_rows(groups, self.scored_groups_a_row, self.row_shapes)
+    def scored(self) -> RowRule:
+        """How groups are laid that nothing is trained on."""
+        return self.scored_rows or self.rows
 
 
 class NotFinite(JaxalignError):

@@ -21,6 +21,7 @@ import jax
 
 from jaxalign import programs
 from jaxalign.contracts.extras import extras_of
+from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.strays import as_trained
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
@@ -34,11 +35,11 @@ from jaxalign.models.low_rank import trained
 from jaxalign.models.remat import tighter
 from jaxalign.ops.attention.dispatch import BLOCK
 from jaxalign.ops.linear_logp.costs import logits_bytes
-from jaxalign.programs import rows_a_microbatch
 from jaxalign.rollouts.contract import AnchoredRoller
 from jaxalign.rollouts.lengths import encoded
-from jaxalign.training.row_plan import plan_rows
-from jaxalign.training.rows import RowShape
+from jaxalign.training.packed import Packed
+from jaxalign.training.row_rule import Planned, RowRule
+from jaxalign.training.rows import RowShape, Sizes
 from jaxalign.types import Combiner, Prompt
 
 GIB = 2**30
@@ -98,30 +99,70 @@ def scoring(opened: Opened) -> dict[str, dict[str, int]]:
     sampling = isinstance(opened.comparer, Sampling) and bool(opened.comparer.spec.left_out)
     apart = sampling or opened.comparer.heldout is not None
     if experiment.reference.stored(needs) or (apart and needs):
-        rows = opened.machine.scorer.batch_size // row_shards(opened.mesh)
+        size = opened.machine.scorer.batch_size
+        rows = size // row_shards(opened.mesh)
         beside = programs.beside_scoring(experiment, opened.machine)
         found["references"] = {
             "policy": kept["policy"],
             "policies beside": beside,
-            **passing(opened, rows, shape_of(opened, fit.scored_groups_a_row, False)),
+            **passing(opened, rows, passed(opened, fit.scored, size, False)),
         }
     if apart:
-        rows = math.ceil(rows_a_microbatch(experiment) / row_shards(opened.mesh))
-        shape = shape_of(opened, programs.scored_together(experiment, experiment.loss)[0], True)
+        rows, shape = left_out(opened)
         dropped = {"gradients", "activations", "logits", *(() if fit.evaluate_every is not None else ("optimizer",))}
         stays = {name: size for name, size in kept.items() if name not in dropped}
         found["left_out"] = stays | passing(opened, rows, shape)
     return found
 
 
-def shape_of(opened: Opened, groups_a_row: int, left_out: bool) -> RowShape:
-    """That of rows of so many groups, or of those that are `left_out` of fits."""
-    if isinstance(opened.comparer, Recording):
-        found = opened.comparer.heldout if left_out else opened.comparer.pairs
-        assert found is not None, "no pairs are held out"
-        return plan_rows(as_trained(opened.experiment.loss, found), groups_a_row).shape
+def trained_on(opened: Opened) -> Planned:
+    """Rows of a step of the fit: those of the recorded pairs, or of the longest answers to these prompts."""
+    experiment = opened.experiment
+    if not isinstance(opened.comparer, Recording):
+        return programs.planned_step(experiment, opened.machine, sizes_of(opened))
+    groups = kept(opened)
+    _, steps = programs.steps_of(experiment, opened.machine, 0, groups)
+    return Planned(steps.rows, steps.shape)
+
+
+def kept(opened: Opened) -> TrainingGroups:
+    """The recorded pairs that rows hold."""
+    assert isinstance(opened.comparer, Recording)
+    rows, groups = opened.experiment.fit.rows, as_trained(opened.experiment.loss, opened.comparer.pairs)
+    return (replace(rows, too_long="drop") if isinstance(rows, Packed) else rows).within(groups)[0]
+
+
+def passed(opened: Opened, rule: RowRule, size: int, left_out: bool) -> RowShape:
+    """The shape of rows that are scored, `size` of them together: of what is trained on, or of what is `left_out`."""
+    if not isinstance(opened.comparer, Recording):
+        return rule.full(sizes_of(opened))
+    found = opened.comparer.heldout if left_out else opened.comparer.pairs
+    assert found is not None, "no pairs are held out"
+    return rule.passes(as_trained(opened.experiment.loss, found), size).shape
+
+
+def left_out(opened: Opened) -> tuple[int, RowShape]:
+    """Rows on a device that are scored by the fit's loss together, and their shape."""
+    experiment, shards = opened.experiment, row_shards(opened.mesh)
+    fit, accumulate = experiment.fit, experiment.placement.accumulate
+    if "batch" not in extras_of(experiment.loss):
+        rows = math.ceil(programs.rows_scored(experiment, experiment.loss) / shards)
+        return rows, passed(opened, fit.scored, rows * shards, True)
+    if not isinstance(opened.comparer, Recording):
+        planned = programs.planned_step(experiment, opened.machine, sizes_of(opened))
+        return math.ceil(planned.rows / accumulate / shards), planned.shape
+    assert opened.comparer.heldout is not None, "no pairs are held out"
+    multiple = programs.multiple_of(experiment, opened.machine)
+    groups = as_trained(experiment.loss, opened.comparer.heldout)
+    shape = fit.rows.together(groups, fit.batch_size, multiple).shape
+    rows = fit.rows.rows_a_step(fit.batch_size) or trained_on(opened).rows
+    return math.ceil(rows / accumulate / shards), shape
+
+
+def sizes_of(opened: Opened) -> Sizes:
+    """The longest groups of answers to these prompts."""
     sizes = replace(opened.experiment.feedback.sizes(opened.model), prompt=longest(opened, opened.prompts))
-    return (sizes.strayed if "stray" in extras_of(opened.experiment.loss) else sizes).shared(groups_a_row)
+    return sizes.strayed if "stray" in extras_of(opened.experiment.loss) else sizes
 
 
 def passing(opened: Opened, rows: int, shape: RowShape) -> dict[str, int]:
@@ -218,9 +259,9 @@ def training_logits(opened: Opened, scored: int, trained: bool = True) -> int:
 
 def row_sizes(opened: Opened) -> tuple[int, int, int]:
     """Rows of a microbatch on a device, tokens of the longest row, scored tokens on a device."""
-    rows = math.ceil(rows_a_microbatch(opened.experiment) / row_shards(opened.mesh))
-    shape = shape_of(opened, opened.experiment.fit.groups_a_row, False)
-    return rows, shape.row, rows * shape.scored
+    planned = trained_on(opened)
+    rows = math.ceil(planned.rows / opened.experiment.placement.accumulate / row_shards(opened.mesh))
+    return rows, planned.shape.row, rows * planned.shape.scored
 
 
 def gradient_trees(combiner: Combiner) -> int:
@@ -251,9 +292,14 @@ def advice(config: object, phase: str) -> str:
             "(placement.mesh.fsdp, placement.mesh.tensor)"
         )
     if phase == "references":
-        return "lower placement.score_batch_size or fit.scored_a_row, or split over more devices (placement.mesh.fsdp)"
+        return (
+            "lower placement.score_batch_size, have shorter fit.scored_rows, or split over more devices "
+            "(placement.mesh.fsdp)"
+        )
     if phase == "left_out":
-        return "lower fit.scored_a_row, raise placement.accumulate, or split over more devices (placement.mesh.fsdp)"
+        return (
+            "have shorter fit.scored_rows, raise placement.accumulate, or split over more devices (placement.mesh.fsdp)"
+        )
     less = tighter(config.remat) if isinstance(config, DecoderConfig) else ()
     remat = f" set placement.remat to {' or '.join(less)}," if less else ""
     return (
