@@ -14,7 +14,7 @@ from jaxalign.report.arms import arms_of
 from jaxalign.report.fronts import MARGINS, drawn, fronts, told
 from jaxalign.report.hypervolume import hypervolume, on_front
 
-CONFIG = Path(__file__).parents[1] / "configs" / "raco" / "tiny.py"
+CONFIG = Path(__file__).parents[1] / "configs" / "raco" / "raco_tiny.py"
 ORIGIN = np.zeros(2)
 
 

@@ -9,7 +9,7 @@ import pytest
 from jaxalign.__main__ import main
 from jaxalign.storage.record import read_metrics
 
-CONFIG = Path(__file__).parents[1] / "configs" / "raco" / "tiny.py"
+CONFIG = Path(__file__).parents[1] / "configs" / "raco" / "raco_tiny.py"
 OTHER = """
 import dataclasses
 from jaxalign.config.load import load

@@ -27,7 +27,7 @@ TINY = CONFIGS / "universal" / "tiny.py"
 SMALL = (
     *("--iterations", "2", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
     *("--feedback.rollout.samples", "4", "--feedback.rollout.max_tokens", "8", "--evaluation.rollout.max_tokens", "8"),
-    *("--evaluation.prompts.limit", "6", "--fit.batch_size", "12", "--fit.groups_a_row", "6"),
+    *("--evaluation.prompts.limit", "6", "--fit.batch_size", "12", "--fit.rows.groups", "6"),
     *("--placement.rollout_rows", "16", "--placement.mesh.fsdp", "1"),
 )
 

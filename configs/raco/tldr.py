@@ -25,6 +25,7 @@ from jaxalign.machine import Placement
 from jaxalign.models.lora import LoRA
 from jaxalign.models.pretrained import SmolLM2
 from jaxalign.objectives.raco import RACO
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -52,7 +53,7 @@ experiment = Experiment(
     loss=DPO(beta=0.2),
     combiner=RACO(weights=(0.8, 0.2), c=0.4),
     optimizer=AdamW(WarmupLinear(peak=2e-4, warmup=0.1)),
-    fit=Fit(batch_size=8, scored_a_row=16, row_shapes=4, checkpoint_every=20),
+    fit=Fit(batch_size=8, rows=OnePrompt(shapes=4), scored_rows=OnePrompt(16, shapes=4), checkpoint_every=20),
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(), HeldOutObjectives())),

@@ -29,6 +29,7 @@ from jaxalign.oracles.k_samples import KSamples
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.pairs import AllPairs, SoftLabel
 from jaxalign.rollouts.sample import Sample
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -59,7 +60,9 @@ experiment = Experiment(
     # Pairs of k samples halve the step that a loss takes: half the quickstart's eta and tau are its step and anchor.
     loss=INPO(eta=0.035, tau=0.01),
     optimizer=AdamW(WarmupLinear(peak=1.1e-5, warmup=0.25, floor=0.5)),
-    fit=Fit(batch_size=4 * PAIRS, groups_a_row=PAIRS, moments="kept", schedule="run", max_kl=1.0, checkpoint_every=20),
+    fit=Fit(
+        batch_size=4 * PAIRS, rows=OnePrompt(PAIRS), moments="kept", schedule="run", max_kl=1.0, checkpoint_every=20
+    ),
     iterations=4,
     swap_every=2,
     evaluation=Evaluation(

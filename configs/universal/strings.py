@@ -30,6 +30,7 @@ from jaxalign.oracles.string_users import StringUsers
 from jaxalign.pairs import RandomPair, SoftLabel
 from jaxalign.rollouts.enumerate import Enumerate
 from jaxalign.rollouts.sample import Sample
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -55,7 +56,7 @@ experiment = Experiment(
     ),
     loss=INPO(eta=1 / (2 * STEP), tau=TAU / 2),
     optimizer=AdamW(WarmupLinear(peak=5e-3)),
-    fit=Fit(batch_size=12 * PAIRS, groups_a_row=PAIRS, epochs=40, checkpoint_every=1000),
+    fit=Fit(batch_size=12 * PAIRS, rows=OnePrompt(PAIRS), epochs=40, checkpoint_every=1000),
     iterations=24,
     swap_every=4,
     evaluation=Evaluation(

@@ -22,6 +22,7 @@ from jaxalign.oracles.k_samples import KSamples
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.pairs import AllPairs, SoftLabel
 from jaxalign.rollouts.sample import Sample
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
@@ -44,7 +45,7 @@ experiment = Experiment(
     ),
     loss=INPO(eta=0.1, tau=0.025),
     optimizer=AdamW(WarmupLinear(peak=1e-3)),
-    fit=Fit(batch_size=20, groups_a_row=10, checkpoint_every=2),
+    fit=Fit(batch_size=20, rows=OnePrompt(10), checkpoint_every=2),
     iterations=4,
     swap_every=2,
     evaluation=Evaluation(

@@ -151,7 +151,8 @@ def on_k_samples(run: "Run", machine: "Machine", numbers: list[int], args: argpa
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
-            made = context_of(machine, run.directory, oracle, responses[names[0]].prompts, some)
+            prompts, rule = responses[names[0]].prompts, run.experiment.fit.scored
+            made = context_of(machine, run.directory, oracle, prompts, some, rule)
             return dataclasses.replace(made, others=others)
 
         contexts = [context(names[: index + 1]) for index in range(len(names))]

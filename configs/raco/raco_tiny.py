@@ -1,7 +1,7 @@
 """RACO on recorded pairs, on a small random model with LoRA, in seconds: what tests use, and a template of two
 objectives that are at odds.
 
-    jaxalign train configs/raco/tiny.py --workdir runs/raco_tiny
+    jaxalign train configs/raco/raco_tiny.py --workdir runs/raco_tiny
 
 Whoever is greeted should greet back, and say little: the first is in the file, the second follows from the answers.
 """
