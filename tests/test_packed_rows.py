@@ -447,7 +447,7 @@ def test_a_packed_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tm
 def test_a_run_whose_rows_are_too_short_is_refused_or_counts_what_it_leaves_out(tmp_path):
     rows = [(f"Moin, I am {k}.", "Hello!", "No.") for k in range(20)]
     made = packed("--fit.evaluate_every", "none", "--fit.keep", "last", tokens=96)
-    feedback = dataclasses.replace(made.feedback, pairs=inline(*rows, ("Why? " * 30, "A", "B")), heldout=None)
+    feedback = dataclasses.replace(made.feedback, pairs=inline(*rows, ("Why? " * 30, "A", "B")))
     made = dataclasses.replace(made, feedback=feedback)
     with pytest.raises(DataError, match="1 of 21 groups are longer than a row of 96 tokens"):
         run_here(made, tmp_path / "refused")
