@@ -63,14 +63,18 @@ def draw_measured(runs: Mapping[str, Path], out: Path, config: str | None = None
 
 
 def _ends(measured: Mapping[str, list[dict]]) -> dict[str, Metrics]:
-    """What is measured of the last policies of several runs, or of one run's base and last."""
-    last: dict[str, Metrics] = {
-        name: next((line for line in reversed(lines) if line), {}) for name, lines in measured.items()
+    """What k samples win of the last policies of several runs, or of one run's base and last."""
+    last = {
+        name: _of_k_samples(next((line for line in reversed(lines) if line), {})) for name, lines in measured.items()
     }
     if len(measured) > 1:
         return last
     (lines,) = measured.values()
-    return {"base": lines[0] if lines else {}, **last}
+    return {"base": _of_k_samples(lines[0] if lines else {}), **last}
+
+
+def _of_k_samples(line: dict) -> Metrics:
+    return {name: value for name, value in line.items() if name.startswith("k_samples/")}
 
 
 def of_steps(path: Path, period: int) -> list[dict]:
