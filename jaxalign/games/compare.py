@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,11 @@ def every_learner() -> dict[str, type[Any]]:
         for name, item in vars(importlib.import_module(module.name)).items()
         if isinstance(item, type) and item.__module__ == module.name and {"init", "step"} <= vars(item).keys()
     }
+
+
+def of_matrices(learner: type[Any]) -> bool:
+    """Whether a learner asks for the game's preference matrix: its gains alone do not tell what it fits."""
+    return inspect.signature(learner.init).parameters["game"].annotation is MatrixGame
 
 
 def configured(

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.games.compare import configured, every_learner, log_policy
+from jaxalign.games.compare import configured, every_learner, log_policy, of_matrices
 from jaxalign.games.game import Game, MatrixGame, uniform
 from jaxalign.games.learner import run
 from jaxalign.games.learners.adaptive_comal import AdaptiveComal
-from jaxalign.games.learners.iter_dpo import IterDPO
 from jaxalign.games.metrics import duality_gap
 from jaxalign.games.universal import PopulationGame, robust_win_rate
 
@@ -23,7 +22,7 @@ def trajectories(
 ) -> dict[str, tuple[Float[np.ndarray, "t v"], Float[np.ndarray, " t"]]]:
     """Learner → (policies, duality gaps) after each of `steps`, the start first; `settings` as for `configured`.
 
-    Learners that need a preference matrix (`IterDPO`) are left out where the game has none.
+    Learners that need a preference matrix are left out where the game has none.
     """
     logp, at = jnp.asarray(log_policy(start)), jnp.asarray(steps)
 
@@ -35,7 +34,7 @@ def trajectories(
 
     table = {}
     for name, learner in every_learner().items():
-        if learner is IterDPO and not isinstance(game, MatrixGame):
+        if of_matrices(learner) and not isinstance(game, MatrixGame):
             continue
         policies, gaps = jax.jit(walk)(configured(learner, **settings), game)
         table[name] = np.asarray(policies), np.asarray(gaps)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.games.compare import configured, every_learner
+from jaxalign.games.compare import configured, every_learner, of_matrices
 from jaxalign.games.divergence import kl
 from jaxalign.games.families import cyclic, mixture, random_skew, three_action
 from jaxalign.games.feedback import SampledOpponents
@@ -227,3 +227,7 @@ def test_single_precision_comal_reaches_single_precision(fp32):
 @pytest.fixture
 def fp32() -> None:
     """Runs the test in JAX's default precision."""
+
+
+def test_learners_that_fit_a_model_to_pairs_ask_for_the_matrix():
+    assert {name for name, learner in LEARNERS.items() if of_matrices(learner)} == {"IterDPO", "XPO"}
