@@ -243,6 +243,7 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "AMPO": ampo,
     "WeightedVotes": lambda n, h: softplus(-0.2 * (n.rw - n.rl)),
     "AMoPO": lambda n, h: softplus(-0.5 * (n.w / n.nw - n.l / n.nl)),
+    "XPO": lambda n, h: softplus(-0.1 * (n.ratios[:, 0] - n.ratios[:, 1])) + 0.01 * n.ratios[:, 2],
     "BetaDPO": lambda n, h: softplus(-0.1 * (n.rw - n.rl)),
     "BCO": bco,
     "APOAlone": lambda n, h: n.p * sigmoid(-0.1 * n.r) + (1 - n.p) * sigmoid(0.1 * n.r),
