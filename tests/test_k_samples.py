@@ -28,10 +28,10 @@ LAW = np.array([0.2, 0.5, 0.3])
 
 
 def drawn(actions, asked: str = "Why?", probabilities=None):
-    """Answers that are these actions; all that there are, where their probabilities are given."""
+    """Answers that are these actions, drawn from `LAW`; all that there are, where their probabilities are given."""
     tokens = np.asarray(actions, np.int32)[None, :, None]
     weights = None if probabilities is None else np.asarray(probabilities, np.float32)[None]
-    logps = None if weights is None else np.log(weights)[..., None]
+    logps = np.log(LAW[actions][None, :, None] if weights is None else weights[..., None]).astype(np.float32)
     return rollouts([["abc"[each] for each in actions]], asked, tokens=tokens, weights=weights, logps=logps)
 
 
@@ -87,10 +87,11 @@ def every_draw(samples: int):
         yield list(actions), float(np.prod(LAW[list(actions)]))
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_scores_are_unbiased_given_their_answer(k, key):
+@pytest.mark.parametrize(("samples", "k"), [(3, 1), (3, 2), (4, 1), (4, 2), (4, 3)])
+def test_scores_are_unbiased_given_their_answer(samples, k, key):
+    """Three samples of three answers may be each of them, once: they are no law for that."""
     total, mean = np.zeros(3), np.zeros((3, 4))
-    for actions, chance in every_draw(4):
+    for actions, chance in every_draw(samples):
         scores = KSamples(STYLES, k)(drawn(actions), key).scores[0]
         total[actions[0]] += chance
         mean[actions[0]] += chance * scores[:, 0]

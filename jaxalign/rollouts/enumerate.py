@@ -138,10 +138,12 @@ def listed(rollout: Rollout) -> bool:
 
 
 def enumerated(rollouts: Rollouts) -> Bool[np.ndarray, " b"]:
-    """Prompts whose answers are all that the policy says: different ones, whose probabilities sum to 1."""
+    """Prompts whose answers are all that the policy says, weighted by its law: different ones, whose probabilities sum
+    to 1 and are their weights. Of few answers that there are, samples may be each one, once, and are no law."""
     different = np.array([len(set(texts)) == len(texts) for texts in rollouts.texts], bool)
-    mass = np.exp(rollouts.logps.sum(-1, dtype=np.float64)).sum(-1)
-    return np.asarray(different & (np.abs(mass - 1.0) < 1e-4))
+    law = np.exp(rollouts.logps.sum(-1, dtype=np.float64))
+    weighted = np.abs(rollouts.weights - law).sum(-1) < 1e-4
+    return np.asarray(different & weighted & (np.abs(law.sum(-1) - 1.0) < 1e-4))
 
 
 EXAMPLE = Enumerate()
