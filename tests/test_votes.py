@@ -17,6 +17,7 @@ from jaxalign.losses.inpo import INPO
 from jaxalign.losses.modpo import MODPO
 from jaxalign.losses.simpo import SimPO
 from jaxalign.losses.weighted_votes import WeightedVotes
+from jaxalign.losses.xpo import XPO
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.references.mixture import Mixture
@@ -94,6 +95,7 @@ def test_settings_that_mean_nothing_are_named():
     assert "weights must be at least 0" in "".join(AMoPO((0.0,)).problems())
     assert "weights must be at least 0" in "".join(WeightedVotes(DPO(), (0.5, -0.5)).problems())
     assert "AOT compares groups with one another" in "".join(WeightedVotes(AOT(), (1.0,)).problems())
+    assert "XPO reads groups of 3 answers" in "".join(WeightedVotes(XPO(), (1.0,)).problems())
     assert "beta must be positive" in "".join(AMoPO((1.0,), beta=0.0).problems())
     assert WeightedVotes(INPO(eta=0.1, tau=0.02), (1.0,)).needs == ("last", "anchor")
 

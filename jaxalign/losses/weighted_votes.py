@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.group_size import PAIR, misfit
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.parts.votes import by_vote, weight_problems
 from jaxalign.types import GroupLogps, Loss
@@ -44,6 +45,8 @@ class WeightedVotes:
 
     def problems(self) -> Iterable[str]:
         yield from weight_problems(self.weights)
+        if (reason := misfit(self.loss, PAIR)) is not None:
+            yield f"{type(self.loss).__name__} {reason}"
         if "batch" in extras_of(self.loss):
             yield f"{type(self.loss).__name__} compares groups with one another, whoever leaves some out"
 
