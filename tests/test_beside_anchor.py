@@ -101,11 +101,12 @@ def test_prompts_wait_for_the_other_answer_whatever_the_order_of_pieces(orders):
                 yield seam.Share(np.array(numbers, np.int64), dataclasses.replace(of, texts=texts), notes)
 
     found = list(BesideRoller(Pieces(), {"who": "anchor"})({"who": "policy"}, made.prompts, np.arange(3), KEY))
+    assert len(found) == 3, "other processes have answers of other prompts, and commit as many pieces"
     numbers = np.concatenate([share.numbers for share in found])
     assert sorted(numbers) == [0, 1, 2]
     for share in found:
         assert share.rollouts.prompts == tuple(made.prompts[number] for number in share.numbers)
-        assert set(share.rollouts.texts) == {("policy a", "policy b", "anchor a", "anchor b")}
+        assert set(share.rollouts.texts) <= {("policy a", "policy b", "anchor a", "anchor b")}
         np.testing.assert_array_equal(share.notes["place"], np.tile(share.numbers[:, None], (1, 4)))
 
 

@@ -73,7 +73,11 @@ class BesideRoller:
     def __call__(
         self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
     ) -> Iterator[Share]:
-        """Piece by piece of both; prompts that one has answered before the other wait for it."""
+        """Piece by piece of both; prompts that one has answered before the other wait for it.
+
+        There are as many pieces as the longer of the two streams has, some of no prompts: pieces are committed by all
+        processes in step, and which prompts have waited long enough is another matter on each.
+        """
         anchor = params if self._anchor is None else self._anchor
         mine = self._alone(params, prompts, wanted, key)
         theirs = self._alone(anchor, prompts, wanted, jax.random.fold_in(key, ANCHOR))
@@ -83,9 +87,8 @@ class BesideRoller:
             first += [one] if one is not None else []
             second += [other] if other is not None else []
             both = np.intersect1d(_numbers(first), _numbers(second))
-            if len(both):
-                yield _side_by_side(_of(first, both), _of(second, both))
-                first, second = _without(first, both), _without(second, both)
+            yield _side_by_side(_of(first, both), _of(second, both))
+            first, second = _without(first, both), _without(second, both)
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
         """The rollout's, beside the one of the two that does not speak."""
@@ -101,7 +104,7 @@ def _twice(bounds: Bounds) -> Bounds:
 
 
 def _numbers(shares: Sequence[Share]) -> Int[np.ndarray, " k"]:
-    return np.concatenate([share.numbers for share in shares]) if shares else np.zeros(0, np.int64)
+    return np.concatenate([share.numbers for share in shares])
 
 
 def _of(shares: Sequence[Share], numbers: Int[np.ndarray, " k"]) -> Share:
@@ -114,8 +117,7 @@ def _of(shares: Sequence[Share], numbers: Int[np.ndarray, " k"]) -> Share:
 
 
 def _without(shares: Sequence[Share], numbers: Int[np.ndarray, " k"]) -> list[Share]:
-    left = np.setdiff1d(_numbers(shares), numbers)
-    return [_of(shares, left)] if len(left) else []
+    return [_of(shares, np.setdiff1d(_numbers(shares), numbers))]
 
 
 def _side_by_side(policy: Share, anchor: Share) -> Share:
