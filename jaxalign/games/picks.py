@@ -46,12 +46,15 @@ def kept(prefer: Float[np.ndarray, "*b n m"]) -> Float[np.ndarray, "*b n m q"]:
 def over_sets(kept: Float[np.ndarray, "*b m q"], most: int, count: int) -> Float[np.ndarray, "k1 *b q"]:
     """The mean of products over all sets of 0, 1, … `most` of m answers, `count` of which there are (the others are
     kept at 0): elementary symmetric polynomials over their numbers of sets."""
-    sums = np.zeros((most + 1, *kept.shape[:-2], kept.shape[-1]))
-    sums[0] = 1.0
-    for each in np.moveaxis(kept, -2, 0):
-        sums[1:] += each * sums[:-1]
-    sets = np.array([comb(count, size) for size in range(most + 1)], np.float64)
-    return sums / sets.reshape(-1, *(1,) * (sums.ndim - 1))
+    means = np.zeros((most + 1, *kept.shape[:-2], kept.shape[-1]))
+    means[0] = 1.0
+    sizes = np.arange(1.0, most + 1).reshape(-1, *(1,) * (means.ndim - 1))
+    # Means, and not sums over numbers of sets: of 1,100 answers there are more sets of 500 than fp64 counts.
+    for number, each in enumerate(np.moveaxis(kept, -2, 0), 1):
+        has = sizes / number  # how many of the sets of the answers so far have this one
+        means[1:] = has * each * means[:-1] + (1 - has) * means[1:]
+    absent = [comb(kept.shape[-2], size) / comb(count, size) for size in range(most + 1)]
+    return means * np.array(absent).reshape(-1, *(1,) * (means.ndim - 1))
 
 
 def over_draws(

@@ -79,6 +79,11 @@ def test_whatever_was_drawn_somebody_is_picked(kind, answers, k):
     assert law @ gains_of_law(prefer, law, k) == pytest.approx(1 / (k + 1), abs=1e-10)
 
 
+def test_of_more_sets_than_fp64_counts_there_is_a_mean():
+    """Of 1,100 answers that a user likes alike, one of 501 is picked."""
+    assert gains_of_samples(np.full((1, 1100), 0.5), 500, np.array([0])) == pytest.approx(1 / 501, rel=1e-9)
+
+
 def test_of_one_other_they_are_what_the_user_says():
     prefer = user("sharp", 5, np.random.default_rng(0))
     expected = (prefer.sum(1) - 0.5) / 4
