@@ -102,6 +102,22 @@ def test_options_that_are_given_twice_are_swept_over():
     assert list(combinations([])) == [("", [])]
     with pytest.raises(ConfigError, match=r"loss\.beta: a value is given twice"):
         list(combinations(["--loss.beta", "1", "--loss.beta", "1"]))
+    with pytest.raises(ConfigError, match="two settings would be called file=a_b"):
+        list(combinations(["--file", "a/b", "--file", "a_b"]))
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "named"),
+    [
+        (CONFIG.parents[1] / "preference" / "bt_tiny.py", (), "the experiment measures none: add HeldOutObjectives"),
+        (CONFIG, ("--metrics", f"{MARGINS}0"), "two or three metrics, and there are 1"),
+        (CONFIG, ("--combiner.weights", "0.4,0.2,0.2,0.2"), "two or three metrics, and there are 4"),
+    ],
+)
+def test_what_comes_to_no_front_is_refused_before_anything_is_trained(tmp_path, capsys, config, options, named):
+    assert main(["sweep", str(config), "--workdir", str(tmp_path), *options]) == 2
+    assert named in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_trains_its_cells_and_draws_their_front(tmp_path, capsys):
@@ -112,11 +128,11 @@ def test_a_sweep_trains_its_cells_and_draws_their_front(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
     assert main(command) == 0
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
-        "tiny@weights=0.1,0.9",
-        "tiny@weights=0.9,0.1",
+        "raco_tiny@weights=0.1,0.9",
+        "raco_tiny@weights=0.9,0.1",
     ]
     found = json.loads((tmp_path / "hypervolume.json").read_text())
-    assert found["methods"]["tiny"]["seeds"] == [0]
+    assert found["methods"]["raco_tiny"]["seeds"] == [0]
     assert "Hypervolume of heldout/margin_nats/objective_0" in capsys.readouterr().out
     before = (tmp_path / "hypervolume.json").read_bytes()
     assert main(command) == 0  # all is there already

@@ -11,7 +11,11 @@ DIR/hypervolume.json: a front a method, and its hypervolume with an interval ove
 """
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxalign.experiment import Experiment
 
 HELP = "train over settings and seeds; fronts between objectives, and their hypervolume"
 
@@ -40,24 +44,46 @@ def run(args: argparse.Namespace) -> None:
     if args.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
     root, cells = absolute(args.workdir), dict[str, Any]()
+    metrics = tuple(each.strip() for each in args.metrics.split(",")) if args.metrics else ()
     for setting, options in combinations(args.rest):
         experiment = override(load(args.config), options)
         validate(experiment)
+        refuse_no_front(experiment, metrics)
         cells[f"{Path(args.config).stem}@{setting}".rstrip("@")] = experiment
     with joined(Joining()) as hosts, stop_on_signal() as stop_requested:
         for name, experiment in cells.items():
             train_seeds(args.config, root / name, experiment, args.seeds, hosts, stop_requested)
         if hosts.leader:
-            print(f"\n{_fronts(Path(args.workdir), args.metrics)}")
+            print(f"\n{_fronts(Path(args.workdir), metrics)}")
 
 
-def _fronts(root: Any, metrics: str | None) -> str:
+def refuse_no_front(experiment: "Experiment", metrics: Sequence[str]) -> None:
+    """ConfigError where it can be known before anything is trained that there will be no front."""
+    from jaxalign.contracts.votes import annotators_of
+    from jaxalign.errors import ConfigError
+    from jaxalign.evals.objectives import HeldOutObjectives
+    from jaxalign.report.fronts import LIMITS
+
+    if metrics:
+        count = len(metrics)
+    elif any(isinstance(each, HeldOutObjectives) for each in experiment.evaluation.evals):
+        count = experiment.combiner.objectives or annotators_of(experiment.loss)
+    else:
+        raise ConfigError(
+            "a front is of held-out margins of each objective, and the experiment measures none: add "
+            "HeldOutObjectives() to evaluation.evals, or name what it is of (--metrics)"
+        )
+    if not LIMITS[0] <= count <= LIMITS[1]:
+        raise ConfigError(f"a front is of two or three metrics, and there are {count}: name them (--metrics A,B)")
+
+
+def _fronts(root: Any, metrics: Sequence[str]) -> str:
     """Writes what all finished cells in the directory come to, and returns it for a person."""
     from jaxalign.report.arms import arms_of
     from jaxalign.report.fronts import drawn, fronts, told
     from jaxalign.storage import canonical, durable
 
-    found = fronts(arms_of(root), metrics.split(",") if metrics else ())
+    found = fronts(arms_of(root), metrics)
     content = canonical.to_json(found)
     with durable.storage_errors(durable.absolute(root), len(content)):
         durable.write_file(durable.absolute(root) / "hypervolume.json", content)

@@ -42,18 +42,23 @@ def read(args: Sequence[str], leaves: Mapping[str, Leaf], components: Mapping[st
 
 def combinations(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """What a sweep is of: for each combination of options that are given more than once a name, such as
-    "weights=0.1,0.9", and all options with one value each. Raises ConfigError for a value that is given twice."""
+    "weights=0.1,0.9", and all options with one value each. Raises ConfigError for a value that is given twice, and for
+    two settings of one name."""
     given: dict[str, list[str | None]] = {}
     for path, text in _options(args):
         given.setdefault(path, []).append(text)
     for path, texts in given.items():
         if len(set(texts)) < len(texts):
             raise ConfigError(f"{path}: a value is given twice")
+    names = set[str]()
     for chosen in itertools.product(*given.values()):
         each = dict(zip(given, chosen, strict=True))
         swept = {path: text for path, text in each.items() if len(given[path]) > 1}
-        name = "+".join(f"{path.rpartition('.')[2]}={text}" for path, text in swept.items())
-        yield name.replace("/", "_"), [_written(path, text) for path, text in each.items()]
+        name = "+".join(f"{path.rpartition('.')[2]}={text}" for path, text in swept.items()).replace("/", "_")
+        if name in names:
+            raise ConfigError(f"two settings would be called {name}")
+        names.add(name)
+        yield name, [_written(path, text) for path, text in each.items()]
 
 
 def _written(path: str, text: str | None) -> str:
