@@ -1,5 +1,6 @@
 """Fronts between objectives: volumes by hand and by drawing, cells by their names, a sweep from the command line."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 
 from jaxalign.__main__ import main
+from jaxalign.commands.sweep import refuse_no_front
+from jaxalign.config.load import load
 from jaxalign.config.overrides import combinations
 from jaxalign.errors import ConfigError
+from jaxalign.objectives.mixed import Mixed
 from jaxalign.report.arms import arms_of
 from jaxalign.report.fronts import MARGINS, drawn, fronts, told
 from jaxalign.report.hypervolume import hypervolume, on_front
@@ -118,6 +122,12 @@ def test_what_comes_to_no_front_is_refused_before_anything_is_trained(tmp_path, 
     assert main(["sweep", str(config), "--workdir", str(tmp_path), *options]) == 2
     assert named in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_baseline_whose_labels_are_mixed_has_a_front_too():
+    made = load(CONFIG)
+    refuse_no_front(dataclasses.replace(made, combiner=Mixed()), ())
+    refuse_no_front(dataclasses.replace(made, evaluation=dataclasses.replace(made.evaluation, evals=())), ("a", "b"))
 
 
 def test_a_sweep_trains_its_cells_and_draws_their_front(tmp_path, capsys):

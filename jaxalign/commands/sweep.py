@@ -59,21 +59,21 @@ def run(args: argparse.Namespace) -> None:
 
 def refuse_no_front(experiment: "Experiment", metrics: Sequence[str]) -> None:
     """ConfigError where it can be known before anything is trained that there will be no front."""
-    from jaxalign.contracts.votes import annotators_of
+    from jaxalign.contracts.votes import ReadsVotes
     from jaxalign.errors import ConfigError
     from jaxalign.evals.objectives import HeldOutObjectives
     from jaxalign.report.fronts import LIMITS
 
-    if metrics:
-        count = len(metrics)
-    elif any(isinstance(each, HeldOutObjectives) for each in experiment.evaluation.evals):
-        count = experiment.combiner.objectives or annotators_of(experiment.loss)
-    else:
+    if not metrics and not any(isinstance(each, HeldOutObjectives) for each in experiment.evaluation.evals):
         raise ConfigError(
             "a front is of held-out margins of each objective, and the experiment measures none: add "
             "HeldOutObjectives() to evaluation.evals, or name what it is of (--metrics)"
         )
-    if not LIMITS[0] <= count <= LIMITS[1]:
+    loss = experiment.loss
+    by_loss = loss.annotators if isinstance(loss, ReadsVotes) else None
+    # None: objectives that are mixed already and still measured one by one, as many as the data have
+    count = len(metrics) or experiment.combiner.objectives or by_loss
+    if count is not None and not LIMITS[0] <= count <= LIMITS[1]:
         raise ConfigError(f"a front is of two or three metrics, and there are {count}: name them (--metrics A,B)")
 
 
