@@ -250,7 +250,7 @@ class Session:
     ) -> Float[np.ndarray, "g r"]:
         table = Table(number, groups, self.run.parts(iteration, phase))
         what = f"{phase}: log-probs of policy {number}"
-        with self.progress(iteration, what, len(groups), "groups", table.done) as progress:
+        with self.progress(iteration, what, len(groups), "groups", int(table.known.sum())) as progress:
             return table.fill(batches, progress, self.stop_requested)
 
     def roll(
