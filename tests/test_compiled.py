@@ -82,11 +82,27 @@ def test_where_they_are_kept(tmp_path, environment, monkeypatch):
 
 
 def test_what_was_used_last_stays(tmp_path):
-    for age, name in enumerate(("new", "older", "oldest")):
+    for age, name in enumerate(("new-cache", "older-cache", "oldest-cache", "pairs.jsonl")):
         (tmp_path / name).write_bytes(bytes(100))
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     trim(tmp_path, 250)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["new", "older"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["new-cache", "older-cache", "pairs.jsonl"]
+
+
+def test_nothing_goes_but_what_jax_has_written(tmp_path):
+    """A folder may be given that has other files in it."""
+    (tmp_path / "pairs.jsonl").write_bytes(bytes(100))
+    launch(tmp_path)
+    trim(tmp_path, 0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_an_entry_that_another_launch_removes_meanwhile_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "stays-cache").write_bytes(bytes(100))
+    there = [tmp_path / "gone-cache", tmp_path / "stays-cache"]
+    monkeypatch.setattr(pathlib.Path, "glob", lambda folder, pattern: iter(there))
+    trim(tmp_path, 50)
+    assert list(os.scandir(tmp_path)) == []
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "sample", "doctor"])

@@ -6,6 +6,7 @@ are named by program, options, versions and devices, so processes and experiment
 read was compiled from anything else. Nothing here imports JAX: where nobody has yet, it reads the environment.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -20,6 +21,9 @@ SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 """Programs that compile faster are not kept. JAX's default is 1 s, and a launch has hundreds of small ones."""
 
 OFF = "off"
+
+ENTRY = "-cache"
+"""What names of JAX's entries end with."""
 
 MOST_BYTES = 2 << 30
 """Kept in a folder of ours when a launch begins: what was not read for longest goes."""
@@ -65,18 +69,18 @@ def processor() -> str:
 
 
 def trim(folder: Path, most: int) -> None:
-    """Removes the entries that were used longest ago, until the others are `most` bytes. A reader that has one open
-    keeps it, one that comes later compiles."""
+    """Removes the entries that were used longest ago, until the others are `most` bytes; whatever else lies there
+    stays. A reader that has one open keeps it, one that comes later compiles."""
+    found = list[tuple[float, int, Path]]()
+    for path in folder.glob(f"*{ENTRY}"):
+        with contextlib.suppress(FileNotFoundError):  # another launch trims as well
+            told = path.stat()
+            found.append((max(told.st_atime, told.st_mtime), told.st_size, path))
     total = 0
-    for entry in sorted(filter(os.DirEntry.is_file, os.scandir(folder)), key=_used, reverse=True):
-        total += entry.stat().st_size
+    for _, size, path in sorted(found, reverse=True):
+        total += size
         if total > most:
-            Path(entry).unlink(missing_ok=True)
-
-
-def _used(entry: "os.DirEntry[str]") -> float:
-    told = entry.stat()
-    return max(told.st_atime, told.st_mtime)
+            path.unlink(missing_ok=True)
 
 
 def _tell_jax(settings: Mapping[str, str]) -> None:
