@@ -73,8 +73,9 @@ def test_where_they_are_kept(tmp_path, environment, monkeypatch):
     assert pathlib.Path(environment[FOLDER]).parent == tmp_path / "jaxalign" / "compiled"
     assert pathlib.Path(environment[FOLDER]) == users_folder(environment)
     monkeypatch.setenv(FOLDER, "/elsewhere")
+    monkeypatch.setenv(SECONDS, "")
     keep_compiled(None)
-    assert environment[FOLDER] == "/elsewhere"
+    assert (environment[FOLDER], environment[SECONDS]) == ("/elsewhere", "0"), "small programs are kept there too"
     keep_compiled(str(tmp_path / "mine"))
     assert environment[FOLDER] == str(tmp_path / "mine")
     keep_compiled("off")

@@ -38,7 +38,11 @@ def keep_compiled(where: str | None) -> None:
     if where == OFF:
         _tell_jax({ENABLED: "false"})
         return
-    if where is None and (os.environ.get(FOLDER) or os.environ.get(ENABLED, "").lower() in ("false", "0")):
+    if where is None and os.environ.get(ENABLED, "").lower() in ("false", "0"):
+        return
+    seconds = os.environ.get(SECONDS) or "0"
+    if where is None and os.environ.get(FOLDER):
+        _tell_jax({SECONDS: seconds})
         return
     try:
         folder = (Path(where) if where else users_folder(os.environ)).expanduser().absolute()
@@ -49,7 +53,7 @@ def keep_compiled(where: str | None) -> None:
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         print(f"jaxalign: compiled programs are not kept: {error}", file=sys.stderr, flush=True)
         return
-    _tell_jax({FOLDER: str(folder), SECONDS: os.environ.get(SECONDS, "0")})
+    _tell_jax({FOLDER: str(folder), SECONDS: seconds})
 
 
 def users_folder(environment: Mapping[str, str]) -> Path:
