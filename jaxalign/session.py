@@ -250,7 +250,7 @@ class Session:
     ) -> Float[np.ndarray, "g r"]:
         table = Table(number, groups, self.run.parts(iteration, phase))
         what = f"{phase}: log-probs of policy {number}"
-        with self.progress(iteration, what, len(groups), "groups", table.done) as progress:
+        with self.progress(iteration, what, len(groups), "groups", int(table.known.sum())) as progress:
             return table.fill(batches, progress, self.stop_requested)
 
     def roll(
@@ -348,9 +348,10 @@ class Session:
             raise ConfigError(f"combiner: has {objectives} objectives, and the pairs have votes of {votes} annotators")
 
     def _check_prompts(self) -> None:
+        experiment = self.experiment
         self._comparer.check()
         if not head_alone(self.machine.model.abstract()):  # whose rows are of features
-            check_rows(self.experiment.fit.rows, self.experiment.loss, self._comparer, self.machine.model)
+            check_rows(experiment.fit.rows, experiment.loss, self._comparer, self.machine.model, experiment.iterations)
         if self.heldout_pairs is not None:
             check_strays(self.experiment.loss, self.heldout_pairs, "feedback.heldout")
         if self.heldout:

@@ -73,8 +73,9 @@ def test_where_they_are_kept(tmp_path, environment, monkeypatch):
     assert pathlib.Path(environment[FOLDER]).parent == tmp_path / "jaxalign" / "compiled"
     assert pathlib.Path(environment[FOLDER]) == users_folder(environment)
     monkeypatch.setenv(FOLDER, "/elsewhere")
+    monkeypatch.setenv(SECONDS, "")
     keep_compiled(None)
-    assert environment[FOLDER] == "/elsewhere"
+    assert (environment[FOLDER], environment[SECONDS]) == ("/elsewhere", "0"), "small programs are kept there too"
     keep_compiled(str(tmp_path / "mine"))
     assert environment[FOLDER] == str(tmp_path / "mine")
     keep_compiled("off")
@@ -82,11 +83,27 @@ def test_where_they_are_kept(tmp_path, environment, monkeypatch):
 
 
 def test_what_was_used_last_stays(tmp_path):
-    for age, name in enumerate(("new", "older", "oldest")):
+    for age, name in enumerate(("new-cache", "older-cache", "oldest-cache", "pairs.jsonl")):
         (tmp_path / name).write_bytes(bytes(100))
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     trim(tmp_path, 250)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["new", "older"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["new-cache", "older-cache", "pairs.jsonl"]
+
+
+def test_nothing_goes_but_what_jax_has_written(tmp_path):
+    """A folder may be given that has other files in it."""
+    (tmp_path / "pairs.jsonl").write_bytes(bytes(100))
+    launch(tmp_path)
+    trim(tmp_path, 0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_an_entry_that_another_launch_removes_meanwhile_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "stays-cache").write_bytes(bytes(100))
+    there = [tmp_path / "gone-cache", tmp_path / "stays-cache"]
+    monkeypatch.setattr(pathlib.Path, "glob", lambda folder, pattern: iter(there))
+    trim(tmp_path, 50)
+    assert list(os.scandir(tmp_path)) == []
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "sample", "doctor"])

@@ -2,13 +2,22 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 from made_feedback import fed
 from made_openings import by_name, opened, tiny_lm
 from made_pairs import dpo, inline
 
-from jaxalign.doctor.checks.memory import activations, rollouts, row_sizes, scoring, training
+from jaxalign.doctor.checks.memory import (
+    activations,
+    decoding,
+    longest,
+    rollouts,
+    row_sizes,
+    scoring,
+    training,
+)
 from jaxalign.doctor.examine import examine
 from jaxalign.doctor.opened import Opened
 from jaxalign.losses.kto import KTO
@@ -20,6 +29,7 @@ from jaxalign.pairings.every_answer import EveryAnswer
 from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.rollouts.lockstep import read_prompts
 from jaxalign.step_rules.extragradient import Extragradient
 from jaxalign.training.one_prompt import OnePrompt
 
@@ -33,6 +43,9 @@ def test_training_memory_is_counted_in_copies_of_the_parameters(tmp_path):
     assert 2 * size <= parts["optimizer"] < 2 * size + 100
     apart = training(opened(tmp_path, combiner=WeightedSum((1.0, 1.0, 1.0))))
     assert apart["gradients"] == 4 * size  # each annotator's, and the one made of them
+    summed = training(opened(tmp_path, "--placement.accumulate", "2", combiner=WeightedSum((1.0, 1.0, 1.0))))
+    assert summed["gradients"] == 7 * size  # and the sums of those of each annotator
+    assert training(opened(tmp_path, "--placement.accumulate", "2"))["gradients"] == 2 * size
     split_up = training(opened(tmp_path, "--placement.mesh.fsdp", "8", "--model.layers", "2"))
     assert split_up["policy"] < size / 6
 
@@ -45,14 +58,30 @@ def test_a_step_that_looks_ahead_keeps_who_did(tmp_path):
 
 def test_a_mixture_decodes_with_the_parameters_and_the_cache_of_two(tmp_path):
     def parts(rollout):
-        return rollouts(Opened(fed(tiny_lm(), rollout=rollout), tmp_path, 8))
+        there = Opened(fed(tiny_lm(), rollout=rollout), tmp_path, 8)
+        (program,) = there.comparer.roller.programs(there.machine.abstract, longest(there, there.prompts))
+        return rollouts(there), decoding(there, program, rollout != sampled)
 
     sampled = tiny_lm().feedback.rollout
-    alone, both = parts(sampled), parts(GeometricMixture(sampled, share=0.5))
-    assert both["policy"] == both["anchor"] == alone["policy"]
+    (_, alone), (phase, both) = parts(sampled), parts(GeometricMixture(sampled, share=0.5))
+    assert phase["policy"] == phase["anchor"] == both["anchor"]
     assert alone["anchor"] == 0
     for name in ("copy for decoding", "KV cache", "logits"):
         assert both[name] == 2 * alone[name] > 0
+
+
+def test_the_cache_is_what_decoding_keeps(tmp_path):
+    """A prompt's keys and values once, and room behind it for each of its samples."""
+    there = opened(tmp_path, "--feedback.rollout.samples", "5")
+    (program,) = there.comparer.roller.programs(there.machine.abstract, longest(there, there.prompts))
+    (params, prompts, lengths, _), limit = program.arguments, there.experiment.feedback.rollout.max_tokens
+    count = 5 * len(prompts)
+    read = partial(read_prompts, there.model, rows=count, room=limit)
+    _, cache = jax.eval_shape(lambda *inputs: read(*inputs), params, prompts, lengths)
+    leaves = jax.tree.leaves((cache.prompts, cache.own))
+    found = decoding(there, program, anchored=False)
+    assert found["KV cache"] == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    assert found["logits"] == 4 * count * there.model.config.vocab
 
 
 def test_rows_with_strays_are_as_long_as_they_are_trained(tmp_path):

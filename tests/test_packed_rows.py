@@ -13,18 +13,24 @@ from hypothesis import strategies as st
 from made_families import CHECKPOINTS, loaded
 from made_groups import groups, rollouts
 from made_models import MESHES, ONE, mesh, place
+from made_pairs import alone as lone
 from made_pairs import dpo, inline
 from made_runs import lines_of, policy, run_here, same_when_stopped
 
+from jaxalign.data.comparisons.alone import Alone
 from jaxalign.data.groups import RolledGroups, with_logps
 from jaxalign.data.levelled import EVEN, Costs, levelled
 from jaxalign.data.order import GroupOrder
+from jaxalign.data.strays import as_trained
 from jaxalign.errors import DataError
+from jaxalign.feedback.rowed import check_rows
 from jaxalign.losses.aot import AOTUnpaired
 from jaxalign.losses.bradley_terry import BradleyTerry
 from jaxalign.losses.dpo import DPO
+from jaxalign.losses.kto import KTO
 from jaxalign.losses.sum_of import SumOf
 from jaxalign.losses.wpo import WPO
+from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import RULES, MeshShape, row_sharding
 from jaxalign.models.headed import Headed
 from jaxalign.models.random_llama import RandomLlama
@@ -137,8 +143,8 @@ def test_a_pass_has_every_group_once_in_full_rows(size):
     assert len(plan.rows) <= size * -(-tokens // (rule.tokens * size)) + size
     heard = [rows for rows, _ in plan.batches(size)]
     np.testing.assert_array_equal(np.concatenate(heard), plan.rows)
-    begun = int((heard[0] >= 0).sum())
-    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in plan.batches(size, begun)]), plan.rows[size:])
+    known = np.isin(np.arange(len(pairs)), heard[0])
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in plan.batches(size, known)]), plan.rows[size:])
 
 
 def test_a_pass_has_longer_rows_for_longer_groups():
@@ -454,6 +460,20 @@ def test_a_run_whose_rows_are_too_short_is_refused_or_counts_what_it_leaves_out(
     rule = dataclasses.replace(made.fit.rows, too_long="drop")
     run_here(dataclasses.replace(made, fit=dataclasses.replace(made.fit, rows=rule)), tmp_path / "dropped")
     assert lines_of(tmp_path / "dropped", "align")[0]["groups/too_long"] == 1
+
+
+def test_rows_are_checked_for_the_strays_of_every_iteration(tmp_path):
+    """Among all pairs the long prompt has a short stray; in some iteration the long answer is drawn beside it."""
+    rows = [(f"Moin, I am {k}.", "Hello!", "No.") for k in range(10)]
+    rows[0], rows[5] = ("Why? " * 10, "A", "B"), ("Moin, I am 5.", "Hello! " * 4, "No.")
+    made = lone(dpo())
+    machine = Machine(made.model.open(), made.placement, 0)
+    feedback = dataclasses.replace(made.feedback, pairs=Alone(inline(*rows)), heldout=None, pairs_per_iteration=4)
+    recorded = feedback.open(machine, tmp_path, 100)
+    rule = Packed(int(alone(as_trained(KTO(1.0), recorded.pairs)).max()))
+    with pytest.raises(DataError, match="longer than a row"):
+        check_rows(rule, KTO(1.0), recorded, machine.model, 100)
+    check_rows(Packed(256), KTO(1.0), recorded, machine.model, 100)
 
 
 def test_rules_are_checked():

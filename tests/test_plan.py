@@ -163,7 +163,8 @@ def test_a_mixture_is_planned_with_the_passes_and_the_cache_of_two():
     alone, both = (programs(each, machine, Sizes(32, 24))[2] for each in (experiment, mixed))
     assert bytes_per_device(both.arguments[0]) == 2 * bytes_per_device(alone.arguments[0])
     assert model_flops(both, machine.model) == 2 * model_flops(alone, machine.model)
-    assert (both.work.cached, both.work.tokens) == (2 * alone.work.cached, alone.work.tokens)
+    assert (both.work.cached, both.work.kept) == (2 * alone.work.cached, 2 * alone.work.kept)
+    assert both.work.tokens == alone.work.tokens
 
 
 def test_model_flops_are_those_of_every_product():

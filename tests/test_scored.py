@@ -5,6 +5,7 @@ Of references, of held-out pairs under an anchor, and of the answers that certif
 
 import dataclasses
 import pathlib
+from functools import partial
 
 import jax
 import made_groups
@@ -23,6 +24,7 @@ from jaxalign.session import Session
 from jaxalign.storage.rundir import read_run
 from jaxalign.training import scored
 from jaxalign.training.logps import Scorer
+from jaxalign.training.packed import Packed
 from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.scored import ReferenceLogps, Scored, Table
 from jaxalign.types import Groups, Rollouts
@@ -41,7 +43,7 @@ class Batches:
         whole = getattr(kind, name)
 
         def batches(scorer, *arguments):
-            first = arguments[-1] if isinstance(arguments[-1], int) else 0
+            first = int(arguments[-1].sum()) if isinstance(arguments[-1], np.ndarray) else 0
             for number, found in enumerate(whole(scorer, *arguments)):
                 if len(self.began) == self.breaks_after:
                     raise KeyboardInterrupt
@@ -118,9 +120,9 @@ def test_answers_that_are_certified_are_scored_once(tmp_path, monkeypatch):
     began, whole_metrics = list[int](), certify.inner_metrics
     batches = Scorer.batches
 
-    def watched(scorer, params, groups, plan, first=0):
-        began.extend([first] * (groups.responses == 3))
-        return batches(scorer, params, groups, plan, first)
+    def watched(scorer, params, groups, plan, known):
+        began.extend([int(known.sum())] * (groups.responses == 3))
+        return batches(scorer, params, groups, plan, known)
 
     def killed(games, *arguments):
         if len(began) == 1:
@@ -179,6 +181,38 @@ def test_parts_of_another_policy_are_counted_and_not_taken():
 
     groups = RolledGroups(made_groups.rollouts(), made_groups.groups([0, 0, 1, 2, 1], [[0, 1]] * 5))
     first, second = (Table(who, groups, Kept()) for who in (0, 1))
-    assert (first.done, second.done) == (4, 1)
+    assert (first.known.sum(), second.known.sum()) == (4, 1)
     np.testing.assert_array_equal(first.sums[:, 0], [0, 1, 2, 3, 0])
     np.testing.assert_array_equal(second.sums[:, 1], [10, 0, 0, 0, 0])
+
+
+def test_scoring_goes_on_with_other_batches():
+    """Stopped with one row at a time and continued with four: `Packed` rows are other ones then, and still every group
+    is scored."""
+    parts = list[tuple[Scored, ...]]()
+
+    class Kept:
+        hosts = Hosts()
+
+        def kept(self, kind):
+            return list(parts)
+
+        def put(self, k, value, kind):
+            parts.append((value,))
+            return parts[k]
+
+    rng = np.random.default_rng(0)
+    asked = rng.integers(0, 7, 40).tolist()
+    groups = RolledGroups(made_groups.rollouts(7, 4), made_groups.groups(asked, [[k % 4, 3 - k % 4] for k in asked]))
+
+    def batches(size, known):
+        for rows, _ in Packed(40).passes(groups, size).batches(size, known):
+            numbers = rows[rows >= 0]
+            yield numbers, np.stack([numbers, numbers], 1).astype(np.float32)
+
+    with pytest.raises(Interrupted):
+        Table(0, groups, Kept()).fill(partial(batches, 1), lambda done: None, lambda: True)
+    told = list[int]()
+    found = Table(0, groups, Kept()).fill(partial(batches, 4), told.append, lambda: False)
+    np.testing.assert_array_equal(found[:, 0], np.arange(40))
+    assert told[-1] == 40

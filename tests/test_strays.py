@@ -124,7 +124,7 @@ def test_what_a_fit_does_not_see_has_the_loss_of_its_step(model, params, anchor,
     loss, view = KTO(1.0), view_of(model, KTO(1.0), 1)
     groups, scorer = Strayed(lone()), PairScorer(view, ONE, 8 // parts, parts=parts)
     table = np.zeros((7, 2), np.float32)
-    for numbers, sums in scorer.sums(anchor, {}, groups, {}, 0):
+    for numbers, sums in scorer.sums(anchor, {}, groups, {}):
         table[numbers] = sums
     np.testing.assert_allclose(table, Scorer(model, ONE, 8).groups(anchor, groups), rtol=1e-5)
     heard: list[int] = []

@@ -348,7 +348,7 @@ def scores_of(
         policy, found = machine.params(where), np.zeros((len(groups), groups.responses), np.float32)
         with Progress(what, len(groups), "pairs") as progress:
             done = 0
-            for numbers, each in scorer.sums(trained(policy), frozen(policy), groups, {}, 0):
+            for numbers, each in scorer.sums(trained(policy), frozen(policy), groups, {}):
                 found[numbers], done = each, done + len(numbers)
                 progress(done)
         return found

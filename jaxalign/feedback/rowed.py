@@ -14,11 +14,13 @@ from jaxalign.training.packed import Packed
 from jaxalign.training.row_rule import RowRule
 
 
-def check_rows(rows: RowRule, loss: object, comparer: Comparer, model: Model) -> None:
+def check_rows(rows: RowRule, loss: object, comparer: Comparer, model: Model, iterations: int) -> None:
     """DataError where rows that refuse longer groups do not hold those that are recorded, or that answers of the
     greatest length would make."""
     if isinstance(comparer, Recording):
-        rows.within(as_trained(loss, comparer.pairs))
+        # of each iteration that draws pairs: how long a stray is depends on what was drawn beside it
+        for iteration in range(1 if comparer.spec.pairs_per_iteration is None else iterations):
+            rows.within(as_trained(loss, comparer.groups(iteration)))
     elif isinstance(comparer, Sampling) and isinstance(rows, Packed) and rows.too_long == "refuse":
         longest = max((len(encoded(model.chat, prompt)) for prompt in comparer.used), default=0)
         sizes = replace(comparer.spec.sizes(model), prompt=longest)

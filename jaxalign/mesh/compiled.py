@@ -6,6 +6,7 @@ are named by program, options, versions and devices, so processes and experiment
 read was compiled from anything else. Nothing here imports JAX: where nobody has yet, it reads the environment.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -21,6 +22,9 @@ SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 OFF = "off"
 
+ENTRY = "-cache"
+"""What names of JAX's entries end with."""
+
 MOST_BYTES = 2 << 30
 """Kept in a folder of ours when a launch begins: what was not read for longest goes."""
 
@@ -34,7 +38,11 @@ def keep_compiled(where: str | None) -> None:
     if where == OFF:
         _tell_jax({ENABLED: "false"})
         return
-    if where is None and (os.environ.get(FOLDER) or os.environ.get(ENABLED, "").lower() in ("false", "0")):
+    if where is None and os.environ.get(ENABLED, "").lower() in ("false", "0"):
+        return
+    seconds = os.environ.get(SECONDS) or "0"
+    if where is None and os.environ.get(FOLDER):
+        _tell_jax({SECONDS: seconds})
         return
     try:
         folder = (Path(where) if where else users_folder(os.environ)).expanduser().absolute()
@@ -45,7 +53,7 @@ def keep_compiled(where: str | None) -> None:
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         print(f"jaxalign: compiled programs are not kept: {error}", file=sys.stderr, flush=True)
         return
-    _tell_jax({FOLDER: str(folder), SECONDS: os.environ.get(SECONDS, "0")})
+    _tell_jax({FOLDER: str(folder), SECONDS: seconds})
 
 
 def users_folder(environment: Mapping[str, str]) -> Path:
@@ -65,18 +73,18 @@ def processor() -> str:
 
 
 def trim(folder: Path, most: int) -> None:
-    """Removes the entries that were used longest ago, until the others are `most` bytes. A reader that has one open
-    keeps it, one that comes later compiles."""
+    """Removes the entries that were used longest ago, until the others are `most` bytes; whatever else lies there
+    stays. A reader that has one open keeps it, one that comes later compiles."""
+    found = list[tuple[float, int, Path]]()
+    for path in folder.glob(f"*{ENTRY}"):
+        with contextlib.suppress(FileNotFoundError):  # another launch trims as well
+            told = path.stat()
+            found.append((max(told.st_atime, told.st_mtime), told.st_size, path))
     total = 0
-    for entry in sorted(filter(os.DirEntry.is_file, os.scandir(folder)), key=_used, reverse=True):
-        total += entry.stat().st_size
+    for _, size, path in sorted(found, reverse=True):
+        total += size
         if total > most:
-            Path(entry).unlink(missing_ok=True)
-
-
-def _used(entry: "os.DirEntry[str]") -> float:
-    told = entry.stat()
-    return max(told.st_atime, told.st_mtime)
+            path.unlink(missing_ok=True)
 
 
 def _tell_jax(settings: Mapping[str, str]) -> None:

@@ -24,7 +24,9 @@ class Work:
     microbatches: int = 1
     """parts that the rows go through one after the other"""
     cached: int = 0
-    """rows that keep the keys and values of `row` tokens each"""
+    """rows that keep keys and values"""
+    kept: int = 0
+    """tokens whose keys and values are kept: those of rows, and of prompts once"""
 
 
 @dataclass(frozen=True)

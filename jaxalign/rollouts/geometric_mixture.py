@@ -100,7 +100,7 @@ class MixtureRoller:
 
 
 def _twice(work: Work) -> Work:
-    return replace(work, passes=2 * work.passes, cached=2 * work.cached)
+    return replace(work, passes=2 * work.passes, cached=2 * work.cached, kept=2 * work.kept)
 
 
 EXAMPLES = (GeometricMixture(Sample(samples=2, max_tokens=4), share=0.25), GeometricMixture(Enumerate(), share=0.25))

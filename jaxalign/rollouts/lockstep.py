@@ -174,7 +174,8 @@ class LockstepDrawer:
         )
         rows = count * task.samples
         drawn = rows * task.limit
-        work = Work(drawn, drawn + count * width, drawn, width + task.limit, ("forward",), cached=rows)
+        read = drawn + count * width  # a prompt once, whatever its samples
+        work = Work(drawn, read, drawn, width + task.limit, ("forward",), cached=rows, kept=read)
         return (Program("rollout", self._generate, (params, *inputs), work),)
 
     def calls(self, prompts: int) -> Mapping[str, int]:

@@ -159,10 +159,10 @@ class Scorer:
         return found
 
     def batches(
-        self, params: Params, groups: TrainingGroups, plan: Passes, first: int = 0
+        self, params: Params, groups: TrainingGroups, plan: Passes, known: Bool[np.ndarray, " g"] | None = None
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
-        """Numbers of groups and their sums behind the `first` groups of `plan`, one batch after another."""
-        for rows, shape in plan.batches(self.batch_size, first):
+        """Numbers of groups and their sums, one batch of `plan` after another; without those that are all `known`."""
+        for rows, shape in plan.batches(self.batch_size, known):
             here = np.where(self._here[:, None], rows, -1)  # a process packs the rows of its own devices
             batch = on_mesh(pack(groups, here.reshape(-1), shape, {}), row_sharding(self._mesh))
             numbers = rows.reshape(-1)

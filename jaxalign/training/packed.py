@@ -160,18 +160,19 @@ class PackedSteps:
         shape = shapes[least[step]]
         return np.pad(rows, ((0, 0), (0, shape.groups - rows.shape[1])), constant_values=-1), shape
 
-    def batches(self, size: int, first: int = 0) -> Iterator[Laid]:
+    def batches(self, size: int, known: Bool[np.ndarray, " g"] | None = None) -> Iterator[Laid]:
         """Step by step, whatever `size`."""
-        done = 0
         for step in range(len(self.drawn)):
-            if done >= first:
+            if known is None or not known[self._numbers(step)].all():
                 yield self[step]
-            done += int((self.units[self.drawn[step][self.drawn[step] >= 0]] >= 0).sum())
 
-    def _trees(self, step: int) -> Trees:
+    def _numbers(self, step: int) -> Int[np.ndarray, " k"]:
         units = self.drawn[step]
         numbers = self.units[units[units >= 0]].reshape(-1)
-        return grown(self.groups, numbers[numbers >= 0], self.tokens)
+        return numbers[numbers >= 0]
+
+    def _trees(self, step: int) -> Trees:
+        return grown(self.groups, self._numbers(step), self.tokens)
 
     @cached_property
     def _fitted(self) -> tuple[int, tuple[RowShape, ...], Int[np.ndarray, " k"]]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.contracts.group_size import LONE, strayed
 from jaxalign.contracts.traced import losses
@@ -146,14 +146,19 @@ class PairScorer:
         return PairScores(loss, sums, table[:, :own], prefer, weight, prompts, lengths, votes)
 
     def sums(
-        self, params: Params, frozen: Params, groups: TrainingGroups, live: Mapping[str, Params], first: int
+        self,
+        params: Params,
+        frozen: Params,
+        groups: TrainingGroups,
+        live: Mapping[str, Params],
+        known: Bool[np.ndarray, " g"] | None = None,
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
-        """Numbers and log-probs alone, strays' too, one batch after another behind the `first` pairs of a plan: of an
+        """Numbers and log-probs alone, strays' too, one batch after another but those that are all `known`: of an
         anchor."""
         table = np.zeros((len(groups), groups.responses), np.float32)
         return (
             (numbers, sums)
-            for numbers, _, sums, *_ in self.batches(params, frozen, groups, table, None, live=live, first=first)
+            for numbers, _, sums, *_ in self.batches(params, frozen, groups, table, None, live=live, known=known)
         )
 
     def batches(
@@ -165,13 +170,13 @@ class PairScorer:
         last: Float[np.ndarray, "g r"] | None,
         *,
         live: Mapping[str, Params],
-        first: int = 0,
+        known: Bool[np.ndarray, " g"] | None = None,
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Numbers, losses, sums, labels, weights, votes of pairs, one batch after another behind the `first` of a plan.
-        A column of strays says how far they have moved from the anchor."""
+        """Numbers, losses, sums, labels, weights, votes of pairs, one batch after another but those that are all
+        `known`. A column of strays says how far they have moved from the anchor."""
         tables = {"anchor": anchor, "last": anchor if last is None else last}
         columns: Mapping[str, Float[np.ndarray, "g r"]] = {role: tables[role] for role in self._view.loss.needs}
-        for rows, shape in self._plan(groups).batches(self._parts * self.batch_size, first):
+        for rows, shape in self._plan(groups).batches(self._parts * self.batch_size, known):
             micros = rows.reshape(self._parts, -1, rows.shape[1])
             micros = np.where(rows_here(row_sharding(self._mesh), micros.shape[1])[:, None], micros, -1)
             batch = stack_microbatches([pack(groups, micro.reshape(-1), shape, columns) for micro in micros])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.levelled import Costs
@@ -38,12 +38,15 @@ class RowPlan:
         largest = self.least[numbers[real]].max(initial=0)
         return np.where(real[:, None], self.rows[numbers], -1), self.shapes[largest]
 
-    def batches(self, size: int, first: int = 0) -> Iterator[tuple[Int[np.ndarray, "m p"], RowShape]]:
-        """The rows behind those that hold the `first` groups, `size` at a time and at the end none beside them."""
-        begin = int((np.cumsum((self.rows >= 0).sum(1)) <= first).sum()) if first else 0
-        for start in range(begin, len(self.rows), size):
+    def batches(
+        self, size: int, known: Bool[np.ndarray, " g"] | None = None
+    ) -> Iterator[tuple[Int[np.ndarray, "m p"], RowShape]]:
+        """The rows, `size` at a time and at the end none beside them; without batches whose groups are all `known`."""
+        for start in range(0, len(self.rows), size):
             numbers = np.arange(start, start + size)
-            yield self.batch(np.where(numbers < len(self.rows), numbers, -1))
+            rows, shape = self.batch(np.where(numbers < len(self.rows), numbers, -1))
+            if known is None or not known[rows[rows >= 0]].all():
+                yield rows, shape
 
 
 def plan_rows(groups: TrainingGroups, groups_a_row: int = 1, shapes: int = 1) -> RowPlan:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.training.row_plan import RowPlan
@@ -54,8 +54,8 @@ class Passes(Protocol):
     @property
     def shape(self) -> RowShape: ...
 
-    def batches(self, size: int, first: int = 0) -> Iterator[Laid]:
-        """About `size` rows at a time, behind those that hold the `first` groups."""
+    def batches(self, size: int, known: Bool[np.ndarray, " g"] | None = None) -> Iterator[Laid]:
+        """About `size` rows at a time, without those batches whose groups are all `known` (None: all batches)."""
         ...
 
 

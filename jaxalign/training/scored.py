@@ -1,7 +1,8 @@
 """Log-probs of a whole set of groups, made in parts: each is committed before the next is begun.
 
-An hour of scoring that is interrupted goes on behind its last part. What is scored together begins at multiples of the
-scorer's batch, wherever a part ends, so that a continued phase ends with the bits of an uninterrupted one.
+An hour of scoring that is interrupted goes on behind its last part. Batches that hold anything unknown are scored as
+they are, so that a continued phase ends with the bits of an uninterrupted one; and what is known is told by numbers, so
+that one may go on with other batches, on another mesh.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.errors import Interrupted
@@ -18,8 +19,8 @@ from jaxalign.hosts.group import Hosts
 BATCHES = 32
 """Batches of a part: so many are scored again after a crash, at most; an ordered stop commits what there is."""
 
-Batches = Callable[[int], Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]]
-"""(first) → numbers of groups and their sums, one batch after another, behind the `first` groups of their rows."""
+Batches = Callable[[Bool[np.ndarray, " g"]], Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]]
+"""(known) → numbers of groups and their sums, one batch after another, but those whose groups are all `known`."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class Kept(Protocol):
 
 
 class Table:
-    """The sums of all `groups` under policy `policy`, as far as they are known: of `done` groups, row after row."""
+    """The sums of all `groups` under policy `policy`, of those that are `known`."""
 
     def __init__(self, policy: int, groups: TrainingGroups, kept: Kept):
         self._policy, self._parts = policy, kept
         self.sums = np.zeros((len(groups), groups.responses), np.float32)
-        self.done = self._count = 0
+        self.known, self._count = np.zeros(len(groups), bool), 0
         for part in kept.kept(Scored):
             self._add(part)
 
@@ -69,9 +70,11 @@ class Table:
         """Scores and commits what is not known yet. `told` hears the groups done after each batch. Raises Interrupted
         after one when a stop is requested, with all that is scored committed."""
         waiting: list[Scored] = []
-        for numbers, sums in batches(self.done):
+        seen = self.known.copy()
+        for numbers, sums in batches(self.known.copy()):
             waiting.append(Scored(self._policy, numbers, sums))
-            scored = self.done + sum(len(each.numbers) for each in waiting)
+            seen[numbers] = True
+            scored = int(seen.sum())
             told(scored)
             stopping = stop_requested()
             if stopping or len(waiting) == BATCHES or scored == len(self.sums):
@@ -95,4 +98,4 @@ class Table:
         for share in part:
             if share.policy == self._policy:
                 self.sums[share.numbers] = share.sums
-                self.done += len(share.numbers)
+                self.known[share.numbers] = True

@@ -27,11 +27,11 @@ from jaxalign.evals.pairs import HeldOutPairs
 from jaxalign.exchange.export import export
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.feedback.recorded import Recorded
-from jaxalign.fit import row_order
 from jaxalign.losses.dpo import DPO
 from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import SmolLM2
+from jaxalign.programs import steps_of
 from jaxalign.session import Session
 from jaxalign.storage.record import Recorder, read_metrics
 from jaxalign.storage.rundir import open_run
@@ -127,7 +127,7 @@ def sides(request, tmp_path_factory) -> Sides:
         policy = session.policy(0)
         export(session.machine.model, policy, home / "model")
         groups = session.compared(0, policy).groups
-        order = row_order(session, 0, len(groups))
+        order, _ = steps_of(spec, session.machine, 0, groups)
         train = [row for step in range(len(order)) for row in ids(groups, order[step])]
         held = session.heldout_pairs
         heldout = ids(held, np.arange(len(held)))

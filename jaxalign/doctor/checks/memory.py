@@ -83,7 +83,7 @@ def training(opened: Opened) -> dict[str, int]:
         "policy": bytes_per_device(opened.machine.abstract),
         "trained copy": changed,
         "look-ahead": changed if experiment.step_rule.period > 1 else 0,
-        "gradients": changed * gradient_trees(experiment.combiner),
+        "gradients": changed * gradient_trees(experiment.combiner, experiment.placement.accumulate),
         "optimizer": bytes_per_device(made.abstract.opt_state),
         "live references": sum(copies) + bytes_per_device(made.abstract.references),
         "activations": activations(opened.model.config, rows, length, opened.mesh.shape["tensor"]),
@@ -198,13 +198,14 @@ def decoding(opened: Opened, program: Program, anchored: bool) -> dict[str, int]
     frozen."""
     config, work, tensor = opened.model.config, program.work, opened.mesh.shape["tensor"]
     assert isinstance(config, DecoderConfig), "a table decodes nothing"
-    size, rows, columns = itemsize(config), work.cached // row_shards(opened.mesh), work.row
+    size, shards = itemsize(config), row_shards(opened.mesh)
+    rows, tokens = work.cached // shards, work.kept // shards
     head = config.kv_heads * config.head_dim / tensor
     return {
         "anchor": bytes_per_device(trained(opened.machine.abstract)) if anchored else 0,
         # gathered over the axes that split tokens, still split over tensor
         "copy for decoding": sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0])) * size // tensor,
-        "KV cache": round(rows * columns * 2 * head * config.layers * size),
+        "KV cache": round(tokens * 2 * head * config.layers * size),
         "logits": 4 * rows * config.vocab // tensor,
     }
 
@@ -264,9 +265,12 @@ def row_sizes(opened: Opened) -> tuple[int, int, int]:
     return rows, planned.shape.row, rows * planned.shape.scored
 
 
-def gradient_trees(combiner: Combiner) -> int:
-    """One, or each objective's and the direction made of them."""
-    return 1 if combiner.objectives is None else combiner.objectives + 1
+def gradient_trees(combiner: Combiner, accumulate: int) -> int:
+    """One, or each objective's and the direction made of them; of several microbatches the sums beside those of one:
+    1 and 2, o + 1 and 2 o + 1, as XLA's CPU compiler has it too."""
+    objectives = combiner.objectives or 1
+    made = 1 if combiner.objectives is None else objectives + 1
+    return made if accumulate == 1 else made + objectives
 
 
 def longest(opened: Opened, prompts: Iterable[Prompt]) -> int:
