@@ -68,7 +68,7 @@ def test_an_eval_asks_the_oracle_what_it_says_that_it_asks(measurement, policies
     measurement(context)
     sides = measurement.asks(context.names, tuple(context.others)) if isinstance(measurement, Asks) else ()
     assert sorted(asked) == sorted(2 * len(each) for each in set(sides))
-    assert isinstance(measurement, Asks) == ("oracle" in measurement.needs)
+    assert isinstance(measurement, Asks) == bool({"oracle", "users"} & set(measurement.needs))
 
 
 def test_judges_that_are_one_are_nowhere_apart():
@@ -256,9 +256,9 @@ def test_a_run_scores_each_answer_once_under_a_policy(tmp_path, monkeypatch):
     passes: list[int] = []
     whole = Scorer.rollouts
 
-    def counted(scorer, params, given_rollouts):
+    def counted(scorer, params, given_rollouts, rule):
         passes.append(len(given_rollouts.prompts))
-        return whole(scorer, params, given_rollouts)
+        return whole(scorer, params, given_rollouts, rule)
 
     monkeypatch.setattr(Scorer, "rollouts", counted)
     made = tiny_lm()

@@ -14,6 +14,7 @@ from scipy import stats
 
 from jaxalign.__main__ import main
 from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.evals.intervals import ByPrompt
 from jaxalign.evals.win_rate import WinRate
 from jaxalign.experiment import Experiment
 from jaxalign.feedback.sampled import Sampled
@@ -201,7 +202,7 @@ def made(rates: dict[int, list[float]], asked: tuple[Prompt, ...]) -> Measured:
     """An arm of these rates by seed and prompt."""
     return Measured(
         {seed: {RATE: float(np.mean(each)), FIRST: -1.0} for seed, each in rates.items()},
-        {seed: Answered(asked, {RATE: np.array(each)}) for seed, each in rates.items()},
+        {seed: Answered(asked, {RATE: ByPrompt(np.array(each), float(len(each)))}) for seed, each in rates.items()},
     )
 
 

@@ -24,7 +24,7 @@ class LeastAnswers(Protocol):
     """An oracle that can say nothing of fewer sampled answers to a prompt than so many."""
 
     @property
-    def answers(self) -> int: ...
+    def least_answers(self) -> int: ...
 
 
 def checked(found: object, rollouts: Rollouts, name: str, objectives: int | None = None) -> Preferences:

@@ -158,10 +158,10 @@ class Sampling:
         """DataError naming every prompt that cannot be answered, ConfigError for fewer answers than oracles want."""
         samples = self.roller.bounds.samples
         for place, part in components(self.spec.oracle).items():
-            if isinstance(part, LeastAnswers) and part.answers > samples and not listed(self.spec.rollout):
+            if isinstance(part, LeastAnswers) and part.least_answers > samples and not listed(self.spec.rollout):
                 where = ".".join(("feedback.oracle", place) if place else ("feedback.oracle",))
                 raise ConfigError(
-                    f"{where}: {type(part).__name__} wants {part.answers} answers to a prompt, and there are "
+                    f"{where}: {type(part).__name__} wants {part.least_answers} answers to a prompt, and there are "
                     f"{samples}: sample more (feedback.rollout.samples)"
                 )
         self.roller.check(self.used)

@@ -78,7 +78,7 @@ class KSamples:
         return self.users.names
 
     @property
-    def answers(self) -> int:
+    def least_answers(self) -> int:
         """One and k others."""
         return self.k + 1
 
@@ -133,7 +133,7 @@ class KSamples:
             else:
                 raise DataError(
                     f"prompt {rollouts.prompts[number].id!r} has {samples} answers, and k = {self.k} samples meet "
-                    f"another one: {self.answers} are needed at least"
+                    f"another one: {self.least_answers} are needed at least"
                 )
         return np.round(gains / GRID) * GRID, np.where(whole, 1.0, (samples - 1) / samples)
 
