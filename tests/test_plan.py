@@ -282,8 +282,8 @@ def test_a_run_scores_as_often_as_planned(what, monkeypatch, tmp_path):
     machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
     planned = calls(experiment, machine)
     assert len(left_out) == planned["left_out"] > 0
-    # In the first iteration the anchor is the policy that sampled: four batches less. In the second it reads all answers
-    # for the certificates, which plans do not count, in two batches, and its other four are looked up there.
+    # In the first iteration the anchor is the policy that sampled: four batches less. In the second it reads all
+    # answers for the certificates, which plans do not count, in two batches, and its other four are looked up there.
     assert planned["logp"] - len(logp) == (4 - 2 + 4 if what == "sampled" else 0)
 
 
