@@ -24,6 +24,7 @@ from jaxalign.games.learners.nash_mp import NashMP
 from jaxalign.games.learners.omwu import OMWU
 from jaxalign.games.learners.online_ipo import OnlineIPO
 from jaxalign.games.learners.onpo import ONPO
+from jaxalign.games.learners.xpo import XPO
 from jaxalign.games.metrics import duality_gap
 from jaxalign.games.prox import prox
 
@@ -231,3 +232,20 @@ def fp32() -> None:
 
 def test_learners_that_fit_a_model_to_pairs_ask_for_the_matrix():
     assert {name for name, learner in LEARNERS.items() if of_matrices(learner)} == {"IterDPO", "XPO"}
+
+
+@pytest.mark.parametrize(
+    ("beta", "alpha", "end"), [(2.0, 0.05, (0.169, 0.432, 0.400)), (0.5, 0.01, (0.206, 0.163, 0.631))]
+)
+def test_xpo_settles_beside_its_anchor_and_not_at_nash(beta, alpha, end):
+    begin = jnp.log(jnp.asarray([0.2, 0.5, 0.3]))
+    first, last = (jnp.exp(policy_after(XPO(beta, alpha), steps, begin=begin)) for steps in (60, 100))
+    np.testing.assert_allclose(first, last, atol=1e-8)
+    np.testing.assert_allclose(last, end, atol=6e-4)
+
+
+def test_xpo_with_a_small_beta_hops_between_vertices():
+    begin = jnp.log(jnp.asarray([0.2, 0.5, 0.3]))
+    ends = [jnp.exp(policy_after(XPO(0.1, 0.001), steps, begin=begin)) for steps in (99, 100)]
+    assert all(end.max() > 0.99 for end in ends)
+    assert jnp.abs(ends[1] - ends[0]).max() > 0.9
