@@ -13,24 +13,15 @@ from hypothesis import strategies as st
 from made_families import CHECKPOINTS, loaded
 from made_groups import groups, rollouts
 from made_models import MESHES, ONE, mesh, place
-from made_pairs import alone as lone
-from made_pairs import dpo, inline
-from made_runs import lines_of, policy, run_here, same_when_stopped
 
-from jaxalign.data.comparisons.alone import Alone
 from jaxalign.data.groups import RolledGroups, with_logps
-from jaxalign.data.levelled import EVEN, Costs, levelled
 from jaxalign.data.order import GroupOrder
-from jaxalign.data.strays import as_trained
 from jaxalign.errors import DataError
-from jaxalign.feedback.rowed import check_rows
 from jaxalign.losses.aot import AOTUnpaired
 from jaxalign.losses.bradley_terry import BradleyTerry
 from jaxalign.losses.dpo import DPO
-from jaxalign.losses.kto import KTO
 from jaxalign.losses.sum_of import SumOf
 from jaxalign.losses.wpo import WPO
-from jaxalign.machine import Machine
 from jaxalign.mesh.sharding import RULES, MeshShape, row_sharding
 from jaxalign.models.headed import Headed
 from jaxalign.models.random_llama import RandomLlama
@@ -41,7 +32,7 @@ from jaxalign.training.packed import Packed, alone
 from jaxalign.training.pair_scores import PairScorer
 from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import RowShape, Sizes, abstract_batch, pack, stack_microbatches
-from jaxalign.training.step import Fit, init_state, make_step
+from jaxalign.training.step import init_state, make_step
 from jaxalign.training.trees import grown
 from jaxalign.training.views import view_of
 
@@ -193,43 +184,6 @@ def test_groups_that_no_row_holds_are_refused_or_left_out_and_counted():
     assert left_out == (alone(pairs) == longest).sum() == len(pairs) - len(kept)
     with pytest.raises(DataError, match="nothing is left"):
         Packed(1, too_long="drop").within(pairs)
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Batches of about equal tokens
-
-
-def test_level_batches_have_every_unit_once_an_epoch_and_about_the_same_tokens():
-    """Long and short units, and some prompts in many of them."""
-    rng = np.random.default_rng(0)
-    own, prompt = rng.lognormal(5, 0.8, 1030).astype(np.int64), rng.integers(0, 40, 1030) ** 2 // 2
-    costs = Costs(own, 20 + prompt % 300, prompt)
-    level, plain = GroupOrder(1030, 64, 2, 7, costs), GroupOrder(1030, 64, 2, 7)
-    assert len(level) == len(plain) == 34
-    cost = {}
-    for name, order in (("level", level), ("plain", plain)):
-        epochs = [np.concatenate([order[17 * epoch + k] for k in range(17)]) for epoch in (0, 1)]
-        assert all(sorted(each[each >= 0]) == list(range(1030)) for each in epochs)
-        cost[name] = np.array([costs.of(order[k]) for k in range(16)])
-    assert abs(cost["level"] / cost["level"].mean() - 1).max() <= EVEN
-    assert cost["plain"].max() / cost["plain"].mean() > 1.1, "a padding of so much, where all rows are as long"
-    moved = [len(set(level[k]) - set(plain[k])) for k in range(16)]
-    assert sum(moved) < 0.15 * 1024, "the others are where chance has put them"
-    assert (level[16] == plain[16]).all()
-    with pytest.raises(DataError, match="level"):
-        level.check(plain.state(3))
-
-
-def test_batches_that_cannot_be_level_are_as_level_as_exchanges_make_them():
-    costs = Costs(np.array([100, 1, 1, 1]), np.zeros(4, int), np.arange(4))
-    assert sorted(levelled(np.arange(4), costs, 2)) == [0, 1, 2, 3]
-    even = levelled(np.array([0, 1, 2, 3]), Costs(np.array([9, 8, 1, 2]), np.zeros(4, int), np.arange(4)), 2)
-    assert {frozenset(even[:2]), frozenset(even[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
-
-
-def test_fewer_units_than_a_batch_are_one():
-    costs = Costs(*np.array([[5, 9, 2], [1, 1, 1], [0, 1, 2]]))
-    np.testing.assert_array_equal(np.sort(GroupOrder(3, 4, 1, 0, costs)[0]), [-1, 0, 1, 2])
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -421,65 +375,3 @@ def test_held_out_groups_are_scored_the_same(loss):
         )
     for name in ("loss", "sums", "prefer", "weight", "prompt"):
         np.testing.assert_allclose(getattr(found["packed"], name), getattr(found["apart"], name), **CLOSE, err_msg=name)
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Runs
-
-
-def packed(*overrides: str, **options):
-    made = dpo("--fit.batch_size", "16", *overrides)
-    return dataclasses.replace(made, fit=dataclasses.replace(made.fit, rows=Packed(**options)))
-
-
-def test_a_run_of_packed_rows_ends_with_the_same_policy(tmp_path):
-    """The same groups in each step, references and held-out pairs scored in packed rows; fewer tokens for each."""
-    run_here(dpo("--fit.batch_size", "16"), tmp_path / "apart")
-    run_here(packed(tokens=256), tmp_path / "packed")
-    for one, other in zip(*(jax.tree.leaves(policy(tmp_path / name, 1)) for name in ("apart", "packed")), strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
-    losses = {name: [line["loss"] for line in lines_of(tmp_path / name, "fit")] for name in ("apart", "packed")}
-    np.testing.assert_allclose(losses["packed"], losses["apart"], rtol=1e-4)
-    assert lines_of(tmp_path / "packed", "align")[0]["groups/too_long"] == 0
-
-
-def test_a_packed_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path):
-    made = packed(tokens=256, shapes=2)
-    same_when_stopped(
-        dataclasses.replace(made, fit=dataclasses.replace(made.fit, batches="level")), tmp_path, 12, least=1
-    )
-
-
-def test_a_run_whose_rows_are_too_short_is_refused_or_counts_what_it_leaves_out(tmp_path):
-    rows = [(f"Moin, I am {k}.", "Hello!", "No.") for k in range(20)]
-    made = packed("--fit.evaluate_every", "none", "--fit.keep", "last", tokens=96)
-    feedback = dataclasses.replace(made.feedback, pairs=inline(*rows, ("Why? " * 30, "A", "B")))
-    made = dataclasses.replace(made, feedback=feedback)
-    with pytest.raises(DataError, match="1 of 21 groups are longer than a row of 96 tokens"):
-        run_here(made, tmp_path / "refused")
-    rule = dataclasses.replace(made.fit.rows, too_long="drop")
-    run_here(dataclasses.replace(made, fit=dataclasses.replace(made.fit, rows=rule)), tmp_path / "dropped")
-    assert lines_of(tmp_path / "dropped", "align")[0]["groups/too_long"] == 1
-
-
-def test_rows_are_checked_for_the_strays_of_every_iteration(tmp_path):
-    """Among all pairs the long prompt has a short stray; in some iteration the long answer is drawn beside it."""
-    rows = [(f"Moin, I am {k}.", "Hello!", "No.") for k in range(10)]
-    rows[0], rows[5] = ("Why? " * 10, "A", "B"), ("Moin, I am 5.", "Hello! " * 4, "No.")
-    made = lone(dpo())
-    machine = Machine(made.model.open(), made.placement, 0)
-    feedback = dataclasses.replace(made.feedback, pairs=Alone(inline(*rows)), heldout=None, pairs_per_iteration=4)
-    recorded = feedback.open(machine, tmp_path, 100)
-    rule = Packed(int(alone(as_trained(KTO(1.0), recorded.pairs)).max()))
-    with pytest.raises(DataError, match="longer than a row"):
-        check_rows(rule, KTO(1.0), recorded, machine.model, 100)
-    check_rows(Packed(256), KTO(1.0), recorded, machine.model, 100)
-
-
-def test_rules_are_checked():
-    assert list(Packed(0, shapes=0).problems()) == [
-        "tokens must be at least 1, got 0",
-        "shapes must be at least 1, got 0",
-    ]
-    found = dataclasses.replace(dpo(), fit=Fit(batch_size=8, rows=Packed(groups=3), evaluate_every=1)).problems()
-    assert "fit.batch_size 8 must be a multiple of fit.rows.groups 3" in list(found)

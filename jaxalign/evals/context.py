@@ -161,3 +161,8 @@ def role_problems(roles: tuple[str, ...]) -> Iterable[str]:
     for role in roles:
         if role != "previous" and iterate_number(role) is None:
             yield f"against must name base, previous or iterate-N, got {role!r}"
+
+
+def opposing(names: Sequence[str], others: Iterable[str], earlier: int) -> tuple[str, ...]:
+    """Who opposes the last of `names`: at most so many of the policies before it, and all of other runs."""
+    return (*evenly(names[:-1], earlier), *others)

@@ -22,7 +22,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxalign.evals.context import HeldOut, evenly
+from jaxalign.evals.context import HeldOut, opposing
 from jaxalign.evals.exact_nash import solved
 from jaxalign.evals.intervals import estimated
 from jaxalign.evals.robust_win_rate import worst
@@ -67,20 +67,16 @@ class KSampleWinRate:
         if self.earlier < 1:
             yield f"earlier must be at least 1, got {self.earlier}"
 
-    def pool(self, names: Sequence[str], others: Iterable[str]) -> tuple[str, ...]:
-        """Who opposes the last of `names`."""
-        return (*evenly(names[:-1], self.earlier), *others)
-
     def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
         """About each of the pool."""
-        return [(names[-1], each) for each in self.pool(names, others)]
+        return [(names[-1], each) for each in opposing(names, others, self.earlier)]
 
     def __call__(self, context: HeldOut) -> Metrics:
         metrics = self.distinct(context.current)
         if (said := listed(context)) is not None:
             metrics |= self.robust([(said, context.current.weights)])
             metrics |= self.robust([(said, nash_of(said))], "robust_of_nash")
-        return metrics | self.told(self.rates(context, self.pool(context.names, context.others)))
+        return metrics | self.told(self.rates(context, opposing(context.names, context.others, self.earlier)))
 
     def rates(self, context: HeldOut, names: Iterable[str]) -> dict[str, Float[np.ndarray, "k l b"]]:
         """Against each of the policies, and what each user likes best of what it answers."""

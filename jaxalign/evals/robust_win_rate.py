@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from jaxalign.evals.context import HeldOut, evenly
+from jaxalign.evals.context import HeldOut, opposing
 from jaxalign.evals.intervals import LEVEL, Estimate, estimated
 from jaxalign.evals.win_rate import between
 from jaxalign.types import Metrics
@@ -48,16 +48,12 @@ class RobustWinRate:
         if self.earlier < 1:
             yield f"earlier must be at least 1, got {self.earlier}"
 
-    def pool(self, names: Sequence[str], others: Iterable[str]) -> tuple[str, ...]:
-        """Who opposes the last of `names`."""
-        return (*evenly(names[:-1], self.earlier), *others)
-
     def asks(self, names: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, ...]]:
         """About each of the pool."""
-        return [(names[-1], each) for each in self.pool(names, others)]
+        return [(names[-1], each) for each in opposing(names, others, self.earlier)]
 
     def __call__(self, context: HeldOut) -> Metrics:
-        names = self.pool(context.names, context.others)
+        names = opposing(context.names, context.others, self.earlier)
         if not names:
             return {}
         rates = np.stack([_rates(context, name) for name in names], 1)
