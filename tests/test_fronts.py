@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_heldout import held_out
 
 from jaxalign.__main__ import main
 from jaxalign.commands.sweep import refuse_no_front
 from jaxalign.config.load import load
 from jaxalign.config.overrides import combinations
 from jaxalign.errors import ConfigError
+from jaxalign.evals.objectives import HeldOutObjectives
 from jaxalign.objectives.mixed import Mixed
 from jaxalign.report.arms import arms_of
 from jaxalign.report.fronts import MARGINS, drawn, fronts, told
@@ -147,3 +149,12 @@ def test_a_sweep_trains_its_cells_and_draws_their_front(tmp_path, capsys):
     before = (tmp_path / "hypervolume.json").read_bytes()
     assert main(command) == 0  # all is there already
     assert (tmp_path / "hypervolume.json").read_bytes() == before
+
+
+def test_an_objective_that_decides_nothing_has_no_place_on_a_front():
+    context = held_out(2)
+    assert context.pairs is not None
+    votes = np.array(context.pairs.votes)
+    votes[:, 1] = 0.5
+    told = HeldOutObjectives()(dataclasses.replace(context, pairs=dataclasses.replace(context.pairs, votes=votes)))
+    assert {name.split("/")[2][:11] for name in told} == {"objective_0"}

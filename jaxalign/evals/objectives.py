@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from jaxalign.errors import ConfigError
 from jaxalign.evals.context import HeldOut
 from jaxalign.evals.pairs import bounded_interval, interval
@@ -18,7 +20,8 @@ from jaxalign.types import Metrics
 class HeldOutObjectives:
     """`heldout/accuracy/objective_0` among pairs that annotator 0 decides, `heldout/margin_nats/objective_0` by
     which the policy prefers the answer that it chose, by log π/π_anchor, and so on: means by weight over pairs with
-    95 % intervals over prompts, `…_ci95_low` and `…_ci95_high`, as of `HeldOutPairs`."""
+    95 % intervals over prompts, `…_ci95_low` and `…_ci95_high`, as of `HeldOutPairs`. Nothing of an annotator who
+    decides no pair."""
 
     resamples: int = 2000
     """bootstrap resamples of the prompts, >= 1"""
@@ -36,6 +39,8 @@ class HeldOutObjectives:
         metrics: Metrics = {}
         for index in range(scores.votes.shape[1]):
             columns = scores.of_annotator(index)
+            if np.isnan(columns["accuracy"]).all():
+                continue
             bounds = {
                 "accuracy": bounded_interval(columns["accuracy"], scores.weight, scores.prompt),
                 "margin_nats": interval(
