@@ -19,6 +19,7 @@ from jaxalign.models.family import config_of_hf
 from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
 from jaxalign.models.random_llama import byte_chat
+from jaxalign.ops.attention import Together
 from jaxalign.rollouts.shares import given
 from jaxalign.types import Groups, Params, Rollouts
 
@@ -88,7 +89,7 @@ def continued(model: Model, params, tokens, pad):
     view = model.unstacked(params)
 
     def step(cache, said):
-        hidden, cache = model.decode(view, cache, columns[:, PROMPT - 1 + said], PROMPT - pad, said)
+        hidden, cache = model.decode(view, cache, columns[:, PROMPT - 1 + said], Together(PROMPT - pad, said))
         return cache, model.logits(view, hidden)
 
     _, rest = jax.lax.scan(step, cache, jnp.arange(1, s - PROMPT + 1))

@@ -52,7 +52,7 @@ class OneByOne:
 
 class Opened:
     def __init__(self, task, model):
-        self.generate = jax.jit(partial(generate, model, task.sampler, task.stop, task.samples, task.limit))
+        self.generate = jax.jit(partial(generate, model, task))
 
     def __call__(self, params, prompts, wanted, key):
         for number in reversed(wanted.tolist()):

@@ -18,6 +18,7 @@ from jaxalign.models.experts import Experts, Mixture
 from jaxalign.models.random_model import RandomModel
 from jaxalign.models.rope import Linear, Llama3, Rope
 from jaxalign.models.stack import Layer
+from jaxalign.rollouts.contract import Task
 from jaxalign.rollouts.lockstep import generate
 from jaxalign.rollouts.samplers import Temperature
 from jaxalign.training.logps import logp_sums
@@ -54,7 +55,7 @@ def test_recorded_log_probs_are_the_policys_own_where_scores_are_capped():
     model, params, golden = loaded("gemma2")
     prompts, lengths = golden["tokens"][:, :PROMPT].copy(), jnp.array([PROMPT, PROMPT - PAD])
     prompts[1] = np.roll(prompts[1], PAD)  # padding to the left of the second
-    run = jax.jit(partial(generate, model, Temperature(1.0), (), 2, 12))
+    run = jax.jit(partial(generate, model, Task(2, 12, Temperature(1.0), ())))
     tokens, _, _, logps = run(params, prompts, lengths, jax.random.split(jax.random.key(0), 2))
     for prompt in range(2):
         start = PROMPT - int(lengths[prompt])

@@ -21,6 +21,7 @@ from jaxalign.models.low_rank import dense, dropped, frozen, is_low_rank, join, 
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.quantised import NF4, quantise
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.ops.attention import Together
 from jaxalign.references.live import Live
 from jaxalign.types import Params
 
@@ -88,7 +89,7 @@ def test_cached_decoding_is_the_whole_row(model, params, rows):
     tokens, position, mask = rows
     whole = model.hidden(params, *rows)
     _, cache = model.prefill(params, tokens[:, :11], position[:, :11], mask[:, :11, :11], 4, 1)
-    last, _ = model.decode(model.unstacked(params), cache, tokens[:, 11], jnp.full(4, 11), jnp.asarray(1))
+    last, _ = model.decode(model.unstacked(params), cache, tokens[:, 11], Together(jnp.full(4, 11), jnp.asarray(1)))
     np.testing.assert_allclose(last, whole[:, 11], **EXACT)
 
 

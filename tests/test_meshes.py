@@ -37,6 +37,7 @@ from jaxalign.ops.linear_logp import sharded
 from jaxalign.ops.linear_logp.tuning import tuning
 from jaxalign.programs import training
 from jaxalign.references.live import Live
+from jaxalign.rollouts.contract import Task
 from jaxalign.rollouts.lockstep import generate
 from jaxalign.rollouts.samplers import Temperature
 from jaxalign.training.optim import AdamW, WarmupLinear
@@ -225,7 +226,7 @@ def sampled(kind: str, mesh: jax.sharding.Mesh):
     prompts = rng.integers(0, 200, (8, 12)).astype(np.int32) * (np.arange(12) >= 12 - lengths[:, None])
     inputs = jax.device_put((prompts.astype(np.int32), lengths), row_sharding(mesh))
     keys = jax.device_put(jax.random.split(jax.random.key(0), 8), row_sharding(mesh))
-    run = jax.jit(partial(generate, model.on(mesh, RULES), Temperature(1.0), (5,), 2, 8))
+    run = jax.jit(partial(generate, model.on(mesh, RULES), Task(2, 8, Temperature(1.0), (5,))))
     return jax.tree.map(np.asarray, run(params, *inputs, keys))
 
 

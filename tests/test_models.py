@@ -18,7 +18,7 @@ from jaxalign.models.model import Model
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.remat import REMAT, Remat, tighter
 from jaxalign.models.tabular import TabularPolicy
-from jaxalign.ops.attention import Tree
+from jaxalign.ops.attention import Together, Tree
 from jaxalign.types import Params
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
@@ -249,7 +249,7 @@ def test_a_table_is_its_distribution():
     first, cache = model.prefill(params, tokens, *ONE, 1, 1)
     view = model.unstacked(params)
     np.testing.assert_array_equal(model.logits(view, first), model.logits(params, hidden)[:, 0])
-    again, _ = model.decode(view, cache, jnp.array([1]), jnp.array([1]), jnp.asarray(1))
+    again, _ = model.decode(view, cache, jnp.array([1]), Together(jnp.array([1]), jnp.asarray(1)))
     np.testing.assert_array_equal(again, first)
 
 

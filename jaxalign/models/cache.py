@@ -1,5 +1,9 @@
 """The keys and values that decoding keeps: of each prompt once, and of each row what it has said behind its prompt."""
 
+import dataclasses
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -7,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from jaxalign.mesh.layout import Layout
 from jaxalign.models.attention import KeyValue
 from jaxalign.models.rope import Angles
+from jaxalign.ops.attention import Progress
 from jaxalign.types import pytree
 
 Prompts = tuple[tuple[Float[Array, "b k h p"], Float[Array, "b k p h"]], ...]
@@ -21,31 +26,55 @@ Column = tuple[Float[Array, "n k h 1"], Float[Array, "n k 1 h"]]
 
 @pytree
 class Cache:
-    """What rows read that go on from prompts, n/b neighbours from each."""
+    """What n rows read that go on from b prompts."""
 
     prompts: Prompts
-    """of b prompts, which end in the last column"""
+    """of the prompts, which end in the last column"""
     own: Own
-    """of n rows, filled from the first column on"""
+    """of the rows, filled from the first column on"""
     turns: Turns
     """at the positions of these columns"""
 
-    def turn(self, rope: int, said: Int[Array, ""], rows: int) -> Angles:
-        """Of the newest of `said` tokens of all rows."""
-
-        def newest(table: Float[Array, "b t 1 half"]) -> Float[Array, "n 1 1 half"]:
-            found = jax.lax.dynamic_slice_in_dim(table, said - 1, 1, axis=1)
-            return jnp.repeat(found, rows // len(found), axis=0)
-
+    def turn(self, rope: int, progress: Progress, rows: int) -> Angles:
+        """Of the newest token of all rows."""
         # Looked up, not computed: XLA would compute them anew for each number that any layer turns.
         cos, sin = self.turns[rope]
-        return newest(cos), newest(sin)
+        return progress.newest(cos, rows), progress.newest(sin, rows)
+
+    def holding(self, other: "Cache", places: Int[Array, "pool new"]) -> "Cache":
+        """With the prompts of `other` in these places of each pool, in place of those that were there; a place beyond
+        the last is none."""
+
+        def put(old: Array, new: Array) -> Array:
+            pools = (len(places), -1)
+            inner = jax.vmap(lambda there, place, made: there.at[place].set(made, mode="drop"))
+            found = inner(old.reshape(*pools, *old.shape[1:]), places, new.reshape(*pools, *new.shape[1:]))
+            return found.reshape(old.shape)
+
+        prompts, turns = jax.tree.map(put, (self.prompts, self.turns), (other.prompts, other.turns))
+        return dataclasses.replace(self, prompts=prompts, turns=turns)
+
+    def of_rows(self, chosen: Int[Array, "pool some"]) -> "Cache":
+        """With what some of each pool's rows have said."""
+
+        def pick(old: Array) -> Array:
+            found = jax.vmap(partial(jnp.take, axis=0))(old.reshape(len(chosen), -1, *old.shape[1:]), chosen)
+            return found.reshape(-1, *old.shape[1:])
+
+        return dataclasses.replace(self, own=jax.tree.map(pick, self.own))
+
+    def split(self, layout: Layout) -> Any:
+        """The shardings of its arrays, or of the shapes of them, in its structure."""
+        leaves, structure = jax.tree.flatten(self)
+        by_heads = len(jax.tree.leaves((self.prompts, self.own)))
+        names = ["kv_heads"] * by_heads + [None] * (len(leaves) - by_heads)
+        places = (layout.sharding(a.shape, "rows", name, None, None) for a, name in zip(leaves, names, strict=True))
+        return jax.tree.unflatten(structure, places)
 
 
-def insert(old: KeyValue, new: Column, index: Int[Array, ""]) -> KeyValue:
-    """One layer's cache with column `index` overwritten; in place where the cache is a loop's carry."""
-    write = jax.lax.dynamic_update_slice_in_dim
-    return write(old[0], new[0], index, axis=3), write(old[1], new[1], index, axis=2)
+def insert(old: KeyValue, new: Column, progress: Progress) -> KeyValue:
+    """One layer's own keys and values with those of the newest tokens."""
+    return progress.written(old[0], new[0], axis=3), progress.written(old[1], new[1], axis=2)
 
 
 def empty(prompts: Prompts, rows: int, columns: int, layout: Layout | None) -> Own:

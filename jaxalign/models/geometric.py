@@ -15,8 +15,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxalign.mesh.layout import Layout
 from jaxalign.models.model import Architecture, Cache, Conversation, Model
-from jaxalign.ops.attention import Tree
+from jaxalign.ops.attention import Progress, Tree
 from jaxalign.types import Params
 
 BOTH = ("policy", "anchor")
@@ -34,6 +35,11 @@ class Geometric:
     def config(self) -> Architecture:
         """The model's."""
         return self.model.config
+
+    @property
+    def layout(self) -> Layout | None:
+        """The model's."""
+        return self.model.layout
 
     @property
     def chat(self) -> Conversation:
@@ -79,11 +85,10 @@ class Geometric:
         view: Params,
         cache: Cache,
         tokens: Int[Array, " n"],
-        prompt: Int[Array, " b"],
-        said: Int[Array, ""],
+        progress: Progress,
     ) -> tuple[Float[Array, "n e"], Cache]:
         """One token for each row, which both read."""
-        found = {who: self.model.decode(view[who], cache[who], tokens, prompt, said) for who in BOTH}
+        found = {who: self.model.decode(view[who], cache[who], tokens, progress) for who in BOTH}
         return _beside(lambda who: found[who][0]), {who: found[who][1] for who in BOTH}
 
 

@@ -27,7 +27,7 @@ from jaxalign.mesh.layout import Layout
 from jaxalign.mesh.sharding import Rules
 from jaxalign.models.layers import is_variable
 from jaxalign.models.low_rank import dense, is_adapted
-from jaxalign.ops.attention import Shown, Sight, Tree
+from jaxalign.ops.attention import Progress, Shown, Sight, Tree
 from jaxalign.ops.softcap import softcap
 from jaxalign.types import Params
 
@@ -190,8 +190,8 @@ class Model:
         rows: int,
         room: int,
     ) -> tuple[Float[Array, "b d"], Cache]:
-        """Reads left-padded prompts: hidden state of the last column, and a cache in which `rows` rows, as many from
-        each prompt, may say `room` tokens each."""
+        """Reads left-padded prompts: hidden state of the last column, and a cache in which `rows` rows may say `room`
+        tokens each."""
         with jax.named_scope("prefill"):
             return nnx.merge(self.graphdef, params).prefill(tokens, position, seen(sight, position), rows, room)
 
@@ -205,12 +205,11 @@ class Model:
         view: Params,
         cache: Cache,
         tokens: Int[Array, " n"],
-        prompt: Int[Array, " b"],
-        said: Int[Array, ""],
+        progress: Progress,
     ) -> tuple[Float[Array, "n d"], Cache]:
-        """One token for each row, the newest of `said` behind the `prompt` tokens of the rows' prompts."""
+        """One token for each row, its newest: `progress` says how far it is behind which prompt."""
         with jax.named_scope("decode"):
-            return nnx.merge(self.stepper, view).decode(cache, tokens, prompt, said)
+            return nnx.merge(self.stepper, view).decode(cache, tokens, progress)
 
 
 def split(config: Architecture, chat: Conversation, source: str, read: Callable[[Params, Place], Params]) -> Model:

@@ -22,7 +22,7 @@ from jaxalign.formats.weights import Place
 from jaxalign.mesh.layout import Layout
 from jaxalign.models.layers import parameter
 from jaxalign.models.model import Model, split
-from jaxalign.ops.attention import Sight
+from jaxalign.ops.attention import Progress, Sight
 from jaxalign.types import Params
 
 
@@ -101,8 +101,7 @@ class Tabular(nnx.Module):
         self,
         cache: tuple[()],
         tokens: Int[Array, " n"],
-        prompt: Int[Array, " b"],
-        said: Int[Array, ""],
+        progress: Progress,
     ) -> tuple[Float[Array, "n 1"], tuple[()]]:
         """A hidden state of one, whatever was said before."""
         return jnp.ones((tokens.shape[0], 1), jnp.float32), ()

@@ -17,7 +17,7 @@ from jaxalign.models import cache
 from jaxalign.models.block import Block
 from jaxalign.models.layers import RMSNorm, is_variable
 from jaxalign.models.stack import Stack
-from jaxalign.ops.attention import Behind
+from jaxalign.ops.attention import Behind, Progress
 
 
 class Unrolled(nnx.Module):
@@ -64,17 +64,17 @@ class Unrolled(nnx.Module):
         return stacked.replace(weight if self.layout is None else self.layout.place(weight, *names))
 
     def decode(
-        self, kept: cache.Cache, tokens: Int[Array, " n"], prompt: Int[Array, " b"], said: Int[Array, ""]
+        self, kept: cache.Cache, tokens: Int[Array, " n"], progress: Progress
     ) -> tuple[Float[Array, "n d"], cache.Cache]:
-        """Hidden states of the newest of `said` tokens behind `prompt` tokens."""
+        """Hidden states of the rows' newest tokens."""
         stack = self.stack
-        turns = [kept.turn(number, said, tokens.shape[0]) for number in range(len(stack.ropes))]
+        turns = [kept.turn(number, progress, tokens.shape[0]) for number in range(len(stack.ropes))]
         x = stack.embedded(self.embed, tokens[:, None], self.layout)
         written = []
         for block, kind, trunk, old in zip(self.blocks, stack.kinds, kept.prompts, kept.own, strict=True):
             turn = None if kind.rope is None else turns[kind.rope]
             window = None if kind.window is None else jnp.int32(kind.window)
-            sight = Behind(*trunk, prompt, said)
-            x, memory = block(x, turn, sight, window, lambda new, old=old: cache.insert(old, new, said - 1))
+            sight = Behind(*trunk, progress)
+            x, memory = block(x, turn, sight, window, lambda new, old=old: cache.insert(old, new, progress))
             written.append(memory)
         return self.norm(x)[:, 0], dataclasses.replace(kept, own=tuple(written))

@@ -24,9 +24,9 @@ from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
 from jaxalign.mesh.sharding import full_rows, row_sharding
 from jaxalign.models.speaker import Speaker
-from jaxalign.ops.attention import Tree
+from jaxalign.ops.attention import Together, Tree
 from jaxalign.rollouts.contract import Drawn, Task
-from jaxalign.types import Params, Sampler, pytree
+from jaxalign.types import Params, pytree
 
 PROMPT_BUCKET = 16
 """Prompts are padded to a multiple of so many tokens: few shapes, little padding."""
@@ -74,48 +74,52 @@ def keys_of_rows(keys: Key[Array, " b"], samples: int) -> Key[Array, " n"]:
     return jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(samples)))(keys).reshape(-1)
 
 
+def next_tokens(
+    task: Task, logits: Float[Array, "n v"], keys: Key[Array, " n"]
+) -> tuple[Int[Array, " n"], Float[Array, " n"], Bool[Array, " n"]]:
+    """Tokens, their log-probs under the policy as it is, whatever the sampler has made of its logits, and which of them
+    end a turn."""
+    token = drawn(task.sampler, logits, keys)
+    chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+    stops = jnp.asarray(task.stop, jnp.int32).reshape(-1)
+    return token, chosen - jax.nn.logsumexp(logits, axis=-1), (token[:, None] == stops[None, :]).any(-1)
+
+
 def generate(
     model: Speaker,
-    sampler: Sampler,
-    stop: tuple[int, ...],
-    samples: int,
-    limit: int,
+    task: Task,
     params: Params,
     prompts: Int[Array, "b p"],
     lengths: Int[Array, " b"],
     keys: Key[Array, " b"],
 ) -> tuple[Int[Array, "b m t"], Int[Array, "b m"], Bool[Array, "b m"], Float[Array, "b m t"]]:
-    """Tokens, lengths, finished and log-probs of `samples` responses of at most `limit` tokens to each prompt.
+    """Tokens, lengths, finished and log-probs of the responses that are asked for.
 
-    A response ends with a token of `stop`. `prompts` are left-padded; `keys` are one a prompt. Tokens and log-probs
-    beyond a response's length are 0.
+    `prompts` are left-padded; `keys` are one a prompt. Tokens and log-probs beyond a response's length are 0.
     """
-    count = prompts.shape[0]
+    count, samples, limit = prompts.shape[0], task.samples, task.limit
     hidden, cache = read_prompts(model, params, prompts, lengths, count * samples, limit)
     row_keys = keys_of_rows(keys, samples)
-    stops = jnp.asarray(stop, jnp.int32).reshape(-1)
     # outside the loop, so that matrices are cast and gathered once a batch and not once a token
     weights = model.unstacked(params)
 
     def draw(state: Decoding, hidden: Float[Array, "n d"]) -> Decoding:
         logits = model.logits(weights, hidden)
         step_keys = jax.vmap(lambda key: jax.random.fold_in(key, state.step))(row_keys)
-        token = jnp.where(state.done, 0, drawn(sampler, logits, step_keys))
-        chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
-        # of the policy as it is, whatever the sampler has made of its logits
-        logp = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, axis=-1))
+        token, logp, stops = next_tokens(task, logits, step_keys)
+        token, logp = jnp.where(state.done, 0, token), jnp.where(state.done, 0.0, logp)
         return replace(
             state,
             step=state.step + 1,
             token=token,
-            done=state.done | (token[:, None] == stops[None, :]).any(-1),
+            done=state.done | stops,
             tokens=state.tokens.at[:, state.step].set(token),
             logps=state.logps.at[:, state.step].set(logp),
             lengths=state.lengths + jnp.where(state.done, 0, 1),
         )
 
     def advance(state: Decoding) -> Decoding:
-        hidden, cache = model.decode(weights, state.cache, state.token, lengths, state.step)
+        hidden, cache = model.decode(weights, state.cache, state.token, Together(lengths, state.step))
         return draw(replace(state, cache=cache), hidden)
 
     # the first token is drawn before the loop: the prefill has read all that it depends on
@@ -147,7 +151,7 @@ class LockstepDrawer:
         self._task, self._mesh = task, mesh
         self._most = self._prompts_a_batch(rows)
         self._generate = jax.jit(
-            partial(generate, model, task.sampler, task.stop, task.samples, task.limit),
+            partial(generate, model, task),
             out_shardings=row_sharding(mesh),
             compiler_options=options,
         )

@@ -12,6 +12,7 @@ from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Outcome, judged
 from jaxalign.doctor.tolerance import NATS_PER_TOKEN
 from jaxalign.models.model import Cache, Model
+from jaxalign.ops.attention import Together
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.types import Params
 
@@ -61,7 +62,7 @@ def stepwise(model: Model, params: Params, tokens: Int[Array, "1 s"], decoded: i
 
     def step(cache: Cache, said: Int[Array, ""]) -> tuple[Cache, Float[Array, "1 d"]]:
         token = jax.lax.dynamic_index_in_dim(tokens, count + said - 1, axis=1, keepdims=False)
-        hidden, cache = model.decode(view, cache, token, prompt, said)
+        hidden, cache = model.decode(view, cache, token, Together(prompt, said))
         return cache, hidden
 
     _, rest = jax.lax.scan(step, cache, jnp.arange(1, decoded + 1))

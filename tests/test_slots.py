@@ -1,0 +1,172 @@
+"""Continuous batching: the same answers as in lockstep, whoever sits where, and few rows that compute for nobody."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from made_families import loaded
+from made_models import ONE, mesh, nudged, place, shardings, tiny
+from made_rollouts import CLOSE, PROMPTS, prompt
+
+from jaxalign.config.load import validate
+from jaxalign.errors import ConfigError
+from jaxalign.rollouts import seam
+from jaxalign.rollouts.contract import Task
+from jaxalign.rollouts.geometric_mixture import GeometricMixture
+from jaxalign.rollouts.lockstep import Lockstep
+from jaxalign.rollouts.sample import Sample
+from jaxalign.rollouts.samplers import Temperature
+from jaxalign.rollouts.shares import in_order
+from jaxalign.rollouts.slots import Seating, Slots
+from jaxalign.types import Rollouts
+
+EOS = 2
+KEY = jax.random.key(7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hasty:
+    """Ends the turn with probability `chance` at every token, else draws from the policy."""
+
+    chance: float
+
+    def __call__(self, logits, keys):
+        ends = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1)))(keys) < self.chance
+        return jnp.where(ends, EOS, Temperature(1.0)(logits, keys))
+
+
+SPEC = Sample(samples=3, max_tokens=6, sampler=Hasty(0.3))
+SEVEN = (*PROMPTS, prompt("Tell me a longer story, please.", "long"), prompt("B", "short"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    return model.load()
+
+
+@pytest.fixture(scope="module")
+def truth(model, params) -> Rollouts:
+    """In lockstep."""
+    return seam.rolled(SPEC.on(model, ONE, rows=21), params, SEVEN, KEY)
+
+
+def slots(spec: Sample, halvings: int = 2) -> Sample:
+    return dataclasses.replace(spec, engine=Slots(halvings))
+
+
+def whole(engine, task, model, params, asked) -> dict[str, np.ndarray]:
+    """What an engine draws, in the order of the prompts."""
+    pieces = list(engine.open(task, model, ONE, None, 5)(params, asked, np.arange(len(asked)), KEY))
+    order = np.argsort(np.concatenate([piece.numbers for piece in pieces]))
+    return {
+        name: np.concatenate([getattr(piece, name) for piece in pieces])[order]
+        for name in ("tokens", "lengths", "logps")
+    }
+
+
+def assert_same(found: Rollouts, expected: Rollouts):
+    """Everything equal; log-probs up to rounding."""
+    for field in dataclasses.fields(Rollouts):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        if field.name == "logps":
+            np.testing.assert_allclose(one, other, **CLOSE)
+        else:
+            np.testing.assert_array_equal(one, other, err_msg=field.name)
+
+
+@pytest.mark.parametrize(("rows", "halvings"), [(4, 1), (64, 2)])
+def test_answers_are_those_of_lockstep_whoever_sits_where(model, params, truth, rows, halvings):
+    """Rows that are no multiple of the samples, and more rows than answers."""
+    found = seam.rolled(slots(SPEC, halvings).on(model, ONE, rows=rows), params, SEVEN, KEY)
+    assert len(np.unique(truth.lengths)) > 3
+    assert_same(found, truth)
+
+
+def test_eight_devices_draw_what_one_draws(model, params, truth):
+    """Four pools, whose rows, prompts, heads and vocabulary are split; seven prompts leave one pool with one."""
+    on = mesh("2x2x2")
+    found = seam.rolled(slots(SPEC).on(model, on, rows=8), place(model, params, on), SEVEN, KEY)
+    assert_same(found, truth)
+
+
+def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_was(model, params, truth):
+    wanted = np.array([6, 1, 5])
+    shares = list(slots(SPEC).on(model, ONE, rows=4)(params, SEVEN, wanted, KEY))
+    assert sorted(number for share in shares for number in share.numbers.tolist()) == sorted(wanted)
+    for share in shares:
+        np.testing.assert_array_equal(share.rollouts.tokens, truth.tokens[share.numbers])
+
+
+@pytest.mark.parametrize(("chance", "limit"), [(0.6, 2), (0.3, 1)])
+def test_samples_that_are_over_with_their_first_token(model, params, chance, limit):
+    spec = Sample(samples=3, max_tokens=limit, sampler=Hasty(chance))
+    expected = seam.rolled(spec.on(model, ONE, rows=21), params, SEVEN, KEY)
+    assert (expected.lengths == 1).any()
+    assert_same(seam.rolled(slots(spec).on(model, ONE, rows=4), params, SEVEN, KEY), expected)
+
+
+def test_windows_and_rotations_are_each_rows_own():
+    """Rows at different tokens, of prompts of different lengths, under windows of 6 tokens, of two rotations."""
+    family, weights, _ = loaded("gemma3")
+    task = Task(samples=3, limit=10, sampler=Hasty(0.15), stop=(EOS,))
+    asked = [list(range(3, 3 + length)) for length in (4, 11, 2, 7)]
+    expected, found = (whole(engine, task, family, weights, asked) for engine in (Lockstep(), Slots()))
+    assert len(np.unique(expected["lengths"])) > 3
+    np.testing.assert_array_equal(found["lengths"], expected["lengths"])
+    np.testing.assert_array_equal(found["tokens"], expected["tokens"])
+    np.testing.assert_allclose(found["logps"], expected["logps"], **CLOSE)
+
+
+def test_two_policies_that_speak_together_keep_a_cache_each(model, params):
+    both = [GeometricMixture(each, share=0.4) for each in (SPEC, slots(SPEC))]
+    other = nudged(params, 0.3, 1)
+    expected, found = (seam.rolled(each.on(model, ONE, None, 4).beside(other), params, SEVEN[:3], KEY) for each in both)
+    assert_same(found, expected)
+
+
+def test_rows_seldom_compute_for_nobody(model, params):
+    """Answers of 1 to 30 tokens, 60 of them on 8 rows: lockstep computes as many as the longest of each batch has."""
+    spec = Sample(samples=4, max_tokens=30, sampler=Hasty(0.12))
+    asked = tuple(prompt(chr(97 + number) * (1 + number), f"p{number}") for number in range(15))
+    shares = list(slots(spec).on(model, ONE, rows=8)(params, asked, np.arange(15), KEY))
+    kept = sum(int(share.rollouts.lengths.sum()) for share in shares)
+    computed = sum(float(share.notes["row_steps"].sum()) for share in shares)
+    lengths = in_order(shares).lengths
+    lockstep = sum(8 * lengths[start : start + 2].max() for start in range(0, 15, 2))
+    assert kept <= computed <= 1.15 * kept
+    assert lockstep > 1.8 * kept
+
+
+def test_places_for_prompts():
+    assert Seating.of(8, 3) == Seating(rows=8, places=6, new=2)
+    assert Seating.of(1, 4) == Seating(rows=1, places=2, new=1)
+
+
+def test_the_programs_are_lowered_for_a_mesh(model):
+    on = mesh("2x2x2")
+    shapes = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        model.abstract(),
+        shardings(model, on),
+    )
+    read, draw = slots(SPEC).on(model, on, rows=8).programs(shapes, 20)
+    assert (read.name, draw.name) == ("rollout.prompts", "rollout")
+    assert "while" in draw.lower().as_text()
+    # 4 pools of 2 rows: 6 tokens each; one prompt of 32 columns and its three samples
+    assert (draw.work.tokens, draw.work.row, draw.work.cached) == (8 * 6, 32 + 6, 8)
+    assert (read.work.tokens, read.work.rows_tokens) == (4 * 3, 4 * 32)
+    assert read.lower().as_text()
+
+
+def test_impossible_settings_are_named():
+    assert list(Slots().problems()) == []
+    assert [*Slots(-1).problems()] == ["halvings must not be negative, got -1"]
+    with pytest.raises(ConfigError, match="halvings"):
+        validate(slots(SPEC, -1))
