@@ -24,7 +24,7 @@ from jaxalign.report.arms import arms_of
 from jaxalign.report.by_prompt import Answered
 from jaxalign.report.evidence import Measured, evidence
 from jaxalign.report.evidence_told import markdown, plain
-from jaxalign.types import Prompt, Rollouts
+from jaxalign.types import Rollouts
 
 RATE, FIRST = "win_rate/vs_base", "fit/heldout_change/1"
 SEEDS = (0, 1)
@@ -194,11 +194,7 @@ def test_a_judge_that_answers_otherwise_now_is_refused(table, root, tmp_path, ca
     assert "when the run asked its judge" in capsys.readouterr().err
 
 
-def prompts(*names: str) -> tuple[Prompt, ...]:
-    return tuple(Prompt(name, ({"role": "user", "content": name},)) for name in names)
-
-
-def made(rates: dict[int, list[float]], asked: tuple[Prompt, ...]) -> Measured:
+def made(rates: dict[int, list[float]], asked: tuple[str, ...]) -> Measured:
     """An arm of these rates by seed and prompt."""
     return Measured(
         {seed: {RATE: float(np.mean(each)), FIRST: -1.0} for seed, each in rates.items()},
@@ -208,18 +204,18 @@ def made(rates: dict[int, list[float]], asked: tuple[Prompt, ...]) -> Measured:
 
 def test_arms_that_answered_other_prompts_are_paired_by_seed_alone():
     one, other = {0: [0.4, 0.6], 1: [0.5, 0.9], 2: [0.7, 0.7]}, {1: [0.4, 0.4], 2: [0.3, 0.7]}
-    arms = {"a": made(one, prompts("x", "y")), "b": made(other, prompts("x", "z"))}
+    arms = {"a": made(one, ("x", "y")), "b": made(other, ("x", "z"))}
     found = evidence(arms, "b")["arms"]["a"]["metrics"][RATE]["difference"]
     low, high = stats.t.interval(0.95, 1, 0.25, stats.sem([0.3, 0.2]))
     assert (found["mean"], found["seeds"], found["covers"]) == (pytest.approx(0.25), [1, 2], "seeds")
     assert found["ci95"] == pytest.approx([low, high])
     # of the same prompts it is narrower or wider by what prompts do, and says so
-    arms["b"] = made(other, prompts("x", "y"))
+    arms["b"] = made(other, ("x", "y"))
     assert evidence(arms, "b")["arms"]["a"]["metrics"][RATE]["difference"]["covers"] == "prompts and seeds"
 
 
 def test_one_run_alone_has_intervals_over_prompts_and_none_over_seeds():
-    cells = evidence({"a": made({0: [0.4, 0.6, 0.9]}, prompts("x", "y", "z"))}, None)["arms"]["a"]["metrics"]
+    cells = evidence({"a": made({0: [0.4, 0.6, 0.9]}, ("x", "y", "z"))}, None)["arms"]["a"]["metrics"]
     assert cells[RATE]["covers"] == "prompts"
     assert (cells[FIRST]["ci95"], cells[FIRST]["covers"], cells[FIRST]["mean"]) == (None, None, -1.0)
 
@@ -230,6 +226,65 @@ def test_a_directory_of_runs_without_seeds_is_compared_too(table, root, tmp_path
     assert {name: list(each.runs) for name, each in arms_of(tmp_path).items()} == {"random": [1], "straight": [1]}
     with pytest.raises(ConfigError, match="holds no runs"):
         arms_of(tmp_path / "nothing")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What was measured, without the runs
+
+
+def test_a_table_is_made_again_without_the_runs(table, root, tmp_path, capsys):
+    """From one file, and from two that hold other seeds; the judge is not asked again."""
+    capsys.readouterr()
+    assert main(["evidence", str(root / "measured.json"), "--against", "random"]) == 0
+    assert capsys.readouterr().out.strip() == plain(table).strip()
+    everything = json.loads((root / "measured.json").read_text())
+    for seed in SEEDS:
+        part = {name: {str(seed): runs[str(seed)]} for name, runs in everything.items()}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(part))
+    assert main(["evidence", str(tmp_path / "1.json"), str(tmp_path / "0.json"), "--against", "random"]) == 0
+    assert capsys.readouterr().out.strip() == plain(table).strip()
+
+
+def test_a_run_beside_a_file_of_other_seeds(table, root, tmp_path, capsys):
+    everything = json.loads((root / "measured.json").read_text())
+    (tmp_path / "arms" / "straight").mkdir(parents=True)
+    (tmp_path / "arms" / "straight" / "seed-0").symlink_to(root / "straight" / "seed-0")
+    file = tmp_path / "earlier.json"
+    file.write_text(json.dumps({"straight": {"1": everything["straight"]["1"]}}))
+    assert main(["evidence", str(tmp_path / "arms"), str(file), "--metrics", RATE]) == 0
+    found = json.loads((tmp_path / "arms" / "evidence.json").read_text())
+    assert found["arms"]["straight"]["metrics"][RATE]["ci95"] == pytest.approx(
+        table["arms"]["straight"]["metrics"][RATE]["ci95"]
+    )
+    kept = json.loads((tmp_path / "arms" / "measured.json").read_text())
+    assert list(kept["straight"]) == ["0"]
+
+    file.write_text(json.dumps({"straight": {"0": everything["straight"]["0"]}}))
+    assert main(["evidence", str(tmp_path / "arms"), str(file)]) == 2
+    assert "straight, seed 0, is in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "holds no arms"),
+        ('{"a": {"x": {}}}', "a: is not what `jaxalign evidence` writes"),
+        ('{"a": {"0": {"metrics": {"m": 1}}}}', "'answered'"),
+        (
+            '{"a": {"0": {"metrics": {}, "answered": {"prompts": ["p"], "values": {"m": {"values": [1, 2], '
+            '"effective": 2}}}}}}',
+            "m: not a number for each of 1 prompts",
+        ),
+    ],
+)
+def test_a_file_of_something_else_is_refused_by_its_place(tmp_path, capsys, content, named):
+    file = tmp_path / "measured.json"
+    file.write_text(content)
+    assert main(["evidence", str(file)]) != 0
+    told = capsys.readouterr().err
+    assert str(file) in told
+    assert named in told
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

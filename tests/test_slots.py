@@ -145,8 +145,8 @@ def test_rows_seldom_compute_for_nobody(model, params):
 
 
 def test_places_for_prompts():
-    assert Seating.of(8, 3) == Seating(rows=8, places=6, new=2)
-    assert Seating.of(1, 4) == Seating(rows=1, places=2, new=1)
+    assert Seating.of(8, 3) == Seating(rows=8, places=8 + 2, new=2)
+    assert Seating.of(64, 8) == Seating(rows=64, places=24 + 4, new=4)
 
 
 def test_the_programs_are_lowered_for_a_mesh(model):

@@ -1,9 +1,12 @@
 """Compares what several experiments come to over seeds, with intervals, and against one of them.
 
-DIR holds the arms: directories that are runs, or those of `jaxalign train --seeds`. All that is finished is compared
-and the rest is named. The table goes to DIR/evidence.json and DIR/evidence.md too.
+SOURCE is a directory that holds the arms, directories that are runs or those of `jaxalign train --seeds`; or the
+measured.json of another such directory, wherever its runs are now. All that is finished is compared and the rest is
+named. The table goes to evidence.json and evidence.md of the first directory, and what its runs have measured, seed by
+seed and prompt by prompt, to measured.json.
 
   jaxalign evidence runs/evidence --against random
+  jaxalign evidence runs/evidence yesterday/measured.json --against random
 
 Values of held-out answers come with intervals that cover prompts and seeds, differences are paired by seed and prompt;
 `jaxalign.report.evidence` says what else covers what. The runs' judges are asked again about the last answers.
@@ -16,7 +19,7 @@ HELP = "a table of experiments over seeds: means, intervals, differences"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arms, which is the reference, and what is compared."""
-    parser.add_argument("root", metavar="DIR", help="directory of the arms")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="directory of the arms, or a measured.json of one")
     parser.add_argument("--against", metavar="ARM", help="reference that differences are taken from (default: none)")
     parser.add_argument("--metrics", metavar="A,B,…", help="what is compared (default: win rates, drift, fits …)")
     parser.add_argument(
@@ -31,12 +34,24 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.report.arms import arms_of
     from jaxalign.report.evidence import evidence, read
     from jaxalign.report.evidence_told import markdown, plain
+    from jaxalign.report.kept import decoded, encoded, together
     from jaxalign.storage import canonical, durable
 
-    root = durable.absolute(args.root)
-    arms = {name: read(arm, args.config) for name, arm in arms_of(Path(args.root)).items()}
-    table = evidence(arms, args.against, args.metrics.split(",") if args.metrics else ())
-    for name, content in (("evidence.json", canonical.to_json(table)), ("evidence.md", markdown(table).encode())):
-        with durable.storage_errors(root, len(content)):
-            durable.write_file(root / name, content)
+    files = {source: decoded(Path(source)) for source in args.sources if Path(source).is_file()}
+    directories = {
+        source: {name: read(arm, args.config) for name, arm in arms_of(Path(source)).items()}
+        for source in args.sources
+        if source not in files
+    }
+    table = evidence(together(directories | files), args.against, args.metrics.split(",") if args.metrics else ())
+    for source, arms in list(directories.items())[:1]:
+        root = durable.absolute(source)
+        written = {
+            "measured.json": encoded(arms),
+            "evidence.json": canonical.to_json(table),
+            "evidence.md": markdown(table).encode(),
+        }
+        for name, content in written.items():
+            with durable.storage_errors(root, len(content)):
+                durable.write_file(root / name, content)
     print(plain(table))

@@ -5,6 +5,7 @@ A run keeps its answers and the means of what was said of them, not what was sai
 that needs devices gets those that are here.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxalign.evals.win_rate import rates_by_prompt
 from jaxalign.evaluate import answers_of
 from jaxalign.judging import judging
 from jaxalign.reopen import Run
+from jaxalign.storage import canonical
 from jaxalign.types import Metrics, Prompt
 
 CLOSE = 1e-3
@@ -27,7 +29,8 @@ CLOSE = 1e-3
 class Answered:
     """The held-out prompts, and metrics as one number a prompt, whose mean each of them is."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[str, ...]
+    """what they are, as `named` says"""
     values: dict[str, ByPrompt]
 
 
@@ -57,4 +60,9 @@ def answered(run: Run, metrics: Metrics) -> Answered | None:
                 f"{run.directory.path}: {name} was {metrics[name]:.4f} when the run asked its judge, and is "
                 f"{each.values.mean():.4f} now"
             )
-    return Answered(pair[0].prompts, values)
+    return Answered(tuple(map(named, pair[0].prompts)), values)
+
+
+def named(prompt: Prompt) -> str:
+    """A prompt's id, and a digest of all that is asked in it."""
+    return f"{prompt.id} {canonical.sha256(canonical.to_json(dataclasses.asdict(prompt)))[:16]}"

@@ -26,7 +26,7 @@ from jaxalign.reopen import reopen
 from jaxalign.report.arms import FIT, OF_FITS, Arm, measured_in
 from jaxalign.report.by_prompt import Answered, answered
 from jaxalign.report.crossed import crossed, over_seeds
-from jaxalign.types import Metrics, Prompt
+from jaxalign.types import Metrics
 
 SHOWN = (
     "win_rate/vs_base",
@@ -78,8 +78,8 @@ class Measured:
         found = [each.values[name] for each in there]
         return Crossing(np.stack([each.values for each in found]), min(each.effective for each in found))
 
-    def prompts_of(self, seed: int) -> tuple[Prompt, ...] | None:
-        """Those that a seed's policy answered."""
+    def prompts_of(self, seed: int) -> tuple[str, ...] | None:
+        """What a seed's policy was asked."""
         return self.answered[seed].prompts if seed in self.answered else None
 
 
