@@ -38,8 +38,14 @@ class DRO:
         yield from positive(tau=self.tau)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
-        left = ratings(logps, self.by) - self.tau * LogRatio()(logps)
-        return ((left - jnp.mean(left, axis=-1, keepdims=True)) ** 2).mean(-1) / 2
+        # Each less its own mean first: what is large in both would take the digits of what they differ by.
+        left = centred(ratings(logps, self.by)) - self.tau * centred(LogRatio()(logps))
+        return (left**2).mean(-1) / 2
+
+
+def centred(values: Float[Array, "b r"]) -> Float[Array, "b r"]:
+    """Less their mean over the group."""
+    return values - jnp.mean(values, axis=-1, keepdims=True)
 
 
 EXAMPLE = DRO(tau=0.7)
