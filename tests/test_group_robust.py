@@ -12,10 +12,12 @@ from made_groups import groups, rollouts
 from made_logps import logps
 from made_models import nudged
 from made_populations import LIKELY, PAIRS, S, odds, seen_of, told
+from made_runs import CONFIGS, lines_of, run_here
 
+from jaxalign.config.load import load, validate
 from jaxalign.contracts.remembering import begun, recalling
 from jaxalign.data.groups import RolledGroups
-from jaxalign.errors import DataError
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.losses.aot import AOT
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.group_robust import GroupRobust
@@ -23,6 +25,7 @@ from jaxalign.losses.kto import KTO
 from jaxalign.losses.sum_of import SumOf
 from jaxalign.losses.weighted_votes import WeightedVotes
 from jaxalign.models.tabular import TabularPolicy
+from jaxalign.objectives.mixed import Mixed
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
 from jaxalign.training.step import init_state, make_step
 from jaxalign.training.views import view_of
@@ -133,6 +136,20 @@ def test_weights_are_the_same_however_a_batch_is_split():
         np.testing.assert_allclose(float(value), float(other.memory[name]), rtol=1e-5)
         assert float(value) == float(metrics[f"memory/{name}"])
     assert abs(float(one.memory["weight_0"]) - 0.5) > 1e-3
+
+
+def test_a_run_tells_its_weights(tmp_path):
+    """Of recorded pairs on which two annotators do not agree: the one that is served worse has come to weigh more."""
+    made = load(CONFIGS / "raco" / "raco_tiny.py")
+    robust = dataclasses.replace(made, loss=GroupRobust(DPO(0.2), 2, step=0.2))
+    with pytest.raises(ConfigError, match="RACO keeps objectives apart; take combiner=Mixed"):
+        validate(robust)
+    run_here(dataclasses.replace(robust, combiner=Mixed()), tmp_path)
+    steps = lines_of(tmp_path, "fit")
+    told = np.array([[line["memory/weight_0"], line["memory/weight_1"]] for line in steps])
+    np.testing.assert_allclose(told.sum(1), 1, rtol=1e-5)
+    assert np.abs(told[0] - told[-1]).max() > 1e-3
+    assert np.isfinite([line["loss"] for line in steps]).all()
 
 
 def test_group_robust_weights_come_to_the_least_of_the_worst_losses():
