@@ -12,7 +12,7 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -56,6 +56,20 @@ evidence: $(ARMS:%=evidence-%)  ## the quickstart beside its controls, three see
 $(ARMS:%=evidence-%): evidence-%: install
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled/$* JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign train \
 	  configs/quickstart$(patsubst _comal,,_$*).py --workdir $(EVIDENCE)/$* --seeds 3
+
+# Twelve objectives on the same pairs, steps and seeds; what is finished is not run again. Of a few steps only:
+# `make loss-table LOSSES="dpo simpo" LOSS_SEEDS=1 LOSS_OPTIONS="--feedback.pairs_per_iteration 8"`.
+LOSSES := dpo robust ipo hinge exo nca apo aot wpo simpo orpo cpo
+LOSS_TABLE := runs/losses
+LOSS_SEEDS := 2
+LOSS_OPTIONS :=
+loss-table: $(LOSSES:%=loss-table-%)  ## twelve objectives trained alike on recorded pairs, two seeds each: held-out accuracy and margin; hours
+	$(BIN)/jaxalign evidence $(LOSS_TABLE) --against dpo --metrics heldout/accuracy,heldout/margin_nats
+
+.PHONY: $(LOSSES:%=loss-table-%)
+$(LOSSES:%=loss-table-%): loss-table-%: install
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled/losses JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign train \
+	  configs/preference/losses_$*.py --workdir $(LOSS_TABLE)/$* --seeds $(LOSS_SEEDS) $(LOSS_OPTIONS)
 
 test: install-test install-tpu  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
 	$(BIN)/ruff format --check $(CHECKED)

@@ -164,10 +164,11 @@ class Experiment:
         name, extras = type(self.loss).__name__, extras_of(self.loss)
         if reason := heedless(self.loss, self.feedback):
             yield f"feedback.pairing {reason}"
-        if isinstance(self.loss, OfBoth) and not (
-            isinstance(self.feedback, Sampled) and isinstance(self.feedback.pairing, OfBoth)
-        ):
-            yield f"{name} reads the anchor's own answer beside a pair, and the pairs have none: take AgainstAnchor"
+        if isinstance(self.loss, OfBoth):
+            third, made = self.loss.third, self.feedback.pairing if isinstance(self.feedback, Sampled) else None
+            if not (isinstance(made, OfBoth) and made.third == third):
+                take = {"anchor": "AgainstAnchor", "policy": "AnchorPairs"}[third]
+                yield f"{name} reads the {third}'s own answer beside a pair, and the pairs have none: take {take}"
         if "anchor_tokens" in extras and "anchor" not in self.reference.live(self.loss.needs):
             yield (
                 f"{name} reads the anchor's log-probs token by token, and {type(self.reference).__name__} keeps sums: "
@@ -300,7 +301,10 @@ class Experiment:
 
 def anchor_of(experiment: Experiment, run: RunDir, iteration: int) -> int:
     """Number of the policy that anchors `iteration` of a run; an adaptive anchor is what the certificates of the
-    iteration before it say."""
+    iteration before it say, and one of another run that is kept live is the same at all times (see `outside`)."""
+    reference = experiment.reference
+    if isinstance(reference, Blended) and reference.live(("anchor",)):
+        return reference.members((0,))[0]
     if isinstance(experiment.swap_every, Adaptive):
         return int(run.load(iteration - 1, "certificates", dict[str, float])[NEXT]) if iteration else 0
     return experiment.scheduled_anchor(iteration)
@@ -309,7 +313,7 @@ def anchor_of(experiment: Experiment, run: RunDir, iteration: int) -> int:
 def members_of(experiment: Experiment, run: RunDir, iteration: int) -> tuple[int, ...]:
     """Numbers of the policies that the anchor of `iteration` of a run is made of; see `outside` for those below 0."""
     anchors = [anchor_of(experiment, run, iteration)]
-    if not isinstance(experiment.reference, Blended):
+    if not isinstance(experiment.reference, Blended) or anchors[0] < 0:
         return (anchors[0],)
     while anchors[-1]:
         anchors.append(anchor_of(experiment, run, anchors[-1] - 1))

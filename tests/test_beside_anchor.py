@@ -16,8 +16,11 @@ from jaxalign.config.load import load, validate
 from jaxalign.errors import BrokenContract, ConfigError
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.losses.dpo import DPO
+from jaxalign.losses.drpo import DRPO
+from jaxalign.losses.hypo import HyPO
 from jaxalign.losses.xpo import XPO
 from jaxalign.pairings.against_anchor import AgainstAnchor
+from jaxalign.pairings.anchor_pairs import AnchorPairs
 from jaxalign.pairings.spread import Spread
 from jaxalign.pairs import RandomPair
 from jaxalign.rollouts import seam
@@ -128,6 +131,27 @@ def test_an_odd_number_of_answers_is_no_two_policies():
         AgainstAnchor()(made, preferences(np.full((1, 3, 3), 0.5)), KEY)
 
 
+def test_pairs_are_of_the_anchor_and_each_answer_of_the_policy_is_beside_them_by_hand():
+    """Answers a (.75) and b (.25) of the policy; c (.5), d and d (.25) of the anchor: a pair of one text stays."""
+    weights = np.array([[0.375, 0.125, 0.0, 0.25, 0.125, 0.125]], np.float32)
+    table = np.full((6, 6), 0.5, np.float32)
+    for one, other, prefer in ((3, 4, 0.2), (3, 5, 0.2)):
+        table[one, other], table[other, one] = prefer, 1 - prefer
+    made = rollouts([["a", "b", "b", "c", "d", "d"]], weights=weights)
+    groups = AnchorPairs()(made, preferences(table[None]), KEY)
+    rows = zip(groups.responses.tolist(), groups.weight.tolist(), groups.labels.prefer.tolist(), strict=True)
+    assert [(answers, pytest.approx(weight), pytest.approx(prefer)) for answers, weight, prefer in rows] == [
+        *[([4, 3, 0], 0.1875, 0.8), ([4, 3, 1], 0.0625, 0.8), ([5, 3, 0], 0.1875, 0.8), ([5, 3, 1], 0.0625, 0.8)],
+        *[([4, 5, 0], 0.09375, 0.5), ([4, 5, 1], 0.03125, 0.5)],
+    ]
+    drawn = AnchorPairs(groups_per_prompt=4000)(made, preferences(table[None]), KEY)
+    for group, weight in zip(groups.responses, groups.weight / groups.weight.sum(), strict=True):
+        assert abs((drawn.responses == group).all(1).mean() - weight) < 4 * np.sqrt(weight / 4000)
+    np.testing.assert_allclose(drawn.weight.sum(), groups.weight.sum(), rtol=1e-5)
+    with pytest.raises(BrokenContract, match="takes two answers and more"):
+        AnchorPairs()(rollouts([["a", "b"]]), preferences(np.full((1, 2, 2), 0.5)), KEY)
+
+
 def test_xpo_is_dpo_and_what_the_anchors_answer_has_gained():
     seen = logps(responses=3)
     pair = jax.tree.map(lambda column: column, seen)
@@ -159,6 +183,7 @@ def test_against_a_swapped_anchor_it_is_the_last_policy_again(tmp_path):
     [
         ({"rollout": Sample(samples=2, max_tokens=8)}, "AgainstAnchor pairs the policy's answers with the anchor's"),
         ({"pairing": Spread(3)}, "XPO reads the anchor's own answer beside a pair"),
+        ({"pairing": AnchorPairs()}, "XPO reads the anchor's own answer beside a pair"),
         ({"rollout": BesideAnchor(Sample(samples=1, sampler=Greedy()))}, "rollout.sampler is Greedy"),
         ({"rollout": BesideAnchor(GeometricMixture())}, "in which the anchor has a part already"),
     ],
@@ -166,6 +191,15 @@ def test_against_a_swapped_anchor_it_is_the_last_policy_again(tmp_path):
 def test_what_means_nothing_is_refused(change, said):
     with pytest.raises(ConfigError, match=said):
         validate(fed(trained(), **change))
+
+
+@pytest.mark.parametrize("loss", [HyPO(0.1, 0.01), DRPO()], ids=["HyPO", "DRPO"])
+def test_hybrid_losses_train_on_pairs_of_the_anchor(loss, tmp_path):
+    hybrid = dataclasses.replace(fed(trained(), pairing=AnchorPairs()), loss=loss, swap_every=None)
+    with pytest.raises(ConfigError, match=f"{type(loss).__name__} reads the policy's own answer beside a pair"):
+        validate(fed(hybrid, pairing=AgainstAnchor()))
+    run_here(hybrid, tmp_path)
+    assert [line["pairs/groups"] for line in lines_of(tmp_path, "align")] == [16.0, 16.0]
 
 
 def test_a_single_answer_each_is_a_pair_and_the_trust_region_has_no_logps():

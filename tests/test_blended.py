@@ -22,10 +22,11 @@ from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
+from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.sppo import SPPO
 from jaxalign.references.blended import Blended, passes
 from jaxalign.references.cached import Cached
-from jaxalign.references.guide import Guide
+from jaxalign.references.guide import Guide, LiveGuide
 from jaxalign.references.mixture import Mixture
 from jaxalign.references.momentum import Momentum
 from jaxalign.references.of_run import OfRun
@@ -59,7 +60,8 @@ def test_blends_are_finite_and_of_their_members(reference):
     found = reference.blend(sums)
     assert found.shape == (5, 3)
     assert np.isfinite(found).all()
-    assert passes(reference, ("last", "anchor")) == 1 + len(members)
+    stored = reference.stored(("last", "anchor"))
+    assert passes(reference, ("last", "anchor")) == len(stored) - 1 + (len(members) if "anchor" in stored else 1)
 
 
 def test_momentum_goes_beyond_the_last_anchor():
@@ -88,11 +90,12 @@ def test_mixtures_of_one_are_that_one_and_arithmetic_ones_are_likelier():
     sums = np.array([[[-1.0, -5.0]], [[-3.0, -2.0]]])
     assert Mixture(base=1.0, anchor=0.0).members((4, 2, 0)) == (0,)
     assert Mixture().members((4, 2, 0)) == (0, 4)
-    for kind in ("log-linear", "arithmetic"):
+    for kind in ("log-linear", "arithmetic", "harmonic"):
         np.testing.assert_allclose(Mixture(1.0, 0.0, kind=kind).blend(sums[:1]), sums[0])
     np.testing.assert_allclose(Mixture(0.25, 0.75).blend(sums), [[-2.5, -2.75]])
-    mean = 0.25 * np.exp(sums[0]) + 0.75 * np.exp(sums[1])
+    mean, inverse = (0.25 * np.exp(sign * sums[0]) + 0.75 * np.exp(sign * sums[1]) for sign in (1, -1))
     np.testing.assert_allclose(Mixture(0.25, 0.75, kind="arithmetic").blend(sums), np.log(mean))
+    np.testing.assert_allclose(Mixture(0.25, 0.75, kind="harmonic").blend(sums), -np.log(inverse))
     assert "must sum to 1" in "".join(Mixture(0.5, 0.6).problems())
     assert "each guide has one" in "".join(Mixture(0.5, 0.5, (OfRun("x"),)).problems())
 
@@ -113,12 +116,29 @@ def test_the_log_linear_mixture_is_the_reference_of_a_kl_to_each():
     assert np.abs(jax.grad(objective)(best + jnp.array([0.3, 0.0, 0.0, 0.0]))).max() > 1e-3
 
 
+def test_the_harmonic_mixture_is_no_nearer_than_the_others_and_bounds_a_kl_to_each():
+    """Of any policy, by Jensen's inequality; equal where references are the same."""
+    rng, weights = np.random.default_rng(2), (0.3, 0.7)
+    for _ in range(20):
+        policy, *each = rng.dirichlet(np.ones(5), 3)
+        sums = np.log(each)[:, None]
+        low, middle, high = (
+            Mixture(*weights, kind=kind).blend(sums)[0] for kind in ("harmonic", "log-linear", "arithmetic")
+        )
+        assert (low <= middle).all()
+        assert (middle <= high).all()
+        to_each = weights @ np.array([policy @ (np.log(policy) - np.log(one)) for one in each])
+        assert to_each <= policy @ (np.log(policy) - low)
+        alike = Mixture(*weights, kind="harmonic").blend(np.stack([sums[0]] * 2))[0]
+        np.testing.assert_allclose(alike, sums[0, 0])
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # What they are refused for
 
 ABSOLUTE = {
     *("APOAlone", "APODown", "APOZero", "AOTUnpaired", "BCO", "BCOPairs", "FDPO", "KTO", "NCA", "NCAList", "OmniDPO"),
-    *("RelativePO", "SPPO", "SPPOHard", "SelfPlayGradient"),
+    *("RelativePO", "SPPO", "SPPOHard", "SelfPlayGradient", "GPO", "MaPPO", "HyPO", "DRPO"),
 }
 """Ask how likely an answer is beside the anchor, and not beside another answer."""
 
@@ -209,6 +229,24 @@ def test_a_guide_of_another_run(tmp_path):
     other = dataclasses.replace(guided, model=dataclasses.replace(guided.model, init=(0.3, 0.3, 0.4)))
     with pytest.raises(ConfigError, match=r"reference\.guide: the policies of .* are of another model"):
         run_here(other, tmp_path / "other")
+
+
+def test_a_guide_that_is_live_is_the_guide_that_is_stored(tmp_path):
+    """Token by token too, where answers have one."""
+    run_here(game(loss=DPO(0.5)), tmp_path / "before")
+    there = OfRun(str(tmp_path / "before"))
+    for name, changes in (
+        ("stored", {"loss": DPO(0.5), "reference": Guide(there)}),
+        ("live", {"loss": DPO(0.5), "reference": LiveGuide(there)}),
+        ("tokens", {"loss": LDDPO(0.5), "reference": LiveGuide(there)}),
+    ):
+        run_here(game(iterations=2, **changes), tmp_path / name)
+    stored = logps_of(tmp_path / "stored", 2)
+    for name in ("live", "tokens"):
+        np.testing.assert_allclose(logps_of(tmp_path / name, 2), stored, rtol=1e-5, atol=1e-6)
+    assert np.abs(stored - logps_of(tmp_path / "before", 1)).max() > 1e-3
+    with pytest.raises(ConfigError, match="take reference=Live"):
+        validate(game(loss=LDDPO(0.5), reference=Guide(there)))
 
 
 def test_a_directory_that_is_no_run_is_named_with_the_field(tmp_path):

@@ -11,14 +11,17 @@ from made_examples import examples, named
 import jaxalign.data.comparisons as sources
 from jaxalign.data.comparisons import asked, labels
 from jaxalign.data.comparisons.asked import Asked
+from jaxalign.data.comparisons.by_gap import ByGap
 from jaxalign.data.comparisons.by_prompt import ByPrompt
 from jaxalign.data.comparisons.labels import Choice, First, Label, Soft
 from jaxalign.data.comparisons.mixture import Mixture, parts
 from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.comparisons.ranked import Ranked
 from jaxalign.data.comparisons.record import Comparison, chosen_first
+from jaxalign.data.comparisons.scored import FewWords, Scored
 from jaxalign.data.comparisons.source import Comparisons
 from jaxalign.data.tables.inline import Inline
+from jaxalign.errors import DataError
 
 EXAMPLES = list(examples(sources, Comparisons, least=9).values())
 MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"})
@@ -244,3 +247,18 @@ def test_settings_that_cannot_be_are_named():
     assert list(dataclasses.replace(over("votes", Inline(())), votes=()).problems())
     assert list(dataclasses.replace(over("transcripts", Inline(())), human="").problems())
     assert First().ordered is False
+
+
+def test_a_range_of_gaps_holds_the_pairs_that_are_as_far_apart():
+    """Gaps 3, 1, 0, 2, 1 by words: equal ones in the file's order."""
+    texts = [("a b c d", "a"), ("a b", "a"), ("a", "b"), ("a b c", "a"), ("a", "b c")]
+    lines = tuple(json.dumps({"prompt": "Why?", "chosen": one, "rejected": other}) for one, other in texts)
+    scored = Scored(Pairs(Inline(lines)), FewWords())
+    at = lambda *found: [read(scored)[index] for index in found]  # noqa: E731
+    assert read(ByGap(scored, 0.0, 0.4)) == at(1, 2)
+    assert read(ByGap(scored, 0.4, 0.8)) == at(3, 4)
+    assert read(ByGap(scored, 0.8, 1.0)) == at(0)
+    assert [len(read(ByGap(scored, begin, begin + 0.5))) for begin in (0.0, 0.5)] == [2, 3]
+    assert "must be a range" in "".join(ByGap(scored, 0.5, 0.5).problems())
+    with pytest.raises(DataError, match="the answers have no scores"):
+        read(ByGap(Pairs(Inline(lines))))

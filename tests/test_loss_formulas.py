@@ -185,6 +185,38 @@ def ampo(n: Seen, h: Seen) -> np.ndarray:
     return np.log(np.exp(s - s[:, :1]).sum(-1))
 
 
+def swepo(n: Seen, h: Seen) -> np.ndarray:
+    """Scores fall from answer to answer: one or two are above their mean."""
+    s = 0.1 * n.ratios + 0.5 * (n.score - n.score.mean(-1, keepdims=True))
+    good = n.score > n.score.mean(-1, keepdims=True)
+    return np.log(np.exp(s).sum(-1)) - np.log((np.exp(s) * good).sum(-1))
+
+
+def dro(n: Seen, h: Seen) -> np.ndarray:
+    return (n.score - 0.7 * n.ratios).var(-1) / 2
+
+
+def mappo(n: Seen, h: Seen) -> np.ndarray:
+    return softplus(-0.1 * (n.rw - np.clip((n.sw - n.sl) / 2, 0, 1) * n.rl))
+
+
+def pmpo(n: Seen, h: Seen) -> np.ndarray:
+    likely = (n.tokens * n.mask).sum(-1)[:, 0]
+    return 0.5 * ((1 - n.p) / (1 - n.p.mean()) - n.p / n.p.mean()) * likely - 0.5 * n.r
+
+
+def drpo(n: Seen, h: Seen) -> np.ndarray:
+    first, second, third = h.score.T
+    direct = (sigmoid(third - first) + sigmoid(third - second)) / 2 - 0.5 - 0.1 * h.ratios[:, 2]
+    weights = np.clip(np.exp(h.ratios), 1 / 2.5, 2.5)
+    labels = (n.p - sigmoid(first - second)) * (weights[:, 0] * n.sums[:, 0] - weights[:, 1] * n.sums[:, 1]) / 2
+    return -direct * n.sums[:, 2] - labels
+
+
+def hypo(n: Seen, h: Seen) -> np.ndarray:
+    return softplus(-0.1 * (n.ratios[:, 0] - n.ratios[:, 1])) + 0.01 * h.ratios[:, 2] * n.sums[:, 2]
+
+
 def inpo_margin(n: Seen) -> np.ndarray:
     return n.w - n.l - 0.4 * (n.aw - n.al) - 0.6 * (n.tw - n.tl)
 
@@ -241,6 +273,14 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "KTO": kto,
     "TRPA": trpa,
     "AMPO": ampo,
+    "MaPPO": mappo,
+    "PMPO": pmpo,
+    "DRPO": drpo,
+    "HyPO": hypo,
+    "DRO": dro,
+    "SWEPO": swepo,
+    "GPO": lambda n, h: (n.rw - 2 * n.sw) ** 2 + (n.rl - 2 * n.sl) ** 2,
+    "GroupRobust": lambda n, h: softplus(-0.2 * (n.rw - n.rl)),
     "WeightedVotes": lambda n, h: softplus(-0.2 * (n.rw - n.rl)),
     "AMoPO": lambda n, h: softplus(-0.5 * (n.w / n.nw - n.l / n.nl)),
     "XPO": lambda n, h: softplus(-0.1 * (n.ratios[:, 0] - n.ratios[:, 1])) + 0.01 * n.ratios[:, 2],

@@ -14,15 +14,21 @@ import jaxalign.losses.parts.divergences
 import jaxalign.losses.parts.links
 import jaxalign.losses.parts.scores
 from jaxalign.losses.alpha_po import AlphaPO
+from jaxalign.losses.ampo import AMPO
 from jaxalign.losses.composed import Composed
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dpo import DPO
+from jaxalign.losses.dro import DRO
+from jaxalign.losses.drpo import DRPO
 from jaxalign.losses.exo import EXO
 from jaxalign.losses.exo_list import EXOList
+from jaxalign.losses.gpo import GPO
 from jaxalign.losses.hinge import HingePO
+from jaxalign.losses.hypo import HyPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.likelihood import Likelihood
+from jaxalign.losses.mappo import MaPPO
 from jaxalign.losses.modpo import MODPO
 from jaxalign.losses.nca import NCA
 from jaxalign.losses.nca_list import InfoNCA, NCAList
@@ -33,13 +39,16 @@ from jaxalign.losses.parts.links import Hinge, Logistic, Robust, Squared
 from jaxalign.losses.parts.scores import LogOdds, Logp, LogRatio, LongTail, PowerMean, TokenMean
 from jaxalign.losses.parts.weights import OnPolicy
 from jaxalign.losses.plackett_luce import PlackettLuce
+from jaxalign.losses.pmpo import PMPO
 from jaxalign.losses.pro import PRO
 from jaxalign.losses.relative_po import RelativePO
 from jaxalign.losses.repo import RePO
+from jaxalign.losses.reward_aware import RewardAwareSquared
 from jaxalign.losses.robust_dpo import RobustDPO
 from jaxalign.losses.simpo import SimPO
 from jaxalign.losses.sppo import SPPO, SPPOHard
 from jaxalign.losses.sum_of import SumOf
+from jaxalign.losses.swepo import SWEPO
 from jaxalign.losses.vpo import VPO
 from jaxalign.losses.win_rate_regression import WinRateRegression
 from jaxalign.types import Loss
@@ -94,6 +103,15 @@ def test_every_part_has_finite_values_and_slopes():
         (SumOf((DPO(0.1),), (-1.0,)), "weights must be positive"),
         (CPO(alpha=-1.0), "alpha must not be negative"),
         (RelativePO(own=2.0), "own must lie in"),
+        (MaPPO(span=0.0), "span must be positive"),
+        (PMPO(alpha=1.5), "alpha must lie in"),
+        (PMPO(beta=0.0), "beta must be positive"),
+        (DRPO(most=0.5), "most must be at least 1"),
+        (DRPO(beta=-1.0), "beta must not be negative"),
+        (HyPO(kl=-1.0), "kl must not be negative"),
+        (DRO(tau=0.0), "tau must be positive"),
+        (GPO(beta=0.0), "beta must be positive"),
+        (SWEPO(0.0, beta=0.0), "beta must be positive"),
     ],
 )
 def test_what_means_nothing_is_refused_with_its_reason(nonsense, why):
@@ -119,6 +137,7 @@ SAME = {
     "composed hinge": (Composed(LogRatio(), Hinge(0.1)), HingePO(0.1)),
     "composed SimPO": (Composed(TokenMean(Logp()), Logistic(2.0, 0.5)), SimPO(2.0, 0.5)),
     "no likelihood": (CPO(0.1, 0.0), Composed(Logp(), Logistic(0.1))),
+    "the value of two answers": (DRO(0.5), SumOf((RewardAwareSquared(0.5, 1.0),), (0.125,))),
     "a sum of one": (SumOf((DPO(0.1),), (2.0,)), SumOf((DPO(0.1), DPO(0.1)), (1.0, 1.0))),
     "INPO against the anchor alone": (INPO(0.5, 0.5), Composed(LogRatio(), Squared(0.5))),
     "INPO against the last policy alone": (INPO(0.5, 0.0), Composed(LogRatio("last"), Squared(0.5))),
@@ -129,6 +148,56 @@ SAME = {
 def test_limits(one: Loss, other: Loss):
     x = logps(prefer=0.9)
     np.testing.assert_allclose(one(x), other(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_rejected_answer_that_counts_in_full_and_a_good_one_of_two_are_dpo():
+    x = logps()
+    np.testing.assert_allclose(MaPPO(0.1, span=1e-6)(x), DPO(0.1)(x), rtol=1e-5)
+    np.testing.assert_allclose(SWEPO(alpha=0.0, beta=0.1)(x), DPO(0.1)(x), rtol=1e-4)
+
+
+def test_a_rejected_answer_that_is_as_good_is_spared():
+    x = logps()
+    np.testing.assert_allclose(MaPPO(0.1, span=1e9)(x), -jax.nn.log_sigmoid(0.1 * LogRatio()(x)[:, 0]), rtol=1e-5)
+
+
+def test_the_labels_order_says_who_is_worse():
+    """Of the label that contradicts the ratings the answer that is rated better is not pushed down."""
+    np.testing.assert_allclose(
+        MaPPO(0.1, span=1e-6)(logps(prefer=0.0)), -jax.nn.log_sigmoid(0.1 * LogRatio()(logps())[:, 1]), rtol=1e-5
+    )
+
+
+def test_one_good_answer_without_a_reference_is_ampo():
+    x = logps(responses=4)
+    score = jnp.tile(jnp.array([[2.0, 0.0, 0.3, 0.1]], jnp.float32), (5, 1))
+    free = dataclasses.replace(x, anchor=jnp.zeros_like(x.anchor), labels=dataclasses.replace(x.labels, score=score))
+    np.testing.assert_allclose(SWEPO(0.5, beta=1.0)(free), AMPO(0.5)(free), rtol=1e-5)
+    alike = dataclasses.replace(free, labels=dataclasses.replace(x.labels, score=jnp.ones((5, 4))))
+    slopes = jax.grad(lambda t: SWEPO(0.5)(dataclasses.replace(alike, tokens=t)).sum())(x.tokens)
+    np.testing.assert_array_equal(slopes, jnp.zeros_like(slopes))
+
+
+def test_scores_that_are_win_rates_make_sppo_of_gpo():
+    x = logps()
+    linear = dataclasses.replace(x, labels=dataclasses.replace(x.labels, score=x.win - 0.5))
+    np.testing.assert_allclose(GPO(0.1)(linear), SPPO(10.0)(x), rtol=1e-5)
+
+
+def test_without_a_kl_or_a_surprise_third_answers_and_labels_say_nothing():
+    x = logps(responses=3)
+    np.testing.assert_array_equal(HyPO(0.1, kl=0.0)(x), DPO(0.1)(x))
+    likely = jax.nn.sigmoid(x.score[:, 0] - x.score[:, 1])
+    known = dataclasses.replace(x, labels=dataclasses.replace(x.labels, prefer=likely))
+    slopes = jax.grad(lambda t: DRPO()(dataclasses.replace(known, tokens=t)).sum())(x.tokens)
+    np.testing.assert_allclose(slopes[:, :2], jnp.zeros_like(slopes[:, :2]), atol=1e-6)
+
+
+def test_good_answers_alone_are_a_likelihood():
+    x = logps(responses=1)
+    good = dataclasses.replace(x, labels=dataclasses.replace(x.labels, prefer=jnp.ones(5)))
+    np.testing.assert_allclose(PMPO(1.0, 0.5)(good), -x.sums[:, 0] - 0.5 * LogRatio()(x)[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(PMPO(0.0, 0.5)(good), -0.5 * LogRatio()(x)[:, 0], rtol=1e-5)
 
 
 def test_orders_near_1_are_nearly_the_reverse_kl():

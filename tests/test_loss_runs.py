@@ -39,6 +39,16 @@ def of_phase(lines: list[dict], phase: str, name: str) -> list[float]:
     return [line[name] for line in lines if line["phase"] == phase]
 
 
+def test_objectives_of_the_table_differ_in_nothing_else():
+    make = (CONFIGS.parents[1] / "Makefile").read_text()
+    names = make.split("\nLOSSES := ")[1].split("\n")[0].split()
+    assert {f"losses_{name}" for name in names} == {path.stem for path in CONFIGS.glob("losses_*.py")}
+    made = [load(CONFIGS / f"losses_{name}.py") for name in names]
+    assert len({type(each.loss) for each in made}) == len(names) == 12
+    for each in made[1:]:
+        assert dataclasses.replace(each, loss=made[0].loss) == made[0]
+
+
 @pytest.mark.parametrize("name", ["kto_tiny", "simpo_tiny"])
 def test_configs_train_and_are_evaluated(name, tmp_path):
     lines = trained(CONFIGS / f"{name}.py", tmp_path / "run")

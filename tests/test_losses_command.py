@@ -6,6 +6,7 @@ import pytest
 
 from jaxalign.__main__ import main
 from jaxalign.losses.parts.catalogue import entries
+from jaxalign.losses.parts.left_out import LEFT_OUT
 
 PAGE = Path(__file__).parents[1] / "docs" / "losses.md"
 NAMES = [entry.name for entry in entries()]
@@ -42,6 +43,13 @@ def test_an_unknown_name_is_refused_with_its_neighbours(capsys):
 
 def test_the_page_is_made_from_the_docstrings(capsys):
     assert printed(capsys, "--markdown") == PAGE.read_text(), "run: jaxalign losses --markdown > docs/losses.md"
+
+
+def test_the_page_ends_with_what_is_left_out(capsys):
+    """Each method once, with a paper that no loss of that name has."""
+    said = printed(capsys, "--markdown").split("## Left out\n")[1].strip().splitlines()
+    assert len(said) == len({line.split(":")[0] for line in said}) == len(LEFT_OUT)
+    assert not {method.split(",")[0] for method, _, _ in LEFT_OUT} & {*NAMES} - {"GPO"}  # two papers have that name
 
 
 @pytest.mark.parametrize("entry", entries(), ids=NAMES)

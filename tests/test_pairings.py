@@ -20,6 +20,7 @@ from jaxalign.losses.pro import PRO
 from jaxalign.pairings.below_mean import BelowMean
 from jaxalign.pairings.best_random import BestRandom
 from jaxalign.pairings.bottom import BestBottom
+from jaxalign.pairings.close_ratings import CloseRatings
 from jaxalign.pairings.curriculum import Curriculum
 from jaxalign.pairings.even_pairs import EvenPairs
 from jaxalign.pairings.every_answer import EveryAnswer
@@ -124,6 +125,17 @@ def test_the_best_stands_before_the_worst_ones():
     assert found.responses.tolist() == [[1, 3, 0, 2]]
     assert found.labels.score.tolist() == [[5.0, 0.0, 1.0, 2.0]]
     assert "at least 2" in "".join(BestBottom(1).problems())
+
+
+def test_close_ratings_are_the_least_apart_that_are_apart():
+    given, oracle = (
+        rollouts([list("abcdef"), list("aabbaa")]),
+        scored([[1.0, 5.0, 2.0, 1.0, 4.5, 3.0], [0, 0, 1, 1, 0, 0]]),
+    )
+    found = CloseRatings(pairs=3, label=RankLabel())(given, oracle, jax.random.key(0))
+    assert found.prompt.tolist() == [0, 0, 0, 1]
+    assert found.responses.tolist() == [[1, 4], [2, 0], [2, 3], [2, 0]]
+    assert "at least 1" in "".join(CloseRatings(pairs=0).problems())
 
 
 def test_accepted_answers_are_the_best_or_any_by_the_temperature():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from jaxalign.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jaxalign.losses.parts.catalogue import Entry
 
 HELP = "the objectives there are, and what each says of itself"
@@ -98,7 +100,18 @@ def page(known: "list[Entry]") -> str:
         for doc in dict.fromkeys(entry.doc for entry in of_kind):
             names = " · ".join(f"`{entry.name}`" for entry in of_kind if entry.doc == doc)
             lines += [f"### {names}\n", doc, ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *left_out()])
+
+
+def left_out() -> "Iterator[str]":
+    """What is not here, with the reason."""
+    from jaxalign.losses.parts.left_out import LEFT_OUT
+
+    yield "## Left out\n"
+    for method, paper, reason in LEFT_OUT:
+        source = f" ([{paper}](https://arxiv.org/abs/{paper}))" if paper else ""
+        yield f"- {method}{source}: {reason}."
+    yield ""
 
 
 def links(entry: "Entry") -> str:

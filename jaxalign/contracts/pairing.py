@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -23,12 +23,17 @@ class Sized(Protocol):
         ...
 
 
+Third = Literal["anchor", "policy"]
+"""Whose the third answer of a group is."""
+
+
 @runtime_checkable
 class OfBoth(Protocol):
-    """A pairing of the policy's answers with as many of its anchor's, which stand behind them (`BesideAnchor`); the
-    anchor's answer is the third of each group. Or a loss that reads such groups."""
+    """A pairing of the policy's answers and as many of its anchor's, which stand behind them (`BesideAnchor`); it says
+    whose the third answer of each group is. Or a loss that reads such groups. The anchor's is one of the pair again;
+    the policy's stands beside a pair of the anchor's."""
 
-    of_both: ClassVar[bool]
+    third: ClassVar[Third]
 
 
 @runtime_checkable

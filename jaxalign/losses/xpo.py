@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
+from jaxalign.contracts.pairing import Third
 from jaxalign.losses.parts.compared import compared
 from jaxalign.losses.parts.links import Logistic
 from jaxalign.losses.parts.scores import LogRatio
@@ -35,7 +36,7 @@ class XPO:
 
     needs: ClassVar[tuple[str, ...]] = ("anchor",)
     responses: ClassVar[int | None] = 3
-    of_both: ClassVar[bool] = True
+    third: ClassVar[Third] = "anchor"
 
     def problems(self) -> Iterable[str]:
         yield from positive(beta=self.beta)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from jaxalign.contracts.pairing import Third
 from jaxalign.errors import BrokenContract
 from jaxalign.pairs import Label, SoftLabel, drawn_pairs, labels_of, unranked_problems
 from jaxalign.types import Groups, Preferences, Rollouts
@@ -31,7 +32,7 @@ class AgainstAnchor:
     pairs_per_prompt: int | None = None
     """drawn independently of one another, >= 1; None: every pair once"""
 
-    of_both: ClassVar[bool] = True
+    third: ClassVar[Third] = "anchor"
     responses: ClassVar[int] = 3
 
     def problems(self) -> Iterable[str]:

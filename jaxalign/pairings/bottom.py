@@ -2,8 +2,8 @@
 2502.18293), its bottom-k selection.
 
 Of the m answers to a prompt the best rated one stands first and the k = `responses` − 1 worst rated ones follow, the
-worst at once. The paper's other selections take the worst of each cluster of embeddings, which nobody makes here.
-Groups are no i.i.d. draws from the policy: nothing is certified.
+worst at once. The paper's other selections are in `covering`. Groups are no i.i.d. draws from the policy: nothing is
+certified.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,7 @@
 """Anchors that are no single policy of the run: their log-probs are made of those of several.
 
 Log-prob sums are enough for that, so such an anchor costs a forward pass a policy an iteration, and the step nothing.
+One that is a single policy of another run may be live instead (`LiveGuide`).
 What is made may be a distribution over answers only but for a factor of each prompt. Losses that compare the answers to
 a prompt with one another do not see the factor; others are refused. Certificates are of anchors that are policies, so
 there are none.

@@ -2,10 +2,15 @@
 
     log-linear    log π_anchor(y) = Σ_k w_k log π_k(y) − log Z(x)
     arithmetic    log π_anchor(y) = log Σ_k w_k π_k(y)
+    harmonic      log π_anchor(y) = −log Σ_k w_k / π_k(y) − log Z(x)
 
 The log-linear one is the reference of the objective that has a KL to each, Σ_k w_k KL(π ‖ π_k): the penalties add up to
 KL(π ‖ π_anchor) but for log Z, which depends on the prompt alone. The arithmetic one is the policy that draws one of
-them for each answer: an answer is near it that is likely under any of them. Weights are over whole answers in both.
+them for each answer: an answer is near it that is likely under any of them. The harmonic one is the reference of
+multi-reference preference optimisation (Le et al. 2024, MRPO, arXiv 2405.16388): Σ_k w_k KL(π ‖ π_k) is at most the KL
+from it, by Jensen's inequality, and an answer is near it that is likely under all of them. (The paper also cuts off the
+log-probs of other references around those of the first, and makes weights of how surely each tells a pair apart.)
+Weights are over whole answers in all three.
 """
 
 import math
@@ -33,8 +38,8 @@ class Mixture:
     """policies of other runs"""
     weights: tuple[float, ...] = ()
     """of the guides, > 0; all weights sum to 1"""
-    kind: Literal["log-linear", "arithmetic"] = "log-linear"
-    """what is averaged: log-probs or probabilities"""
+    kind: Literal["log-linear", "arithmetic", "harmonic"] = "log-linear"
+    """what is averaged: log-probs, probabilities or their inverses"""
 
     def problems(self) -> Iterable[str]:
         if len(self.guides) != len(self.weights):
@@ -70,13 +75,14 @@ class Mixture:
         return (*kept, *(-1 - index for index in range(len(self.guides))))
 
     def blend(self, sums: Float[np.ndarray, "k g r"]) -> Float[np.ndarray, "g r"]:
-        """The mean of their log-probs, or the logarithm of that of their probabilities."""
+        """The mean of their log-probs, or the logarithm of that of their probabilities or inverses of them."""
         weights = np.array(self._shares)[:, None, None]
         if self.kind == "log-linear":
             return (weights * sums).sum(0)
         from scipy.special import logsumexp
 
-        found: Float[np.ndarray, "g r"] = logsumexp(sums, axis=0, b=weights)
+        sign = 1 if self.kind == "arithmetic" else -1
+        found: Float[np.ndarray, "g r"] = sign * logsumexp(sign * sums, axis=0, b=weights)
         return found
 
 

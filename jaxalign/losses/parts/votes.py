@@ -15,17 +15,20 @@ def by_vote(
 ) -> Float[Array, " b"]:
     """Σ_i w_i decided_i loss(votes_i). A tie, or a vote that is absent, counts 0 and has no gradient. Raises DataError
     unless there are as many annotators as weights."""
+    each = apart(logps, len(weights), loss)
+    return sum((weight * one for weight, one in zip(weights, each, strict=True)), start=jnp.zeros_like(logps.prefer))
+
+
+def apart(logps: GroupLogps, count: int, loss: Callable[[GroupLogps], Float[Array, " b"]]) -> list[Float[Array, " b"]]:
+    """decided_i loss(votes_i) of each of so many annotators. Raises DataError unless there are as many."""
     votes, decided = logps.labels.votes, logps.labels.decided
-    if votes.shape[1] != len(weights):
+    if votes.shape[1] != count:
         raise DataError(
-            f"there are votes of {votes.shape[1]} annotators and {len(weights)} weights: each annotator has one, in "
+            f"there are votes of {votes.shape[1]} annotators and {count} weights: each annotator has one, in "
             "the order of the data or of the oracle's `names`, and combiner=Mixed() shows the loss all of them"
         )
-    total = jnp.zeros_like(logps.prefer)
-    for index, weight in enumerate(weights):
-        alone = dataclasses.replace(logps, labels=logps.labels.of_annotator(index))
-        total += jnp.where(decided[:, index] > 0, weight * loss(alone), 0.0)
-    return total
+    alone = [dataclasses.replace(logps, labels=logps.labels.of_annotator(index)) for index in range(count)]
+    return [jnp.where(decided[:, index] > 0, loss(each), 0.0) for index, each in enumerate(alone)]
 
 
 def weight_problems(weights: tuple[float, ...]) -> Iterator[str]:

@@ -1,0 +1,53 @@
+"""Objectives and builders of the literature that are not here, and why: what the page of losses ends with."""
+
+LEFT_OUT: tuple[tuple[str, str, str], ...] = (
+    (
+        "MADPO, margin-adaptive DPO",
+        "2510.05342",
+        "DPO weighed by a reward model's margin; the weight itself could not be read in any source that was at hand",
+    ),
+    (
+        "SparsePO",
+        "2410.05102",
+        "masks of tokens are made of the activations of every layer of the reference, or learnt by heads of their own; "
+        "a step has log-probs",
+    ),
+    (
+        "TPO, tree preference optimisation",
+        "2410.12854",
+        "weighs steps of reasoning by how alike their hidden states are; the released code minimises −log σ(beta L) of "
+        "its ranking loss L, which falls as L grows",
+    ),
+    (
+        "BMC",
+        "2408.07471",
+        "weighs the tokens in which two answers differ, English stop words left out: token ids and a stop list, of "
+        "pairs that are written for it",
+    ),
+    (
+        "RPO with weights between prompts",
+        "2402.10958",
+        "weighs pairs of prompts by their embeddings, which nobody makes here; `RelativePO` is its diagonal strategy",
+    ),
+    (
+        "Dr. SoW, density ratios of a strong over a weak model",
+        "2411.02481",
+        "scores answers by log-probs of two language models; an oracle reads what a judge says at the end of an answer",
+    ),
+    (
+        "DRO-V",
+        "2405.19107",
+        "trains a value network beside the policy; `DRO` has the best value of each group in closed form",
+    ),
+    (
+        "GPO, generalised preference optimisation",
+        "2402.05749",
+        "any convex link: `Composed` takes the logistic one, the hinge and the square; the exponential overflows fp32",
+    ),
+    (
+        "SGDPO, UAPO, SRPO, OFS-DPO, IRPO with position weights, SPO with a degree of preference",
+        "",
+        "their exact forms could not be read in any source that was at hand",
+    ),
+)
+"""(method, arXiv number or "", reason)"""
