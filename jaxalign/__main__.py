@@ -12,7 +12,6 @@ import argparse
 import importlib
 import io
 import keyword
-import os
 import pkgutil
 import sys
 from typing import Any
@@ -74,9 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         command.run(args)
         return 0
     except BrokenPipeError:
-        # whoever read has closed: there is nobody to tell, and Python would complain of the rest at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return JaxalignError.exit_code  # whoever read has closed: there is nobody to tell
     except OSError as error:
         # what no verb expects of a disk or a network: place and reason say more than where in here it was met
         place = f"{error.filename}: " if error.filename is not None else ""

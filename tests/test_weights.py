@@ -308,6 +308,22 @@ def test_gguf_with_a_damaged_header(tmp_path, at, value, words):
         Pretrained(str(file)).open()
 
 
+def test_a_gguf_in_parts_is_named(tmp_path):
+    """As llama.cpp splits large models: the first part has the metadata, the others only their number."""
+    path = tmp_path / "model-00002-of-00003.gguf"
+    write_gguf(path)
+    file = bytearray(path.read_bytes())
+    struct.pack_into("<Q", file, 16, struct.unpack_from("<Q", file, 16)[0] + 2)
+    fields = b"".join(struct.pack("<Q", len(key)) + key + struct.pack("<IH", 2, value) for key, value in SPLIT)
+    file[24:24] = fields
+    path.write_bytes(file)
+    with pytest.raises(ModelError, match="part 2 of a model in 3 files; join them"):
+        Pretrained(str(path)).open()
+
+
+SPLIT = ((b"split.no", 1), (b"split.count", 3))
+
+
 def test_no_gguf_there(tmp_path):
     with pytest.raises(ModelError, match=r"gone\.gguf: no such file"):
         Pretrained(str(tmp_path / "gone.gguf")).open()

@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.config.overrides import refuse
     from jaxalign.config.ranges import seed_problems
     from jaxalign.data.prompts import JsonlPrompts
-    from jaxalign.errors import ConfigError
     from jaxalign.reopen import reopen
     from jaxalign.rollouts.one_of_policies import drawn, rolled_from
     from jaxalign.text.added_tokens import encodable
     from jaxalign.types import Prompt
 
-    refuse([*seed_problems(args.seed, "--seed")])
+    undecoded = (f"--prompt {text!r}: is not UTF-8 as it was typed" for text in args.prompt if not encodable(text))
+    refuse([*seed_problems(args.seed, "--seed"), *undecoded])
     spec = _spec(args)
     run = reopen(args.run, args.config)
     numbers, machine = _policies(run, args.policy), run.machine(args.rest)
@@ -66,9 +66,6 @@ def run(args: argparse.Namespace) -> None:
     def params(number: int) -> "Params":
         return machine.params(run.directory.policy(number))
 
-    for text in args.prompt:
-        if not encodable(text):
-            raise ConfigError(f"--prompt {text!r}: is not UTF-8 as it was typed")
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]
     prompts += JsonlPrompts(args.prompts).read() if args.prompts else []
     if not prompts:
