@@ -185,10 +185,10 @@ def test_rows_of_any_content(row):
 
 
 PARTS = (
-    "{{ x }} | {% for m in messages %} | {% endfor %} | {% if tools %} | {% endif %} | {{ m.content }} | {{ x.y }} | #}",
-    "{{ messages[0]['role'] * 9 }} | {% set x = namespace(y=1) %} | {% set x.y = x.y * 99 %} | {% macro f() %} | text",
-    "{% endmacro %} | {{ '%s' % x }} | {{ messages[1:] }} | {{ ''.join([x] * 9) }} | {% generation %} | {# | {{ f() }}",
-    "{% endgeneration %} | {{ raise_exception(x) }} | {{ x.__class__ }} | {{ range(10**9) }}",
+    "{{ x }} | {% for m in messages %} | {% endfor %} | {% if tools %} | {% endif %} | {{ m.content }} | {{ x.y }}",
+    "{{ messages[0]['role'] * 9 }} | {% set x = namespace(y=1) %} | {% set x.y = x.y * 99 %} | {% macro f() %}",
+    "{% endmacro %} | {{ '%s' % x }} | {{ messages[1:] }} | {{ ''.join([x] * 9) }} | {% generation %} | {# | #}",
+    "{% endgeneration %} | {{ raise_exception(x) }} | {{ x.__class__ }} | {{ range(10**9) }} | {{ f() }} | text",
 )
 PIECES = st.sampled_from([piece for part in PARTS for piece in part.split(" | ")])
 """Of templates, well formed each."""
