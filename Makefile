@@ -12,7 +12,7 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -80,6 +80,9 @@ test: install-test install-tpu  ## what CI runs: format, lint, types, tests on t
 
 test-slow: install-test  ## minutes each: many kills, long runs
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
+
+fuzz: install-test  ## files of any content through every reader, 5,000 of each kind; a quarter of an hour
+	FUZZ_EXAMPLES=5000 JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 test-multiprocess: install-test  ## two processes of four CPU devices: equal runs, kills, stops; minutes
 	$(BIN)/python -m pytest -m multiprocess tests/multiprocess

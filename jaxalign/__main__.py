@@ -10,6 +10,7 @@ option is answered at once.
 
 import argparse
 import importlib
+import io
 import keyword
 import pkgutil
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import jaxalign.commands
 from jaxalign import __version__
-from jaxalign.errors import JaxalignError
+from jaxalign.errors import JaxalignError, first_line
 from jaxalign.mesh.compiled import keep_compiled
 
 COMPILED = (
@@ -61,18 +62,33 @@ def main(argv: list[str] | None = None) -> int:
     command.add_arguments(parser)
     if parser.get_default("compiles"):
         parser.add_argument("--compiled", metavar="DIR", help=COMPILED)
-    args, rest = parser.parse_known_args(arguments[1:])
-    args.rest = rest
-    if args.rest and not args.experiment_options:
-        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
+    speak()
     try:
+        args, rest = parser.parse_known_args(arguments[1:])
+        args.rest = rest
+        if args.rest and not args.experiment_options:
+            parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
         if args.compiles:
             keep_compiled(args.compiled)
         command.run(args)
         return 0
+    except BrokenPipeError:
+        return JaxalignError.exit_code  # whoever read has closed: there is nobody to tell
+    except OSError as error:
+        # what no verb expects of a disk or a network: place and reason say more than where in here it was met
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(f"jaxalign {known.verb}: {place}{error.strerror or first_line(error)}", file=sys.stderr)
+        return JaxalignError.exit_code
     except JaxalignError as error:
         print(f"jaxalign {known.verb}: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def speak() -> None:
+    """A terminal that cannot show a character gets its name: models say anything, and no run is to end of it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _overview() -> str:

@@ -8,6 +8,7 @@ command continues from wherever the last one stopped and ends with the same bits
 from functools import partial
 
 from jaxalign.certify import certify
+from jaxalign.errors import NotCommitted
 from jaxalign.evaluate import evaluate, summarise
 from jaxalign.experiment import needed
 from jaxalign.fit import fit
@@ -15,16 +16,29 @@ from jaxalign.fits.check import check_fit
 from jaxalign.fits.objective import watched
 from jaxalign.fits.references import score
 from jaxalign.session import Session
+from jaxalign.storage.rundir import home
 from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Params
 
 
 def align(session: Session) -> dict:
     """Runs the experiment to its end, from wherever the run directory stands; returns the committed summary."""
-    experiment, iteration = session.experiment, session.run.finished()
-    policy = session.policy(iteration)
+    iteration = session.run.finished()
+    while True:
+        try:
+            return from_iteration(session, iteration)
+        except NotCommitted as lost:  # deleted because it was damaged: what lies before it makes it again
+            if lost.iteration >= iteration:
+                raise
+            iteration = lost.iteration
+
+
+def from_iteration(session: Session, iteration: int) -> dict:
+    """As `align`, from iteration `iteration` on: what is committed of it and of those behind it is not made again."""
+    experiment, policy = session.experiment, session.policy(iteration)
     while True:
         evaluate(session, iteration, policy)
+        session.run.complete(home(iteration))
         session.run.prune(experiment.keep_policies, protect=needed(experiment, session.run, iteration))
         if iteration == experiment.iterations:
             return summarise(session)

@@ -31,6 +31,14 @@ class CheckpointError(JaxalignError):
     exit_code = 5
 
 
+class NotCommitted(CheckpointError):
+    """What iteration `iteration` of a run makes is not there, or no longer."""
+
+    def __init__(self, what: str, iteration: int):
+        super().__init__(f"{what}; the command that made the run makes it again")
+        self.iteration = iteration
+
+
 class DoesNotFit(JaxalignError):
     """A plan whose programs need more memory than the chips have."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.config.load import exchanged
+from jaxalign.config.ranges import ITERATIONS
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.pairing import OfBoth
 from jaxalign.contracts.scope import OpenableOracle
@@ -116,8 +117,9 @@ class Experiment:
     """who is shown the run beside metrics.jsonl; each launch may have its own"""
 
     def problems(self) -> Iterable[str]:
-        if self.iterations < 1:
-            yield f"iterations must be at least 1, got {self.iterations}"
+        if not 1 <= self.iterations <= ITERATIONS:
+            yield f"iterations must be at least 1 and at most {ITERATIONS}, got {self.iterations}"
+            return  # what else there is to say goes through all of them
         if self.keep_policies is not None and self.keep_policies < 1:
             yield f"keep_policies must be at least 1 or None, got {self.keep_policies}"
         yield from self._batch_problems()

@@ -23,7 +23,7 @@ from jaxalign.contracts.traced import check_loss
 from jaxalign.data.groups import TrainingGroups, with_logps
 from jaxalign.data.prompts import opened
 from jaxalign.data.strays import as_trained, check_strays
-from jaxalign.errors import ConfigError, Interrupted
+from jaxalign.errors import ConfigError, Interrupted, NotCommitted
 from jaxalign.experiment import SAMPLES_SHOWN, Experiment, anchor_of, as_of, members_of, outside
 from jaxalign.feedback.contract import Compared
 from jaxalign.feedback.rowed import check_rows
@@ -289,6 +289,8 @@ class Session:
         slot = self.run.policy(index) if index >= 0 else outside(self.experiment, index).slot()
         if index == 0 and not slot.exists():
             self.commit_policy(0, self.machine.params(None))
+        if index > 0 and not slot.exists():
+            raise NotCommitted(f"{slot.path}: no policy is committed here", index - 1)
         return self.machine.params(slot)
 
     def commit_policy(self, index: int, params: Params) -> None:

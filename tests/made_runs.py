@@ -1,6 +1,8 @@
 """Small runs of `configs/tiny_lm.py`, made in this process, and what lies in run directories."""
 
+import json
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ from jaxalign.experiment import Experiment
 from jaxalign.reopen import reopen
 from jaxalign.session import Session
 from jaxalign.storage.record import Recorder, read_metrics
-from jaxalign.storage.rundir import open_run
+from jaxalign.storage.rundir import open_run, read_run
 from jaxalign.types import Params
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -88,3 +90,25 @@ def same_when_stopped(experiment: Experiment, home: pathlib.Path, questions: int
     assert (whole / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
     last = experiment.iterations
     jax.tree.map(np.testing.assert_array_equal, policy(stopped, last), policy(whole, last))
+
+
+def content(workdir: pathlib.Path) -> dict[str, bytes]:
+    """Every file that the config determines, Orbax's own excepted (it stamps times)."""
+    skipped = re.compile(r"(^|/)(policy|fit|datasets|lock|perf\.jsonl|summary\.json)(/|$)")
+    files = (path for path in workdir.rglob("*") if path.is_file())
+    return {name: path.read_bytes() for path in files if not skipped.search(name := str(path.relative_to(workdir)))}
+
+
+def assert_same_run(one: pathlib.Path, other: pathlib.Path):
+    first, second = content(one), content(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    numbers = read_run(one).policies()
+    assert numbers == read_run(other).policies()
+    for number in numbers:
+        for a, b in zip(*(jax.tree.leaves(policy(path, number)) for path in (one, other)), strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    summaries = [json.loads((workdir / "summary.json").read_text()) for workdir in (one, other)]
+    for summary in summaries:
+        del summary["seconds"], summary["peak_memory_gib"]
+    assert summaries[0] == summaries[1]

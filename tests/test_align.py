@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from made_feedback import fed
-from made_runs import CONFIGS, SMALL, policy, run_here, run_stopping, tiny_lm
+from made_runs import CONFIGS, SMALL, assert_same_run, content, policy, run_here, run_stopping, tiny_lm
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load, validate
@@ -35,28 +34,6 @@ def finished(tmp_path_factory):
 
 # --------------------------------------------------------------------------------------------------------------
 # Interrupted and continued = uninterrupted
-
-
-def content(workdir: pathlib.Path) -> dict[str, bytes]:
-    """Every file that the config determines, Orbax's own excepted (it stamps times)."""
-    skipped = re.compile(r"(^|/)(policy|fit|datasets|lock|perf\.jsonl|summary\.json)(/|$)")
-    files = (path for path in workdir.rglob("*") if path.is_file())
-    return {name: path.read_bytes() for path in files if not skipped.search(name := str(path.relative_to(workdir)))}
-
-
-def assert_same_run(one: pathlib.Path, other: pathlib.Path):
-    first, second = content(one), content(other)
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
-    numbers = read_run(one).policies()
-    assert numbers == read_run(other).policies()
-    for number in numbers:
-        for a, b in zip(*(jax.tree.leaves(policy(path, number)) for path in (one, other)), strict=True):
-            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-    summaries = [json.loads((workdir / "summary.json").read_text()) for workdir in (one, other)]
-    for summary in summaries:
-        del summary["seconds"], summary["peak_memory_gib"]
-    assert summaries[0] == summaries[1]
 
 
 @pytest.mark.timeout(900)
@@ -328,10 +305,10 @@ def test_help_names_the_verbs_and_the_options_of_an_experiment(capsys):
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out
     assert all(verb in overview for verb in ("train", "eval", "sample", "export", "bench"))
-    with pytest.raises(SystemExit) as stop:
-        main(["train", str(CONFIGS / "tiny_lm.py"), "--help"])
-    assert stop.value.code == 0
-    assert "--loss.eta" in capsys.readouterr().out
+    assert main(["train", str(CONFIGS / "tiny_lm.py"), "--loss.eta", "0.375", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--loss.eta" in told
+    assert "0.375" in told
 
 
 def test_print_config_is_the_resolved_experiment(capsys):

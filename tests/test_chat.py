@@ -275,10 +275,10 @@ def test_padding_and_truncation_of_a_tokenizer_file_are_not_ours(directory, spea
         ("tokenizer_config.json", '{"chat_template": "x"}', "no usable end-of-turn id"),
         (
             "tokenizer_config.json",
-            '{"chat_template": "x", "eos_token": "<|im_end|>", "pad_token": "[gone]"}',
+            '{"chat_template": "x", "eos_token": "<|im_end|>", "pad_token": 3}',
             "pad_token",
         ),
-        ("generation_config.json", '{"eos_token_id": 9999}', "no usable end-of-turn id"),
+        ("generation_config.json", '{"eos_token_id": -1}', "no usable end-of-turn id"),
         ("chat_template.jinja", "{% if %}", "no valid template"),
     ],
 )

@@ -120,6 +120,12 @@ class Counted:
     def __exit__(self, *_: object):
         self.file.close()
 
+    def read(self, size: int) -> bytes:
+        return self.file.read(size)
+
+    def seek(self, place: int) -> None:
+        self.file.seek(place)
+
     def readline(self, size: int) -> bytes:
         line = self.file.readline(size)
         self.longest = max(self.longest, len(line))
@@ -145,6 +151,39 @@ def test_empty_missing_and_irregular_files(tmp_path: pathlib.Path):
     assert "gone.jsonl: no such file" in refusal(tmp_path / "gone.jsonl")
     (tmp_path / "folder").mkdir()
     assert "folder: not a regular file" in refusal(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x1f\x8b\x08\x00rest", "is compressed; gunzip gives"),
+        (b"\x28\xb5\x2f\xfdrest", "is compressed; zstd -d gives"),
+        (b'[\n {"prompt": "a"},\n {"prompt": "b"}\n]\n', "begins as a JSON array"),
+    ],
+)
+def test_a_file_that_is_none_of_lines_is_one_error(tmp_path: pathlib.Path, content: bytes, words: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as refused:
+        list(jsonl.read(path, 1 << 20, lambda _, row: row))
+    assert "bad rows" not in str(refused.value)
+
+
+def test_blank_lines_at_the_end_are_none(tmp_path: pathlib.Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n\n \n')
+    assert list(jsonl.read(path, 1 << 20, lambda number, row: (number, row))) == [(1, {"prompt": "a"})]
+    path.write_bytes(b'{"prompt": "a"}\n\n{"prompt": "b"}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: blank line"):
+        list(jsonl.read(path, 1 << 20, lambda number, row: (number, row)))
+
+
+@pytest.mark.parametrize("field", ["tool_calls", "reasoning_content", "thinking"])
+def test_what_a_message_says_beside_its_content_is_not_left_out(tmp_path: pathlib.Path, field: str):
+    message = {"role": "assistant", "content": "a", field: [1]}
+    with pytest.raises(jsonl.RowError, match=rf"m\.{field}: would be left out"):
+        jsonl.check_message(message, "m")
+    assert jsonl.check_message({**message, field: None}, "m") == {"role": "assistant", "content": "a"}
 
 
 @hypothesis.settings(deadline=None, max_examples=150)

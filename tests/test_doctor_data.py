@@ -84,6 +84,27 @@ def test_templates_with_two_bos_or_no_end_are_found(tmp_path):
     assert "<|im_end|>" in found.fix
 
 
+def test_what_a_template_drops_or_spells_is_found(tmp_path):
+    there = opened(tmp_path)
+    asked = dataclasses.replace(prompt("Wet?", "t"), tools='[{"type": "function", "function": {"name": "weather"}}]')
+    system = dataclasses.replace(
+        asked, messages=({"role": "system", "content": "Be brief."}, *asked.messages), tools=""
+    )
+    found = Template().said(there.chat, [asked, system])
+    assert found.measured == {"prompts_without_messages": 0, "prompts_without_tools": 1}
+    users = TEMPLATE.replace(
+        "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
+    )
+    told = dataclasses.replace(there.chat, template=users + "{{ tools | tojson if tools }}")
+    assert Template().said(told, [asked, system]).measured == {
+        "prompts_without_messages": 1,
+        "prompts_without_tools": 0,
+    }
+    assert Template().spelled(told, [asked]).status == "ok"
+    other = dataclasses.replace(there.chat, template=TEMPLATE.replace("<|im_end|>", "<|eot|>"))
+    assert "<|eot|>, which the tokenizer spells" in Template().spelled(other, [asked]).fix
+
+
 def test_what_a_check_raises_is_a_finding_or_a_reason(tmp_path):
     there = opened(tmp_path)
 

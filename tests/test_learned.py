@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,19 @@ def test_a_judge_answers_as_on_its_day(tmp_path):
     assert skew.date == "2024-01-01"
     (sentence,) = PreferenceModel(str(home), date="yesterday").problems()
     assert "'yesterday' is no day" in sentence
+
+
+def test_what_config_calls_padding_is_not_scored_at_the_end_of_a_conversation(tmp_path):
+    """Transformers scores the last token that is none; where it ends the turn, that is the answer's last token."""
+    template = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>{% endfor %}"
+    bare = template.replace("<|im_end|>", "{{ '' if loop.last else '<|im_end|>' }}")
+    found = []
+    for pad, written in ((2, template), (0, template), (0, bare)):
+        home = judge_directory(tmp_path / str(len(found)), 1)
+        config = json.loads((home / "config.json").read_text())
+        (home / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}))
+        (home / "chat_template.jinja").write_text(written)
+        found.append(rewards(RewardModel(str(home)), asked()))
+    ending, padded_by_another, without = found
+    assert not np.allclose(ending, padded_by_another)
+    np.testing.assert_allclose(ending, without, **CLOSE)

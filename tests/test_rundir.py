@@ -218,6 +218,7 @@ def test_parts_are_reused_and_leave_with_the_phase(run: rundir.RunDir) -> None:
 
 def test_another_config_is_refused_with_what_differs(tmp_path: Path) -> None:
     rundir.open_run(tmp_path, CONFIG).close()
+    (tmp_path / "initial").mkdir()  # something was computed
     before = (tmp_path / "config.json").read_bytes()
     rundir.open_run(tmp_path, CONFIG).close()
     other = {"seed": 0, "loss": {"eta": 0.2}, "hosts": ["a", "b"], "new": True}
@@ -233,8 +234,80 @@ def test_another_config_is_refused_with_what_differs(tmp_path: Path) -> None:
 def test_another_placement_is_no_other_run(tmp_path: Path) -> None:
     rundir.open_run(tmp_path, {"seed": 0, "placement": {"remat": "none"}}).close()
     rundir.open_run(tmp_path, {"seed": 0, "placement": {"remat": "full"}}).close()
+    (tmp_path / "initial").mkdir()
     with pytest.raises(ConfigError, match=r"seed: 0 in the run, 1 now"):
         rundir.open_run(tmp_path, {"seed": 1, "placement": {"remat": "full"}})
+
+
+def test_a_config_of_which_nothing_was_computed_gives_way(tmp_path: Path) -> None:
+    """A launch that was refused (prompts too long, a model that is not there) leaves its config; the corrected command
+    is no other run."""
+    rundir.open_run(tmp_path, {"seed": 0}).close()
+    (tmp_path / "datasets").mkdir()
+    rundir.open_run(tmp_path, {"seed": 1}).close()
+    assert rundir.read_run(tmp_path).config == {"seed": 1}
+    (tmp_path / "notes.txt").write_text("somebody else's")
+    with pytest.raises(ConfigError, match="seed: 1 in the run, 2 now"):
+        rundir.open_run(tmp_path, {"seed": 2})
+
+
+@pytest.mark.parametrize("name", ["br[ack]et", "back\\slash", "half]"])
+def test_names_that_lose_policies_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="may hold none of"):
+        rundir.open_run(tmp_path / name, CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_no_shell_wrote_out_is_refused() -> None:
+    with pytest.raises(ConfigError, match="stands for itself"):
+        rundir.open_run("~/run", CONFIG)
+
+
+def test_a_model_directory_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for opening in (lambda: rundir.read_run(tmp_path), lambda: rundir.open_run(tmp_path, CONFIG)):
+        with pytest.raises(ConfigError, match="is a model directory"):
+            opening()
+    assert (tmp_path / "config.json").read_text() == '{"model_type": "llama"}'
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(CheckpointError, match="damaged"):
+        rundir.read_run(tmp_path)
+
+
+FIT = {"schedule": "fit", "moments": "fresh", "checkpoint_every": 2, "keep_checkpoints": 2}
+RUN = {"iterations": 4, "keep_policies": None, "fit": FIT, "evaluation": {"every": 1}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"iterations": 6}, None),
+        ({"keep_policies": 1}, None),
+        ({"fit": {**FIT, "checkpoint_every": 5, "keep_checkpoints": 3}}, None),
+        ({"iterations": 3}, "iterations"),
+        ({"iterations": 6, "fit": {**FIT, "schedule": "run"}}, "fit.schedule"),
+        ({"iterations": 6, "evaluation": {"every": 2}}, "evaluation.every"),
+    ],
+)
+def test_what_a_later_launch_may_say_otherwise(tmp_path: Path, changes: dict, refused: str | None) -> None:
+    """How much is kept, and that the run goes on for longer: what is there was made as it would be made then."""
+    rundir.open_run(tmp_path, RUN).close()
+    (tmp_path / "initial").mkdir()
+    if refused is None:
+        rundir.open_run(tmp_path, {**RUN, **changes}).close()
+        assert rundir.read_run(tmp_path).config == {**RUN, **changes}
+    else:
+        with pytest.raises(ConfigError, match=refused):
+            rundir.open_run(tmp_path, {**RUN, **changes})
+
+
+@pytest.mark.parametrize("fit", [{**FIT, "schedule": "run"}, {**FIT, "moments": "kept"}])
+def test_a_schedule_over_the_run_is_as_long_as_the_run(tmp_path: Path, fit: dict) -> None:
+    rundir.open_run(tmp_path, {**RUN, "fit": fit}).close()
+    (tmp_path / "initial").mkdir()
+    with pytest.raises(ConfigError, match="iterations: 4 in the run, 6 now"):
+        rundir.open_run(tmp_path, {**RUN, "fit": fit, "iterations": 6})
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -87,10 +87,13 @@ def _measure(place: str | None) -> "Measure":
         return lambda texts: list(map(len, texts))
     from jaxalign.formats.gguf import GgufFile
     from jaxalign.formats.huggingface import folder
-    from jaxalign.text import gguf_tokenizer
-    from jaxalign.text.chat import tokenizer_of
+    from jaxalign.text import added_tokens, gguf_tokenizer
 
     # a template is not asked for: base models have tokenizers too
     gguf = place.endswith(".gguf")
-    found = gguf_tokenizer.read(GgufFile(pathlib.Path(place))).tokenizer if gguf else tokenizer_of(folder(place))
+    found = (
+        gguf_tokenizer.read(GgufFile(pathlib.Path(place))).tokenizer
+        if gguf
+        else added_tokens.read(folder(place)).tokenizer
+    )
     return lambda texts: [len(ids) for ids in found.encode_batch_fast(texts, add_special_tokens=False)]

@@ -21,10 +21,13 @@ def run(args: argparse.Namespace) -> None:
     """Imports and says what it wrote."""
     import jax
 
+    from jaxalign.errors import ConfigError
     from jaxalign.exchange.importing import import_model
     from jaxalign.models.pretrained import Pretrained
     from jaxalign.progress import Progress
 
+    if not args.directory:
+        raise ConfigError("DST is empty: name the directory to write")
     model = Pretrained(args.source).open()
     done = itertools.count(1)
     with Progress(f"import into {args.directory}", len(jax.tree.leaves(model.abstract())), "parameters") as progress:

@@ -47,11 +47,16 @@ def run(args: argparse.Namespace) -> None:
     """Prints answers, or converses."""
     import jax
 
+    from jaxalign.config.overrides import refuse
+    from jaxalign.config.ranges import seed_problems
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.reopen import reopen
     from jaxalign.rollouts.one_of_policies import drawn, rolled_from
+    from jaxalign.text.added_tokens import encodable
     from jaxalign.types import Prompt
 
+    undecoded = (f"--prompt {text!r}: is not UTF-8 as it was typed" for text in args.prompt if not encodable(text))
+    refuse([*seed_problems(args.seed, "--seed"), *undecoded])
     spec = _spec(args)
     run = reopen(args.run, args.config)
     numbers, machine = _policies(run, args.policy), run.machine(args.rest)

@@ -17,11 +17,11 @@ HELP = "run an experiment, or continue it"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config and run directory; the experiment's own options come as the rest."""
-    parser.set_defaults(experiment_options=True, compiles=True)
+    parser.set_defaults(experiment_options=True, compiles=True, parser=parser)
     parser.add_argument(
-        "-h", "--help", action=_Help, nargs=0, help="this text, and CONFIG's options when it is named first"
+        "-h", "--help", action="store_true", help="this text, and with CONFIG its options as they stand"
     )
-    parser.add_argument("config", metavar="CONFIG", help="config file")
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="config file")
     parser.add_argument(
         "--workdir", metavar="DIR", help="run directory; created, or continued if it holds this experiment"
     )
@@ -54,31 +54,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class _Help(argparse.Action):
-    """Help of the verb; after a config, of the experiment it defines."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
-    ) -> None:
-        from jaxalign.config.load import help_text, load
-
-        if namespace.config is None:
-            parser.print_help()
-        else:
-            print(help_text(load(namespace.config), namespace.config))
-        parser.exit()
-
-
 def run(args: argparse.Namespace) -> None:
     """Checks everything that can be checked without compute, then aligns."""
-    from jaxalign.config.load import load, override, validate
+    if args.config is None:
+        if not args.help:
+            args.parser.error("the following arguments are required: CONFIG")
+        args.parser.print_help()
+        return
+    from pathlib import Path
+
+    from jaxalign.config.load import help_text, load, override, validate
     from jaxalign.config.resolved import dumps
     from jaxalign.errors import ConfigError
     from jaxalign.training.profile import window
 
+    if args.rest and not args.config.endswith(".py") and not Path(args.config).exists():
+        raise ConfigError(f"{args.config!r} stands where CONFIG belongs: the config file comes first, then its options")
+    if args.help:
+        print(help_text(override(load(args.config), args.rest), args.config))
+        return
     traced = window(args.profile) if args.profile is not None else None
     experiment = override(load(args.config), args.rest)
     validate(experiment)
+    if name := experiment.placement.topology:  # a plan is made for it some day, and then it is late for a misspelling
+        from jaxalign.plan.chips import topology
+
+        topology(name, experiment.placement.mesh.slices)
     if args.print_config:
         print(dumps(experiment), end="")
         return

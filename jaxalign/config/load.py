@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxalign.config.overrides import Leaf, read, refuse
+from jaxalign.config.ranges import range_problems
 from jaxalign.config.resolved import plain, public, type_name
 from jaxalign.config.settings import element, expected, holds, is_component, mismatch, name_of, short, show
 from jaxalign.errors import ConfigError
@@ -327,6 +328,7 @@ def _faults(node: _Node) -> Iterator[str]:
     if fault := mismatch(node.value, node.annotation):
         yield fault
     elif not node.branch:
+        yield from range_problems(node.path.rpartition(".")[2], node.value)
         try:
             plain("", node.value)
         except ConfigError as error:

@@ -17,6 +17,10 @@ T = TypeVar("T")
 
 ROLES = ("system", "user", "assistant")
 
+COMPRESSED = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "zstd -d", b"PK\x03\x04": "unzip"}
+"""What decompresses a file, by its first bytes."""
+TURNED = ("tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking")
+"""What templates write of a message beside its content."""
 SHOWN = 20
 """Bad rows written out in one error; further ones are counted."""
 
@@ -43,6 +47,8 @@ def read(path: pathlib.Path, max_line_bytes: int, convert: Callable[[int, dict[s
     refused, number = BadRows(), 0
     try:
         with path.open("rb") as file:
+            refuse_other(path, file.read(64))
+            file.seek(0)
             for number, line in enumerate(lines(file.readline, max_line_bytes), 1):
                 try:
                     row = convert(number, parsed(line, max_line_bytes))
@@ -56,6 +62,15 @@ def read(path: pathlib.Path, max_line_bytes: int, convert: Callable[[int, dict[s
         raise DataError(f"{path}: empty file")
     if refused.count:
         raise refused.error(str(path), number)
+
+
+def refuse_other(path: pathlib.Path, begin: bytes) -> None:
+    """Raises DataError for a file that is none of lines, which would be as many bad rows as it has lines."""
+    for mark, remedy in COMPRESSED.items():
+        if begin.startswith(mark):
+            raise DataError(f"{path}: is compressed; {remedy} gives what is read")
+    if begin.lstrip().startswith(b"["):
+        raise DataError(f"{path}: begins as a JSON array; write one object a line: jq -c '.[]' FILE > FILE.jsonl")
 
 
 class BadRows:
@@ -147,6 +162,9 @@ def check_message(message: Any, where: str, said: Callable[[Any, str], str] = ch
     for name in ("role", "content"):
         if name not in message:
             raise RowError(f"{where}.{name}", "missing")
+    for name in TURNED:
+        if message.get(name):
+            raise RowError(f"{where}.{name}", "would be left out: only role and content are read")
     role = check_text(message["role"], f"{where}.role")
     if role not in ROLES:
         raise RowError(f"{where}.role", f"{quoted(role)} is none of {', '.join(ROLES)}")
@@ -175,7 +193,21 @@ def quoted(text: str) -> str:
 
 
 def lines(readline: Callable[[int], bytes], limit: int) -> Iterator[bytes | None]:
-    """Lines of a file without their LF; None in place of one of more than `limit` bytes, which is skipped in pieces."""
+    """Lines of a file without their LF; None in place of one of more than `limit` bytes, which is skipped in pieces.
+
+    Blank lines are those of a file that goes on: editors and other writers leave some at the end.
+    """
+    blank = 0
+    for line in _lines(readline, limit):
+        if line is not None and not line.strip():
+            blank += 1
+            continue
+        yield from (b"" for _ in range(blank))
+        blank = 0
+        yield line
+
+
+def _lines(readline: Callable[[int], bytes], limit: int) -> Iterator[bytes | None]:
     while line := readline(limit + 1):
         if line.endswith(b"\n"):
             yield line[:-1]

@@ -26,7 +26,8 @@ from jaxalign.formats.native import DTYPES
 from jaxalign.formats.weights import SlicedReader, Stored, Tensor, all_finite, entries, leaf
 from jaxalign.models.low_rank import dense, is_trained
 from jaxalign.models.model import Exportable, Model
-from jaxalign.text.chat import Chat
+from jaxalign.text.added_tokens import is_name
+from jaxalign.text.chat import SETTINGS, Chat
 from jaxalign.types import Params
 
 SHARD_BYTES = 4 * 10**9
@@ -140,15 +141,26 @@ def documents(config: Exportable, chat: Chat, dtype: str) -> dict[str, bytes]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": fields["max_position_embeddings"],
-        "chat_template": chat.template,
-        **chat.specials,
+        "chat_template": templates(chat),
+        **{name: text for name, text in chat.specials.items() if is_name(name, text)},
     }
+    if unnamed := {name: text for name, text in chat.specials.items() if not is_name(name, text)}:
+        tokenizer["extra_special_tokens"] = unnamed
+    generation = {name: value for name, value in chat.settings.items() if name in SETTINGS}
+    tokenizer |= {name: value for name, value in chat.settings.items() if name not in SETTINGS}
     return {
         "config.json": to_json({**fields, "dtype": dtype, "eos_token_id": stop, **ids}),
-        "generation_config.json": to_json({"eos_token_id": stop, **ids}),
+        "generation_config.json": to_json({**generation, "eos_token_id": stop, **ids}),
         "tokenizer_config.json": to_json(tokenizer),
         "tokenizer.json": chat.tokenizer.to_str(pretty=True).encode(),
     }
+
+
+def templates(chat: Chat) -> str | list[dict[str, str]]:
+    """The template as tokenizer_config.json has it: with names where there is another one for tools."""
+    if chat.tool_template is None:
+        return chat.template
+    return [{"name": "default", "template": chat.template}, {"name": "tool_use", "template": chat.tool_template}]
 
 
 def save_shards(

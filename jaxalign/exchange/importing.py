@@ -119,6 +119,7 @@ def describe(config: Exportable, chat: Chat, reader: Directory | GgufFile, path:
     else:
         contents = export.documents(config, chat, "float32")
     for name, content in contents.items():
+        durable.make_directory((path / name).parent)
         durable.write_file(path / name, content)
 
 

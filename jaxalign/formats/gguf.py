@@ -100,6 +100,12 @@ class GgufFile:
             self.header = cursor.at
         except (ValueError, KeyError, OSError, EOFError, OverflowError, RecursionError, struct.error) as error:
             raise ModelError(f"{path}: not a complete GGUF file: {error}") from error
+        if (parts := self.fields.get("split.count", 1)) != 1:
+            number = self.fields.get("split.no")
+            part = number + 1 if type(number) is int else "?"
+            raise ModelError(
+                f"{path}: part {part} of a model in {parts} files; join them: llama-gguf-split --merge FIRST_PART NEW"
+            )
         for name, tensor in self.tensors.items():
             if tensor.start + tensor.size > self.data.size:
                 raise ModelError(f"{path}: tensor {name!r} is cut off: the file ends at byte {self.data.size}")

@@ -30,6 +30,8 @@ SIZES = {"BOOL": 1, "F64": 8, "F8_E4M3": 1, "F8_E5M2": 1, **{f"{s}{8 * n}": n fo
 LENGTH = struct.Struct("<Q")
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
+POINTER = b"version "
+"""What Git LFS begins the file with that it leaves in the place of another."""
 BLOCK = 16 * 2**20
 """Bytes read before they are turned into fp32."""
 
@@ -59,6 +61,23 @@ class SafetensorsFile:
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path}: not a complete safetensors file ({error})") from error
         self.size = size
+
+    def equals(self, name: str, other: "SafetensorsFile", its: str) -> bool:
+        """Whether a tensor is, byte for byte, the one called `its` in a file. ModelError where one cannot be read."""
+        mine, theirs = self.entries[name], other.entries[its]
+        if (mine.kind, mine.shape) != (theirs.kind, theirs.shape):
+            return False
+        size = math.prod(mine.shape) * (
+            READABLE[mine.kind].itemsize if mine.kind in READABLE else SIZES.get(mine.kind, 1)
+        )
+        try:
+            with self.path.open("rb") as one, other.path.open("rb") as two:
+                one.seek(mine.start)
+                two.seek(theirs.start)
+                parts = (min(BLOCK, size - at) for at in range(0, size, BLOCK))
+                return all(exactly(one, part) == exactly(two, part) for part in parts)
+        except (OSError, EOFError) as error:
+            raise ModelError(f"{self.path}: tensor {name!r} cannot be read ({error})") from error
 
     def read(self, name: str) -> np.ndarray:
         """One tensor in fp32, converted block by block. ModelError when its dtype is none of READABLE."""
@@ -91,6 +110,8 @@ def header_size(prefix: bytes, size: int) -> int:
     if len(prefix) < LENGTH.size:
         raise ValueError(f"it has only {size} bytes")
     length: int = LENGTH.unpack(prefix)[0]
+    if prefix == POINTER:
+        raise ValueError("it is a Git LFS pointer: fetch the file itself with `git lfs pull`")
     if length > min(LARGEST_HEADER, size - LENGTH.size):
         raise ValueError(f"a header of {length} bytes does not fit into the file")
     return length

@@ -105,7 +105,8 @@ def check(reader: Reader, tensors: Sequence[Tensor], shapes: Params, ignored: Se
     for tensor in tensors:
         for name, wanted in entries(tensor, reader.name(tensor), shapes):
             if name not in found:
-                raise ModelError(f"{reader.where(name)}: tensor {name!r} is missing")
+                wrapped = next((f", but {other!r} is there" for other in found if other.endswith(f".{name}")), "")
+                raise ModelError(f"{reader.where(name)}: tensor {name!r} is missing{wrapped}")
             if found[name] != wanted:
                 raise ModelError(
                     f"{reader.where(name)}: tensor {name!r} has shape {found[name]}, but the config says {wanted}"

@@ -7,6 +7,7 @@ import numpy as np
 from jaxalign.errors import ModelError
 from jaxalign.formats.gguf import GgufFile
 from jaxalign.formats.weights import Tensor
+from jaxalign.models.hf_fields import LARGEST
 
 
 class GgufFields:
@@ -25,8 +26,15 @@ class GgufFields:
         """A value of type `kind`; `default` stands for a field that is absent."""
         self.asked.add(name)
         value = self.file.field(self.full(name), kind, default)
-        # stored as fp32: its shortest decimal is the number that was meant
-        return float(str(np.float32(value))) if kind is float else value
+        if kind is int and not -LARGEST <= value <= LARGEST:
+            raise self.fail(name)
+        if kind is not float:
+            return value
+        with np.errstate(over="ignore"):
+            found = np.float32(value)
+        if not np.isfinite(found):
+            raise self.fail(name)
+        return float(str(found))  # stored as fp32: its shortest decimal is the number that was meant
 
     def present(self, name: str) -> bool:
         """Whether the file has the field."""

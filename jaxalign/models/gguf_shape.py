@@ -9,6 +9,7 @@ import numpy as np
 from jaxalign.errors import ModelError
 from jaxalign.models.decoder import DecoderConfig, Family
 from jaxalign.models.gguf_fields import GgufFields
+from jaxalign.models.hf_shape import MOST
 from jaxalign.models.rope import Linear, Llama3, Rope
 
 DIVISORS = "rope_freqs.weight"
@@ -28,11 +29,13 @@ def read_decoder(fields: GgufFields, family: Family, base: float = 1e4) -> Decod
             )
     for name in ("expert_count", "expert_used_count"):
         fields.fixed(name, 0)
-    vocab = fields.shape("token_embd.weight")[0]
+    layers, vocab = fields.read("block_count", int), fields.shape("token_embd.weight")[0]
+    if layers > MOST:
+        raise fields.fail("block_count")
     fields.fixed("vocab_size", vocab)
     return DecoderConfig(
         family,
-        layers=fields.read("block_count", int),
+        layers=layers,
         width=width,
         mlp=fields.read("feed_forward_length", int),
         heads=heads,

@@ -16,8 +16,8 @@ SCORE = Tensor(("score",), "score.weight", None)
 
 def is_classifier(fields: HfFields) -> bool:
     """Whether config.json is that of a sequence classifier."""
-    named = fields.raw("architectures") or [None]
-    return str(named[0]).endswith(KIND)
+    named = fields.raw("architectures")
+    return isinstance(named, list) and bool(named) and str(named[0]).endswith(KIND)
 
 
 def names_of(fields: HfFields) -> tuple[str, ...]:

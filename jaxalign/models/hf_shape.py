@@ -13,6 +13,8 @@ from jaxalign.models.rope import Linear, Llama3, Rope
 from jaxalign.models.stack import Layer
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
+MOST = 10_000
+"""Layers, or experts of one, far above any release: a damaged count would take all memory before weights say no."""
 
 
 def read_decoder(
@@ -37,7 +39,7 @@ def read_decoder(
     fields.fixed("quantization_config")
     return DecoderConfig(
         family,
-        layers=fields.read("num_hidden_layers", int),
+        layers=few(fields, "num_hidden_layers", fields.read("num_hidden_layers", int)),
         width=width,
         mlp=fields.read("intermediate_size", int),
         heads=heads,
@@ -49,6 +51,13 @@ def read_decoder(
         tied=fields.read("tie_word_embeddings", bool, tied),
         context=context,
     )
+
+
+def few(fields: HfFields, name: str, count: int) -> int:
+    """The count of layers or experts, of which each is named here. ModelError where it is one of no model."""
+    if count > MOST:
+        raise fields.fail(name, f"= {count}: no model has more than {MOST}")
+    return count
 
 
 def read_rope(fields: HfFields, base: float, context: int) -> Rope:

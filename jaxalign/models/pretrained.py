@@ -7,7 +7,7 @@ import pathlib
 from jaxalign.errors import ModelError
 from jaxalign.formats import native, weights
 from jaxalign.formats.gguf import GgufFile
-from jaxalign.formats.huggingface import folder, read_json
+from jaxalign.formats.huggingface import Directory, folder, is_directory, read_json, refuse_adapter
 from jaxalign.formats.weights import Folder
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.family import config_of_gguf, config_of_hf
@@ -40,11 +40,20 @@ class Pretrained:
         if path.suffix == ".gguf":
             file = GgufFile(path)
             return opened(self.computing(config_of_gguf(GgufFields(file)), path), chat.from_gguf(file), file, path)
-        if not path.is_dir():
-            raise ModelError(f"{path}: neither a model directory nor a .gguf file")
+        if not self.path or not is_directory(path):
+            raise ModelError(f"{self.path}: {no_model(self.path)}")
+        if not (path / "config.json").is_file():
+            refuse_adapter(path)
         fields = HfFields(read_json(path / "config.json"), path / "config.json")
+        if {"type", "feedback"} <= set(fields.fields):
+            raise ModelError(f"{path}: is a run, not a model; `jaxalign export` writes the model of a run's policy")
         config = self.computing(config_of_hf(fields), path / "config.json")
-        return opened(config, chat.from_directory(path), native.reader(path, config.tensors()), path)
+        reader = native.reader(path, config.tensors())
+        if config.output == "embed" and isinstance(reader, Directory) and not reader.twice():
+            config = dataclasses.replace(
+                config, tied=False
+            )  # as transformers 5: the two have parted, whatever config says
+        return opened(config, chat.from_directory(path), reader, path)
 
     def computing(self, config: DecoderConfig, path: Folder) -> DecoderConfig:
         """The config that the file at `path` gave, computed as this source says. ModelError unless it has `shape`."""
@@ -73,12 +82,24 @@ class SmolLM2:
         return Pretrained(str(path), self.compute_dtype).open()
 
 
+def no_model(path: str) -> str:
+    """Why there is no model at a path that is neither directory nor GGUF file."""
+    if not path:
+        return "an empty path names no model"
+    if path.startswith("~"):
+        return "no such directory: `~` stands for itself here; write the path in full"
+    if path.count("/") == 1 and not path.startswith((".", "/")):
+        return (
+            "no such directory; a name of the Hub is not fetched: `hf download NAME --local-dir DIR` makes a directory"
+        )
+    return "neither a model directory nor a .gguf file"
+
+
 def opened(config: DecoderConfig, conversation: chat.Chat, reader: weights.Reader, path: Folder) -> Model:
     """The model of a reader whose tensors fit the config."""
     for problem in config.problems():
         raise ModelError(f"{path}: {problem}")
-    if conversation.vocab > config.vocab:
-        raise ModelError(f"{path}: the tokenizer has {conversation.vocab} ids, the model {config.vocab}")
-    model = split(config, conversation, str(path), weights.Stored(reader, config.tensors()))
+    spoken = chat.fitted(conversation, config.vocab)
+    model = split(config, spoken, str(path), weights.Stored(reader, config.tensors()))
     weights.check(reader, config.tensors(), model.shapes, IGNORED if config.output == "embed" else IGNORED[:-1])
     return dataclasses.replace(model, files=reader.files())

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxalign.errors import DataError
-from jaxalign.text.chat import Chat, tokenized_all
+from jaxalign.text.chat import Chat
 from jaxalign.types import Prompt
 
 TooLong = Literal["refuse", "cut"]
@@ -29,7 +29,7 @@ def tokens(
     Raises DataError, by judge and prompt, for those that do not fit.
     """
     texts = [written(number, prompt) for number, prompt in enumerate(prompts)]
-    flat = tokenized_all(chat.tokenizer, [text for group in texts for text in group], chat.file)
+    flat = chat.encode_all([text for group in texts for text in group])
     bounds = pairwise(accumulate(map(len, texts), initial=0))
     groups = [flat[start:stop] for start, stop in bounds]
     cut = np.zeros(len(prompts), np.float32)
@@ -39,7 +39,7 @@ def tokens(
         if longest(group) > context:
 
             def read(shown: Prompt, number: int = number) -> list[list[int]]:
-                return tokenized_all(chat.tokenizer, written(number, shown), chat.file)
+                return chat.encode_all(written(number, shown))
 
             groups[number], cut[number] = fitted(prompt, read, context, too_long, who), 1
     return groups, cut

@@ -52,7 +52,7 @@ from jaxalign.served.attempts import Failure
 from jaxalign.served.client import Client, Request
 from jaxalign.served.said import Said
 from jaxalign.served.server import Server
-from jaxalign.text.chat import Chat, tokenized
+from jaxalign.text.chat import Chat
 from jaxalign.training.logps import token_logps
 from jaxalign.training.rows import RowShape, pack
 from jaxalign.types import Groups, Labels, Params, Sampler
@@ -230,7 +230,7 @@ class ServedDrawer:
         if said.ids is not None or whole:
             ids, told = list(said.ids or listed), True
         else:
-            ids, told = tokenized(chat.tokenizer, said.text, chat.file).ids, False
+            ids, told = chat.encode_all([said.text])[0], False
         fits = len(said.tokens) == len(ids) if told else self._spells(said, ids)
         reported = [token.logp for token in said.tokens] if fits else []
         if said.finish == "stop" and not (ids and ids[-1] in self._task.stop):

@@ -26,10 +26,10 @@ from typing import Any, Literal, TypeVar
 
 from etils import epath
 
-from jaxalign.config.resolved import difference
-from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.errors import CheckpointError, ConfigError, NotCommitted
 from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.storage import artifact, canonical, durable, pytree
+from jaxalign.storage.claim import begun, claimed, read_config, refuse_other
 from jaxalign.storage.lock import LeadersLock, RunLock
 from jaxalign.storage.slot import PolicySlot, shows
 from jaxalign.types import Params
@@ -38,9 +38,8 @@ T = TypeVar("T")
 Iteration = int | Literal["initial"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COMPLETE = "complete.json"
 _RESERVED = ("policy", "fit", "best", "moments")
-_PLACEMENT = ("placement", "trackers")
-"""What of a config says where arrays lie and who watches, not what is computed: each launch may have its own."""
 
 
 def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts = ALONE) -> "RunDir":
@@ -53,34 +52,14 @@ def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts 
     root = durable.absolute(path)
     resolved = json.loads(canonical.to_json(config))
     if hosts.leader:
-        lock = _claim(root, resolved)
+        lock = claimed(path, root, resolved)
         hosts.barrier("open")
         return RunDir(root, resolved, lock, hosts)
     hosts.barrier("open")
     if not shows(lambda: (root / "config.json").exists(), hosts):
         raise ConfigError(f"{root}: is not there on this host; --workdir must be on storage that all hosts share")
-    _refuse_other(root, _read_config(root), resolved)
+    refuse_other(root, read_config(root), resolved)
     return RunDir(root, resolved, LeadersLock(), hosts)
-
-
-def _claim(root: epath.Path, resolved: dict[str, Any]) -> RunLock:
-    if root.exists() and not root.is_dir():
-        raise ConfigError(f"{root}: is a file, not a run directory")
-    _refuse_foreign(root)
-    with durable.storage_errors(root, 0):
-        durable.make_directory(root)
-        lock = RunLock(root / "lock")
-    try:
-        if (root / "config.json").exists():
-            _refuse_other(root, _read_config(root), resolved)
-        else:
-            with durable.storage_errors(root, len(canonical.to_json(resolved))):
-                durable.write_file(root / "config.json", canonical.to_json(resolved))
-                durable.sync_directory(root)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
 
 
 def read_run(path: str | os.PathLike[str]) -> "RunDir":
@@ -88,7 +67,7 @@ def read_run(path: str | os.PathLike[str]) -> "RunDir":
     root = durable.absolute(path)
     if not (root / "config.json").exists():
         raise ConfigError(f"{root}: is no run directory (it has no config.json)")
-    return RunDir(root, _read_config(root), None)
+    return RunDir(root, read_config(root), None)
 
 
 class RunDir:
@@ -122,8 +101,7 @@ class RunDir:
 
     def begun(self) -> bool:
         """Whether anything was computed here: an artifact or a policy, whole or in parts."""
-        names = [entry.name for entry in self.path.iterdir()] if self.hosts.leader else []
-        return self.hosts.told(any(name == "initial" or re.fullmatch(r"\d{4,}", name) for name in names))
+        return self.hosts.told(begun([entry.name for entry in self.path.iterdir()]) if self.hosts.leader else False)
 
     # Artifacts
 
@@ -154,16 +132,41 @@ class RunDir:
         return self.hosts.told(artifact.committed(self._place(iteration, name)))
 
     def finished(self) -> int:
-        """Iterations that are complete, their evaluation included."""
+        """Iterations that are complete, their evaluation included, up to the first that has lost something since."""
+        if not self.hosts.told(self._whole("initial")):
+            return 0
         count = 0
-        while self.has(count, "evals"):
+        while self.has(count, "evals") and self.hosts.told(self._whole(count)):
             count += 1
         return count
+
+    def complete(self, iteration: Iteration) -> None:
+        """Writes down what is committed of an iteration that is complete, so that it is known should it be lost."""
+        home = self.path / _home_name(iteration)
+        if self.hosts.leader:
+            there = sorted(entry.name for entry in home.iterdir() if artifact.committed(entry))
+            content = canonical.to_json(there)
+            if not (home / _COMPLETE).exists():  # what comes later, at the run's end, can be made again from the rest
+                with durable.storage_errors(home, len(content)):
+                    durable.write_file(home / _COMPLETE, content)
+
+    def _whole(self, iteration: Iteration) -> bool:
+        """Whether all is there that was when the iteration was complete; of one that no launch completed, too."""
+        home = self.path / _home_name(iteration)
+        try:
+            names = json.loads((home / _COMPLETE).read_bytes())
+        except (OSError, ValueError):
+            return True
+        kept = iteration == "initial" or self.config.get("keep_policies", 0) is None
+        if kept and not pytree.exists(home / "policy"):
+            return False
+        return isinstance(names, list) and all(artifact.committed(home / str(name)) for name in names)
 
     def load(self, iteration: Iteration, name: str, kind: type[T] | GenericAlias) -> T:
         """The committed artifact of a phase; CheckpointError when it is absent or damaged."""
         directory = self._place(iteration, name)
-        shows(lambda: artifact.committed(directory), self.hosts)
+        if not shows(lambda: artifact.committed(directory), self.hosts):
+            raise NotCommitted(f"{directory}: nothing is committed here", 0 if iteration == "initial" else iteration)
         return artifact.read(directory, _label(iteration, name), kind)
 
     def parts(self, iteration: Iteration, name: str) -> "Parts":
@@ -324,39 +327,9 @@ def _iteration_name(iteration: int) -> str:
     return f"{iteration:04d}"
 
 
+def _home_name(iteration: Iteration) -> str:
+    return iteration if isinstance(iteration, str) else _iteration_name(iteration)
+
+
 def _label(iteration: Iteration, name: str) -> str:
-    return f"{iteration if isinstance(iteration, str) else _iteration_name(iteration)}/{name}"
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Whose directory is it?
-
-
-def _refuse_foreign(root: epath.Path) -> None:
-    if not root.exists() or (root / "config.json").exists():
-        return
-    names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and entry.name != "lock")
-    if names:
-        raise ConfigError(f"{root}: not empty and no run directory (it holds {', '.join(names[:5])}); choose another")
-
-
-def _read_config(root: epath.Path) -> dict[str, Any]:
-    try:
-        config = json.loads((root / "config.json").read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{root / 'config.json'}: damaged ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{root / 'config.json'}: damaged (no JSON object)")
-    return config
-
-
-def _without_placement(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _PLACEMENT}
-
-
-def _refuse_other(root: epath.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    lines = difference(_without_placement(before), _without_placement(now))
-    if lines:
-        more = [f"and {len(lines) - 20} more"] if len(lines) > 20 else []
-        shown = "".join(f"\n  {line}" for line in lines[:20] + more)
-        raise ConfigError(f"{root}: this directory holds a run of another config; choose another directory{shown}")
+    return f"{_home_name(iteration)}/{name}"

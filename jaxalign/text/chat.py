@@ -24,7 +24,7 @@ from jaxalign.errors import DataError, ModelError
 from jaxalign.formats.gguf import GgufFile
 from jaxalign.formats.huggingface import read_json
 from jaxalign.formats.weights import Folder
-from jaxalign.text import gguf_tokenizer, sandbox
+from jaxalign.text import added_tokens, gguf_tokenizer, sandbox
 
 Message = Mapping[str, Any]
 """A turn: `role`, `content`, and what else its template reads."""
@@ -32,10 +32,14 @@ Message = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chat:
-    """A tokenizer with its template. `stop` are the ids that end a turn; `specials` the roles' tokens (bos, eos, …).
+    """A tokenizer with its template. `stop` are the ids that end a turn; `specials` what templates call tokens
+    (bos_token, eos_token, …).
 
     `tool_template` takes the place of `template` for conversations with tools, where a model has one for them.
     `date` is what templates are told when they ask for the time, its midnight; None: the local time as it is.
+    `rows` of the model's table are there; None: as many as ids. Text that spells a token behind them is refused.
+    `settings` are what the model's files say of sampling and padding for programs that ask them; an export hands it on.
+    `unread` is what config.json calls padding: a classifier of transformers scores the last token that is another one.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -46,11 +50,14 @@ class Chat:
     file: str
     tool_template: str | None = None
     date: datetime.date | None = None
+    rows: int | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unread: int | None = None
 
-    @property
+    @functools.cached_property
     def vocab(self) -> int:
-        """Number of ids the tokenizer knows; a model's table may be longer."""
-        return self.tokenizer.get_vocab_size()
+        """The tokenizer's largest id and 1: ids may have holes, and a model's table may be longer."""
+        return max(self.tokenizer.get_vocab().values(), default=-1) + 1
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -112,7 +119,7 @@ class Chat:
         """As `render`, with the marks of {% generation %} left in."""
         # as transformers calls templates: what there is none of is None and not missing, and they test for that
         values: dict[str, Any] = {
-            "messages": list(messages),
+            "messages": [spoken(message) for message in messages],
             "tools": tools,
             "documents": None,
             "add_generation_prompt": answering,
@@ -126,8 +133,29 @@ class Chat:
             raise ModelError(f"{self.file}: the chat template fails: {type(error).__name__}: {error}") from error
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
-        """Ids of the rendered conversation with the generation prompt."""
-        return tokenized(self.tokenizer, self.render(messages, tools), self.file).ids
+        """Ids of the rendered conversation with the generation prompt. DataError where the model lacks one of them."""
+        return self.within(tokenized(self.tokenizer, self.render(messages, tools), self.file).ids)
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that hold all special tokens already, on all cores. Raises as `encode`."""
+        return [self.within(ids) for ids in tokenized_all(self.tokenizer, texts, self.file)]
+
+    def within(self, ids: list[int]) -> list[int]:
+        """The same ids, if the model's table has a row for each of them. Raises DataError naming the token."""
+        if self.rows is not None and max(ids, default=0) >= self.rows:
+            lost = next(id for id in ids if id >= self.rows)
+            raise DataError(
+                f"a text spells the token {self.tokenizer.id_to_token(lost)!r}, id {lost}, and the model of "
+                f"{self.file} has {self.rows} rows of embeddings: take it out of the text"
+            )
+        return ids
+
+    def scored(self, ids: list[int]) -> list[int]:
+        """A whole conversation up to the token that a classifier of transformers scores."""
+        end = len(ids)
+        while end > 1 and ids[end - 1] == self.unread:
+            end -= 1
+        return ids[:end]
 
     @functools.cached_property
     def untrimmed(self) -> tokenizers.Tokenizer:
@@ -137,12 +165,20 @@ class Chat:
         return tokenizers.Tokenizer.from_str(json.dumps({**parts, "post_processor": None}))
 
     def offsets(self, text: str) -> tokenizers.Encoding:
-        """The ids of a text with the characters that each stands for."""
-        return tokenized(self.untrimmed, text, self.file)
+        """The ids of a text with the characters that each stands for. DataError where the model lacks an id."""
+        encoding = tokenized(self.untrimmed, text, self.file)
+        self.within(encoding.ids)
+        return encoding
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids, special tokens left out."""
-        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+        """Text of the ids, special tokens and those that end a turn left out."""
+        # which files need not call special, and then every judge would read the end of a turn
+        return self.tokenizer.decode([int(i) for i in ids if i not in self.stop], skip_special_tokens=True)
+
+
+def spoken(message: Message) -> Message:
+    """A message without a content of None, as transformers gives it to templates: most would write "None"."""
+    return {k: v for k, v in message.items() if k != "content"} if message.get("content", "") is None else message
 
 
 def closed(template: str) -> str:
@@ -191,82 +227,122 @@ def from_gguf(file: GgufFile) -> Chat:
     """Tokenizer and template of a GGUF file's metadata. Raises ModelError naming the field."""
     vocabulary = gguf_tokenizer.read(file)
     template = file.field("tokenizer.chat_template", str)
+    for_tools = "tokenizer.chat_template.tool_use"
+    tools = file.field(for_tools, str) if for_tools in file.fields else None
     return checked(
-        Chat(vocabulary.tokenizer, template, vocabulary.stop, vocabulary.pad, vocabulary.specials, str(file.path))
+        Chat(
+            vocabulary.tokenizer, template, vocabulary.stop, vocabulary.pad, vocabulary.specials, str(file.path), tools
+        )
     )
 
 
 def from_directory(path: Folder) -> Chat:
     """Tokenizer, template and ids of a Hugging Face directory. Raises ModelError naming the file and field."""
-    tokenizer, config_file = tokenizer_of(path), path / "tokenizer_config.json"
-    config = read_json(config_file)
-    roles = ("bos_token", "eos_token", "pad_token", "unk_token")
-    specials = {role: text for role in roles if (text := token_text(config.get(role))) is not None}
-    stop = stops(path, tokenizer, specials.get("eos_token"))
+    found = added_tokens.read(path)
+    ends = found.names.get("eos_token")
+    stop, settings = stops(path, None if ends is None else found.tokenizer.token_to_id(ends))
     # padding is told by position and never by id, so any id will do for it
-    pad = tokenizer.token_to_id(specials["pad_token"]) if "pad_token" in specials else stop[0]
-    if pad is None:
-        raise ModelError(f"{config_file}: pad_token {specials['pad_token']!r} is not in tokenizer.json")
-    template, tool_template = templates(path, config)
-    return checked(Chat(tokenizer, template, stop, pad, specials, str(path), tool_template))
+    pad = found.tokenizer.token_to_id(found.names["pad_token"]) if "pad_token" in found.names else None
+    template, tool_template = templates(path, found.config)
+    pad = stop[0] if pad is None else pad
+    if "padding_side" in found.config:
+        settings["padding_side"] = found.config["padding_side"]
+    padding = read_json(path / "config.json").get("pad_token_id") if (path / "config.json").is_file() else None
+    return checked(
+        Chat(
+            found.tokenizer,
+            template,
+            stop,
+            pad,
+            found.names,
+            str(path),
+            tool_template,
+            settings=settings,
+            unread=padding if type(padding) is int else None,
+        )
+    )
 
 
-def tokenizer_of(path: Folder) -> tokenizers.Tokenizer:
-    """The tokenizer of a Hugging Face directory, which need not know how to converse. ModelError naming the file."""
-    file = path / "tokenizer.json"
-    # files carry the truncation that somebody last used, which would cut long prompts without a word
-    content = json.dumps({**read_json(file), "truncation": None, "padding": None})
-    try:
-        return tokenizers.Tokenizer.from_str(content)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and its panics are not even that
-        raise ModelError(f"{file}: not a tokenizer ({error})") from error
+def fitted(chat: Chat, rows: int) -> Chat:
+    """The chat of a model whose table has so many rows. Raises ModelError where text of any kind would need more.
+
+    A token behind the table that must be spelled out (Gemma 3's image token in a model without eyes) is no matter as
+    long as nobody spells it.
+    """
+    found = dataclasses.replace(chat, rows=rows)
+    if beyond := [id for id in chat.stop if id >= rows]:
+        raise ModelError(f"{chat.file}: the end-of-turn id {beyond[0]} is behind the model's {rows} rows")
+    if chat.vocab <= rows:
+        return found
+    apart = chat.tokenizer.get_added_tokens_decoder()
+    lost = {id: text for text, id in chat.tokenizer.get_vocab().items() if id >= rows and id not in apart}
+    if lost:
+        id = max(lost)
+        raise ModelError(f"{chat.file}: the tokenizer has the token {lost[id]!r} as id {id}, the model {rows} rows")
+    return dataclasses.replace(found, pad=chat.pad if chat.pad < rows else chat.stop[0])
 
 
 def checked(chat: Chat) -> Chat:
-    """The same, if its template compiles: a broken one is found now and not at the first prompt."""
+    """The same, if its template compiles and writes something: a broken one is found now, not at the first prompt."""
+    for name, template in (("chat template", chat.template), ("template for tools", chat.tool_template)):
+        if template is not None and not template.strip():
+            raise ModelError(f"{chat.file}: the {name} is empty: every prompt would be")
     _ = chat.compiled, chat.compiled_for_tools
     return chat
-
-
-def token_text(value: Any) -> str | None:
-    """A special token's text, which files write plainly or as an object with its content."""
-    text = value.get("content") if isinstance(value, dict) else value
-    return text if isinstance(text, str) else None
 
 
 def templates(path: Folder, config: Mapping[str, Any]) -> tuple[str, str | None]:
     """The template, and the one for conversations with tools if there is one.
 
-    From chat_template.jinja, else from tokenizer_config.json: one text, or a list of which "default" and "tool_use" are
-    read.
+    From chat_template.jinja and additional_chat_templates/tool_use.jinja, else from tokenizer_config.json: one text, or
+    a list of which "default" and "tool_use" are read.
     """
-    # as in transformers, the file of its own counts where tokenizer_config.json holds a template too
-    file = path / "chat_template.jinja"
-    try:
-        if file.is_file():
-            return file.read_text(encoding="utf-8"), None
-    except (OSError, UnicodeError) as error:
-        raise ModelError(f"{file}: not readable text ({error})") from error
-    template, tool_template = config.get("chat_template"), None
-    if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template, tool_template = named.get("default"), named.get("tool_use")
+    # as in transformers, files of their own count where tokenizer_config.json holds templates too
+    named: dict[str, Any] = {name: written(path / file) for name, file in FILES.items()}
+    if all(template is None for template in named.values()):
+        template = config.get("chat_template")
+        named = {"default": template}
+        if isinstance(template, list):
+            named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
+    template, tool_template = named.get("default"), named.get("tool_use")
     if not isinstance(template, str) or not isinstance(tool_template, str | None):
         raise ModelError(f"{path}: neither chat_template.jinja nor a chat_template in tokenizer_config.json")
     return template, tool_template
 
 
-def stops(path: Folder, tokenizer: tokenizers.Tokenizer, eos: str | None) -> tuple[int, ...]:
-    """Ids that end a turn: those of generation_config.json, and the tokenizer's EOS."""
-    # chat models end turns with another token than texts (Llama 3: <|eot_id|>), and say so only in this file
-    file = path / "generation_config.json"
-    listed = read_json(file).get("eos_token_id") if file.is_file() else None
-    ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
-    if eos is not None and tokenizer.token_to_id(eos) is not None:
-        ids = [*ids, tokenizer.token_to_id(eos)]
-    known = tokenizer.get_vocab_size()
-    if not ids or not all(isinstance(i, int) and 0 <= i < known for i in ids):
-        raise ModelError(f"{path}: no usable end-of-turn id in generation_config.json or tokenizer_config.json")
-    return tuple(dict.fromkeys(ids))
+FILES = {"default": "chat_template.jinja", "tool_use": "additional_chat_templates/tool_use.jinja"}
+"""Where transformers 5 writes templates, by their names."""
+
+
+def written(file: Folder) -> str | None:
+    """The text of a file, None where there is no such file. Raises ModelError where it is no text."""
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    except (OSError, UnicodeError) as error:
+        raise ModelError(f"{file}: not readable text ({error})") from error
+
+
+def stops(path: Folder, eos: int | None) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Ids that end a turn, the tokenizer's `eos` among them, and what else generation_config.json says."""
+    # chat models end turns with another token than texts (Llama 3: <|eot_id|>), and say so only here; old directories
+    # have no generation_config.json, and transformers takes the ids of config.json for it
+    settings: dict[str, Any] = {}
+    listed = None
+    for name in ("generation_config.json", "config.json"):
+        if listed is None and (path / name).is_file():
+            fields = read_json(path / name)
+            listed = fields.get("eos_token_id")
+            settings = {key: fields[key] for key in SETTINGS if key in fields} if name != "config.json" else settings
+    ids = [
+        *(listed if isinstance(listed, list) else [] if listed is None else [listed]),
+        *([] if eos is None else [eos]),
+    ]
+    if not ids or not all(type(i) is int and i >= 0 for i in ids):
+        raise ModelError(
+            f"{path}: no usable end-of-turn id in generation_config.json, config.json or tokenizer_config.json"
+        )
+    return tuple(dict.fromkeys(ids)), settings
+
+
+SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""Of generation_config.json: how a model is sampled from by those who say nothing else."""

@@ -5,8 +5,11 @@ token may well be the token that ends a turn) and never from a search for the te
 
 A message is found by rendering the conversation once more with marks around the content of every message. When the
 text without the marks is what the template writes anyway, the marks say where each content lies; when it is not, the
-template looks into the content or rewrites it, and that is an error that names the message. Where the template itself
-says what the assistant generates ({% generation %}), its word counts.
+template looks into the content or rewrites it, and that is an error that names the message.
+
+The assistant generates all that lies between what a prompt for its turn ends with and the end of that turn, whichever
+field of the message it is written from: thoughts, text, calls of tools (see `turns`). Where the template itself says
+what the assistant generates ({% generation %}), its word counts.
 """
 
 import bisect
@@ -17,24 +20,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tokenizers
 from jaxtyping import Bool, Int
 
 from jaxalign.errors import DataError
-from jaxalign.text import sandbox
+from jaxalign.text import sandbox, turns
 from jaxalign.text.chat import Chat, Message
+from jaxalign.text.turns import Range
 
 OPEN, CLOSE = "\U0010fff2", "\U0010fff3"
 """Private-use characters around the content of a message."""
 MARKS = (sandbox.BEGIN, sandbox.END, OPEN, CLOSE)
-Range = tuple[int, int]
-"""First character and the one behind the last."""
 
 
 @dataclass(frozen=True)
 class Spans:
     """A conversation of s tokens. `message` is the index of the message that a token belongs to, -1 for the template.
 
-    `generated` are the tokens that the assistant writes: its messages, and the token that ends its turn.
+    `generated` are the tokens that the assistant writes: its turns, with the tokens that end them.
     """
 
     ids: Int[np.ndarray, " s"]
@@ -59,14 +62,17 @@ def spans(chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, 
     count = len(ids)
     owner, generated = np.full(count, -1, np.int32), np.zeros(count, bool)
     places = locate(chat, messages, tools, text)
-    for index, (begin, end) in enumerate(places):
-        owner[covered(offsets, begin, end)] = index
-    for index, (begin, end) in written(messages, marked, places):
+    for index, place in enumerate(places):
+        if place is not None:
+            owner[covered(offsets, *place)] = index
+    for index, (begin, end) in written(chat, messages, tools, marked, places, encoding):
         inside = covered(offsets, begin, end)
         generated[inside] = True
-        for i in turn_ends(ids, offsets, inside, text, chat.stop):
-            generated[i] = True
-            owner[i] = index if owner[i] < 0 else owner[i]
+        ends = turn_ends(ids, offsets, inside, text, chat.stop)
+        generated[ends] = True
+        # what a template's own marks hold behind the end of a turn is in no message
+        last = max(ends, default=inside.stop - 1) + 1
+        owner[inside.start : last] = np.where(owner[inside.start : last] < 0, index, owner[inside.start : last])
     return Spans(np.asarray(ids, np.int32), owner, generated)
 
 
@@ -77,22 +83,34 @@ def repr_text(message: Message) -> str:
 
 def locate(
     chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, text: str
-) -> list[Range]:
-    """Where each message lies in `text`."""
+) -> list[Range | None]:
+    """Where the content of each message lies in `text`; None for what an assistant's message says otherwise."""
     texts = [index for index, message in enumerate(messages) if isinstance(message.get("content"), str)]
     # marks around all of a content stop a template from trimming it, which shows; then they go inside its spaces
     for tight in (False, True):
         places = marked_places(chat, messages, tools, text, texts, tight)
         if places is not None:
-            return [places[i] if i in places else calls(chat, messages, tools, text, i) for i in range(len(messages))]
+            return [places.get(index) for index in range(len(messages))]
     # all together do not fit: which message is it?
-    for index in texts:
-        if marked_places(chat, messages, tools, text, [index], True) is None:
-            raise DataError(
-                f"the chat template of {chat.file} does not write the content of message {index} "
-                f"({messages[index].get('role')}) as it is, so that its tokens cannot be told from the template's"
-            )
-    raise DataError(f"the chat template of {chat.file} does not write the messages side by side")
+    alone = {index: marked_places(chat, messages, tools, text, [index], True) for index in texts}
+    for index, place in alone.items():
+        if place is None and messages[index].get("role") != "assistant":
+            raise rewritten(chat, messages, index)
+    places = marked_places(chat, messages, tools, text, [i for i, place in alone.items() if place is not None], True)
+    if places is None or all(place is not None for place in alone.values()):
+        raise DataError(f"the chat template of {chat.file} does not write the messages side by side")
+    return [places.get(index) for index in range(len(messages))]
+
+
+def rewritten(chat: Chat, messages: Sequence[Message], index: int) -> DataError:
+    """The error that names a message whose content cannot be found in the text."""
+    role = messages[index].get("role")
+    if not isinstance(messages[index].get("content"), str):
+        return DataError(f"message {index} ({role}) has no text as content; it cannot be located")
+    return DataError(
+        f"the chat template of {chat.file} does not write the content of message {index} ({role}) as it is, so that "
+        "its tokens cannot be told from the template's"
+    )
 
 
 def marked_places(
@@ -124,20 +142,6 @@ def with_marks(message: Message, tight: bool) -> Message:
     return {**message, "content": f"{before}{OPEN}{core}{CLOSE}{after}"}
 
 
-def calls(
-    chat: Chat, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, text: str, index: int
-) -> Range:
-    """Where a message without text lies: an assistant's calls of tools, from the generation prompt on."""
-    before = chat.render(messages[:index], tools)
-    after = chat.render(messages[: index + 1], tools, answering=False)
-    if messages[index].get("role") != "assistant" or not (text.startswith(before) and text.startswith(after)):
-        raise DataError(f"message {index} ({messages[index].get('role')}) has no text as content; it cannot be located")
-    encoding = chat.offsets(after)
-    # up to the stop token that ends the turn; those of earlier turns stand before it
-    ends = (place[0] for i, place in zip(encoding.ids, encoding.offsets, strict=True) if i in chat.stop)
-    return len(before), next((end for end in ends if end >= len(before)), len(after))
-
-
 def ranges(marked: str, first: str, last: str) -> list[Range]:
     """Where marked text lies once all marks are taken out."""
     if first not in marked:
@@ -159,13 +163,26 @@ def unmarked(text: str) -> str:
     return functools.reduce(lambda left, mark: left.replace(mark, ""), MARKS, text)
 
 
-def written(messages: Sequence[Message], marked: str, places: Sequence[Range]) -> list[tuple[int, Range]]:
-    """What the assistant generates, and in which message: by the template's own marks, else its messages' content."""
+def written(
+    chat: Chat,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None,
+    marked: str,
+    places: Sequence[Range | None],
+    encoding: tokenizers.Encoding,
+) -> list[tuple[int, Range]]:
+    """What the assistant generates, and in which message: by the template's own marks, else by its turns."""
     own = ranges(marked, sandbox.BEGIN, sandbox.END)
     if not own:
-        return [(index, places[index]) for index, message in enumerate(messages) if message.get("role") == "assistant"]
+        ends = [place[0] for i, place in zip(encoding.ids, encoding.offsets, strict=True) if i in chat.stop]
+        return turns.of_assistant(chat, messages, tools, unmarked(marked), places, ends)
+    spoken = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+    if len(own) == len(spoken):
+        return list(zip(spoken, own, strict=True))
+    if None in places:
+        raise rewritten(chat, messages, places.index(None))
     # by where a range ends: templates may open it before the content, with a line break or the name of the role
-    starts = [begin for begin, _ in places]
+    starts = [place[0] for place in places if place is not None]
     return [(max(0, bisect.bisect_right(starts, end) - 1), (begin, end)) for begin, end in own]
 
 

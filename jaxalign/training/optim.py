@@ -85,6 +85,8 @@ class AdamW:
         for name, value in (("b1", self.b1), ("b2", self.b2)):
             if not 0 <= value < 1:
                 yield f"{name} must lie in [0, 1), got {value}"
+        if not self.eps > 0:
+            yield f"eps must be positive, got {self.eps}"
         if not self.clip > 0:
             yield f"clip must be positive, got {self.clip}"
         if self.weight_decay < 0:

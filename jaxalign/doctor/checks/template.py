@@ -1,7 +1,9 @@
 """The chat template: one BOS at most, an end to the assistant's turn, and prompts that begin what training reads."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
@@ -23,6 +25,8 @@ class Template:
         yield self.bos(chat, prompts)
         yield self.turn_end(chat, prompts[0])
         yield self.prefix(chat, prompts)
+        yield self.said(chat, prompts)
+        yield self.spelled(chat, prompts)
 
     def bos(self, chat: Chat, prompts: Sequence[Prompt]) -> Outcome:
         """A template that writes BOS behind one that something else has put there."""
@@ -60,6 +64,38 @@ class Template:
             [],
             note if differ else "",
         )
+
+    def said(self, chat: Chat, prompts: Sequence[Prompt]) -> Outcome:
+        """Templates drop what they know nothing of: system messages, tools."""
+        lost = {"messages": 0, "tools": 0}
+        for prompt in prompts:
+            text = chat.render(prompt.messages, prompt.tool_list)
+            lost["messages"] += any(message["content"].strip() not in text for message in prompt.messages)
+            lost["tools"] += any(str(name) not in text for name in map(named, prompt.tool_list or ()))
+        fix = [f"the template leaves out {what} of {count} prompts" for what, count in lost.items() if count]
+        return judged("messages and tools in the prompt", {f"prompts_without_{k}": n for k, n in lost.items()}, fix)
+
+    def spelled(self, chat: Chat, prompts: Sequence[Prompt]) -> Outcome:
+        """A role's name between such signs is a token to the model, or it was trained with another tokenizer."""
+        text = chat.render(answered(prompts[0]), prompts[0].tool_list, answering=False)
+        for message in answered(prompts[0]):
+            text = text.replace(message["content"].strip(), " ")
+        names = sorted(set(TOKEN.findall(text)))
+        split = [name for name in names if len(chat.offsets(name).ids) > 1]
+        fix = [f"the template writes {', '.join(split)}, which the tokenizer spells: tokens are missing from its files"]
+        return judged(
+            "special tokens of the template", {"written": len(names), "spelled": len(split)}, fix if split else []
+        )
+
+
+TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>|<(?:start|end)_of_[a-z]+>")
+"""How special tokens are written."""
+
+
+def named(tool: Mapping[str, Any]) -> Any:
+    """The name of a tool, which most templates look for in its function."""
+    inner = tool.get("function")
+    return (inner if isinstance(inner, dict) else tool).get("name", "")
 
 
 def answered(prompt: Prompt) -> list[Mapping[str, str]]:

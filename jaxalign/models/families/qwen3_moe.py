@@ -26,7 +26,7 @@ class Qwen3Moe:
         fields.fixed("mlp_only_layers", [])
         for unused in ("sliding_window", "max_window_layers"):  # of no effect without windows
             fields.raw(unused)
-        experts = fields.read("num_experts", int, fields.raw("num_local_experts"))
+        experts = hf_shape.few(fields, "num_experts", fields.read("num_experts", int, fields.raw("num_local_experts")))
         mixture = Mixture(
             experts,
             chosen=fields.read("num_experts_per_tok", int),

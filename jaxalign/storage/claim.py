@@ -1,0 +1,117 @@
+"""Whose a run directory is: who may open it with which config, and what a later launch may say otherwise.
+
+A directory in which nothing was computed belongs to nobody: a launch that was refused leaves its config, and the
+corrected command is to begin there. Where something was, the config is the run's but for the placement, for how much is
+kept, and for more iterations where those that are there were made as they would be in the longer run.
+"""
+
+import json
+import os
+import re
+from collections.abc import Collection
+from typing import Any
+
+from etils import epath
+
+from jaxalign.config.resolved import difference
+from jaxalign.errors import CheckpointError, ConfigError
+from jaxalign.storage import canonical, durable
+from jaxalign.storage.lock import RunLock
+
+_PLACEMENT = ("placement", "trackers")
+"""What of a config says where arrays lie and who watches, not what is computed: each launch may have its own."""
+
+
+def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, Any]) -> RunLock:
+    """The lock of the run of a config at `root`, which is made if it is not there. Raises as `rundir.open_run`."""
+    # Orbax finds parts by patterns, and TensorStore takes \\ for /: policies would be lost, or lie elsewhere
+    if durable.is_local(root) and any(sign in os.fspath(root) for sign in "[]\\"):
+        raise ConfigError(f"{root}: a run directory's path may hold none of [ ] \\")
+    if os.fspath(path).startswith("~"):
+        raise ConfigError(f"{path}: `~` stands for itself here; write the path in full")
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root}: is a file, not a run directory")
+    _refuse_foreign(root)
+    with durable.storage_errors(root, 0):
+        durable.make_directory(root)
+        lock = RunLock(root / "lock")
+    try:
+        there = (root / "config.json").exists()
+        if there and not _unused([entry.name for entry in root.iterdir()]):
+            refuse_other(root, read_config(root), resolved)
+        if not there or _without_placement(read_config(root)) != _without_placement(resolved):
+            with durable.storage_errors(root, len(canonical.to_json(resolved))):
+                durable.write_file(root / "config.json", canonical.to_json(resolved))
+                durable.sync_directory(root)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _refuse_foreign(root: epath.Path) -> None:
+    if not root.exists() or (root / "config.json").exists():
+        return
+    names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and entry.name != "lock")
+    if names:
+        raise ConfigError(f"{root}: not empty and no run directory (it holds {', '.join(names[:5])}); choose another")
+
+
+def read_config(root: epath.Path) -> dict[str, Any]:
+    """What config.json says. CheckpointError where it is damaged, ConfigError where it is a model's."""
+    try:
+        config = json.loads((root / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{root / 'config.json'}: damaged ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{root / 'config.json'}: damaged (no JSON object)")
+    if "model_type" in config and "type" not in config:
+        raise ConfigError(f"{root}: is a model directory (model_type {config['model_type']!r:.80}), not a run")
+    return config
+
+
+def begun(names: Collection[str]) -> bool:
+    """Whether one of the names in a run directory is that of something computed."""
+    return any(name == "initial" or re.fullmatch(r"\d{4,}", name) for name in names)
+
+
+def _unused(names: Collection[str]) -> bool:
+    """Whether a directory holds what launches leave that were refused before they computed anything, and no more."""
+    return all(name in _LAUNCHED or name.startswith(".") for name in names)
+
+
+def _grown(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The config `before` with what a later launch may say otherwise: how much is kept, and more iterations where those
+    that are there were made as they would be made in the longer run."""
+    fit = {**before.get("fit", {}), **{name: now["fit"][name] for name in _KEPT if name in now.get("fit", {})}}
+    found = {**before, **({"fit": fit} if "fit" in before else {})}
+    found |= {name: now[name] for name in ("keep_policies",) if name in now and name in before}
+    alike = fit.get("schedule") == "fit" and fit.get("moments") == "fresh" and _every(before) == _every(now) == 1
+    had, wanted = before.get("iterations"), now.get("iterations")
+    if alike and isinstance(had, int) and isinstance(wanted, int) and had < wanted:
+        found["iterations"] = wanted
+    return found
+
+
+def _every(config: dict[str, Any]) -> Any:
+    """Iterations between evaluations."""
+    return config.get("evaluation", {}).get("every")
+
+
+_LAUNCHED = ("config.json", "inputs.json", "lock", "datasets", "metrics.jsonl", "perf.jsonl", "profile")
+"""What a launch writes before anything is computed."""
+_KEPT = ("checkpoint_every", "keep_checkpoints")
+"""Of a fit: how much is kept of it while it lasts."""
+
+
+def _without_placement(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in _PLACEMENT}
+
+
+def refuse_other(root: epath.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ConfigError with what differs where a config is not the run's."""
+    lines = difference(_without_placement(_grown(before, now)), _without_placement(now))
+    if lines:
+        more = [f"and {len(lines) - 20} more"] if len(lines) > 20 else []
+        shown = "".join(f"\n  {line}" for line in lines[:20] + more)
+        raise ConfigError(f"{root}: this directory holds a run of another config; choose another directory{shown}")
