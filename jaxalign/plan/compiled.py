@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jaxalign.mesh.program import Program
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.model import Model
+from jaxalign.ops.attention import costs as attention
 from jaxalign.ops.costs import KernelCost
+from jaxalign.ops.linear_logp import costs as linear_logp
 from jaxalign.ops.linear_logp import on_layout
-from jaxalign.ops.linear_logp.costs import kernel_cost
 from jaxalign.plan import collectives, cost, hlo
 from jaxalign.plan.chips import Chip, Topology
 from jaxalign.plan.target import quiet
@@ -92,7 +93,7 @@ def compile_program(program: Program, model: Model, topology: Topology, chip: Ch
     module = hlo.parse(compiled.as_text())
     walked = walk(module)
     sent, done = collectives.collectives(module, walked), device_work(module, walked)
-    kernels = kernel_costs(done, program, model)
+    kernels = kernel_costs(done, program, model, topology.generation)
     asked = model_flops(program, model)
     found = cost.estimate(done, sent, topology, chip, program.work.tokens, asked, kernels)
     return Compiled(
@@ -121,12 +122,16 @@ def memory_of(analysis: Any, program: Program) -> Memory:
     )
 
 
-def kernel_costs(done: DeviceWork, program: Program, model: Model) -> dict[str, KernelCost]:
+def kernel_costs(done: DeviceWork, program: Program, model: Model, generation: str) -> dict[str, KernelCost]:
     """What the ops say of their kernels in the program, by the kernels' names."""
     shape, itemsize = model.abstract()[model.config.output].shape, jnp.dtype(model.config.compute_dtype).itemsize
     place = None if model.layout is None else on_layout(model.layout, shape)
     scored = program.work.scored / program.work.microbatches
-    found = {kernel.name: kernel_cost(kernel.name, scored, shape, itemsize, place) for kernel in done.kernels}
+    found = {
+        kernel.name: linear_logp.kernel_cost(kernel.name, scored, shape, itemsize, place)
+        or attention.kernel_cost(kernel.name, generation)
+        for kernel in done.kernels
+    }
     return {name: priced for name, priced in found.items() if priced is not None}
 
 

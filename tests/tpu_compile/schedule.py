@@ -45,12 +45,18 @@ def ask_for_schedules() -> None:
 def step_cycles(kernel: str, since: set[Path]) -> int:
     """Lines of the schedule of `kernel`, compiled after the files in `since` were there."""
     # differentiated, the names are jvp_logp_forward_row_.1 and transpose_jvp_logp_head__.1
-    name = re.compile(rf"logp_{kernel}_*\.\d+-.*pre-delay_hlo-static-per-bundle-utilization\.txt")
+    return len(cycles_of(rf"logp_{kernel}_*\.\d+-", since))
+
+
+def cycles_of(kernel: str, since: set[Path]) -> list[dict[str, int]]:
+    """Of each issue cycle of the kernel whose name `kernel` matches, how much of which unit is in use."""
+    name = re.compile(rf"{kernel}.*pre-delay_hlo-static-per-bundle-utilization\.txt")
     (path,) = (path for path in set(SCHEDULES.iterdir()) - since if name.search(path.name))
     text = path.read_text()
-    columns = len(re.search(r"^(MATMUL|MXU).*$", text, re.MULTILINE).group(0).split(", "))
+    units = re.search(r"^(MATMUL|MXU).*$", text, re.MULTILINE).group(0).split(", ")
     lines = (line.split() for line in text.split("UTILIZATION:")[1].splitlines())
-    return sum(len(line) == columns and line[0].isdigit() for line in lines)
+    read = [line for line in lines if len(line) == len(units) and line[0].isdigit()]
+    return [dict(zip(units, map(int, line), strict=True)) for line in read]
 
 
 def sweep_cycles(elements: int) -> int:

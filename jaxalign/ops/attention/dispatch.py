@@ -1,25 +1,31 @@
 """`attend`: which implementation runs where.
 
-Few scores are held all at once. Rows longer than a block go through blocks of queries. On a mesh each device attends
-for its own rows, heads and queries; where rows are cut into pieces (axis "context"), it gathers the keys and values of
-the whole row first: with grouped queries they are a fraction of the activations (Llama 3: arXiv 2407.21783 §3.3.2).
+On TPUs the kernels, unless they refuse. Elsewhere few scores are held all at once, and rows longer than a block go
+through blocks of queries. On a mesh each device attends for its own rows, heads and queries; where rows are cut into
+pieces (axis "context"), it gathers the keys and values of the whole row first: with grouped queries they are a fraction
+of the activations (Llama 3: arXiv 2407.21783 §3.3.2).
 """
+
+from dataclasses import replace
 
 import jax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxalign.mesh.layout import Layout
+from jaxalign.ops.attention import blockwise
 from jaxalign.ops.attention.behind import Behind, continued
-from jaxalign.ops.attention.blockwise import blockwise
+from jaxalign.ops.attention.engine import Engine, attended
+from jaxalign.ops.attention.problem import Problem, Scores
 from jaxalign.ops.attention.reference import dense
 from jaxalign.ops.attention.sight import Shown, Tree
+from jaxalign.ops.attention.tuning import tuning
 
 Sight = Tree | Shown | Behind
 """What queries see: by rule, by a mask, or as tokens that go on behind prompts."""
 
-BLOCK = 512
-"""Queries of a block; rows no longer than that are one."""
+BLOCK = tuning()["blockwise"]["queries"]
+"""Queries of a block in XLA; the scores of rows no longer than that are held."""
 
 
 def attend(
@@ -42,41 +48,43 @@ def attend(
         return continued(query, key, value, sight, window, scalar, cap)
     if isinstance(sight, Shown):
         return dense(query, key, value, sight.mask(window), scalar, cap)
+    problem, scores = Problem(query, key, value, sight, sight, window), Scores(scalar, cap)
     if layout is not None:
-        return _on_mesh(query, key, value, sight, window, scalar, cap, layout)
-    return _local(query, key, value, (sight, sight), True, window, scalar, cap)
+        return _on_mesh(problem, scores, layout)
+    return _local(problem, scores, jax.devices()[0], alone=jax.device_count() == 1)
 
 
-def _local(
-    query: Array,
-    key: Array,
-    value: Array,
-    ids: tuple[Tree, Tree],
-    causal: bool,
-    window: Array | None,
-    scalar: float,
-    cap: float | None,
-) -> Array:
-    if max(query.shape[1], key.shape[3]) <= BLOCK:
-        return dense(query, key, value, ids[0].of(ids[1], window), scalar, cap)
-    return blockwise(BLOCK, causal, scalar, cap, (query, key, value), ids, window)
+def kernels(device: jax.Device) -> Engine | None:
+    """The kernels for a device; None where there are none."""
+    if device.platform != "tpu":
+        return None
+    # imported here: Pallas takes a while to load, and nothing else needs it
+    from jaxalign.ops.attention.mosaic import pallas_tpu
+    from jaxalign.ops.attention.mosaic.blocks import generation_of
+
+    generation = generation_of(device.device_kind)
+    return None if generation is None else pallas_tpu.engine(generation)
 
 
-def _on_mesh(
-    query: Array,
-    key: Array,
-    value: Array,
-    sight: Tree,
-    window: Array | None,
-    scalar: float,
-    cap: float | None,
-    layout: Layout,
-) -> Array:
-    group = query.shape[3]
-    rows, sequence, kv, _, _ = layout.spec(query.shape, "rows", "sequence", "kv_heads", None, None)
+def _local(problem: Problem, scores: Scores, device: jax.Device, alone: bool) -> Array:
+    """Of arrays that are all here. XLA partitions its own loops over several devices, but no kernel: it wants to be
+    `alone` on one, or inside `shard_map`."""
+    made = kernels(device) if alone else None
+    if made is not None and made.refuses(problem, scores) is None:
+        return attended(made, scores, problem)
+    if max(problem.query.shape[1], problem.key.shape[3]) <= BLOCK:
+        mask = problem.mine.of(problem.theirs, problem.window)
+        return dense(problem.query, problem.key, problem.value, mask, scores.scalar, scores.cap)
+    return attended(blockwise.engine(BLOCK), scores, problem)
+
+
+def _on_mesh(problem: Problem, scores: Scores, layout: Layout) -> Array:
+    shape = problem.query.shape
+    rows, sequence, kv, _, _ = layout.spec(shape, "rows", "sequence", "kv_heads", None, None)
     # KV heads that do not divide are repeated, and the queries of each split instead, if those do
-    shared = None if kv is not None else layout.spec((group,), "heads")[0]
+    shared = None if kv is not None else layout.spec((shape[3],), "heads")[0]
     heads, ids = P(rows, sequence, kv, shared, None), P(rows, sequence)
+    device = layout.mesh.devices.flat[0]
 
     def run(query: Array, key: Array, value: Array, mine: Tree, window: Array | None) -> Array:
         theirs = mine
@@ -84,7 +92,9 @@ def _on_mesh(
             key = jax.lax.all_gather(key, sequence, axis=3, tiled=True)
             value = jax.lax.all_gather(value, sequence, axis=2, tiled=True)
             theirs = jax.tree.map(lambda each: jax.lax.all_gather(each, sequence, axis=1, tiled=True), mine)
-        return _local(query, key, value, (mine, theirs), sequence is None, window, scalar, cap)
+        local = replace(scores, causal=sequence is None)
+        return _local(Problem(query, key, value, mine, theirs, window), local, device, alone=True)
 
     takes = (heads, P(rows, kv, None, sequence), P(rows, kv, sequence, None), ids, P())
-    return layout.mapped(run, takes, heads)(query, key, value, sight, window)
+    operands = problem.query, problem.key, problem.value, problem.mine, problem.window
+    return layout.mapped(run, takes, heads)(*operands)

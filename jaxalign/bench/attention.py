@@ -1,0 +1,141 @@
+"""Attention of tree rows by each implementation that runs on this platform, side by side in one process.
+
+Rows are one causal text, or pairs that share their prompts, packed; the implementations take turns, and a time is the
+least of all rounds. Timed: what the queries find, and with it the gradients of queries, keys and values. The error is
+the largest of what is found, against all scores at once.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxalign.ops.attention.engine import Engine
+    from jaxalign.ops.attention.problem import Problem, Scores
+
+HELP = "attention of tree rows: all scores at once, blocks of XLA, kernels"
+
+DENSE = "all scores"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Sizes; the defaults are a row of SmolLM2-135M."""
+    parser.add_argument("--rows", type=int, default=1, help="rows, n (default 1)")
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens of a row (default 2048)")
+    parser.add_argument("--kv-heads", type=int, default=3, help="KV heads (default 3)")
+    parser.add_argument("--group", type=int, default=3, help="query heads of a KV head (default 3)")
+    parser.add_argument("--head", type=int, default=64, help="head size (default 64)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of all (default float32)")
+    parser.add_argument("--trees", choices=("causal", "pairs"), default="causal", help="of rows (default causal)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls of each (default 3)")
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows: implementation, device, ms forward and forward + backward, largest error, pairs of tokens that see."""
+    import jax
+
+    problem, scores = _problem(args)
+    calls = {name: _calls(engine, problem, scores) for name, engine in _engines(problem, scores).items()}
+    found = {name: np.asarray(forward(), np.float32) for name, (forward, _) in calls.items()}
+    for _, both in calls.values():
+        both()
+    best: dict[str, list[float]] = {}
+    for _ in range(args.repeats):
+        for name, pair in calls.items():
+            times = [_ms(call) for call in pair]
+            best[name] = [min(old, new) for old, new in zip(best.get(name, times), times, strict=True)]
+    real = np.asarray(problem.mine.group) >= 0
+    return [
+        {
+            "implementation": name,
+            "device": jax.devices()[0].device_kind,
+            "forward_ms": forward,
+            "forward_backward_ms": both,
+            "max_error": float(np.abs(found[name] - found[DENSE])[real].max()),
+            "pairs": int(np.asarray(problem.mine.mask()).sum()),
+        }
+        for name, (forward, both) in best.items()
+    ]
+
+
+def _engines(problem: "Problem", scores: "Scores") -> "dict[str, Engine | None]":
+    import jax
+
+    from jaxalign.ops.attention import blockwise, dispatch
+
+    found: dict[str, Engine | None] = {DENSE: None, "blockwise": blockwise.engine(dispatch.BLOCK)}
+    kernels = dispatch.kernels(jax.devices()[0])
+    if kernels is not None and kernels.refuses(problem, scores) is None:
+        found[kernels.name] = kernels
+    return found
+
+
+def _calls(
+    engine: "Engine | None", problem: "Problem", scores: "Scores"
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """What is found, and that with the gradients of its sum of squares; both wait for their result."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxalign.ops.attention.engine import attended
+    from jaxalign.ops.attention.problem import Problem
+    from jaxalign.ops.attention.reference import dense
+
+    def found(query: Any, key: Any, value: Any) -> Any:
+        if engine is None:
+            return dense(query, key, value, problem.mine.mask(), scores.scalar, scores.cap)
+        return attended(engine, scores, Problem(query, key, value, problem.mine, problem.theirs, None))
+
+    def loss(query: Any, key: Any, value: Any) -> Any:
+        return jnp.square(found(query, key, value).astype(jnp.float32)).sum()
+
+    operands = problem.query, problem.key, problem.value
+    forward, both = jax.jit(found), jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    return lambda: jax.block_until_ready(forward(*operands)), lambda: jax.block_until_ready(both(*operands))
+
+
+def _ms(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def _problem(args: argparse.Namespace) -> "tuple[Problem, Scores]":
+    import jax.numpy as jnp
+
+    from jaxalign.ops.attention.problem import Problem, Scores
+    from jaxalign.ops.attention.sight import Tree
+
+    r = np.random.default_rng(0)
+    n, s, k, g, h = args.rows, args.tokens, args.kv_heads, args.group, args.head
+    ids = Tree(*(jnp.asarray(each, jnp.int32) for each in np.stack([_row(r, s, args.trees) for _ in range(n)], 1)))
+    shapes = ((n, s, k, g, h), (n, k, h, s), (n, k, s, h))
+    query, key, value = (jnp.asarray(r.standard_normal(shape, np.float32), args.dtype) for shape in shapes)
+    return Problem(query, key, value, ids, ids, None), Scores(float(h))
+
+
+def _row(r: np.random.Generator, tokens: int, trees: str) -> np.ndarray:
+    """Groups, branches and positions of a row: one text, or as many pairs of 300 to 600 tokens as go in, a fifth to a
+    half of each its prompt."""
+    ids, number = np.stack([np.full(tokens, -1), np.zeros(tokens, int), np.zeros(tokens, int)]), 0
+    if trees == "causal":
+        return np.stack([np.zeros(tokens, int), np.zeros(tokens, int), np.arange(tokens)])
+    start = 0
+    while True:
+        whole = int(r.integers(300, 601))
+        prompt = int(whole * r.uniform(0.2, 0.5))
+        first = (whole - prompt) // 2
+        if start + whole > tokens:
+            return ids
+        for branch, size in enumerate((prompt, first, whole - prompt - first)):
+            begin = prompt if branch else 0
+            ids[:, start : start + size] = (
+                np.full(size, number),
+                np.full(size, branch),
+                np.arange(begin, begin + size),
+            )
+            start += size
+        number += 1

@@ -1,0 +1,23 @@
+"""`jaxalign bench attention` as a whole, at a size that takes no time."""
+
+import json
+
+import pytest
+
+from jaxalign.__main__ import main
+from jaxalign.bench.attention import DENSE
+
+
+@pytest.mark.parametrize("trees", ["causal", "pairs"])
+def test_every_implementation_has_a_row(trees: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"tokens": 640, "kv-heads": 1, "group": 2, "head": 8, "repeats": 1, "trees": trees}
+    main(["bench", "attention", "--json", *(word for name, size in sizes.items() for word in (f"--{name}", str(size)))])
+    rows = {row["implementation"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == [DENSE, "blockwise"]
+    for row in rows.values():
+        assert row["forward_ms"] > 0
+        assert row["forward_backward_ms"] > 0
+        # fp32 averages of values of size 1
+        assert row["max_error"] < 1e-5
+        # a text sees all that stands before it; of pairs, a branch does not see the other
+        assert row["pairs"] == 640 * 641 // 2 if trees == "causal" else 0 < row["pairs"] < 640 * 641 // 2
