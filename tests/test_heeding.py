@@ -25,7 +25,7 @@ from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.types import Groups, Pairing
 
 GAME = load(Path(__file__).parents[1] / "configs" / "games" / "three_action.py")
-HEEDING = {"RandomPair", "AllPairs", "EveryAnswer", "LargeMargin", "AgainstAnchor"}
+HEEDING = {"RandomPair", "AllPairs", "EveryAnswer", "LargeMargin", "AgainstAnchor", "AnchorPairs"}
 RULES = examples(pairs, Pairing, least=4) | examples(jaxalign.pairings, Pairing, least=5)
 
 
