@@ -20,6 +20,12 @@ HELP = "attention of tree rows: all scores at once, blocks of XLA, kernels"
 
 DENSE = "all scores"
 
+TREES = ("causal", "pairs", "answers")
+"""one text; pairs of 300 to 600 tokens; groups of six answers of 48 tokens"""
+
+BLOCKS = ((128, 128, 128), (256, 256, 256), (512, 256, 256), (512, 512, 512), (512, 512, 256), (1024, 512, 512))
+"""queries and keys of a visit, and of its parts"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults are a row of SmolLM2-135M."""
@@ -29,15 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", type=int, default=3, help="query heads of a KV head (default 3)")
     parser.add_argument("--head", type=int, default=64, help="head size (default 64)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of all (default float32)")
-    parser.add_argument("--trees", choices=("causal", "pairs"), default="causal", help="of rows (default causal)")
+    parser.add_argument("--trees", choices=TREES, default="causal", help="what rows hold (default causal)")
+    parser.add_argument("--visits", action="store_true", help="no times: what kernels visit, by block sizes")
     parser.add_argument("--repeats", type=int, default=3, help="timed calls of each (default 3)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows: implementation, device, ms forward and forward + backward, largest error, pairs of tokens that see."""
+    """Rows: implementation, device, ms forward and forward + backward, largest error, pairs of tokens that see; or,
+    by block sizes, visits of a row and what is computed over what is seen."""
     import jax
 
     problem, scores = _problem(args)
+    if args.visits:
+        return [_visited(problem, blocks) for blocks in BLOCKS]
     calls = {name: _calls(engine, problem, scores) for name, engine in _engines(problem, scores).items()}
     found = {name: np.asarray(forward(), np.float32) for name, (forward, _) in calls.items()}
     for _, both in calls.values():
@@ -97,6 +107,30 @@ def _calls(
     return lambda: jax.block_until_ready(forward(*operands)), lambda: jax.block_until_ready(both(*operands))
 
 
+def _visited(problem: "Problem", blocks: tuple[int, int, int]) -> dict[str, Any]:
+    """Of a KV head and a row, on average."""
+    from jaxalign.ops.attention.mosaic.visits import WHOLE, codes, padded, visits
+
+    queries, keys, part = blocks
+    rows, columns = problem.mine.group.shape
+    whole = max(queries, keys)
+    ids = padded(problem.mine, -(-columns // whole) * whole)
+    found = visits(*codes(ids, ids), None, True, (queries, keys), part)
+    flags = np.asarray(found.flags)[: int(found.count)]
+    full = flags & WHOLE > 0
+    parts = int(np.bitwise_count(flags[~full] >> 5).sum())
+    seen = int(np.asarray(problem.mine.mask()).sum())
+    return {
+        "queries": queries,
+        "keys": keys,
+        "part": part,
+        "visits": len(flags) / rows,
+        "whole": int(full.sum()) / rows,
+        "parts": parts / rows,
+        "computed_over_seen": (int(full.sum()) * queries * keys + parts * part**2) / seen,
+    }
+
+
 def _ms(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     call()
@@ -118,20 +152,18 @@ def _problem(args: argparse.Namespace) -> "tuple[Problem, Scores]":
 
 
 def _row(r: np.random.Generator, tokens: int, trees: str) -> np.ndarray:
-    """Groups, branches and positions of a row: one text, or as many pairs of 300 to 600 tokens as go in, a fifth to a
-    half of each its prompt."""
+    """Groups, branches and positions of a row: one text, or as many groups as go in: pairs of which a fifth to a half
+    is the prompt, or answers behind prompts of 60 to 200 tokens."""
     ids, number = np.stack([np.full(tokens, -1), np.zeros(tokens, int), np.zeros(tokens, int)]), 0
     if trees == "causal":
         return np.stack([np.zeros(tokens, int), np.zeros(tokens, int), np.arange(tokens)])
     start = 0
     while True:
-        whole = int(r.integers(300, 601))
-        prompt = int(whole * r.uniform(0.2, 0.5))
-        first = (whole - prompt) // 2
-        if start + whole > tokens:
+        parts = _pair(r) if trees == "pairs" else (int(r.integers(60, 201)), *(48,) * 6)
+        if start + sum(parts) > tokens:
             return ids
-        for branch, size in enumerate((prompt, first, whole - prompt - first)):
-            begin = prompt if branch else 0
+        for branch, size in enumerate(parts):
+            begin = parts[0] if branch else 0
             ids[:, start : start + size] = (
                 np.full(size, number),
                 np.full(size, branch),
@@ -139,3 +171,10 @@ def _row(r: np.random.Generator, tokens: int, trees: str) -> np.ndarray:
             )
             start += size
         number += 1
+
+
+def _pair(r: np.random.Generator) -> tuple[int, int, int]:
+    whole = int(r.integers(300, 601))
+    prompt = int(whole * r.uniform(0.2, 0.5))
+    first = int((whole - prompt) * r.uniform(0.35, 0.65))
+    return prompt, first, whole - prompt - first

@@ -21,3 +21,14 @@ def test_every_implementation_has_a_row(trees: str, capsys: pytest.CaptureFixtur
         assert row["max_error"] < 1e-5
         # a text sees all that stands before it; of pairs, a branch does not see the other
         assert row["pairs"] == 640 * 641 // 2 if trees == "causal" else 0 < row["pairs"] < 640 * 641 // 2
+
+
+def test_what_kernels_visit_of_a_causal_row(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["bench", "attention", "--json", "--visits", "--tokens", "1024", "--head", "8"])
+    rows = {(row["queries"], row["keys"], row["part"]): row for row in json.loads(capsys.readouterr().out)}
+    # two blocks of queries and keys: a whole one, and two on the diagonal, of whose four parts one is not seen
+    assert rows[512, 512, 256]["visits"] == 3
+    assert rows[512, 512, 256]["whole"] == 1
+    assert rows[512, 512, 256]["parts"] == 6
+    assert rows[512, 512, 512]["parts"] == 2
+    assert rows[512, 512, 256]["computed_over_seen"] == pytest.approx((4 + 6) * 256**2 / (1024 * 1025 / 2))
