@@ -182,7 +182,7 @@ def test_what_is_too_long_is_refused_with_a_reason() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "generation"),
-    [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v5p", "v5p"), ("TPU v6 lite", "v6e"), ("TPU v4", None)],
+    [("TPU v5 lite", None), ("TPU v5", "v5p"), ("TPU v5p", "v5p"), ("TPU v6 lite", "v6e"), ("TPU v4", None)],
 )
 def test_generations_by_the_kind_of_device(kind: str, generation: str | None) -> None:
     assert generation_of(kind) == generation

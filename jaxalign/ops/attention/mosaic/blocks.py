@@ -62,10 +62,9 @@ def chip(generation: str) -> Chip:
 def generation_of(kind: str) -> str | None:
     """The generation of a kind of device, None where there are no block sizes for it."""
     kind = kind.lower()
-    for name, marks in {"v5e": ("v5 lite", "v5e"), "v6e": ("v6 lite", "v6e"), "v5p": ("v5",)}.items():
-        if any(mark in kind for mark in marks):
-            return name
-    return None
+    marks = {"v5e": ("v5 lite", "v5e"), "v6e": ("v6 lite", "v6e"), "v5p": ("v5",)}
+    found = next((name for name, parts in marks.items() if any(part in kind for part in parts)), None)
+    return found if found in tuning()["pallas_tpu"] else None
 
 
 def vmem_bytes(kernel: str, blocks: Blocks, shape: Shape) -> int:
