@@ -12,6 +12,7 @@ import argparse
 import importlib
 import io
 import keyword
+import os
 import pkgutil
 import sys
 from typing import Any
@@ -71,8 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.compiles:
             keep_compiled(args.compiled)
         command.run(args)
+        sys.stdout.flush()
         return 0
     except BrokenPipeError:
+        # what is left in the buffer would fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return JaxalignError.exit_code  # whoever read has closed: there is nobody to tell
     except OSError as error:
         # what no verb expects of a disk or a network: place and reason say more than where in here it was met

@@ -194,7 +194,7 @@ class Experiment:
         elif reference.scheduled and self.swap_every is None:
             yield f"reference {name} is made of the anchors that swaps bring, and swap_every is None"
         elif isinstance(self.feedback, Sampled) and isinstance(self.feedback.rollout, AnchoredRollout):
-            yield f"feedback.rollout asks the anchor, and that of {name} is no policy that could speak"
+            yield f"feedback.rollout asks the anchor that swaps bring, and the loss reads that of {name}"
         elif not reference.scheduled and self.swap_every is not None:
             yield f"swap_every is set, and the anchor of reference {name} stays what it is; set it to None"
 

@@ -17,7 +17,7 @@ from jaxalign.contracts.combiner import check_coefficients
 from jaxalign.data.ahead import ahead
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.order import GroupOrder
-from jaxalign.errors import Interrupted
+from jaxalign.errors import CheckpointError, Interrupted
 from jaxalign.fits.objective import UNWATCHED, Watch
 from jaxalign.fits.trial import Trial
 from jaxalign.mesh.flags import platform_of
@@ -26,6 +26,7 @@ from jaxalign.mesh.sharding import row_sharding
 from jaxalign.models.low_rank import frozen, join
 from jaxalign.programs import Training, steps_of
 from jaxalign.session import Session
+from jaxalign.storage import pytree
 from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.training.outcomes import Intake, Outcomes
 from jaxalign.training.row_plan import row_tokens
@@ -146,7 +147,13 @@ def _begun(
     if spec.moments == "fresh" or not iteration or not jax.tree.leaves(state.opt_state):
         return state
     state = dataclasses.replace(state, opt_state=())  # fresh ones have gone before others take their room
-    kept = session.run.moments(iteration - 1).load({"moments": training.abstract.opt_state})
+    before = session.run.moments(iteration - 1)
+    if not pytree.exists(before.path):
+        raise CheckpointError(
+            f"{before.path}: the moments that this fit begins with are gone, since a later one was over; delete all "
+            "policies that the run has trained, and the same command makes them again"
+        )
+    kept = before.load({"moments": training.abstract.opt_state})
     return dataclasses.replace(state, opt_state=kept["moments"])
 
 

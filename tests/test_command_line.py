@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -113,6 +114,14 @@ def test_what_a_disk_or_a_reader_does_is_no_traceback(capfd, monkeypatch, raised
     error = capfd.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_a_reader_that_closes_early_is_no_traceback():
+    """More than a pipe holds, to a reader of one line."""
+    command = f"{sys.executable} -m jaxalign losses --help | head -c 1; {sys.executable} -m jaxalign losses | head -1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert ended.stdout
+    assert ended.stderr == ""
 
 
 def test_a_prompt_that_is_no_text_is_blamed_itself(capsys, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from made_rollouts import preferences, rollouts
 
+from jaxalign.errors import BrokenContract
 from jaxalign.pairings.covering import BestCoreset, BestMedoids, Trigrams, k_means, medoids
 from jaxalign.types import Preferences
 
@@ -35,6 +36,12 @@ def test_texts_that_are_alike_are_near():
     assert apart.argmin(1)[1:].tolist() == [6, 3, 2, 5, 4, 1]
     assert np.isfinite(Trigrams(8)(("", "a"))).all()
     assert "at least 2" in "".join(Trigrams(1).problems())
+
+
+@pytest.mark.parametrize("vectors", [np.full((6, 2), np.nan), np.zeros((5, 2)), np.zeros(6)])
+def test_an_embedding_of_something_else_is_refused(vectors):
+    with pytest.raises(BrokenContract, match="must return a finite vector a text"):
+        BestCoreset(3, embedding=lambda texts: vectors)(rollouts([KINDS]), scored(SCORES[None]), jax.random.key(0))
 
 
 @dataclasses.dataclass(frozen=True)

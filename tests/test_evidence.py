@@ -245,6 +245,22 @@ def test_a_table_is_made_again_without_the_runs(table, root, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == plain(table).strip()
 
 
+def test_what_was_measured_stays_when_a_run_goes(table, root, tmp_path):
+    """A directory whose runs are deleted one after the other, but for one."""
+    home = tmp_path / "arms"
+    for name in ("straight", "random"):
+        (home / name).mkdir(parents=True)
+        for seed in SEEDS:
+            (home / name / f"seed-{seed}").symlink_to(root / name / f"seed-{seed}")
+    assert main(["evidence", str(home), "--against", "random"]) == 0
+    first = (home / "evidence.json").read_bytes()
+    assert json.loads(first)["arms"] == table["arms"]
+    (home / "random" / "seed-0").unlink()
+    (home / "straight" / "seed-1").unlink()
+    assert main(["evidence", str(home), "--against", "random"]) == 0
+    assert (home / "evidence.json").read_bytes() == first
+
+
 def test_a_run_beside_a_file_of_other_seeds(table, root, tmp_path, capsys):
     everything = json.loads((root / "measured.json").read_text())
     (tmp_path / "arms" / "straight").mkdir(parents=True)

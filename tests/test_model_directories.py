@@ -333,6 +333,8 @@ def test_stamps_of_tools_and_defaults_written_out_change_nothing(home):
         ({"hidden_size": 2**31}, "hidden_size should be"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps should be"),
         ({"rope_theta": float("inf")}, "rope_theta should be"),
+        ({"attention_version": 2}, "unknown field 'attention_version'"),
+        ({"auto_map": {"AutoConfig": "x", "AutoModelForCausalLM": "modeling.Own"}}, "unknown field 'auto_map'"),
         ({"rope_theta": 10**400}, "rope_theta should be"),
         ({"is_encoder_decoder": True}, "unknown field 'is_encoder_decoder'"),
         ({"pruned_heads": {"0": [1]}}, "unknown field 'pruned_heads'"),

@@ -243,7 +243,7 @@ def test_the_blend_of_one_policy_is_that_policy_and_weights_sum_to_one():
         ("egpo", {"iterations": 5}, "iterations 5 would end within one"),
         ("egpo", {"swap_every": 3, "iterations": 6}, "swap_every 3 would swap within one"),
         ("egpo", {"swap_every": Adaptive()}, "there are none of steps of Extragradient"),
-        ("nash_md", {"reference": Auxiliary(), "swap_every": 1}, "is no policy that could speak"),
+        ("nash_md", {"reference": Auxiliary(), "swap_every": 1}, "asks the anchor that swaps bring"),
         ("onpo", {"swap_every": None}, "made of the anchors that swaps bring"),
         ("egpo", {"fit": Fit(max_kl=1.0)}, "a step of Extragradient begins at another policy"),
         ("nash_md", {"fit": Fit(max_kl=1.0)}, "those that a GeometricMixture logs are not its alone"),

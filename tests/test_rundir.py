@@ -302,6 +302,22 @@ def test_what_a_later_launch_may_say_otherwise(tmp_path: Path, changes: dict, re
             rundir.open_run(tmp_path, {**RUN, **changes})
 
 
+def test_policies_that_are_deleted_cannot_be_kept(tmp_path: Path) -> None:
+    rundir.open_run(tmp_path, {**RUN, "keep_policies": 1}).close()
+    (tmp_path / "initial").mkdir()
+    rundir.open_run(tmp_path, {**RUN, "keep_policies": 3}).close()
+    with pytest.raises(ConfigError, match="keep_policies"):
+        rundir.open_run(tmp_path, RUN)
+
+
+def test_what_trackers_leave_is_nothing_computed(tmp_path: Path) -> None:
+    rundir.open_run(tmp_path, RUN).close()
+    for name in ("tensorboard", "wandb"):
+        (tmp_path / name).mkdir()
+    rundir.open_run(tmp_path, {**RUN, "iterations": 3}).close()
+    assert rundir.read_run(tmp_path).config["iterations"] == 3
+
+
 @pytest.mark.parametrize("fit", [{**FIT, "schedule": "run"}, {**FIT, "moments": "kept"}])
 def test_a_schedule_over_the_run_is_as_long_as_the_run(tmp_path: Path, fit: dict) -> None:
     rundir.open_run(tmp_path, {**RUN, "fit": fit}).close()

@@ -1,8 +1,8 @@
 """SPO on cyclic_strings.py: self-play policy gradient on every answer, win rates among the samples as rewards.
 
 Swamy et al. 2024 (arXiv 2401.04056). The gradient is the policy's own only where a fit begins, so fits are short. The
-value of the loss says nothing, and so no pairs are left out to measure it. At the other learners' rate, 5e-3, the policy
-runs into a corner in a few iterations (`BENCHMARKS.md`).
+value of the loss says nothing, and so no pairs are left out to measure it. At the other learners' rate, 5e-3, the
+policy runs into a corner in a few iterations (`BENCHMARKS.md`).
 
     jaxalign train configs/games/cyclic_strings_spo.py --workdir runs/cyclic_strings_spo
 """

@@ -3,7 +3,8 @@
 SOURCE is a directory that holds the arms, directories that are runs or those of `jaxalign train --seeds`; or the
 measured.json of another such directory, wherever its runs are now. All that is finished is compared and the rest is
 named. The table goes to evidence.json and evidence.md of the first directory, and what its runs have measured, seed by
-seed and prompt by prompt, to measured.json.
+seed and prompt by prompt, to measured.json; there runs stay that are not in the directory any more. Of files alone the
+table is printed.
 
   jaxalign evidence runs/evidence --against random
   jaxalign evidence runs/evidence yesterday/measured.json --against random
@@ -34,12 +35,15 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.report.arms import arms_of
     from jaxalign.report.evidence import evidence, read
     from jaxalign.report.evidence_told import markdown, plain
-    from jaxalign.report.kept import decoded, encoded, together
+    from jaxalign.report.kept import decoded, encoded, remembered, together
     from jaxalign.storage import canonical, durable
 
     files = {source: decoded(Path(source)) for source in args.sources if Path(source).is_file()}
     directories = {
-        source: {name: read(arm, args.config) for name, arm in arms_of(Path(source)).items()}
+        source: remembered(
+            {name: read(arm, args.config) for name, arm in arms_of(Path(source)).items()},
+            Path(source) / "measured.json",
+        )
         for source in args.sources
         if source not in files
     }

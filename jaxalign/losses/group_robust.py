@@ -71,7 +71,9 @@ class GroupRobust:
     def remember(self, logps: GroupLogps) -> Mapping[str, Float[Array, ""]]:
         """The weights, with this batch taken in."""
         assert logps.memory is not None
-        before = jnp.log(jnp.stack([logps.memory[name][0] for name in self._names]))
+        # a weight that has become 0 in fp32 would stay so, however badly its group fares then
+        least = jnp.finfo(jnp.float32).tiny
+        before = jnp.log(jnp.maximum(jnp.stack([logps.memory[name][0] for name in self._names]), least))
         means = jax.lax.stop_gradient((self._apart(logps) * shares(logps)).sum(1))
         return dict(zip(self._names, jax.nn.softmax(before + self.step * means), strict=True))
 

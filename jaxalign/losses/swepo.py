@@ -27,7 +27,7 @@ class SWEPO:
     """Negative log-likelihood (nats) of the good answers among those of their group."""
 
     alpha: float
-    """of the ratings' deviation from their mean, in nats a unit of them"""
+    """of the ratings' deviation from their mean, in nats a unit of them, >= 0"""
     beta: float = 0.1
     """scale of the implicit reward beta · log π/π_anchor, > 0"""
     by: By = "score"
@@ -38,6 +38,8 @@ class SWEPO:
 
     def problems(self) -> Iterable[str]:
         yield from positive(beta=self.beta)
+        if not self.alpha >= 0:
+            yield f"alpha must not be negative, got {self.alpha}"
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         rated = ratings(logps, self.by)

@@ -1,7 +1,6 @@
 """The keys and values that decoding keeps: of each prompt once, and of each row what it has said behind its prompt."""
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -53,15 +52,6 @@ class Cache:
 
         prompts, turns = jax.tree.map(put, (self.prompts, self.turns), (other.prompts, other.turns))
         return dataclasses.replace(self, prompts=prompts, turns=turns)
-
-    def of_rows(self, chosen: Int[Array, "pool some"]) -> "Cache":
-        """With what some of each pool's rows have said."""
-
-        def pick(old: Array) -> Array:
-            found = jax.vmap(partial(jnp.take, axis=0))(old.reshape(len(chosen), -1, *old.shape[1:]), chosen)
-            return found.reshape(-1, *old.shape[1:])
-
-        return dataclasses.replace(self, own=jax.tree.map(pick, self.own))
 
     def split(self, layout: Layout) -> Any:
         """The shardings of its arrays, or of the shapes of them, in its structure."""

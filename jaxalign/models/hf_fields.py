@@ -13,7 +13,7 @@ HARMLESS = """
     return_dict router_aux_loss_coef torch_dtype transformers.js_config transformers_version unsloth_fixed use_cache
     _attn_implementation_autoset _name_or_path
 
-    _attn_implementation _attn_implementation_internal attn_implementation _commit_hash auto_map
+    _attn_implementation _attn_implementation_internal attn_implementation _commit_hash
     chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id finetuning_task id2label is_decoder
     label2id loss_type max_sequence_length model_max_length num_labels output_scores prefix problem_type
     return_dict_in_generate sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder tokenizer_class
@@ -28,8 +28,10 @@ HARMLESS = """
 derive from and of tools, and what older versions kept here of generation."""
 HARMLESS_IF_FALSE = ("add_cross_attention", "is_encoder_decoder", "pruned_heads")
 """Of the same config: no decoder of these families as soon as they say something."""
-STAMP = "_version"
-"""How the names end by which tools say that they wrote the file: transformers_version, unsloth_version, …"""
+STAMP = ("transformers_version", "unsloth_version", "peft_version", "trl_version", "axolotl_version", "mlx_version")
+"""By which tools say that they wrote the file."""
+EXACT = 2**53
+"""Ints up to it are floats too."""
 LARGEST = 2**31 - 1
 """No size of a model is larger: what is, is damaged."""
 
@@ -65,7 +67,7 @@ class HfFields:
         """A value of type `kind` (int, float, bool, str); numbers are positive, ints may stand for floats."""
         value: Any = self.raw(name)
         value = default if value is None else value
-        value = float(value) if kind is float and type(value) is int and abs(value) <= LARGEST else value
+        value = float(value) if kind is float and type(value) is int and abs(value) <= EXACT else value
         fits, number = type(value) is kind, kind in (int, float)
         if not fits or (number and not 0 < value < math.inf) or (kind is int and value > LARGEST):
             raise self.fail(name, f"should be a {'positive ' * number}{kind.__name__}, not {value!r:.80}")
@@ -118,4 +120,6 @@ class HfFields:
 
 def harmless(name: str, value: Any) -> bool:
     """Whether a field that nobody asked for leaves the forward pass as it is."""
-    return name in HARMLESS.split() or name.endswith(STAMP) or (name in HARMLESS_IF_FALSE and not value)
+    if name == "auto_map":  # code of its own, which may be that of a model
+        return isinstance(value, dict) and not any(str(key).startswith("AutoModel") for key in value)
+    return name in HARMLESS.split() or name in STAMP or (name in HARMLESS_IF_FALSE and not value)

@@ -2,7 +2,8 @@
 
     S_a(y_i) = scale · Σ_j w_j log( P_a(i ≻ j) / P_a(j ≻ i) ),        a an annotator of the oracle
 
-w are the weights of the answers, so S is the mean over answers of the policy: of a general preference model the score
+w are the weights of the answers, so S is the mean over answers of whoever gave them, the policy or the policy and its
+anchor: of a general preference model the score
 s(y ≻ π) divided by its temperature, which is what GPO steps by (Zhang et al. 2024, arXiv 2410.02197). Of a
 Bradley–Terry model it is the reward less its mean. Probabilities that are 0 or 1 in fp32 count as 2^-24 off them, 16.6
 nats: an annotator that is always sure has no log-odds to speak of.

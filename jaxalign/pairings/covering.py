@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
+from jaxalign.errors import BrokenContract
 from jaxalign.pairings.lists import lists
 from jaxalign.pairings.ratings import By, distinct, rated
 from jaxalign.types import Groups, Preferences, Rollouts
@@ -118,6 +119,11 @@ def covered(
         if len(others) < responses - 1:
             continue
         vectors = np.asarray(embedding(tuple(texts[each] for each in others)), np.float64)
+        if vectors.ndim != 2 or len(vectors) != len(others) or not np.isfinite(vectors).all():
+            raise BrokenContract(
+                f"embedding {type(embedding).__name__}: must return a finite vector a text, [{len(others)} d], got "
+                f"{list(vectors.shape)}{'' if np.isfinite(vectors).all() else ', not all finite'}"
+            )
         found = picked(values[others], vectors, responses - 1)
         found += [place for place in reversed(range(len(others))) if place not in found][: responses - 1 - len(found)]
         prompts.append(prompt)

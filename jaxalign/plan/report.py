@@ -167,6 +167,10 @@ def _attempt_table(plan: Plan) -> list[str]:
     return lines
 
 
+ROLLOUTS = {f"{when}rollout{part}" for when in ("", EVALUATION) for part in ("", ".prompts")}
+"""Programs that grow with the rows of a rollout."""
+
+
 def _verdict(plan: Plan) -> str:
     if plan.fits:
         return f"fits, with at least {100 * HEADROOM:.0f} % of the memory free"
@@ -176,11 +180,11 @@ def _verdict(plan: Plan) -> str:
         said += f"; the training step fits with {plan.remedy}"
     elif "train" in large:
         said += "; nothing that was tried helps: take more chips, split parameters further, or shorten rows"
-    if {"rollout", f"{EVALUATION}rollout"} & set(large):
+    if ROLLOUTS & set(large):
         said += "; a rollout takes less with a smaller placement.rollout_rows, or with a larger placement.mesh.tensor"
     if LEFT_OUT in large:
         said += "; scoring what no fit trains on takes less with a larger placement.accumulate"
-    if set(large) - {"train", "rollout", f"{EVALUATION}rollout", "logp", "features", LEFT_OUT}:
+    if set(large) - ROLLOUTS - {"train", "logp", "features", LEFT_OUT}:
         said += "; a judge takes less with a smaller placement.judge_batch_size, or in bfloat16"
     for name, what in (("logp", "the log-prob pass"), ("features", "the pass through the frozen trunk")):
         if name in large:

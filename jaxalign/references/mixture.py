@@ -8,8 +8,9 @@ The log-linear one is the reference of the objective that has a KL to each, Σ_k
 KL(π ‖ π_anchor) but for log Z, which depends on the prompt alone. The arithmetic one is the policy that draws one of
 them for each answer: an answer is near it that is likely under any of them. The harmonic one is the reference of
 multi-reference preference optimisation (Le et al. 2024, MRPO, arXiv 2405.16388): Σ_k w_k KL(π ‖ π_k) is at most the KL
-from it, by Jensen's inequality, and an answer is near it that is likely under all of them. (The paper also cuts off the
-log-probs of other references around those of the first, and makes weights of how surely each tells a pair apart.)
+from it less log Z(x), by Jensen's inequality, and an answer is near it that is likely under all of them. (The paper
+also cuts off the log-probs of other references around those of the first, and makes weights of how surely each tells a
+pair apart.)
 Weights are over whole answers in all three.
 """
 

@@ -36,6 +36,20 @@ def decoded(path: Path) -> dict[str, Measured]:
     return {name: _arm(f"{path}: {name}", runs) for name, runs in found.items()}
 
 
+def remembered(there: Mapping[str, Measured], file: Path) -> dict[str, Measured]:
+    """A directory's arms, and what its `file` says of runs that are not in it any more, finished or not."""
+    found = dict(there)
+    for name, arm in (decoded(file) if file.is_file() else {}).items():
+        now = found.get(name, Measured({}, {}))
+        gone = {seed for seed in arm.metrics if seed not in now.metrics and f"seed-{seed}" not in now.unfinished}
+        kept = Measured(
+            {seed: each for seed, each in arm.metrics.items() if seed in gone},
+            {seed: each for seed, each in arm.answered.items() if seed in gone},
+        )
+        found[name] = _joined(now, kept)
+    return found
+
+
 def together(sources: Mapping[str, Mapping[str, Measured]]) -> dict[str, Measured]:
     """Arms of several sources, by their names. ConfigError where two of them have one seed of one arm."""
     found: dict[str, Measured] = {}
@@ -51,11 +65,10 @@ def together(sources: Mapping[str, Mapping[str, Measured]]) -> dict[str, Measure
 
 def _joined(one: Measured, other: Measured) -> Measured:
     """Two sources' runs of an arm, by seed."""
-    return Measured(
-        dict(sorted({**one.metrics, **other.metrics}.items())),
-        {**one.answered, **other.answered},
-        one.unfinished + other.unfinished,
-    )
+    metrics = dict(sorted({**one.metrics, **other.metrics}.items()))
+    there = {f"seed-{seed}" for seed in metrics}
+    unfinished = tuple(name for name in one.unfinished + other.unfinished if name not in there)
+    return Measured(metrics, {**one.answered, **other.answered}, unfinished)
 
 
 def _runs(arm: Measured) -> dict[str, Any]:

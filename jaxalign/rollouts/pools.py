@@ -118,9 +118,8 @@ def arrived(
 
     def first(value: Array, into: Array) -> Array:
         """Into the first column of blank answers."""
-        blank = jnp.zeros((pools * new * task.samples, *into.shape[3:]), into.dtype)
-        found = blank.at[:, 0].set(value) if into.ndim == 4 else blank + value.astype(into.dtype)
-        return found.reshape(pools, new, *into.shape[2:])
+        blank = jnp.zeros((pools * new * task.samples, task.limit), into.dtype)
+        return blank.at[:, 0].set(value).reshape(pools, new, *into.shape[2:])
 
     old = state.answers
     begun = Answers(
@@ -182,21 +181,45 @@ def advanced(
     return jax.lax.while_loop(on, step, (state, jnp.int32(0)))
 
 
-def narrowed(state: Pools, chosen: Int[Array, "pool some"]) -> Pools:
-    """With some of each pool's rows."""
+SEATS = ("live", "trunk", "sample", "said", "token")
+"""Columns of the state that have an entry a row, [pool row]."""
+
+
+def rows_of(state: Pools) -> dict[str, Any]:
+    """What of the state is of rows: seats, and what each has said, of every cache."""
+    own = [cache.own for cache in jax.tree.leaves(state.cache, is_leaf=_is_cache)]
+    return {"own": own, **{name: getattr(state, name) for name in SEATS}}
+
+
+def with_rows(state: Pools, rows: dict[str, Any]) -> Pools:
+    """The state with other rows."""
+    caches, structure = jax.tree.flatten(state.cache, is_leaf=_is_cache)
+    caches = [replace(cache, own=own) for cache, own in zip(caches, rows["own"], strict=True)]
+    return replace(state, cache=jax.tree.unflatten(structure, caches), **{name: rows[name] for name in SEATS})
+
+
+def narrowed(rows: dict[str, Any], chosen: Int[Array, "pool some"]) -> dict[str, Any]:
+    """Some of each pool's rows."""
 
     def pick(table: Array) -> Array:
-        return jnp.take_along_axis(table, chosen, axis=1)
+        """Of seats [pool row], or of what rows have said [n …]."""
+        apart = table if table.ndim == 2 else table.reshape(len(chosen), -1, *table.shape[1:])
+        found = jax.vmap(partial(jnp.take, axis=0))(apart, chosen)
+        return found if table.ndim == 2 else found.reshape(-1, *table.shape[1:])
 
-    return replace(
-        state,
-        cache=_caches(lambda kept: kept.of_rows(chosen), state.cache),
-        live=pick(state.live),
-        trunk=pick(state.trunk),
-        sample=pick(state.sample),
-        said=pick(state.said),
-        token=pick(state.token),
+    found: dict[str, Any] = jax.tree.map(pick, rows)
+    return found
+
+
+def whole(state: Pools) -> Bool[Array, "pool e"]:
+    """Places whose answers are over, and that no row has still to leave: a row that takes a sample which was over with
+    its first token finds it so a step later."""
+    places = state.order.shape[1]
+    held = jnp.zeros(state.order.shape, bool)
+    held = jax.vmap(lambda table, place: table.at[place].set(True, mode="drop"))(
+        held, jnp.where(state.live, state.trunk, places)
     )
+    return state.answers.over.all(-1) & ~held
 
 
 def _step(model: Speaker, task: Task, view: Params, state: Pools) -> Pools:
@@ -249,4 +272,8 @@ def _write(table: Array, value: Array, *where: Int[Array, "pool row"]) -> Array:
 
 def _caches(change: Callable[..., Cache], *caches: Any) -> Any:
     """`change` of each cache: a speaker has one, two, or (a table) none."""
-    return jax.tree.map(change, *caches, is_leaf=lambda node: isinstance(node, Cache))
+    return jax.tree.map(change, *caches, is_leaf=_is_cache)
+
+
+def _is_cache(node: Any) -> bool:
+    return isinstance(node, Cache)

@@ -25,7 +25,7 @@ from jaxalign.models.cache import Cache
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Drawn, Task
 from jaxalign.rollouts.lockstep import PROMPT_BUCKET
-from jaxalign.rollouts.pools import Pools, advanced, arrived, narrowed, vacant
+from jaxalign.rollouts.pools import Pools, advanced, arrived, narrowed, rows_of, vacant, whole, with_rows
 from jaxalign.types import Params
 
 NOBODY = -1
@@ -60,9 +60,11 @@ class Seating:
 
     @classmethod
     def of(cls, rows: int, samples: int) -> "Seating":
-        """Places for three times as many prompts as rows go on from at least, and for those that are being read."""
+        """Places for three times as many prompts as rows go on from at least, or for one a row where that is less; and
+        for those that are being read."""
         # A prompt keeps its place until the last of its answers ends. Of lengths with a long tail, whose longest of
-        # eight is some three times the mean, places for twice as many leave a fifth of the rows idle, thrice none.
+        # A prompt keeps its place until the last of its answers ends, and of eight lengths with a long tail the longest
+        # is some three times the mean.
         busy = -(-rows // samples)
         new = -(-busy // 2)
         return cls(rows, min(3 * busy, rows) + new, new)
@@ -84,10 +86,13 @@ class Programs:
 
         def drawn(view: Params, state: Pools, waiting: Any, few: Any) -> Any:
             state, steps = advanced(model, task, view, state, waiting, few)
-            return state, (steps, state.live, state.answers.over)
+            return state, (steps, state.live, whole(state))
 
-        def whole(params: Params, *rest: Any) -> Any:
+        def planned_drawn(params: Params, *rest: Any) -> Any:
             return drawn(model.unstacked(params), *rest)
+
+        def planned_arrived(params: Params, *rest: Any) -> Any:
+            return arrived(model, task, params, *rest), model.unstacked(params)
 
         jit = partial(jax.jit, compiler_options=options)
         told = (self.places, (replicated(mesh),) * 3)
@@ -95,9 +100,11 @@ class Programs:
         self.arrived = jit(partial(arrived, model, task), donate_argnums=1, out_shardings=self.places)
         self.unstacked = jit(model.unstacked)
         self.drawn = jit(drawn, donate_argnums=1, out_shardings=told)
-        self.whole = jit(whole, donate_argnums=1, out_shardings=told)
-        """`drawn` from parameters as they are trained: what a plan can say the shapes of"""
-        self.narrowed = jit(narrowed, out_shardings=self.places)
+        self.planned_drawn = jit(planned_drawn, donate_argnums=1, out_shardings=told)
+        self.planned_arrived = jit(planned_arrived, donate_argnums=1, out_shardings=(self.places, None))
+        """The same from parameters as they are trained, with what decoding wants of them beside: so a plan knows all
+        shapes, and all that is held"""
+        self.narrowed = jit(narrowed, out_shardings=rows_of(self.places))
 
     def state(self, seating: Seating, width: int, params: Params) -> Pools:
         """Shapes and places of a state."""
@@ -154,8 +161,8 @@ class SlotsDrawer:
         drawn = rows * task.limit
         drawing = replace(work, tokens=drawn, rows_tokens=drawn, scored=drawn, row=width + task.limit)
         return (
-            Program("rollout.prompts", compiled.arrived, (params, state, *read, given(new, jnp.int32)), work),
-            Program("rollout", compiled.whole, (params, state, *ends), drawing),
+            Program("rollout.prompts", compiled.planned_arrived, (params, state, *read, given(new, jnp.int32)), work),
+            Program("rollout", compiled.planned_drawn, (params, state, *ends), drawing),
         )
 
     def calls(self, prompts: int) -> Mapping[str, int]:
@@ -173,7 +180,7 @@ class SlotsDrawer:
 
     def rows_for(self, prompts: int) -> int:
         """Rows of a pool: all, or halved until few answers leave none of them idle."""
-        rows, answers = self._rows, -(-prompts * self.task.samples // self.pools)
+        rows, answers = self._rows, max(-(-prompts * self.task.samples // self.pools), 1)
         while rows >= 2 * answers:
             rows = -(-rows // 2)
         return rows
@@ -228,9 +235,9 @@ class _Drawing:
             self._state, told = run
             steps, self._live, over = (np.asarray(each) for each in told)
             computed += int(steps) * rows * len(draw)
-            whole = over.all(-1) & (self._occupants != NOBODY)
-            if whole.any():
-                return self._given_away(whole, computed)
+            ended = over & (self._occupants != NOBODY)
+            if ended.any():
+                return self._given_away(ended, computed)
 
     def _filled(self) -> Int[np.ndarray, " pool"]:
         """Reads prompts for idle rows, as long as there are places; how many rows draw then."""
@@ -271,21 +278,22 @@ class _Drawing:
         """Leaves out half of the rows, none of which draws; how many are left."""
         rows = -(-self._live.shape[1] // 2)
         chosen = np.argsort(~self._live, axis=1, kind="stable")[:, :rows].astype(np.int32)
-        self._state = self._compiled.narrowed(self._state, on_mesh(chosen, self._place))
+        fewer = self._compiled.narrowed(rows_of(self._state), on_mesh(chosen, self._place))
+        self._state = with_rows(self._state, fewer)
         self._live = np.take_along_axis(self._live, chosen, axis=1)
         self._halvings -= 1
         return rows
 
-    def _given_away(self, whole: Bool[np.ndarray, "pool e"], computed: int) -> Drawn:
+    def _given_away(self, ended: Bool[np.ndarray, "pool e"], computed: int) -> Drawn:
         """What this process has of them; their places are free. `computed`: tokens behind the first ones that rows have
         drawn for them, and for nobody."""
         answers = self._state.answers
         own, out = own_rows((answers.tokens, answers.lengths, answers.finished, answers.logps))
-        chosen = whole[own]
+        chosen = ended[own]
         tokens, lengths, finished, logps = (table[chosen] for table in out)
         numbers = self._occupants[own][chosen]
-        self._occupants[whole] = NOBODY
-        share = np.full(lengths.shape, 1 + computed / (whole.sum() * lengths.shape[1]), np.float32)
+        self._occupants[ended] = NOBODY
+        share = np.full(lengths.shape, 1 + computed / (ended.sum() * lengths.shape[1]), np.float32)
         return Drawn(numbers, tokens, lengths, finished, logps, {"row_steps": share})
 
 

@@ -85,7 +85,9 @@ def _grown(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     that are there were made as they would be made in the longer run."""
     fit = {**before.get("fit", {}), **{name: now["fit"][name] for name in _KEPT if name in now.get("fit", {})}}
     found = {**before, **({"fit": fit} if "fit" in before else {})}
-    found |= {name: now[name] for name in ("keep_policies",) if name in now and name in before}
+    # all cannot be kept any more: some are deleted already
+    if isinstance(before.get("keep_policies", 0), int | None) and now.get("keep_policies", 0) not in (None, 0):
+        found["keep_policies"] = now["keep_policies"]
     alike = fit.get("schedule") == "fit" and fit.get("moments") == "fresh" and _every(before) == _every(now) == 1
     had, wanted = before.get("iterations"), now.get("iterations")
     if alike and isinstance(had, int) and isinstance(wanted, int) and had < wanted:
@@ -98,8 +100,11 @@ def _every(config: dict[str, Any]) -> Any:
     return config.get("evaluation", {}).get("every")
 
 
-_LAUNCHED = ("config.json", "inputs.json", "lock", "datasets", "metrics.jsonl", "perf.jsonl", "profile")
-"""What a launch writes before anything is computed."""
+_LAUNCHED = (
+    *("config.json", "inputs.json", "lock", "datasets", "metrics.jsonl", "perf.jsonl", "profile"),
+    *("tensorboard", "wandb"),
+)
+"""What a launch and its trackers write before anything is computed."""
 _KEPT = ("checkpoint_every", "keep_checkpoints")
 """Of a fit: how much is kept of it while it lasts."""
 

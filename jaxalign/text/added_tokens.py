@@ -63,7 +63,11 @@ def read(path: Folder) -> Directory:
     decoder = config.get("added_tokens_decoder")
     later = read_json(path / MAP) if decoder is None and (path / MAP).is_file() else {}
     said, file = {**config, **later}, path / CONFIG
-    names = {name: text(file, name, value) for name, value in said.items() if is_name(name, value)}
+    names = {
+        name: text(path / MAP if name in later else file, name, value)
+        for name, value in said.items()
+        if is_name(name, value)
+    }
     extra = extras(file, config, later)
     names.update({name: token for name, token in extra.items() if not name.isdigit()})
     tokenizer = stored(path)

@@ -84,7 +84,9 @@ class Chat:
         tools = None if self.tool_template is None else closed(self.tool_template)
         template, pad = closed(self.template), self._unending()
         specials = {**self.specials, "pad_token": str(self.tokenizer.id_to_token(pad))}
-        return dataclasses.replace(self, template=template, tool_template=tools, pad=pad, specials=specials)
+        return dataclasses.replace(
+            self, template=template, tool_template=tools, pad=pad, specials=specials, unread=None
+        )
 
     def _unending(self) -> int:
         """An id that ends no turn: the padding's, another special one's, or the first."""
@@ -304,6 +306,8 @@ def templates(path: Folder, config: Mapping[str, Any]) -> tuple[str, str | None]
         named = {"default": template}
         if isinstance(template, list):
             named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
+    elif named["default"] is None:
+        raise ModelError(f"{path}: has {FILES['tool_use']}, and no {FILES['default']} beside it")
     template, tool_template = named.get("default"), named.get("tool_use")
     if not isinstance(template, str) or not isinstance(tool_template, str | None):
         raise ModelError(f"{path}: neither chat_template.jinja nor a chat_template in tokenizer_config.json")

@@ -4,7 +4,7 @@ LEFT_OUT: tuple[tuple[str, str, str], ...] = (
     (
         "MADPO, margin-adaptive DPO",
         "2510.05342",
-        "DPO weighed by a reward model's margin; the weight itself could not be read in any source that was at hand",
+        "DPO weighed by a reward model's margin; the form of the weight is not verified",
     ),
     (
         "SparsePO",
@@ -47,7 +47,7 @@ LEFT_OUT: tuple[tuple[str, str, str], ...] = (
     (
         "SGDPO, UAPO, SRPO, OFS-DPO, IRPO with position weights, SPO with a degree of preference",
         "",
-        "their exact forms could not be read in any source that was at hand",
+        "their exact forms are not verified",
     ),
 )
 """(method, arXiv number or "", reason)"""

@@ -1,6 +1,7 @@
 """`attend`: which implementation runs where.
 
-On TPUs the kernels, unless they refuse. Elsewhere few scores are held all at once, and rows longer than a block go
+On TPUs the kernels, unless they refuse, or the process has several chips and the model lies on one of them without a
+layout. Elsewhere few scores are held all at once, and rows longer than a block go
 through blocks of queries. On a mesh each device attends for its own rows, heads and queries; where rows are cut into
 pieces (axis "context"), it gathers the keys and values of the whole row first: with grouped queries they are a fraction
 of the activations (Llama 3: arXiv 2407.21783 §3.3.2).

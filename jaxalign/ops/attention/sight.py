@@ -19,10 +19,6 @@ class Tree:
     branch: Int[Array, "n s"]
     position: Int[Array, "n s"]
 
-    def part(self, start: int | Int[Array, ""], size: int) -> "Tree":
-        """The ids of `size` columns."""
-        return jax.tree.map(lambda ids: jax.lax.dynamic_slice_in_dim(ids, start, size, axis=1), self)
-
     def of(self, keys: "Tree", window: Int[Array, ""] | None) -> Bool[Array, "n q s"]:
         """[query, key]: whether these queries see those keys."""
         mine, theirs = (jax.tree.map(lambda ids: ids[:, :, None], self), jax.tree.map(lambda ids: ids[:, None], keys))
