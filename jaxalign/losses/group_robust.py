@@ -5,9 +5,9 @@
     alpha_g ← alpha_g exp(step · L_g) / Z
 
 A group is an annotator of the data: a pair is in the groups that have decided it, each with its own label, and most
-data say one group a pair. The weights begin even, take in each batch before its loss and are remembered from step to
-step; no gradient flows through them, and they are told as `memory/weight_0`, … . Of a group that a batch has not they
-take L_g to be 0. L_g are over all pairs of an optimizer's step.
+data say one group a pair. The weights begin even in each fit, take in each batch before its loss and are remembered
+from step to step; no gradient flows through them, and they are told as `memory/weight_0`, … . Of a group that a batch
+has not they take L_g to be 0. L_g are over all pairs of an optimizer's step.
 
 With small steps it comes to the policy whose largest L_g is least: there all that weigh have the same, unless one is
 the worst at its own best. With DPO as `loss` it is GR-DPO, with IPO GR-IPO; `step` 0 is the even mean of groups.
