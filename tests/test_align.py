@@ -64,6 +64,8 @@ def test_eight_devices_give_the_run_of_one(finished, tmp_path):
     for ours, theirs in zip(read_metrics(finished[0]), read_metrics(tmp_path), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
+            if name == "rewards/accuracies" and abs(ours["rewards/margins"]) < 1e-5:
+                continue  # a fit's first step, whose margins are nothing but rounding: their signs say nothing
             if isinstance(value, float):
                 # fp32 sums in another order, amplified by two short Adam fits; the sampled tokens are the same.
                 assert theirs[name] == pytest.approx(value, rel=2e-2, abs=2e-3), name
