@@ -65,10 +65,8 @@ class Pools:
     """the newest of them"""
 
 
-def vacant(
-    model: Speaker, task: Task, pools: int, places: int, rows: int, width: int, params: Params, key: Key[Array, ""]
-) -> Pools:
-    """Without prompts: room for `places` prompts of `width` tokens, and `rows` rows, in each pool. `key` is any."""
+def vacant(model: Speaker, task: Task, pools: int, places: int, rows: int, width: int, params: Params) -> Pools:
+    """Without prompts: room for `places` prompts of `width` tokens, and `rows` rows, in each pool."""
     count = pools * places
 
     def read(params: Params) -> Any:
@@ -84,7 +82,7 @@ def vacant(
     return Pools(
         cache=cache,
         prompt=jnp.ones((pools, places), jnp.int32),
-        keys=jnp.broadcast_to(key, (pools, places)),
+        keys=jnp.broadcast_to(jax.random.key(0), (pools, places)),
         order=zeros((pools, places)),
         arrived=zeros(pools),
         taken=zeros(pools),

@@ -76,7 +76,7 @@ class Programs:
     def __init__(self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, params: Params):
         pools = row_shards(mesh)
         self._vacant = partial(vacant, model, task, pools)
-        smallest = jax.eval_shape(partial(self._vacant, 1, 1, 1), params, jax.random.key(0))
+        smallest = jax.eval_shape(partial(self._vacant, 1, 1, 1), params)
         alone, layout = row_sharding(mesh), model.layout
 
         def place(node: Any) -> Any:
@@ -109,7 +109,7 @@ class Programs:
     def state(self, seating: Seating, width: int, params: Params) -> Pools:
         """Shapes and places of a state."""
         sizes = (seating.places, seating.rows, width)
-        shapes = jax.eval_shape(partial(self._vacant, *sizes), params, jax.random.key(0))
+        shapes = jax.eval_shape(partial(self._vacant, *sizes), params)
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, self.places
         )
@@ -209,7 +209,7 @@ class _Drawing:
         self._seating = seating = drawer.seating(drawer.rows_for(len(wanted)))
         self._queues = [wanted[pool :: drawer.pools].tolist() for pool in range(drawer.pools)]
         self._occupants = np.full((drawer.pools, seating.places), NOBODY)
-        self._state = compiled.vacant(seating.places, seating.rows, width, params, key)
+        self._state = compiled.vacant(seating.places, seating.rows, width, params)
         self._live = np.zeros((drawer.pools, seating.rows), bool)
         self._view = compiled.unstacked(params)
         self._halvings = drawer.halvings
