@@ -74,7 +74,8 @@ def continued(model: Model, params: Params, tokens, start: int):
     hidden, cache = prefill(model, params, tokens[:, :5], position[:, :5], mask, ROWS, LENGTH)
     view, found = unstacked(model, params), [hidden]
     for index in range(5, LENGTH):
-        hidden, cache = decode(model, view, cache, tokens[:, index], jnp.full(ROWS, 5 - start), jnp.asarray(index - 4))
+        progress = Together(jnp.full(ROWS, 5 - start), jnp.asarray(index - 4))
+        hidden, cache = decode(model, view, cache, tokens[:, index], progress)
         found.append(hidden)
     return jnp.stack(found, 1)
 
@@ -132,7 +133,8 @@ def test_rows_of_one_prompt_go_on_as_if_each_had_read_it_alone(model, params):
     _, cache = prefill(model, params, prompts, position, mask, 3 * ROWS, 2)
     view, found = unstacked(model, params), []
     for index in range(2):
-        hidden, cache = decode(model, view, cache, said[:, index], jnp.asarray(lengths), jnp.asarray(index + 1))
+        progress = Together(jnp.asarray(lengths), jnp.asarray(index + 1))
+        hidden, cache = decode(model, view, cache, said[:, index], progress)
         found.append(hidden)
     for row, length in enumerate(np.repeat(lengths, 3)):
         alone = (
