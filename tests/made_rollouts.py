@@ -20,6 +20,16 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 """Per token: the same fp32 products in another order, a few hundred roundings of 6e-8 through values of size 1 to 6."""
 
 
+def assert_same_answers(found: Rollouts, expected: Rollouts) -> None:
+    """Everything equal; log-probs up to rounding."""
+    for field in dataclasses.fields(Rollouts):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        if field.name == "logps":
+            np.testing.assert_allclose(one, other, **CLOSE)
+        else:
+            np.testing.assert_array_equal(one, other, err_msg=field.name)
+
+
 def rollouts(texts, asked="Why?", weights=None, tokens=None, lengths=None, logps=None) -> Rollouts:
     """`texts` [b][m]; tokens default to one token a response, numbered along m."""
     count, samples = len(texts), len(texts[0])

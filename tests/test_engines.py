@@ -10,7 +10,7 @@ from made_engines import KEY, SPEC, few
 from made_examples import examples
 from made_feedback import fed
 from made_models import ONE, tiny
-from made_rollouts import CLOSE, PROMPTS
+from made_rollouts import CLOSE, PROMPTS, assert_same_answers
 from made_runs import CONFIGS, run_here
 
 from jaxalign import rollouts as package
@@ -140,11 +140,7 @@ def test_engines_keep_the_contract_and_draw_the_same(roller, model, params):
     assert isinstance(roller, Roller)
     truth = seam.rolled(SPEC.on(model, ONE, rows=10), params, PROMPTS, KEY)
     found = seam.rolled(roller, params, PROMPTS, KEY)
-    for field in dataclasses.fields(Rollouts):
-        if field.name == "logps":
-            np.testing.assert_allclose(found.logps, truth.logps, **CLOSE)
-        else:
-            np.testing.assert_array_equal(getattr(found, field.name), getattr(truth, field.name), err_msg=field.name)
+    assert_same_answers(found, truth)
 
 
 def test_engines_leave_out_what_is_not_wanted_and_do_not_look_ahead(roller, params):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_models import ONE, mesh, place, tiny
-from made_rollouts import CLOSE, PROMPTS, prompt
+from made_rollouts import CLOSE, PROMPTS, assert_same_answers, prompt
 
 from jaxalign.errors import DataError
 from jaxalign.models.tabular import TabularPolicy
@@ -66,16 +66,6 @@ def roller(model):
 def rolled(roller, params) -> Rollouts:
     """Three batches of two prompts, the last one short."""
     return seam.rolled(roller, params, PROMPTS, jax.random.key(7))
-
-
-def assert_same(found: Rollouts, expected: Rollouts):
-    """Everything equal; log-probs up to rounding."""
-    for field in dataclasses.fields(Rollouts):
-        one, other = getattr(found, field.name), getattr(expected, field.name)
-        if field.name == "logps":
-            np.testing.assert_allclose(one, other, **CLOSE)
-        else:
-            np.testing.assert_array_equal(one, other, err_msg=field.name)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +161,7 @@ def test_a_prompt_set_of_several_widths(params, roller, rolled, teacher_forced):
 
 def test_a_row_draws_the_same_alone(model, params, rolled):
     found = seam.rolled(SPEC.on(model, ONE, rows=3), params, PROMPTS, jax.random.key(7))
-    assert_same(found, rolled)
+    assert_same_answers(found, rolled)
 
 
 def test_a_row_draws_the_same_in_larger_batches_and_whatever_the_number_of_samples(model, params, rolled):
@@ -184,11 +174,11 @@ def test_a_row_draws_the_same_in_larger_batches_and_whatever_the_number_of_sampl
 def test_eight_devices_draw_what_one_draws(model, params, rolled):
     on = mesh("2x2x2")
     found = seam.rolled(SPEC.on(model, on, rows=ROWS), place(model, params, on), PROMPTS, jax.random.key(7))
-    assert_same(found, rolled)
+    assert_same_answers(found, rolled)
 
 
 def test_the_same_key_draws_the_same_and_another_key_another(roller, params, rolled):
-    assert_same(seam.rolled(roller, params, PROMPTS, jax.random.key(7)), rolled)
+    assert_same_answers(seam.rolled(roller, params, PROMPTS, jax.random.key(7)), rolled)
     other = seam.rolled(roller, params, PROMPTS, jax.random.key(8))
     assert (other.tokens != rolled.tokens).any(-1).mean() > 0.9
 
@@ -226,7 +216,7 @@ def test_what_is_not_wanted_is_not_drawn_and_the_rest_keeps_its_bits(roller, par
     (last,) = pieces(roller, params, every[2].numbers)
     for field in dataclasses.fields(Rollouts):
         np.testing.assert_array_equal(getattr(last.rollouts, field.name), getattr(every[2].rollouts, field.name))
-    assert_same(in_order([*every[:2], last]), rolled)
+    assert_same_answers(in_order([*every[:2], last]), rolled)
 
 
 def test_what_another_mesh_has_committed_in_other_pieces_is_kept(model, params, rolled):
@@ -234,7 +224,7 @@ def test_what_another_mesh_has_committed_in_other_pieces_is_kept(model, params, 
     (share,) = pieces(whole, params, [3, 1])
     assert sorted(share.numbers.tolist()) == [1, 3]
     rest = pieces(SPEC.on(model, ONE, rows=ROWS), params, [0, 2, 4])
-    assert_same(in_order([*rest, share]), rolled)
+    assert_same_answers(in_order([*rest, share]), rolled)
 
 
 def test_a_piece_is_drawn_when_it_is_asked_for(model, params):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_families import loaded
 from made_models import ONE, mesh, nudged, place, shardings, tiny
-from made_rollouts import CLOSE, PROMPTS, prompt
+from made_rollouts import CLOSE, PROMPTS, assert_same_answers, prompt
 
 from jaxalign.bench.rollout import Ending
 from jaxalign.config.load import validate
@@ -62,29 +62,19 @@ def whole(engine, task, model, params, asked) -> dict[str, np.ndarray]:
     }
 
 
-def assert_same(found: Rollouts, expected: Rollouts):
-    """Everything equal; log-probs up to rounding."""
-    for field in dataclasses.fields(Rollouts):
-        one, other = getattr(found, field.name), getattr(expected, field.name)
-        if field.name == "logps":
-            np.testing.assert_allclose(one, other, **CLOSE)
-        else:
-            np.testing.assert_array_equal(one, other, err_msg=field.name)
-
-
 @pytest.mark.parametrize(("rows", "halvings"), [(4, 1), (64, 2)])
 def test_answers_are_those_of_lockstep_whoever_sits_where(model, params, truth, rows, halvings):
     """Rows that are no multiple of the samples, and more rows than answers."""
     found = seam.rolled(slots(SPEC, halvings).on(model, ONE, rows=rows), params, SEVEN, KEY)
     assert len(np.unique(truth.lengths)) > 3
-    assert_same(found, truth)
+    assert_same_answers(found, truth)
 
 
 def test_eight_devices_draw_what_one_draws(model, params, truth):
     """Four pools, whose rows, prompts, heads and vocabulary are split; seven prompts leave one pool with one."""
     on = mesh("2x2x2")
     found = seam.rolled(slots(SPEC).on(model, on, rows=8), place(model, params, on), SEVEN, KEY)
-    assert_same(found, truth)
+    assert_same_answers(found, truth)
 
 
 def test_what_is_not_wanted_is_left_out_and_the_rest_is_as_it_was(model, params, truth):
@@ -100,7 +90,7 @@ def test_samples_that_are_over_with_their_first_token(model, params, chance, lim
     spec = Sample(samples=3, max_tokens=limit, sampler=Hasty(chance))
     expected = seam.rolled(spec.on(model, ONE, rows=21), params, SEVEN, KEY)
     assert (expected.lengths == 1).any()
-    assert_same(seam.rolled(slots(spec).on(model, ONE, rows=4), params, SEVEN, KEY), expected)
+    assert_same_answers(seam.rolled(slots(spec).on(model, ONE, rows=4), params, SEVEN, KEY), expected)
 
 
 def test_a_place_is_given_away_when_every_row_has_left_it(model, params):
@@ -108,7 +98,7 @@ def test_a_place_is_given_away_when_every_row_has_left_it(model, params):
     spec = Sample(samples=3, max_tokens=6, sampler=Hasty(0.7))
     asked = tuple(prompt(chr(97 + number) * (1 + number), f"p{number}") for number in range(24))
     expected = seam.rolled(spec.on(model, ONE, rows=72), params, asked, KEY)
-    assert_same(seam.rolled(slots(spec).on(model, ONE, rows=4), params, asked, KEY), expected)
+    assert_same_answers(seam.rolled(slots(spec).on(model, ONE, rows=4), params, asked, KEY), expected)
 
 
 def test_windows_and_rotations_are_each_rows_own():
@@ -127,7 +117,7 @@ def test_two_policies_that_speak_together_keep_a_cache_each(model, params):
     both = [GeometricMixture(each, share=0.4) for each in (SPEC, slots(SPEC))]
     other = nudged(params, 0.3, 1)
     expected, found = (seam.rolled(each.on(model, ONE, None, 4).beside(other), params, SEVEN[:3], KEY) for each in both)
-    assert_same(found, expected)
+    assert_same_answers(found, expected)
 
 
 def test_rows_seldom_compute_for_nobody(model, params):

@@ -58,10 +58,6 @@ class LabelAndRewards:
 
     def among(self, rollouts: Rollouts, own: Int[np.ndarray, " k"], key: PRNGKeyArray) -> Preferences:
         """The same for the prompts numbered `own`, of those that all processes ask about in step."""
-        if not isinstance(self.oracle, Oracle):
-            raise TypeError(
-                f"oracle {type(self.oracle).__name__} answers inside a scope only: open what tells it apart"
-            )
         found = among(self.oracle, rollouts, own, key)
         if found.scores is None:
             raise DataError(f"oracle {type(self.oracle).__name__} compares and scores nothing: there are no rewards")

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from jaxalign.contracts.scope import Named, OpenableOracle, Site, opened
-from jaxalign.oracles.among import among
+from jaxalign.contracts.scope import OpenableOracle, Site, opened
+from jaxalign.oracles.among import among, names_of, unnamed
 from jaxalign.oracles.annotators import Brevity, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.rollouts.shares import picked
@@ -37,16 +37,14 @@ class MeanLogOdds:
     """factor of the scores, > 0: the oracle's temperature gives those of a general preference model"""
 
     def problems(self) -> Iterable[str]:
-        if not isinstance(self.oracle, Named):
-            yield f"oracle {type(self.oracle).__name__} must say the `names` of its annotators"
+        yield from unnamed(self.oracle)
         if not self.scale > 0:
             yield f"scale must be positive, got {self.scale}"
 
     @property
     def names(self) -> tuple[str, ...]:
         """The annotators of the oracle."""
-        assert isinstance(self.oracle, Named)
-        return self.oracle.names
+        return names_of(self.oracle)
 
     @contextmanager
     def open(self, site: Site) -> Iterator["MeanLogOdds"]:
@@ -60,8 +58,6 @@ class MeanLogOdds:
 
     def among(self, rollouts: Rollouts, own: Int[np.ndarray, " k"], key: PRNGKeyArray) -> Preferences:
         """The same for the prompts numbered `own`, of those that all processes ask about in step."""
-        if not isinstance(self.oracle, Oracle):
-            raise TypeError(f"oracle {type(self.oracle).__name__} answers inside a scope only: open what scores it")
         found = among(self.oracle, rollouts, own, key)
         return replace(found, scores=self.scale * mean_log_odds(found.by_annotator, picked(rollouts, own).weights))
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-from jaxalign.contracts.scope import Named, OpenableOracle, Site, opened
-from jaxalign.oracles.among import among
+from jaxalign.contracts.scope import OpenableOracle, Site, opened
+from jaxalign.oracles.among import among, names_of, unnamed
 from jaxalign.oracles.annotators import Brevity, Coverage
 from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.rollouts.shares import picked
@@ -39,16 +39,14 @@ class RandomlyOriented:
     """of the coins"""
 
     def problems(self) -> Iterable[str]:
-        if not isinstance(self.oracle, Named):
-            yield f"oracle {type(self.oracle).__name__} must say the `names` of its annotators"
+        yield from unnamed(self.oracle)
         if self.seed < 0:
             yield f"seed must not be negative, got {self.seed}"
 
     @property
     def names(self) -> tuple[str, ...]:
         """The annotators of the oracle."""
-        assert isinstance(self.oracle, Named)
-        return self.oracle.names
+        return names_of(self.oracle)
 
     @contextmanager
     def open(self, site: Site) -> Iterator["RandomlyOriented"]:
@@ -62,8 +60,6 @@ class RandomlyOriented:
 
     def among(self, rollouts: Rollouts, own: Int[np.ndarray, " k"], key: PRNGKeyArray) -> Preferences:
         """The same for the prompts numbered `own`, of those that all processes ask about in step."""
-        if not isinstance(self.oracle, Oracle):
-            raise TypeError(f"oracle {type(self.oracle).__name__} answers inside a scope only: open what turns it")
         found, mine = among(self.oracle, rollouts, own, key), picked(rollouts, own)
         pairs = zip(mine.prompts, mine.texts, strict=True)
         coins = [turned(self.seed, prompt, texts) for prompt, texts in pairs]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import jax
 
 from jaxalign.mesh.rounding import rounded
+from jaxalign.ops.generations import entry, generation
 from jaxalign.ops.linear_logp.tuning import tuning
 
 LANES = 128
@@ -35,22 +36,15 @@ class Chip:
 
 def chip(generation: str) -> Chip:
     """A generation's entry of `tuning.json`. Raises ValueError for one that is not there."""
-    table = tuning()["pallas_tpu"]
-    if generation not in table:
-        raise ValueError(f"no block sizes for TPU {generation!r}: tuning.json has {sorted(table)}")
-    entry = table[generation]
+    found = entry(tuning()["pallas_tpu"], generation)
     return Chip(
-        generation, entry["vmem_mib"] << 20, *(Blocks(**entry[name]) for name in ("forward", "forward_row", "head"))
+        generation, found["vmem_mib"] << 20, *(Blocks(**found[name]) for name in ("forward", "forward_row", "head"))
     )
 
 
 def generation_of(device: jax.Device) -> str:
     """The generation of a device, or the one with the least VMEM where that is no TPU that we know."""
-    kind = device.device_kind.lower()
-    for name, marks in {"v5e": ("v5 lite", "v5e"), "v6e": ("v6 lite", "v6e")}.items():
-        if any(mark in kind for mark in marks):
-            return name
-    return "v5p"
+    return generation(device.device_kind) or "v5p"
 
 
 def vmem_bytes(kernel: str, blocks: Blocks, d: int, size: int) -> int:

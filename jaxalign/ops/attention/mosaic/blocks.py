@@ -6,6 +6,7 @@ from math import gcd
 from jaxalign.mesh.rounding import rounded
 from jaxalign.ops.attention.mosaic.visits import most
 from jaxalign.ops.attention.tuning import tuning
+from jaxalign.ops.generations import entry, generation
 
 LANES = 128
 
@@ -52,18 +53,13 @@ class Shape:
 
 def chip(generation: str) -> Chip:
     """A generation's entry of `tuning.json`. Raises ValueError for one that is not there."""
-    table = tuning()["pallas_tpu"]
-    if generation not in table:
-        raise ValueError(f"no block sizes for TPU {generation!r}: tuning.json has {sorted(table)}")
-    entry = table[generation]
-    return Chip(generation, entry["vmem_mib"] << 20, *(Blocks(**entry[name]) for name in ("forward", "backward")))
+    found = entry(tuning()["pallas_tpu"], generation)
+    return Chip(generation, found["vmem_mib"] << 20, *(Blocks(**found[name]) for name in ("forward", "backward")))
 
 
 def generation_of(kind: str) -> str | None:
     """The generation of a kind of device, None where there are no block sizes for it."""
-    kind = kind.lower()
-    marks = {"v5e": ("v5 lite", "v5e"), "v6e": ("v6 lite", "v6e"), "v5p": ("v5",)}
-    found = next((name for name, parts in marks.items() if any(part in kind for part in parts)), None)
+    found = generation(kind)
     return found if found in tuning()["pallas_tpu"] else None
 
 
