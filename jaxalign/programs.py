@@ -19,8 +19,10 @@ from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.order import GroupOrder
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
-from jaxalign.machine import Machine, on
-from jaxalign.mesh.sharding import bytes_per_device, full_rows, replicated, row_shards
+from jaxalign.machine import Machine, Placement, on
+from jaxalign.mesh.flags import Options
+from jaxalign.mesh.once import once
+from jaxalign.mesh.sharding import bytes_per_device, full_rows, param_shardings, replicated, row_shards
 from jaxalign.models.low_rank import head_alone, trained
 from jaxalign.models.model import Model
 from jaxalign.references.blended import Blended
@@ -30,7 +32,7 @@ from jaxalign.training.row_rule import Planned, Steps
 from jaxalign.training.rows import Sizes
 from jaxalign.training.step import Step, TrainState, init_state, make_step
 from jaxalign.training.views import View, view_of
-from jaxalign.types import Batch, Params
+from jaxalign.types import Batch, Combiner, Optimizer, Params, Reference
 
 PROBED = 1000
 """Steps for which an optimizer is built before there is a fit."""
@@ -54,20 +56,46 @@ class Training:
         return jax.device_put(self.refer(policy), shardings)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What the programs of a fit depend on, besides the machine."""
+
+    view: View[Any]
+    reference: Reference
+    combiner: Combiner
+    optimizer: Optimizer
+    steps: int
+    """that the schedule of the learning rate spans"""
+    max_kl: float | None
+
+
 def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
     """The programs of a fit of `steps` steps. Optimizer state lies as the parameters it belongs to."""
-    model, mesh, placement = machine.model, machine.mesh, machine.placement
-    optimizer, schedule = built(experiment.optimizer, steps * schedule_fits(experiment))
-    live, moving = experiment.reference.live(experiment.loss.needs), None
+    recipe = Recipe(
+        view_of(machine.model, experiment.loss, experiment.feedback.responses),
+        experiment.reference,
+        experiment.combiner,
+        experiment.optimizer,
+        steps * schedule_fits(experiment),
+        experiment.fit.max_kl,
+    )
+    return _training(recipe, machine.mesh, machine.placement, machine.flags)
+
+
+@once
+def _training(recipe: Recipe, mesh: jax.sharding.Mesh, placement: Placement, flags: Options | None) -> Training:
+    view, model = recipe.view, recipe.view.model
+    optimizer, schedule = built(recipe.optimizer, recipe.steps)
+    live, moving = recipe.reference.live(view.loss.needs), None
     own: tuple[str, ...] = ()
-    if isinstance(experiment.reference, Moving):
-        moving, own, live = experiment.reference, live, ()
+    if isinstance(recipe.reference, Moving):
+        moving, own, live = recipe.reference, live, ()
 
     def begin(policy: Params, references: Mapping[str, Params], origin: Int[Array, ""]) -> TrainState:
         moved = {role: references[role] for role in own}
-        return init_state(policy, optimizer, moved, experiment.loss, jnp.asarray(origin, jnp.int32))
+        return init_state(policy, optimizer, moved, view.loss, jnp.asarray(origin, jnp.int32))
 
-    shardings = trained(machine.shardings)
+    shardings = trained(param_shardings(mesh, placement.mesh.rules, model.abstract(), model.axes))
     state = jax.eval_shape(begin, model.abstract(), dict.fromkeys(own, model.abstract()), jnp.int32(0))
     moments = optax.tree_utils.tree_map_params(
         optimizer,
@@ -90,8 +118,7 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
         memory = dict.fromkeys(state.memory, replicated(mesh))
         return _state(state, replicated(mesh), shardings, moments, dict.fromkeys(own, references), memory)
 
-    view = view_of(model, experiment.loss, experiment.feedback.responses)
-    step = make_step(view, optimizer, schedule, experiment.combiner, moving, experiment.fit.max_kl)
+    step = make_step(view, optimizer, schedule, recipe.combiner, moving, recipe.max_kl)
     if placement.optimizer_memory != "device" or ((live or own) and placement.reference_memory != "device"):
         step = _fetching(step, place(moments, shardings), dict.fromkeys(live, shardings), place(kept, far))
     return Training(
@@ -99,7 +126,7 @@ def training(experiment: Experiment, machine: Machine, steps: int) -> Training:
             step,
             donate_argnums=0,
             out_shardings=(place(kept, far), None),
-            compiler_options=machine.flags,
+            compiler_options=flags,
         ),
         begin=jax.jit(begin, out_shardings=place(kept, far)),
         abstract=jax.tree.map(on, state, place(kept, far)),

@@ -43,6 +43,19 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 install_import_hook("jaxalign", "beartype.beartype")  # installs itself; never uninstalled
 
+from jaxalign.mesh.once import forget  # noqa: E402  the hook comes first
+
+
+@pytest.fixture(autouse=True)
+def _programs_of_what_is_patched(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Programs that are made once a process would outlive what a test patched, or precede it."""
+    patched = "monkeypatch" in request.fixturenames
+    if patched:
+        forget()
+    yield
+    if patched:
+        forget()
+
 
 @pytest.fixture
 def key() -> jax.Array:

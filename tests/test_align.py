@@ -103,11 +103,14 @@ MOMENTS = (
 
 
 @pytest.mark.timeout(900)
-def test_killed_in_every_phase_and_rerun_is_bit_identical(tmp_path):
+@pytest.mark.parametrize(
+    "moments", [MOMENTS[4::3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_killed_in_every_phase_and_rerun_is_bit_identical(moments, tmp_path):
     cache, rng = tmp_path / "compiled", random.Random(0)
     killer = str(pathlib.Path(__file__).parent / "killed.py")
     assert launch(tmp_path / "whole", cache) == 0, (tmp_path / "log").read_text()
-    for moment in MOMENTS:
+    for moment in moments:
         code = launch(tmp_path / "killed", cache, killer, moment, str(rng.randrange(12)))
         assert code == -signal.SIGKILL, f"{moment}: {(tmp_path / 'log').read_text()}"
     assert launch(tmp_path / "killed", cache) == 0, (tmp_path / "log").read_text()

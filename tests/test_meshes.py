@@ -1,4 +1,5 @@
-"""What a run computes does not depend on the mesh: each axis of eight devices alone, in pairs, and in any order."""
+"""What a run computes does not depend on the mesh: each axis of eight devices alone, in pairs and triples, and in any
+order."""
 
 import dataclasses
 import itertools
@@ -48,6 +49,9 @@ from jaxalign.types import Combiner, Loss, Params, Rollouts
 FIELDS = {"slice": "slices"}
 ALONE = [{axis: 8} for axis in MESH_AXES]
 PAIRS = [{one: 2, other: 4} for one, other in itertools.combinations(MESH_AXES, 2)]
+TRIPLES = [{"slice": 2, "data": 2, "context": 2}, {"fsdp": 2, "expert": 2, "tensor": 2}]
+"""Every axis once, beside two others."""
+SHAPES = [*TRIPLES, *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in (*ALONE, *PAIRS))]
 
 ROWS, LENGTH, SCORED, RESPONSE = 16, 64, 32, 16
 
@@ -153,7 +157,7 @@ def assert_same(found, wanted) -> None:
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5), jax.tree.map(np.asarray, found), wanted)
 
 
-@pytest.mark.parametrize("sizes", [*ALONE, *PAIRS], ids=name_of)
+@pytest.mark.parametrize("sizes", SHAPES, ids=name_of)
 def test_two_steps_on_any_mesh_are_those_of_one_device(sizes: dict[str, int]) -> None:
     kind = "experts" if "expert" in sizes else "dense"
     assert_same(two_steps(opened(kind), Placement(shape_of(sizes))), on_one(kind))
@@ -235,7 +239,7 @@ def sampled_on_one(kind: str):
     return sampled(kind, ONE)
 
 
-@pytest.mark.parametrize("sizes", [*ALONE, *PAIRS], ids=name_of)
+@pytest.mark.parametrize("sizes", SHAPES, ids=name_of)
 def test_the_same_tokens_are_sampled_on_any_mesh(sizes: dict[str, int]) -> None:
     kind = "experts" if "expert" in sizes else "dense"
     tokens, lengths, finished, logps = sampled(kind, shape_of(sizes).build())

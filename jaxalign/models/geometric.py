@@ -23,7 +23,7 @@ from jaxalign.types import Params
 BOTH = ("policy", "anchor")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Geometric:
     """Speaks as a `Model` does, whose methods these are. Hidden states are those of both, side by side."""
 

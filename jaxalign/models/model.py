@@ -104,7 +104,10 @@ def on_default_device(path: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """One model, opened. `axes` has the structure of the parameters, with a tuple of logical axis names per leaf."""
+    """One model, opened. `axes` has the structure of the parameters, with a tuple of logical axis names per leaf.
+
+    Two are equal that compute the same function of their parameters, wherever these come from and whoever talks.
+    """
 
     config: Architecture
     chat: Conversation
@@ -120,6 +123,23 @@ class Model:
     """how its arrays lie on a mesh; None: on one device, or as XLA likes"""
     files: Mapping[str, Folder] = dataclasses.field(default_factory=dict)
     """by name, the files whose bytes decide what `load` gives; none where nothing is read"""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Model):
+            return NotImplemented
+        return self._function == other._function and self._trees == other._trees
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+    @property
+    def _function(self) -> tuple[Any, ...]:
+        """What its methods depend on besides shapes and axes, which are dicts."""
+        return type(self), self.config, self.layout, self.dropout, self.graphdef, self.stepper
+
+    @property
+    def _trees(self) -> tuple[list[Any], Any]:
+        return jax.tree.flatten((self.shapes, self.axes))
 
     @property
     def fingerprints(self) -> dict[str, str]:

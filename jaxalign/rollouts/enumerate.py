@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.mesh.flags import Options
+from jaxalign.mesh.once import once
 from jaxalign.mesh.program import Program
 from jaxalign.mesh.rows import own_rows
 from jaxalign.mesh.sharding import replicated
@@ -68,9 +70,8 @@ class Enumerator:
 
     def __init__(self, model: Speaker, mesh: jax.sharding.Mesh, bounds: Bounds):
         self.bounds, self._model = bounds, model
-        strings = itertools.product(range(bounds.vocab), repeat=bounds.response)
-        self._strings = np.array(list(strings), np.int32)
-        self._logps = jax.jit(self._every_token, out_shardings=replicated(mesh))  # small enough for one device
+        self._strings = strings_of(bounds)
+        self._logps = enumerating(model, mesh, bounds)
 
     def check(self, prompts: Iterable[Prompt]) -> None:
         """DataError unless all prompts are of one length: they are read together, without padding."""
@@ -119,17 +120,30 @@ class Enumerator:
             weights=np.exp(logps.sum(-1)),
         )
 
-    def _every_token(self, params: Params, prompts: Int[Array, "b p"]) -> Float[Array, "b m t"]:
+
+def strings_of(bounds: Bounds) -> Int[np.ndarray, "m t"]:
+    """Tokens of every answer; the last ones change fastest."""
+    return np.array(list(itertools.product(range(bounds.vocab), repeat=bounds.response)), np.int32)
+
+
+@once
+def enumerating(model: Speaker, mesh: jax.sharding.Mesh, bounds: Bounds) -> Any:
+    """(parameters, prompts [b p]) → log-probs of every token of every answer [b m t], jitted; small enough for one
+    device."""
+    strings, vocab, length = strings_of(bounds), bounds.vocab, bounds.response
+
+    def every_token(params: Params, prompts: Int[Array, "b p"]) -> Float[Array, "b m t"]:
         count, width = prompts.shape
-        vocab, length = self.bounds.vocab, self.bounds.response
-        begun = self._strings[::vocab, :-1]  # without their last tokens, which change fastest
+        begun = strings[::vocab, :-1]  # without their last tokens
         rows = jnp.concatenate([jnp.repeat(prompts, len(begun), axis=0), jnp.tile(begun, (count, 1))], axis=1)
         position = jnp.tile(jnp.arange(rows.shape[1])[None, :], (len(rows), 1))
         mask = jnp.tile(jnp.tril(jnp.ones((rows.shape[1],) * 2, bool))[None], (len(rows), 1, 1))
-        hidden = self._model.hidden(params, rows, position, mask)[:, width - 1 :]
-        following = jax.nn.log_softmax(self._model.logits(params, hidden), axis=-1)
-        by_string = jnp.repeat(following, vocab, axis=0).reshape(count, len(self._strings), length, vocab)
-        return jnp.take_along_axis(by_string, jnp.asarray(self._strings)[None, :, :, None], axis=-1)[..., 0]
+        hidden = model.hidden(params, rows, position, mask)[:, width - 1 :]
+        following = jax.nn.log_softmax(model.logits(params, hidden), axis=-1)
+        by_string = jnp.repeat(following, vocab, axis=0).reshape(count, len(strings), length, vocab)
+        return jnp.take_along_axis(by_string, jnp.asarray(strings)[None, :, :, None], axis=-1)[..., 0]
+
+    return jax.jit(every_token, out_shardings=replicated(mesh))
 
 
 def listed(rollout: Rollout) -> bool:

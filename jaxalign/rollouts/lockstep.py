@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from jaxalign.contracts.traced import drawn
 from jaxalign.mesh.flags import Options
+from jaxalign.mesh.once import once
 from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
@@ -133,6 +134,12 @@ def generate(
     return tokens, lengths, finished, logps
 
 
+@once
+def generating(model: Speaker, task: Task, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
+    """`generate`, jitted; each process gets its own rows."""
+    return jax.jit(partial(generate, model, task), out_shardings=row_sharding(mesh), compiler_options=options)
+
+
 @dataclass(frozen=True)
 class Lockstep:
     """Prompts in batches of similar length; the rows of a batch are decoded together until the last is finished."""
@@ -150,11 +157,7 @@ class LockstepDrawer:
     def __init__(self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int):
         self._task, self._mesh = task, mesh
         self._most = self._prompts_a_batch(rows)
-        self._generate = jax.jit(
-            partial(generate, model, task),
-            out_shardings=row_sharding(mesh),
-            compiler_options=options,
-        )
+        self._generate = generating(model, task, mesh, options)
 
     def __call__(
         self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray

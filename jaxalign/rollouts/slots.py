@@ -62,7 +62,6 @@ class Seating:
     def of(cls, rows: int, samples: int) -> "Seating":
         """Places for three times as many prompts as rows go on from at least, or for one a row where that is less; and
         for those that are being read."""
-        # A prompt keeps its place until the last of its answers ends. Of lengths with a long tail, whose longest of
         # A prompt keeps its place until the last of its answers ends, and of eight lengths with a long tail the longest
         # is some three times the mean.
         busy = -(-rows // samples)

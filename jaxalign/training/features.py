@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.data.groups import PickedGroups, Taken, TrainingGroups
 from jaxalign.mesh.flags import Options
+from jaxalign.mesh.once import once
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
@@ -151,6 +152,7 @@ class Featured:
         )
 
 
+@once
 def reading(model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
     """Features of a batch of rows, jitted: (parameters, batch) → [b r d], which every process keeps."""
     return jax.jit(partial(_hidden, model), out_shardings=replicated(mesh), compiler_options=options)

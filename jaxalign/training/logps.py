@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from jaxalign.data.groups import TrainingGroups, one_group_a_prompt
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.layout import Layout, entry
+from jaxalign.mesh.once import once
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
@@ -127,6 +128,7 @@ def logp_sums(model: Model, params: Params, batch: Batch) -> Float[Array, "b r"]
     return of_groups(batch, token_logps(model, params, batch.rows, batch.mask).sum(-1))
 
 
+@once
 def scoring(model: Model, mesh: jax.sharding.Mesh, options: Options | None) -> Any:
     """`logp_sums`, jitted: (params, batch) → a few bytes a group, which every process stores."""
     return jax.jit(partial(logp_sums, model), out_shardings=replicated(mesh), compiler_options=options)

@@ -16,6 +16,7 @@ from jaxalign.contracts.group_size import LONE, strayed
 from jaxalign.contracts.traced import losses
 from jaxalign.data.groups import TrainingGroups
 from jaxalign.mesh.flags import Options
+from jaxalign.mesh.once import once
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.low_rank import join
@@ -113,7 +114,7 @@ class PairScorer:
     ):
         self._view, self._mesh, self._parts = view, mesh, parts
         self.batch_size, self._plan = full_rows(mesh, batch_size), plan
-        self.program = jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
+        self.program = scoring_by(view, mesh, options)
 
     def __call__(
         self,
@@ -183,6 +184,12 @@ class PairScorer:
             found = self.program(params, frozen, dict(live), on_mesh(batch, row_sharding(self._mesh, leading=1)))
             real = rows.reshape(-1) >= 0
             yield rows.reshape(-1)[real], *(each[real] for each in jax.device_get(found))
+
+
+@once
+def scoring_by(view: View[Any], mesh: jax.sharding.Mesh, options: Options | None) -> Any:
+    """`_scores`, jitted: a few bytes a group, which every process keeps."""
+    return jax.jit(partial(_scores, view), out_shardings=replicated(mesh), compiler_options=options)
 
 
 def _scores(

@@ -56,7 +56,7 @@ class View(Protocol[Seen]):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LogpView:
     """Log-probs of responses under the policy and the references that `loss` needs."""
 
@@ -113,7 +113,7 @@ def _watched_alone(seen: GroupLogps, share: Float[Array, " b"]) -> dict[str, Arr
     return watched
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ScoreView:
     """Outputs of a score model."""
 
