@@ -103,9 +103,7 @@ MOMENTS = (
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "moments", [MOMENTS[4::3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["some", "all"]
-)
+@pytest.mark.parametrize("moments", [MOMENTS[4::3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_killed_in_every_phase_and_rerun_is_bit_identical(moments, tmp_path):
     cache, rng = tmp_path / "compiled", random.Random(0)
     killer = str(pathlib.Path(__file__).parent / "killed.py")
