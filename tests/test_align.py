@@ -103,7 +103,7 @@ MOMENTS = (
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("moments", [MOMENTS[4::3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("moments", [MOMENTS[4::5], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_killed_in_every_phase_and_rerun_is_bit_identical(moments, tmp_path):
     cache, rng = tmp_path / "compiled", random.Random(0)
     killer = str(pathlib.Path(__file__).parent / "killed.py")
@@ -171,6 +171,7 @@ def three_action(**changes):
     return dataclasses.replace(load(CONFIGS / "games" / "three_action.py"), **changes)
 
 
+@pytest.mark.slow
 def test_comal_reaches_the_nash_policy(tmp_path):
     found = gaps(three_action(iterations=48), tmp_path)
     assert found[0] == pytest.approx(0.28, abs=1e-6)
@@ -178,6 +179,7 @@ def test_comal_reaches_the_nash_policy(tmp_path):
     assert found[-1] < 1e-3
 
 
+@pytest.mark.slow
 def test_inpo_with_a_fixed_anchor_stalls_at_the_regularised_solution(tmp_path):
     found = gaps(three_action(iterations=48, swap_every=None), tmp_path)
     # The value at the limit. The distance shrinks by 0.906 a step; 0.906⁴⁸ = 9e-3 of 0.28 remains.
@@ -185,7 +187,7 @@ def test_inpo_with_a_fixed_anchor_stalls_at_the_regularised_solution(tmp_path):
 
 
 def test_iterative_ipo_spirals_outwards(tmp_path):
-    experiment = three_action(iterations=20, swap_every=1, loss=IPO(tau=1 / 1.5))
+    experiment = three_action(iterations=8, swap_every=1, loss=IPO(tau=1 / 1.5))
     run_here(experiment, tmp_path)
     kl = [line["nash/kl"] for line in read_metrics(tmp_path) if line["phase"] == "evals"]
     assert (np.diff(kl) > 0).all()

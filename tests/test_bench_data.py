@@ -26,6 +26,7 @@ def smollm2() -> Model:
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_the_pairs_that_are_written_are_tokenised_and_taken(tmp_path: pathlib.Path):
     chat = smollm2().chat
     data.write(tmp_path / "pairs.jsonl", 70)
@@ -46,7 +47,7 @@ def test_the_pairs_that_are_written_are_tokenised_and_taken(tmp_path: pathlib.Pa
     assert said == [found[number].answers[0] for number in short]
 
 
-@pytest.mark.parametrize("count", [200, 600])
+@pytest.mark.parametrize("count", [200, pytest.param(600, marks=pytest.mark.slow)])
 def test_rows_are_as_wide_whatever_the_number_of_pairs(count: int, tmp_path: pathlib.Path):
     machine = Machine(smollm2(), Placement(mesh=MeshShape(fsdp=1)), 0)
     data.write(tmp_path / "pairs.jsonl", count)

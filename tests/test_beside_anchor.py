@@ -193,7 +193,7 @@ def test_what_means_nothing_is_refused(change, said):
         validate(fed(trained(), **change))
 
 
-@pytest.mark.parametrize("loss", [HyPO(0.1, 0.01), DRPO()], ids=["HyPO", "DRPO"])
+@pytest.mark.parametrize("loss", [HyPO(0.1, 0.01), pytest.param(DRPO(), marks=pytest.mark.slow)], ids=["HyPO", "DRPO"])
 def test_hybrid_losses_train_on_pairs_of_the_anchor(loss, tmp_path):
     hybrid = dataclasses.replace(fed(trained(), pairing=AnchorPairs()), loss=loss, swap_every=None)
     with pytest.raises(ConfigError, match=f"{type(loss).__name__} reads the policy's own answer beside a pair"):

@@ -113,6 +113,7 @@ def test_many_processes_and_many_parts_make_the_same_store(tmp_path: pathlib.Pat
     assert same(built(tmp_path / "processes", source(ROWS), workers=2), alone)
 
 
+@pytest.mark.slow
 def test_what_is_known_of_groups_lies_on_the_disk(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """A store of forty thousand pairs takes a megabyte of columns of them; opened and compared, not a third of that."""
     monkeypatch.setattr(store, "AT_ONCE", 1 << 10)

@@ -97,6 +97,7 @@ def runs(tmp_path_factory) -> dict[str, pathlib.Path]:
     return {name: home / name for name in MESHES}
 
 
+@pytest.mark.slow
 def test_a_run_of_eight_devices_is_exported_by_one(runs, tmp_path):
     """In another process, to the bytes that its arrays give on the mesh they were trained on."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}

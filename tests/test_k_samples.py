@@ -164,7 +164,7 @@ def test_users_are_found_and_opened(key):
         ({"shares": (0.5, 0.5, 0.5, 0.5)}, "sum to 1"),
         ({"length": 0}, "length must be at least 1"),
         ({"penalty": 0.0}, "penalty must be positive"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, r"seed: must lie in \[0, 2\^32\)"),
     ],
 )
 def test_impossible_users_of_strings_are_named(changes, named):

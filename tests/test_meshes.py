@@ -193,8 +193,12 @@ def apart_on_one() -> tuple[TrainState, dict]:
 
 @pytest.mark.parametrize(
     ("sizes", "accumulate"),
-    [({"data": 2, "fsdp": 2, "tensor": 2}, 1), ({"fsdp": 8}, 2), ({"fsdp": 2, "context": 4}, 1)],
-    ids=["data2xfsdp2xtensor2", "fsdp8 in microbatches", "fsdp2xcontext4"],
+    [
+        ({"data": 2, "fsdp": 2, "tensor": 2}, 2),
+        pytest.param({"fsdp": 8}, 2, marks=pytest.mark.slow),
+        pytest.param({"fsdp": 2, "context": 4}, 1, marks=pytest.mark.slow),
+    ],
+    ids=["data2xfsdp2xtensor2 in microbatches", "fsdp8 in microbatches", "fsdp2xcontext4"],
 )
 def test_objectives_apart_are_combined_alike_on_any_mesh(sizes: dict[str, int], accumulate: int) -> None:
     """Coefficients come of inner products of whole gradients: those of a device's own piece would be others."""
@@ -213,8 +217,12 @@ def everything_on_one() -> tuple[TrainState, dict]:
 
 @pytest.mark.parametrize(
     ("sizes", "accumulate"),
-    [({"data": 2, "fsdp": 2, "tensor": 2}, 1), ({"fsdp": 8}, 2), ({"fsdp": 2, "context": 4}, 2)],
-    ids=["data2xfsdp2xtensor2", "fsdp8 in microbatches", "fsdp2xcontext4 in microbatches"],
+    [
+        ({"data": 2, "fsdp": 2, "tensor": 2}, 2),
+        pytest.param({"fsdp": 8}, 2, marks=pytest.mark.slow),
+        pytest.param({"fsdp": 2, "context": 4}, 2, marks=pytest.mark.slow),
+    ],
+    ids=["data2xfsdp2xtensor2 in microbatches", "fsdp8 in microbatches", "fsdp2xcontext4 in microbatches"],
 )
 def test_what_few_losses_read_is_the_same_on_any_mesh(sizes: dict[str, int], accumulate: int) -> None:
     """Groups are ordered and compared over the whole batch, wherever they lie and however they are split."""
