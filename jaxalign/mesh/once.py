@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-KEPT = 32
+KEPT = 8
 """Latest results that each maker keeps: those of a run are few, and executables take memory."""
 
 _FORGET: list[Callable[[], None]] = []
