@@ -57,7 +57,7 @@ def installed(wheel) -> Path:
 def outside(installed: Path, cwd: Path, *arguments: str) -> str:
     """What a Python says that sees the installed package and what it needs, and no checkout (-S: nor one that the
     environment leads to)."""
-    path = os.pathsep.join([str(installed), sysconfig.get_path("platlib")])
+    path = os.pathsep.join([str(installed), *dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib")))])
     done = subprocess.run(
         [sys.executable, "-S", *arguments],
         cwd=cwd,
