@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from jaxalign.config.installed import installed as installed_here
+from jaxalign.config.load import load
+from jaxalign.config.resolved import dumps
 
 ROOT = Path(__file__).parents[1]
 BACKEND = 77
@@ -88,13 +90,12 @@ def test_the_wheel_says_what_it_is_and_carries_its_licence(wheel):
     assert zipfile.ZipFile(wheel).read(str(licence)) == (ROOT / "LICENSE").read_bytes()
 
 
-def test_a_starter_runs_where_no_checkout_is(installed, tmp_path):
+def test_a_starter_is_the_same_experiment_where_no_checkout_is(installed, tmp_path):
     where = outside(installed, tmp_path, "-c", "import jaxalign; print(jaxalign.__file__)")
     assert Path(where.strip()) == installed / "jaxalign" / "__init__.py"
     listed = outside(installed, tmp_path, "-m", "jaxalign", "init")
     assert len(listed.splitlines()) == len(list((ROOT / "configs").rglob("*.py")))
     outside(installed, tmp_path, "-m", "jaxalign", "init", "tiny_lm")
     assert [file.name for file in tmp_path.iterdir()] == ["tiny_lm.py"]
-    checked = json.loads(outside(installed, tmp_path, "-m", "jaxalign", "doctor", "tiny_lm.py", "--json"))
-    assert len(checked) > 5
-    assert [each for each in checked if each["status"] == "finding"] == []
+    resolved = outside(installed, tmp_path, "-m", "jaxalign", "train", "tiny_lm.py", "--print-config")
+    assert json.loads(resolved) == json.loads(dumps(load(ROOT / "configs" / "tiny_lm.py")))
