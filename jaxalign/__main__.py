@@ -1,41 +1,17 @@
 """The command line: `jaxalign VERB …`, the same program as `python -m jaxalign VERB …`.
 
-Every module of `jaxalign.commands` is a verb, found by its name (less the underscore that Python wants behind its own
-words: import_): `HELP` (one line), `add_arguments(parser)` and
-`run(args)`. A verb that sets the default `experiment_options=True` finds the options it did not declare in
-`args.rest`; elsewhere they are refused. One that sets `compiles=True` keeps what it compiles for later launches.
-Modules are imported only when their verb is called, and import what is slow only when they run, so that a mistyped
-option is answered at once.
+What a verb is: `jaxalign.commands`. Here one is found, its options are read, it runs, and whatever ends it becomes a
+line and an exit code.
 """
 
 import argparse
-import importlib
 import io
-import keyword
 import os
-import pkgutil
 import sys
-from typing import Any
 
-import jaxalign.commands
-from jaxalign import __version__
+from jaxalign.commands import command_of, declare, look, verbs
 from jaxalign.errors import JaxalignError, first_line
 from jaxalign.mesh.compiled import keep_compiled
-
-COMPILED = (
-    "folder that compiled programs are read from and kept in for later launches; off: none "
-    "(default: $JAX_COMPILATION_CACHE_DIR, or one in your cache)"
-)
-
-
-def verbs() -> list[str]:
-    """Names of all verbs."""
-    return sorted(module.name.rstrip("_") for module in pkgutil.iter_modules(jaxalign.commands.__path__))
-
-
-def command_of(verb: str) -> Any:
-    """The module of a verb."""
-    return importlib.import_module(f"jaxalign.commands.{verb}{'_' if keyword.iskeyword(verb) else ''}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,24 +21,16 @@ def main(argv: list[str] | None = None) -> int:
         prog="jaxalign", description="Aligns language models with general preferences.", add_help=False
     )
     overview.add_argument("-h", "--help", action="store_true")
-    overview.add_argument("--version", action="version", version=f"jaxalign {__version__}")
+    overview.add_argument("--version", action="store_true")
     overview.add_argument("verb", nargs="?", choices=verbs(), metavar="VERB")
     known, _ = overview.parse_known_args(arguments[:1])
-    if known.verb is None:
+    verb = "version" if known.version else known.verb
+    if verb is None:
         print(_overview())
         return 0 if known.help else 2
-    command = command_of(known.verb)
-    parser = argparse.ArgumentParser(
-        prog=f"jaxalign {known.verb}",
-        description=command.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        conflict_handler="resolve",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(experiment_options=False, compiles=False)
-    command.add_arguments(parser)
-    if parser.get_default("compiles"):
-        parser.add_argument("--compiled", metavar="DIR", help=COMPILED)
+    command = command_of(verb)
+    parser = argparse.ArgumentParser(prog=f"jaxalign {verb}", **look(command))
+    declare(parser, command)
     speak()
     try:
         args, rest = parser.parse_known_args(arguments[1:])
@@ -81,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         # what no verb expects of a disk or a network: place and reason say more than where in here it was met
         place = f"{error.filename}: " if error.filename is not None else ""
-        print(f"jaxalign {known.verb}: {place}{error.strerror or first_line(error)}", file=sys.stderr)
+        print(f"jaxalign {verb}: {place}{error.strerror or first_line(error)}", file=sys.stderr)
         return JaxalignError.exit_code
     except JaxalignError as error:
-        print(f"jaxalign {known.verb}: {error}", file=sys.stderr)
+        print(f"jaxalign {verb}: {error}", file=sys.stderr)
         return error.exit_code
 
 
@@ -96,8 +64,10 @@ def speak() -> None:
 
 
 def _overview() -> str:
-    lines = (f"  {verb:<8} {command_of(verb).HELP}" for verb in verbs())
-    return "\n".join(["usage: jaxalign VERB …      (jaxalign VERB --help for its options)", "", *lines])
+    lines = (f"  {verb:<10} {command_of(verb).HELP}" for verb in verbs())
+    return "\n".join(
+        ["usage: jaxalign VERB …      (jaxalign VERB --help for its options; jaxalign --version)", "", *lines]
+    )
 
 
 def run_and_leave() -> None:

@@ -86,6 +86,11 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     assert len(list(TopologicalSorter(imports()).static_order())) == len(imports())
 
 
+def test_the_map_for_newcomers_shows_the_floors() -> None:
+    map_ = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text().partition("## The map")[2].split("```")[1]
+    assert [line.split() for line in map_.split("\n") if line] == [sorted(floor) for floor in reversed(FLOORS)]
+
+
 def test_the_top_is_the_algorithm() -> None:
     modules = sorted(file.name for file in ROOT.glob("*.py"))
     assert len(modules) <= TOP_LEVEL_MODULES, modules

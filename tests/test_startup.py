@@ -12,12 +12,14 @@ for verb in sorted({*verbs()} - {"bench"}):
         main([verb, "--help"])
     except SystemExit:
         pass
+main(["--version"])
+main(["init"])
 print(*sorted({"jax", "numpy", "optax", "orbax", "flax"} & sys.modules.keys()), file=sys.stderr)
 """
 
 
-def test_help_needs_no_jax():
-    """Of any verb but bench, whose benchmarks say themselves what they are."""
+def test_help_and_lists_need_no_jax():
+    """Of any verb but bench, whose benchmarks say themselves what they are; versions and starters neither."""
     done = subprocess.run([sys.executable, "-c", HELP], check=True, capture_output=True, text=True)
     assert done.stdout.count("usage: jaxalign ") > 10
     assert done.stderr.strip() == ""

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs CONFIG on a GKE cluster as a JobSet: renders jobset.yaml and gives it to kubectl. --dry-run prints the manifest.
-# --image holds this repository installed (tpu/Dockerfile). --service-account may use the bucket. --megascale-env sets by hand
+# --image holds this repository installed (Dockerfile). --service-account may use the bucket. --megascale-env sets by hand
 # what GKE's webhook sets for slices that work together.
 #
 #   tpu/jobset.sh CONFIG --topology v5p:4x4x4 --slices 2 --image IMAGE --workdir gs://BUCKET/RUN [--spot]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs CONFIG as a workload of xpk (https://github.com/AI-Hypercomputer/xpk) on a cluster that xpk made. --image holds this
-# repository installed (tpu/Dockerfile).
+# repository installed (Dockerfile).
 #
 #   tpu/xpk.sh CONFIG --topology v5p:4x4x4 --slices 2 --zone us-east5-a --cluster CLUSTER --image IMAGE
 #              --workdir gs://BUCKET/RUN [--loss.eta 0.05 …] [--dry-run]

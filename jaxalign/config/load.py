@@ -62,11 +62,17 @@ class _Neighbours:
         self.found: list[str] = []
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        file = self.folder / f"{name}.py"
-        if path is not None or name in sys.stdlib_module_names or not file.is_file():
+        file = neighbour(self.folder, name) if path is None else None
+        if file is None:
             return None
         self.found.append(name)
         return importlib.util.spec_from_file_location(name, file, loader=_Source(name, str(file)))
+
+
+def neighbour(folder: Path, name: str) -> Path | None:
+    """The file that a config in `folder` gets by `import name`, if it is one beside it."""
+    file = folder / f"{name}.py"
+    return file if name not in sys.stdlib_module_names and file.is_file() else None
 
 
 def load(path: str | Path) -> Any:

@@ -15,10 +15,8 @@ the weights only where policies are differences from them. Code is not pinned, n
 component of your own.
 """
 
-import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import socket
 from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +24,7 @@ from typing import Any
 
 from etils import epath
 
+from jaxalign.config.installed import installed
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.hosts.group import Hosts
 from jaxalign.storage import canonical, durable
@@ -64,11 +63,7 @@ class Pinned:
 
 def versions() -> dict[str, str]:
     """Of the packages that decide what is made of an input; one that runs from its sources alone has none."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    return installed(PACKAGES)
 
 
 def changed(run: RunDir) -> dict[str, list[str | None]]:

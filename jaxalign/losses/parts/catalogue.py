@@ -10,6 +10,7 @@ from typing import Any
 
 import jaxalign.losses
 from jaxalign.config.load import docs_of
+from jaxalign.config.starters import first_sentence
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.types import Loss
@@ -34,7 +35,7 @@ class Entry:
     @property
     def title(self) -> str:
         """The first sentence."""
-        return re.split(r"\.(?:\s|$)|:(?=\n\n)", " ".join(self.doc.split("\n\n")[0].split()), maxsplit=1)[0]
+        return first_sentence(self.doc.partition("\n\n")[0])
 
     @property
     def papers(self) -> tuple[str, ...]:
