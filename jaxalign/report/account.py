@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jaxalign.errors import DataError, JaxalignError, first_line
+from jaxalign.evaluate import Votes
 from jaxalign.experiment import anchor_of
 from jaxalign.reopen import Run, reopen
-from jaxalign.report.samples import Sample, samples_of
+from jaxalign.report.samples import Sample, samples_of, votes_in
 from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import read_metrics, read_perf, read_summary
 
@@ -46,10 +47,10 @@ class Account:
     @property
     def status(self) -> str:
         """How far it has come, for a person."""
+        if not self.config:
+            return "Its config is not there, or damaged; how far it has come is not known."
         if self.summary is not None:
             return f"Finished: {self.iterations} of {self.iterations} iterations."
-        if not self.config:
-            return "Not readable: its config is not there, or damaged."
         done = f"{self.finished} of {self.iterations} iterations are complete"
         if not self.metrics and not self.finished:
             return f"Not begun: {done}."
@@ -82,7 +83,8 @@ def read(name: str, path: Path, config: str | None = None) -> Account:
     finished = tried(run.directory.finished, 0)
     pinned: Pinned | None = tried(lambda: run.pinned, None)
     swaps = tried(lambda: tuple(swaps_of(run, finished)), tuple[int, ...]())
-    samples = tried(lambda: samples_of(run.directory), tuple[Sample, ...]())
+    votes: Votes | None = tried(lambda: votes_in(run.directory), None)
+    samples = tried(lambda: samples_of(run.directory, votes), tuple[Sample, ...]())
     period = tried(lambda: run.step_rule.period, 1)
     iterations = run.directory.config.get("iterations")
     if not isinstance(iterations, int):

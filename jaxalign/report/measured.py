@@ -46,8 +46,8 @@ def is_tabular(path: Path, config: str | None = None) -> bool:
 
 
 def draw_compared(arms: Mapping[str, Mapping[str, Path]], out: Path, config: str | None = None) -> list[Path]:
-    """Writes figures of several arms, a run or the runs of several seeds each: one curve an arm, the median of its
-    seeds. ConfigError where there is none that all of them measure. `config` as for `reopen`."""
+    """Writes figures of several arms, a run or the runs of several seeds each: one curve an arm that measures it, the
+    median of its seeds. ConfigError where none has measured anything of them. `config` as for `reopen`."""
     periods = {path: reopen(path, config).step_rule.period for arm in arms.values() for path in arm.values()}
     measured = {name: {run: of_steps(path, periods[path]) for run, path in arm.items()} for name, arm in arms.items()}
     iterate = named("iterate" if max(periods.values()) == 1 else "step", max(periods.values()))
@@ -151,5 +151,5 @@ def with_median(table: Mapping[str, Float[np.ndarray, " t"]]) -> dict[str, Float
 
 def padded(table: Mapping[str, Float[np.ndarray, " t"]]) -> dict[str, Float[np.ndarray, " t"]]:
     """All as long as the longest, NaN behind the end of those that are not done yet."""
-    longest = max(map(len, table.values()))
+    longest = max(map(len, table.values()), default=0)
     return {name: np.pad(each, (0, longest - len(each)), constant_values=np.nan) for name, each in table.items()}

@@ -157,13 +157,13 @@ def _told(run: Account) -> Told:
 
 def _last(run: Account) -> tuple[int, Metrics]:
     """The number of the last policy that was evaluated, and what was measured of it and of the fits."""
-    if run.summary is not None:
-        return run.iterations, measured_by(run.summary, ())
     lines = [line for line in run.metrics if line["phase"] == "evals"]
+    places = [0 if line["iteration"] == "initial" else line["iteration"] + 1 for line in lines]
+    if run.summary is not None:
+        return max([run.iterations, *places]), measured_by(run.summary, ())
     if not lines:
         return 0, {}
-    at = 0 if lines[-1]["iteration"] == "initial" else lines[-1]["iteration"] + 1
-    return at, {name: value for name, value in lines[-1].items() if name not in PLACE}
+    return places[-1], {name: value for name, value in lines[-1].items() if name not in PLACE}
 
 
 def _inputs(run: Account) -> Sequence[Any]:

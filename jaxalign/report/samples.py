@@ -37,15 +37,26 @@ class Sample:
     sides: tuple[Side, ...]
 
 
-def samples_of(run: RunDir) -> tuple[Sample, ...]:
+def last_answered(run: RunDir) -> int:
+    """The number of the last policy that has answered the held-out prompts; 0 where that is the base, or nobody."""
+    return max((each for each in range(1, run.finished() + 1) if run.has(home(each), "heldout")), default=0)
+
+
+def votes_in(run: RunDir) -> Votes | None:
+    """What the judge said of the last policy's answers; None where nobody has written it down. Raises CheckpointError
+    where that is damaged."""
+    where = home(last_answered(run))
+    return run.load(where, "votes", Votes) if run.has(where, "votes") else None
+
+
+def samples_of(run: RunDir, votes: Votes | None) -> tuple[Sample, ...]:
     """Those of a run, or () where its policies have answered no prompts but the base's. Raises CheckpointError for a
     damaged artifact."""
-    number = max((each for each in range(1, run.finished() + 1) if run.has(home(each), "heldout")), default=0)
+    number = last_answered(run)
     if number == 0 or not run.has("initial", "heldout"):
         return ()
     last = iterate_name(number)
     base_answers, last_answers = (run.load(home(each), "heldout", Rollouts) for each in (0, number))
-    votes = run.load(home(number), "votes", Votes) if run.has(home(number), "votes") else None
     drawn = tuple(run.load(home(each), "shown", Rollouts) for each in (0, number) if run.has(home(each), "shown"))
 
     def sides(index: int) -> Iterator[Side]:
