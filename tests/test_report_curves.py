@@ -61,8 +61,8 @@ def test_what_was_made_again_is_cost_and_no_good(run):
 def test_certificates_in_words_by_hand(run):
     lines = read_metrics(run)
     assert verdict(lines) == [
-        "In 2 of 2 iterations (1, 2) the schedule leads away from what it should come to on more than 10% of the "
-        "prompts.",
+        "On more than 10% of the prompts the schedule leads away from what it should come to in 2 of 2 iterations "
+        "(1, 2).",
         "What the best deviation would still gain in the regularised game went from 0.0625 in the first iteration to "
         "0.0625 in the last, in win probability.",
     ]
@@ -80,5 +80,5 @@ def test_certificates_in_words_by_hand(run):
         for at, to in ((0, 0.0), (1, 2.0))
     ]
     assert verdict(adaptive) == [
-        "1 rounds were closed because their inner problem was solved, with those of iterations 2."
+        "Rounds that were closed because their inner problem was solved: 1 (fits of iterations 2)."
     ]

@@ -88,8 +88,9 @@ def _report(roots: list[Path], out: Path, steps: int, config: str | None) -> lis
 
 
 def _named(roots: list[Path]) -> dict[str, Path]:
-    """Directories by their own names, or in full where two are called alike."""
-    names = [root.resolve().name for root in roots]
+    """Directories by their own names, a single seed's with that of its arm, or in full where two are called alike."""
+    places = [root.resolve() for root in roots]
+    names = [f"{each.parent.name} {each.name}" if each.name.startswith("seed-") else each.name for each in places]
     return {name if names.count(name) == 1 else str(root): root for name, root in zip(names, roots, strict=True)}
 
 

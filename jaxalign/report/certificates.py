@@ -36,7 +36,7 @@ def verdict(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
         where = f" ({', '.join(away[:20])}{' …' if len(away) > 20 else ''})" if away else ""
         share = f"{len(away) or 'none'} of {len(judged)} iterations{where}"
         found.append(
-            f"In {share} the schedule leads away from what it should come to on more than {TOLD:.0%} of the prompts."
+            f"On more than {TOLD:.0%} of the prompts the schedule leads away from what it should come to in {share}."
         )
     if gaps := [line[GAP] for line in lines if GAP in line]:
         found.append(
@@ -45,8 +45,8 @@ def verdict(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     closing = [str(line["iteration"] + 1) for line in lines if line.get(NEXT) == line["iteration"] + 1]
     if any(NEXT in line for line in lines):
-        listed = f", with those of iterations {', '.join(closing[:20])}" if closing else ""
-        found.append(f"{len(closing)} rounds were closed because their inner problem was solved{listed}.")
+        listed = f" (fits of iterations {', '.join(closing[:20])})" if closing else ""
+        found.append(f"Rounds that were closed because their inner problem was solved: {len(closing)}{listed}.")
     return found
 
 
