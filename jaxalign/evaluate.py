@@ -14,7 +14,7 @@ from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.evals import intervals
 from jaxalign.evals.context import Eval, HeldOut, evenly, iterate_name, iterate_number, other_name
 from jaxalign.evals.cycles import cycle_metrics
-from jaxalign.evals.win_rate import format_matrix, win_rate_matrix
+from jaxalign.evals.win_rate import among_all, format_matrix, matrix_of
 from jaxalign.experiment import SAMPLES_SHOWN, Evaluation
 from jaxalign.fits.check import fits_told
 from jaxalign.machine import Machine
@@ -22,7 +22,7 @@ from jaxalign.models.low_rank import frozen, trained
 from jaxalign.references.of_run import OfRun
 from jaxalign.session import Session
 from jaxalign.storage import pinned
-from jaxalign.storage.record import read_perf
+from jaxalign.storage.record import compute_seconds, read_perf
 from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.pair_scores import PairScores
 from jaxalign.training.row_rule import RowRule
@@ -221,12 +221,32 @@ class WinRates:
     row_beats_column: Float[np.ndarray, "k k"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Votes:
+    """What the judge says of held-out answers: P(answer i of the last policy beats answer j of the base), by all of its
+    annotators together and by each alone."""
+
+    annotators: tuple[str, ...]
+    prefer: Float[np.ndarray, "b m m"]
+    by_annotator: Float[np.ndarray, "b o m m"]
+
+
 def win_rates(session: Session, judge: Oracle | OpenableOracle) -> WinRates:
-    """Of the base, the last policy and some between them, on the held-out prompts."""
+    """Of the base, the last policy and some between them, on the held-out prompts. What the judge said of the base and
+    the last is committed too: nobody needs to ask it again."""
     last = session.experiment.iterations
     with session.judging(judge, home(last), "win_rates") as asked:
         context = held_out(session, last, asked)
-        return WinRates(*win_rate_matrix(dataclasses.replace(context, responses=_shown(context.responses))))
+        context = dataclasses.replace(context, responses=_shown(context.responses))
+        preferences = among_all(context)
+    session.run.phase(home(last), "votes", lambda: votes_of(preferences, context.current.lengths.shape[1]), Votes)
+    return WinRates(context.names, matrix_of(context, preferences))
+
+
+def votes_of(preferences: Preferences, samples: int) -> Votes:
+    """Those of the last policy's answers against the base's: the last and the first `samples` along m."""
+    prefer, by_annotator = (table[..., -samples:, :samples] for table in (preferences.prefer, preferences.by_annotator))
+    return Votes(preferences.annotators, np.asarray(prefer), np.asarray(by_annotator))
 
 
 def mixed(versions: Mapping[str, Sequence[str | None]]) -> str:
@@ -247,7 +267,7 @@ def _summarise(
 ) -> None:
     metrics = session.run.load(home(session.experiment.iterations), "evals", dict[str, float])
     summary = {
-        "seconds": _seconds(session),
+        "seconds": compute_seconds(read_perf(session.run.path)),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "evals": metrics,
     }
@@ -335,12 +355,6 @@ def _shown_fits(fits: Metrics) -> str:
 
 def _shown_sample(sample: Mapping[str, str]) -> str:
     return f"> {sample['prompt']}\n  base: {_clip(sample['base'])}\n  last: {_clip(sample['last'])}"
-
-
-def _seconds(session: Session) -> float:
-    """Compute of all launches together, from the committed phases and steps."""
-    records = read_perf(session.run.path)
-    return sum(record.get("perf/seconds", 0.0) + record.get("perf/step_seconds", 0.0) for record in records)
 
 
 def _shown(responses: Mapping[str, Rollouts]) -> dict[str, Rollouts]:

@@ -53,7 +53,9 @@ class Run:
         """What the run computes, as of its first launch. Whoever reads it tracks nothing, so that its trackers need not
         be here."""
         config = self.directory.config
-        experiment: Experiment = self._restored({**config, "trackers": []}, "experiment")
+        experiment = self._restored({**config, "trackers": []}, "experiment")
+        if not isinstance(experiment, Experiment):
+            raise ConfigError(f"{self.directory.path / 'config.json'}: names no experiment")
         return as_of(experiment, self.pinned.date) if self.pinned else experiment
 
     @cached_property

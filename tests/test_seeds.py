@@ -12,12 +12,13 @@ from made_runs import SMALL as TINY
 
 from jaxalign.__main__ import main
 from jaxalign.config.load import load
+from jaxalign.evaluate import Votes
 from jaxalign.report import games, win_rates
 from jaxalign.report.measured import draw_measured, of_steps
 from jaxalign.report.seeds import last_policies, measured, spread, table
 from jaxalign.storage import pinned
 from jaxalign.storage.record import Recorder, read_metrics
-from jaxalign.storage.rundir import home
+from jaxalign.storage.rundir import home, read_run
 
 SMALL = (
     *("--iterations", "1", "--swap_every", "1", "--feedback.prompts_per_iteration", "8"),
@@ -74,7 +75,7 @@ def test_report_draws_the_gaps_of_all_seeds_or_of_one(runs, capsys):
     pytest.importorskip("matplotlib")
     for path in (runs, runs / "seed-3"):
         assert not main(["report", str(path)])
-        assert {each.name for each in (path / "report").iterdir()} == {"gap.png", "gap.svg"}
+        assert {each.name for each in (path / "report").iterdir()} == {"gap.png", "gap.svg", "index.html"}
     together, alone = ((path / "report" / "gap.svg").read_text() for path in (runs, runs / "seed-3"))
     assert all(name in together for name in (">seed-4<", ">median<", ">iterate<"))
     assert not any(name in alone for name in ("seed-4", "median"))
@@ -136,6 +137,18 @@ def test_seeds_of_a_language_model_are_told_with_their_win_rates(language_models
         assert low < summary["win_rate_length_controlled_vs_base"] < high
 
 
+def test_the_votes_that_are_kept_make_the_win_rate(language_models):
+    """Every prompt counts alike, and so does every pair of its answers."""
+    for seed in (0, 1):
+        run = read_run(language_models / f"seed-{seed}")
+        votes, measured = run.load(1, "votes", Votes), run.summary()["evals"]
+        assert votes.prefer.shape == (8, 2, 2)
+        assert votes.prefer.mean() == pytest.approx(measured["win_rate/vs_base"], abs=1e-6)
+        for index, name in enumerate(votes.annotators):
+            alone = votes.by_annotator[:, index].mean()
+            assert alone == pytest.approx(measured[f"win_rate/vs_base/{name}"], abs=1e-6)
+
+
 def test_report_tells_and_draws_the_win_rates_of_all_seeds_or_of_one(language_models, capsys):
     pytest.importorskip("matplotlib")
     for path, said in (
@@ -148,7 +161,7 @@ def test_report_tells_and_draws_the_win_rates_of_all_seeds_or_of_one(language_mo
         assert shown.startswith(said)
         assert "win_rate/vs_base  " in shown
         assert "_ci95_low" not in shown
-        assert {each.name for each in (path / "report").iterdir()} == {"win_rate.png", "win_rate.svg"}
+        assert {each.name for each in (path / "report").iterdir()} == {"win_rate.png", "win_rate.svg", "index.html"}
     drawn = [(path / "report" / "win_rate.svg").read_text() for path in (language_models, language_models / "seed-0")]
     assert all(name in drawn[0] for name in ("seed-0", "seed-1", "median"))
     assert all(name in drawn[1] for name in ("all pairs", "at equal length (model)"))

@@ -58,14 +58,35 @@ def beside(name: str, metrics: Container[str]) -> bool:
     return any(name.endswith(end) and name.removesuffix(end) in metrics for end in BESIDE)
 
 
+@dataclass(frozen=True)
+class Named:
+    """A metric as it is told: with its standard error and the ends of its interval, where it has them."""
+
+    name: str
+    value: float
+    stderr: float | None
+    low: float | None
+    high: float | None
+
+
+def named(metrics: Metrics) -> list[Named]:
+    """Metrics by their names, those that are errors and ends of others beside these."""
+    return [
+        Named(name, value, *(metrics.get(f"{name}{end}") for end in BESIDE))
+        for name, value in sorted(metrics.items())
+        if not beside(name, metrics)
+    ]
+
+
 def told(metrics: Metrics) -> str:
     """A line for each metric, with its interval, or else its standard error, beside it."""
-    lines = []
-    for name, value in sorted(metrics.items()):
-        error, low, high = (metrics.get(f"{name}{end}") for end in BESIDE)
-        spread = f"  [{low:.4g}, {high:.4g}]" if low is not None else f"  ± {error:.2g}" if error is not None else ""
-        lines += [] if beside(name, metrics) else [f"  {name:<40} {value:.4g}{spread}"]
-    return "\n".join(lines)
+    return "\n".join(f"  {each.name:<40} {each.value:.4g}{_spread(each)}" for each in named(metrics))
+
+
+def _spread(each: Named) -> str:
+    if each.low is not None:
+        return f"  [{each.low:.4g}, {each.high:.4g}]"
+    return f"  ± {each.stderr:.2g}" if each.stderr is not None else ""
 
 
 EVEN = Estimate(0.5, 0.0, 0.5, 0.5)

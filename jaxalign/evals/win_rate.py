@@ -115,9 +115,17 @@ def of_annotators(preferences: Preferences, pair: tuple[Rollouts, Rollouts]) -> 
 
 def win_rate_matrix(context: HeldOut) -> tuple[tuple[str, ...], Float[np.ndarray, "k k"]]:
     """Names of all policies and [i, j] = win rate of policy i against policy j; complements add up to exactly 1."""
-    policies = list(context.responses.values())
-    preferences = joint_preferences(context.oracle, policies, context.key)
-    return context.names, between(preferences.prefer, policies).mean(0)
+    return context.names, matrix_of(context, among_all(context))
+
+
+def among_all(context: HeldOut) -> Preferences:
+    """The oracle's preferences among the answers of all policies, policy after policy along m."""
+    return joint_preferences(context.oracle, list(context.responses.values()), context.key)
+
+
+def matrix_of(context: HeldOut, preferences: Preferences) -> Float[np.ndarray, "k k"]:
+    """[i, j] = win rate of policy i against policy j by `preferences` among the answers of all of them."""
+    return np.asarray(between(preferences.prefer, list(context.responses.values())).mean(0))
 
 
 def between(prefer: Float[np.ndarray, "b m m"], policies: Sequence[Rollouts]) -> Float[np.ndarray, "b k k"]:

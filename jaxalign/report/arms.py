@@ -1,13 +1,16 @@
 """The arms of a comparison as they lie in a directory: each a run, or the runs of several seeds of one config."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from etils import epath
 
 from jaxalign.errors import ConfigError
 from jaxalign.report.seeds import measured
-from jaxalign.storage.record import read_metrics
+from jaxalign.storage.claim import read_config
+from jaxalign.storage.record import read_metrics, read_summary
 from jaxalign.types import Metrics
 
 FIT = "fit/heldout_change/"
@@ -28,7 +31,11 @@ class Arm:
 
 def arms_of(root: Path) -> dict[str, Arm]:
     """Those in a directory, by name. ConfigError where there is none."""
-    found = {path.name: _arm(path) for path in sorted(root.iterdir()) if _runs(path)} if root.is_dir() else {}
+    found = (
+        {path.name: arm_at(path.name, _runs(path)) for path in sorted(root.iterdir()) if _runs(path)}
+        if root.is_dir()
+        else {}
+    )
     if not found:
         raise ConfigError(f"{root}: holds no runs; its directories should be runs, or of `jaxalign train --seeds`")
     return found
@@ -40,18 +47,23 @@ def _runs(path: Path) -> list[Path]:
     return [each for each in there if (each / "config.json").exists()]
 
 
-def _arm(path: Path) -> Arm:
-    runs = _runs(path)
+def arm_at(name: str, runs: Sequence[Path]) -> Arm:
+    """The arm of these runs."""
     done = [each for each in runs if (each / "summary.json").exists()]
-    seeds = {int(json.loads((each / "config.json").read_text())["seed"]): each for each in done}
-    return Arm(path.name, dict(sorted(seeds.items())), tuple(each.name for each in runs if each not in done))
+    seeds = {int(read_config(epath.Path(each)).get("seed", 0)): each for each in done}
+    return Arm(name, dict(sorted(seeds.items())), tuple(each.name for each in runs if each not in done))
 
 
 def measured_in(path: Path) -> Metrics:
     """All that a finished run has measured of its last policy and of its fits, errors and ends of intervals too."""
-    found = measured(json.loads((path / "summary.json").read_text()))
-    for line in read_metrics(path):
-        if line["phase"] == "unseen":
+    return measured_by(read_summary(path), read_metrics(path))
+
+
+def measured_by(summary: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Metrics:
+    """The same, of what a run's summary.json and metrics.jsonl say."""
+    found = measured(summary)
+    for line in lines:
+        if line["phase"] == "unseen" and {"fit/heldout_loss", "fit/heldout_loss_before"} <= line.keys():
             name = f"{FIT}{line['iteration'] + 1}"
             found[name] = line["fit/heldout_loss"] - line["fit/heldout_loss_before"]
             if "fit/heldout_change_stderr" in line:

@@ -10,17 +10,17 @@ Cells = Sequence[tuple[str, ...]]
 
 def plain(table: Mapping[str, Any]) -> str:
     """A block a metric, a line an arm."""
-    blocks = [f"{metric}\n{_aligned(rows)}" for metric, rows in _blocks(table)]
-    return "\n\n".join([*blocks, *_unfinished(table)])
+    parts = [f"{metric}\n{_aligned(rows)}" for metric, rows in blocks(table)]
+    return "\n\n".join([*parts, *unfinished(table)])
 
 
 def markdown(table: Mapping[str, Any]) -> str:
     """A table a metric, a row an arm."""
-    blocks = [f"**{metric}**\n\n{_piped(rows)}" for metric, rows in _blocks(table)]
-    return "\n\n".join([*blocks, *_unfinished(table)]) + "\n"
+    parts = [f"**{metric}**\n\n{_piped(rows)}" for metric, rows in blocks(table)]
+    return "\n\n".join([*parts, *unfinished(table)]) + "\n"
 
 
-def _blocks(table: Mapping[str, Any]) -> Iterator[tuple[str, Cells]]:
+def blocks(table: Mapping[str, Any]) -> Iterator[tuple[str, Cells]]:
     """Metric by metric a heading and cells, the first row's being titles; then fit by fit what each arm's came to."""
     arms = {name: arm["metrics"] for name, arm in table["arms"].items()}
     for metric in table["metrics"]:
@@ -73,7 +73,7 @@ def _piped(rows: Cells) -> str:
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
-def _unfinished(table: Mapping[str, Any]) -> list[str]:
+def unfinished(table: Mapping[str, Any]) -> list[str]:
     """Runs that are left out."""
     left = [f"{name}: {', '.join(runs)}" for name, runs in table["unfinished"].items()]
     return [f"Not finished and left out: {'; '.join(left)}"] if left else []

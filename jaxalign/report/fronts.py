@@ -28,6 +28,12 @@ Table = dict[str, dict[str, dict[int, Float[np.ndarray, " o"]]]]
 """Method → setting → seed → point."""
 
 
+def measures_objectives(arms: Mapping[str, Arm]) -> bool:
+    """Whether every arm has finished runs, and all of them have measured their objectives apart."""
+    runs = [[measured_in(path) for path in arm.runs.values()] for arm in arms.values()]
+    return all(each and all(any(name.startswith(MARGINS) for name in found) for found in each) for each in runs)
+
+
 def fronts(arms: Mapping[str, Arm], metrics: Sequence[str] = ()) -> dict[str, Any]:
     """For hypervolume.json: each method's hypervolume with its interval, that of every seed, and its cells' points.
 

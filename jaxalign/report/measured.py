@@ -20,6 +20,11 @@ from jaxalign.types import Metrics
 GAP, RATE = "nash/gap", "win_rate/vs_base"
 MEDIAN = "median"
 
+NO_FIGURE = (
+    f"{{runs}}: not every run measures {GAP}, nor {RATE}, nor what k samples win: there is no figure (evals NashGap "
+    "and ExactNash measure the first, WinRate the second, KSampleWinRate the third)"
+)
+
 KINDS = {
     RATE: "all pairs",
     "win_rate_length_controlled/vs_base": "at equal length (model)",
@@ -30,13 +35,40 @@ KINDS = {
 """Win rates of one run that are drawn beside one another, and what the legend calls them."""
 
 
-def runs_of(path: Path, config: str | None = None) -> dict[str, Path]:
-    """The runs in a directory by their names: those of several seeds, or the run that it is. Empty where that is one of
-    a tabular policy, whose trajectory is drawn instead. `config` as for `reopen`."""
-    seeds = {each.name: each for each in sorted(path.glob("seed-*"))}
-    if not seeds and isinstance(reopen(path, config).experiment.model, TabularPolicy):
-        return {}
-    return seeds or {"this run": path}
+def runs_of(path: Path) -> dict[str, Path]:
+    """The runs in a directory by their names: those of several seeds, or the run that it is."""
+    return {each.name: each for each in sorted(path.glob("seed-*"))} or {"this run": path}
+
+
+def is_tabular(path: Path, config: str | None = None) -> bool:
+    """Whether a run's policies are tables, whose trajectory is drawn; `config` as for `reopen`."""
+    return isinstance(reopen(path, config).experiment.model, TabularPolicy)
+
+
+def draw_compared(arms: Mapping[str, Mapping[str, Path]], out: Path, config: str | None = None) -> list[Path]:
+    """Writes figures of several arms, a run or the runs of several seeds each: one curve an arm that measures it, the
+    median of its seeds. ConfigError where none has measured anything of them. `config` as for `reopen`."""
+    periods = {path: reopen(path, config).step_rule.period for arm in arms.values() for path in arm.values()}
+    measured = {name: {run: of_steps(path, periods[path]) for run, path in arm.items()} for name, arm in arms.items()}
+    iterate = named("iterate" if max(periods.values()) == 1 else "step", max(periods.values()))
+
+    def medians(metric: str) -> dict[str, Float[np.ndarray, " t"]]:
+        found = {name: with_median(padded(each)) for name, arm in measured.items() if (each := series(arm, metric))}
+        return padded({name: each.get(MEDIAN, next(iter(each.values()))) for name, each in found.items()})
+
+    files: list[Path] = []
+    if gaps := medians(GAP):
+        at = np.arange(float(len(next(iter(gaps.values())))))
+        files += gap_against_steps(at, gaps, out, xlabel=iterate, floor=1e-8, xscale="linear")
+    if rates := medians(RATE):
+        files += win_rates([Curve(name, each) for name, each in rates.items()], out, iterate)
+    last = {
+        f"{name} {run}" if len(arm) > 1 else name: lines for name, arm in measured.items() for run, lines in arm.items()
+    }
+    files += draw_k_samples(_last(last), out)
+    if not files:
+        raise ConfigError(NO_FIGURE.format(runs=", ".join(arms)))
+    return files
 
 
 def draw_measured(runs: Mapping[str, Path], out: Path, config: str | None = None) -> list[Path]:
@@ -54,23 +86,23 @@ def draw_measured(runs: Mapping[str, Path], out: Path, config: str | None = None
         files += draw_win_rates(measured, rates, out, iterate)
     files += draw_k_samples(_ends(measured), out)
     if not files:
-        raise ConfigError(
-            f"{', '.join(map(str, runs.values()))}: not every run measures {GAP}, nor {RATE}, nor what k samples win: "
-            "there is no figure (evals NashGap and ExactNash measure the first, WinRate the second, KSampleWinRate the "
-            "third)"
-        )
+        raise ConfigError(NO_FIGURE.format(runs=", ".join(map(str, runs.values()))))
     return files
 
 
 def _ends(measured: Mapping[str, list[dict]]) -> dict[str, Metrics]:
     """What k samples win of the last policies of several runs, or of one run's base and last."""
-    last = {
-        name: _of_k_samples(next((line for line in reversed(lines) if line), {})) for name, lines in measured.items()
-    }
+    last = _last(measured)
     if len(measured) > 1:
         return last
     (lines,) = measured.values()
     return {"base": _of_k_samples(lines[0] if lines else {}), **last}
+
+
+def _last(measured: Mapping[str, list[dict]]) -> dict[str, Metrics]:
+    return {
+        name: _of_k_samples(next((line for line in reversed(lines) if line), {})) for name, lines in measured.items()
+    }
 
 
 def _of_k_samples(line: dict) -> Metrics:
@@ -119,5 +151,5 @@ def with_median(table: Mapping[str, Float[np.ndarray, " t"]]) -> dict[str, Float
 
 def padded(table: Mapping[str, Float[np.ndarray, " t"]]) -> dict[str, Float[np.ndarray, " t"]]:
     """All as long as the longest, NaN behind the end of those that are not done yet."""
-    longest = max(map(len, table.values()))
+    longest = max(map(len, table.values()), default=0)
     return {name: np.pad(each, (0, longest - len(each)), constant_values=np.nan) for name, each in table.items()}

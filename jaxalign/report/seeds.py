@@ -1,6 +1,5 @@
 """What the same experiment comes to with several seeds: the spread of everything that its runs measure at their end."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxalign.errors import CheckpointError
 from jaxalign.evals.intervals import beside, told
 from jaxalign.evaluate import mixed
 from jaxalign.storage import canonical, durable
+from jaxalign.storage.record import read_summary
 from jaxalign.types import Metrics
 
 
@@ -42,7 +43,7 @@ def measured(summary: Mapping[str, Any]) -> Metrics:
 def summarise_seeds(root: epath.Path, runs: Mapping[int, epath.Path]) -> str:
     """Writes seeds.json below `root`, of the finished `runs` by seed, and returns it as a table for a person: what the
     evals of the last policies say, and the checks of the fits, where there were any."""
-    found = [measured(json.loads((path / "summary.json").read_text())) for path in runs.values()]
+    found = [measured(read_summary(path)) for path in runs.values()]
     content = canonical.to_json({"seeds": list(runs), "evals": spread(found)})
     with durable.storage_errors(root, len(content)):
         durable.write_file(root / "seeds.json", content)
@@ -68,9 +69,15 @@ def table(runs: Sequence[Metrics]) -> str:
 def last_policies(runs: Mapping[str, Path]) -> str:
     """What the last policy of a run, or those of several seeds, are worth, from the summaries; says which have none,
     and which were made by several versions."""
-    there = {name: path / "summary.json" for name, path in runs.items()}
-    finished = {name: json.loads(path.read_text()) for name, path in there.items() if path.exists()}
-    lines = [f"not finished yet: {name}" for name in runs if name not in finished]
+    finished, lines = {}, []
+    for name, path in runs.items():
+        try:
+            if (path / "summary.json").exists():
+                finished[name] = read_summary(path)
+            else:
+                lines.append(f"not finished yet: {name}")
+        except CheckpointError as error:
+            lines.append(f"{name}: {error}")
     found = [measured(each) for each in finished.values()]
     if len(runs) > 1 and found:
         lines.append(table(found))

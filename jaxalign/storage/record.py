@@ -151,6 +151,24 @@ def read_perf(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "perf.jsonl").lines]
 
 
+def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What summary.json says. CheckpointError where it is absent or damaged; the command that made the run makes it
+    again."""
+    place = durable.absolute(run_dir) / "summary.json"
+    try:
+        found = json.loads(place.read_bytes())
+        if not isinstance(found.get("evals"), dict):
+            raise ValueError("it names no evals")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{place}: damaged ({error}); the command that made the run makes it again") from error
+    return found
+
+
+def compute_seconds(perf: Iterable[Mapping[str, Any]]) -> float:
+    """Seconds of compute that lines of perf.jsonl tell, of all launches together: of phases and of optimizer steps."""
+    return sum(line.get("perf/seconds", 0.0) + line.get("perf/step_seconds", 0.0) for line in perf)
+
+
 class _Lines:
     """An append-only JSONL file and the keys of its lines. A torn last line is dropped at the first write."""
 

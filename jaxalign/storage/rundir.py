@@ -31,6 +31,7 @@ from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.storage import artifact, canonical, durable, pytree
 from jaxalign.storage.claim import begun, claimed, read_config, refuse_other
 from jaxalign.storage.lock import LeadersLock, RunLock
+from jaxalign.storage.record import read_summary
 from jaxalign.storage.slot import PolicySlot, shows
 from jaxalign.types import Params
 
@@ -181,10 +182,9 @@ class RunDir:
             durable.write_file(self.path / "summary.json", content)
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json says."""
-        place = self.path / "summary.json"
-        shows(place.exists, self.hosts)
-        return json.loads(place.read_bytes())
+        """As `read_summary`."""
+        shows((self.path / "summary.json").exists, self.hosts)
+        return read_summary(self.path)
 
     # Policies
 

@@ -64,7 +64,8 @@ def test_report_draws_a_run(name, tmp_path, capsys, fp32):
     assert not main(["train", str(path), "--workdir", str(tmp_path / "run"), "--iterations", "2", "--swap_every", "1"])
     assert not main(["report", str(tmp_path / "run"), "--steps", "50"])
     names = {each.name for each in (tmp_path / "run" / "report").iterdir()}
-    assert {"simplex.png", "simplex.svg", "gap.png", "gap.svg", "robust_win_rate.png", "robust_win_rate.svg"} == names
+    drawn = {f"{name}.{kind}" for name in ("simplex", "gap", "robust_win_rate") for kind in ("png", "svg")}
+    assert names == {*drawn, "index.html"}
 
 
 def test_report_draws_the_policies_of_a_run_that_answers_with_its_anchor(tmp_path, fp32):
