@@ -8,8 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import tokenizers
-from made_chats import with_template
-from test_spans import CHATS, family_chat, without_marks
+from made_chats import CHATS, family_chat, with_template, without_marks
 
 from jaxalign.data.comparisons.record import Comparison
 from jaxalign.data.comparisons.tokenised import Ids

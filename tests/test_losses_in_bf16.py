@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from made_examples import examples, named
+from made_gradients import gram
 from made_logps import logps, responses_of
-from test_objectives import gram
-from test_score_losses import drawn
+from made_scores import drawn
 
 import jaxalign.losses
 import jaxalign.objectives
