@@ -71,6 +71,14 @@ def pytree(cls: type[T]) -> type[T]:
     return made
 
 
+def widen(made: Any) -> None:
+    """Makes fp32 of the bf16 and fp16 in a frozen dataclass, which holds each of their values. Gradients that flow to
+    what its constructor is given have the precision of that."""
+    wide = lambda leaf: leaf.astype(np.float32) if leaf.dtype.name in ("bfloat16", "float16") else leaf  # noqa: E731
+    for field in dataclasses.fields(made):
+        object.__setattr__(made, field.name, jax.tree.map(wide, getattr(made, field.name)))
+
+
 # --------------------------------------------------------------------------------------------------------------
 # Host data: one frozen dataclass an artifact
 
@@ -231,11 +239,11 @@ class Batch:
 class GroupLogps:
     """What a loss sees: log-probs (nats) of r responses in each of b groups; index 0 chosen, 1 rejected.
 
-    `tokens` are the policy's per-token log-probs where `mask`; `last` and `anchor` are sums over tokens under the
-    policy that sampled this iteration (where a step rule looks ahead: that the step begins at) and under the anchor,
-    `None` where the loss does not need them. `labels` are what is said of the groups. The rest is for losses that
-    declare it (`contracts.extras`, `contracts.remembering`), None for others; `last_tokens` are of the policy that
-    sampled, for a trust region (`training.trust`).
+    In fp32, whatever the constructor is given. `tokens` are the policy's per-token log-probs where `mask`; `last` and
+    `anchor` are sums over tokens under the policy that sampled this iteration (where a step rule looks ahead: that the
+    step begins at) and under the anchor, `None` where the loss does not need them. `labels` are what is said of the
+    groups. The rest is for losses that declare it (`contracts.extras`, `contracts.remembering`), None for others;
+    `last_tokens` are of the policy that sampled, for a trust region (`training.trust`).
     """
 
     tokens: Float[Array, "b r t"]
@@ -249,6 +257,9 @@ class GroupLogps:
     weight: Float[Array, " b"] | None = None
     memory: dict[str, Float[Array, " b"]] | None = None
     last_tokens: Float[Array, "b r t"] | None = None
+
+    def __post_init__(self) -> None:
+        widen(self)
 
     @property
     def prefer(self) -> Float[Array, " b"]:

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from jaxalign.types import Combiner
 
 KINDS = ("free", "scaled apart", "in a plane", "nearly parallel", "cancelling", "some zero", "twice the same")
 
@@ -41,3 +45,9 @@ def of_all(combine: Callable, found: np.ndarray) -> np.ndarray:
 
     shares = np.asarray(jax.jit(jax.vmap(combine))(jnp.asarray(grams(found), jnp.float32)), np.float64)
     return np.einsum("no,nok->nk", shares, found)
+
+
+def gram(combiner: Combiner, scale: float = 1.0, seed: int = 0) -> jax.Array:
+    """Inner products of random gradients, as many as the combiner has objectives."""
+    rows = scale * np.random.default_rng(seed).normal(size=(combiner.objectives or 1, 7))
+    return jnp.asarray(rows @ rows.T, jnp.float32)

@@ -27,7 +27,8 @@ from jaxalign.errors import DataError, Interrupted
 from jaxalign.hosts import stop
 from jaxalign.models.random_llama import RandomLlama
 from jaxalign.progress import Unseen
-from jaxalign.text.pairs import Encode, Room, generated
+from jaxalign.text.answers import located
+from jaxalign.text.pairs import Encode, Room
 from jaxalign.text.spans import spans
 
 CHAT = RandomLlama().open().chat
@@ -305,5 +306,5 @@ def test_real_pairs(tmp_path: pathlib.Path):
     assert len(store) == 200
     for one, (_, answers) in zip(found, everything(store), strict=True):
         assert [CHAT.decode(ids) for ids in answers] == list(one.answers)
-        assert generated(CHAT, one.prompt, one.answers[0]).tolist() == answers[0]
+        assert located(CHAT, one.prompt, one.answers[0]).tolist() == answers[0]
     assert store.take(np.arange(200)).labels.prefer == pytest.approx([one.prefer for one in found])

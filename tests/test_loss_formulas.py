@@ -233,6 +233,7 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "AlphaPO": lambda n, h: softplus(-2 * (np.exp(-n.l / n.nl / 4) - np.exp(-n.w / n.nw / 4)) / 0.25 + 1),
     "TokenMeanDPO": lambda n, h: softplus(-5 * (n.rw / n.nw - n.rl / n.nl)),
     "Likelihood": lambda n, h: -n.w / n.nw,
+    "TokenLikelihood": lambda n, h: -n.w * len(n.w) / n.nw.sum(),
     "ORPO": orpo,
     "CPO": lambda n, h: softplus(-0.1 * (n.w - n.l)) - n.w / n.nw,
     "NCA": lambda n, h: softplus(-0.1 * n.rw) + 0.5 * softplus(0.1 * n.rw) + 0.5 * softplus(0.1 * n.rl),

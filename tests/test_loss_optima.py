@@ -51,7 +51,7 @@ from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO, TokenMeanIPO
 from jaxalign.losses.kto import KTO
 from jaxalign.losses.ld_dpo import LDDPO
-from jaxalign.losses.likelihood import Likelihood
+from jaxalign.losses.likelihood import Likelihood, TokenLikelihood
 from jaxalign.losses.margin_soft_dpo import MarginSoftDPO
 from jaxalign.losses.modpo import MODPO
 from jaxalign.losses.nca import NCA
@@ -226,6 +226,10 @@ LUCE = np.array([np.prod([np.exp(S[row[k]]) / np.exp(S[row[k:]]).sum() for k in 
 DRAWN: dict[str, tuple[Loss, np.ndarray, np.ndarray, Labels, np.ndarray]] = {
     "a likelihood is the distribution of what is chosen": (
         *(Likelihood(), CHOSEN / CHOSEN.sum(), PAIRS),
+        *(told(CYCLE[PAIRS[:, 0], PAIRS[:, 1]], PAIRS), EVERY),
+    ),
+    "and so is that of tokens, where all answers have one": (
+        *(TokenLikelihood(), CHOSEN / CHOSEN.sum(), PAIRS),
         *(told(CYCLE[PAIRS[:, 0], PAIRS[:, 1]], PAIRS), EVERY),
     ),
     "NCA of pairs too, from an even reference": (

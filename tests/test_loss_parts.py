@@ -27,7 +27,7 @@ from jaxalign.losses.hinge import HingePO
 from jaxalign.losses.hypo import HyPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ld_dpo import LDDPO
-from jaxalign.losses.likelihood import Likelihood
+from jaxalign.losses.likelihood import Likelihood, TokenLikelihood
 from jaxalign.losses.mappo import MaPPO
 from jaxalign.losses.modpo import MODPO
 from jaxalign.losses.nca import NCA
@@ -294,3 +294,16 @@ def test_lists_may_go_by_win_rates():
 def test_a_likelihood_is_of_the_answer_that_is_chosen():
     x = logps(prefer=0.0)
     np.testing.assert_allclose(Likelihood()(x), -np.asarray(x.sums)[:, 1] / np.asarray(x.lengths)[:, 1], rtol=1e-6)
+
+
+def test_tokens_count_alike_whoever_says_them():
+    """The mean over groups, each by its weight, is that over all tokens of chosen answers; groups of weight 0 say
+    nothing."""
+    x = logps(prefer=0.7)
+    weight = np.array([1.0, 2.0, 0.0, 0.5, 1.5], np.float32)
+    shares = weight[:, None] * np.array([0.7, 0.3])
+    by_token = -(shares * np.asarray(x.sums)).sum() / (shares * np.asarray(x.lengths)).sum()
+    values = np.asarray(TokenLikelihood()(dataclasses.replace(x, weight=jnp.asarray(weight))))
+    np.testing.assert_allclose((weight * values).sum() / weight.sum(), by_token, rtol=1e-6)
+    alike = dataclasses.replace(x, mask=jnp.ones_like(x.mask))
+    np.testing.assert_allclose(TokenLikelihood()(alike), Likelihood()(alike), rtol=1e-6)

@@ -110,7 +110,7 @@ def test_at_indifference_the_gradient_raises_chosen_and_lowers_rejected(found):
         return
     chosen, rejected = slopes[:, 0][mask[:, 0]], slopes[:, -1][mask[:, -1]]
     assert ((chosen < 0).all() and (rejected >= 0).all()) == (named(loss) not in RISING)
-    assert (rejected > 0).all() or named(loss) in {"Likelihood", "DiscoPOP", "HyPO", "GPO"}
+    assert (rejected > 0).all() or named(loss) in {"Likelihood", "TokenLikelihood", "DiscoPOP", "HyPO", "GPO"}
 
 
 def test_masked_tokens_do_not_count(found):

@@ -22,15 +22,15 @@ from jaxalign.losses.dpo import DPO
 from jaxalign.losses.exo import EXO
 from jaxalign.losses.f_dpo import FDPO
 from jaxalign.losses.hinge import HingePO
-from jaxalign.losses.ipo import TokenMeanIPO
+from jaxalign.losses.ipo import IPO, TokenMeanIPO
 from jaxalign.losses.kto import KTO
 from jaxalign.losses.ld_dpo import LDDPO
-from jaxalign.losses.likelihood import Likelihood
+from jaxalign.losses.likelihood import Likelihood, TokenLikelihood
 from jaxalign.losses.nca import NCA
 from jaxalign.losses.orpo import ORPO
 from jaxalign.losses.parts.divergences import AlphaDivergence, ForwardKL, JensenShannon
 from jaxalign.losses.parts.links import Hinge, Logistic, Squared
-from jaxalign.losses.parts.scores import LogRatio, LongTail, TokenMean
+from jaxalign.losses.parts.scores import Logp, LogRatio, LongTail, TokenMean
 from jaxalign.losses.parts.weights import OnPolicy
 from jaxalign.losses.robust_dpo import RobustDPO
 from jaxalign.losses.simpo import SimPO
@@ -58,6 +58,7 @@ BY_TOKEN = {
     "apo_down": APODown(0.3),
     "discopop": DiscoPOP(0.3, 0.05),
     "sigmoid_norm": TokenMeanDPO(0.3),
+    "sft": TokenLikelihood(),
     "forward_kl": FDPO(ForwardKL(), 0.3),
     "js_divergence": FDPO(JensenShannon(), 0.3),
     "alpha_divergence": FDPO(AlphaDivergence(0.5), 0.3),
@@ -70,10 +71,14 @@ BY_TOKEN = {
     "mixed": SumOf((DPO(0.3), BCOPairs(0.3)), (0.8, 0.2)),
 }
 ALONE = {"kto": KTO(0.3, 1.0, 1.5), "apo_zero_unpaired": APOAlone(0.3)}
+ONLINE = {"sigmoid": DPO(0.3), "ipo": IPO(0.5)}
+"""Sums over tokens, where DPOTrainer's `ipo` has means."""
 BY_ANSWER = {
     "simpo": SimPO(2.0, 0.5),
     "alpha": AlphaPO(0.25, 2.0, 0.5),
+    "ipo": Composed(TokenMean(Logp()), Squared(2.0)),
     "sigmoid": CPO(2.0, alpha=0.0),
+    "hinge": Composed(Logp(), Hinge(2.0)),
     "odds_ratio": ORPO(0.1),
 }
 
@@ -108,6 +113,7 @@ def test_every_case_is_compared():
     assert set(golden()["by_token"]) == set(BY_TOKEN)
     assert set(golden()["by_answer"]) == set(BY_ANSWER)
     assert set(golden()["alone"]) == set(ALONE)
+    assert set(golden()["online"]) == set(ONLINE)
     assert golden()["trl"] == "1.16.0"
 
 
@@ -120,6 +126,19 @@ def test_losses_of_the_dpo_trainer(name):
     np.testing.assert_allclose(value, expected["loss"], **CLOSE)
     # TRL's sums are over all columns, since its own padding is 0 whatever the policy
     np.testing.assert_allclose(slopes, jnp.where(x.mask, pairs(expected["gradient"]), 0.0), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_losses_of_the_online_dpo_trainer(name):
+    """First and second answers to a prompt: labels say which has the higher reward."""
+    x, made = seen(), golden()
+    first, second = np.split(np.float32(made["rewards"]), 2)
+    assert set(first >= second) == {True, False}
+    labels = Labels.of_one(jnp.asarray(np.float32(first >= second)), jnp.full((len(first), 2), 0.5))
+    mean = lambda tokens: ONLINE[name](dataclasses.replace(x, tokens=tokens, labels=labels)).mean()  # noqa: E731
+    value, slopes = jax.jit(jax.value_and_grad(mean))(x.tokens)
+    np.testing.assert_allclose(value, made["online"][name]["loss"], **CLOSE)
+    np.testing.assert_allclose(slopes, jnp.where(x.mask, pairs(made["online"][name]["gradient"]), 0.0), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -150,7 +169,7 @@ def test_losses_of_the_kto_trainer(name):
 def test_losses_of_the_cpo_and_orpo_trainers(name):
     """Of sums, or of means by the token; they leave the likelihood to the trainer, and here it is taken off again."""
     x, expected, loss = seen(), golden()["by_answer"][name], BY_ANSWER[name]
-    by_token = name != "sigmoid"
+    by_token = name not in {"sigmoid", "hinge"}
     extra = Likelihood() if name == "odds_ratio" else None
 
     def mean(tokens: jax.Array) -> jax.Array:

@@ -55,6 +55,6 @@ def test_the_page_ends_with_what_is_left_out(capsys):
 @pytest.mark.parametrize("entry", entries(), ids=NAMES)
 def test_docstrings_have_a_formula_a_source_and_every_setting(entry):
     assert "=" in entry.formula
-    assert entry.papers or entry.name in {"Likelihood", "Composed", "Ratings", "Desirable"}
+    assert entry.papers or entry.name in {"Likelihood", "TokenLikelihood", "Composed", "Ratings", "Desirable"}
     assert all(doc for _, _, doc in entry.settings())
     assert type(entry.example).__doc__

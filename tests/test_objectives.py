@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_examples import examples, named
+from made_gradients import gram
 
 import jaxalign.objectives
 from jaxalign.contracts.traced import coefficients
@@ -19,12 +20,6 @@ COMBINERS = examples(jaxalign.objectives, Combiner, least=5)
 @pytest.fixture(params=COMBINERS.values(), ids=named)
 def combiner(request):
     return request.param
-
-
-def gram(combiner: Combiner, scale: float = 1.0, seed: int = 0) -> jax.Array:
-    """Inner products of random gradients, as many as the combiner has objectives."""
-    rows = scale * np.random.default_rng(seed).normal(size=(combiner.objectives or 1, 7))
-    return jnp.asarray(rows @ rows.T, jnp.float32)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 1e6])

@@ -1,14 +1,10 @@
 """Spans: whose each token of a conversation is; families against goldens of transformers, templates by hand."""
 
-import json
-import pathlib
-
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_chats import HELLO, with_template
+from made_chats import CHATS, HELLO, family_chat, with_template, without_marks
 
 from jaxalign.errors import DataError
 from jaxalign.models.random_llama import byte_chat
@@ -26,20 +22,7 @@ def speaker() -> chat.Chat:
 # --------------------------------------------------------------------------------------------------------------
 # Families: goldens of transformers
 
-CHATS = json.loads((pathlib.Path(__file__).parent / "goldens" / "chats.json").read_text(encoding="utf-8"))
 CASES = [(family, name) for family, made in CHATS.items() for name in made["conversations"]]
-
-
-def family_chat(family: str, template: str | None = None) -> chat.Chat:
-    made = CHATS[family]
-    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(made["tokenizer"]))
-    eos = tokenizer.token_to_id(made["specials"]["eos_token"])
-    return chat.Chat(tokenizer, template or made["template"], (eos,), eos, made["specials"], family)
-
-
-def without_marks(family: str) -> str:
-    """The family's template, not saying what the assistant generates."""
-    return CHATS[family]["template"].replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)

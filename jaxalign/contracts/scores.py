@@ -7,18 +7,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.errors import DataError
-from jaxalign.types import Labels, pytree
+from jaxalign.types import Labels, pytree, widen
 
 
 @pytree
 class GroupScores:
     """The o outputs (logits) of a score model for r responses in each of b groups; index 0 chosen, 1 rejected.
+    In fp32, whatever the constructor is given.
 
     `labels` are what is said of the groups.
     """
 
     outputs: Float[Array, "b r o"]
     labels: Labels
+
+    def __post_init__(self) -> None:
+        widen(self)
 
     @property
     def prefer(self) -> Float[Array, " b"]:

@@ -60,7 +60,7 @@ def blended(
     policy by its number; of a single member, its own."""
     tables = [score(number) for number in members]
     if not isinstance(reference, Blended):
-        return tables[0]
+        return np.asarray(tables[0], np.float32)
     sums = np.array(tables, np.float64).reshape(len(tables), *shape)
     return reference.blend(sums).astype(np.float32)
 

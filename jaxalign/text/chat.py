@@ -205,6 +205,16 @@ def tokenized(tokenizer: tokenizers.Tokenizer, text: str, file: str) -> tokenize
         raise ModelError(f"{file}: the tokenizer fails: {error}") from error
 
 
+def tokenized_whole(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], file: str) -> Sequence[tokenizers.Encoding]:
+    """As `tokenized`, text by text, on all cores. ModelError when the tokenizer fails."""
+    if tokenizer.padding or tokenizer.truncation:  # a batch is padded to its longest text
+        return [tokenized(tokenizer, text, file) for text in texts]
+    try:
+        return tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{file}: the tokenizer fails: {error}") from error
+
+
 def tokenized_all(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], file: str) -> list[list[int]]:
     """Ids of texts that hold all special tokens already, on all cores. ModelError when the tokenizer fails."""
     try:

@@ -6,18 +6,20 @@ the token that ends the turn: what the policy itself would have sampled.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
-
-import numpy as np
-from jaxtyping import Int
 
 from jaxalign.data.comparisons.record import Comparison
 from jaxalign.data.comparisons.tokenised import Ids
 from jaxalign.errors import DataError
+from jaxalign.text.answers import Asked, Beside, Tokens, asked, beside, learned, located, surroundings
 from jaxalign.text.chat import Chat
-from jaxalign.text.spans import spans
+from jaxalign.text.spans import repr_text
 from jaxalign.types import Prompt
+
+KEPT = 1024
+"""Prompts; some 10 kB each."""
+REFUSED = "a conversation that the chat template refuses"
 
 
 @dataclass(frozen=True)
@@ -46,40 +48,69 @@ class Room:
 
 @dataclass(frozen=True)
 class Encode:
-    """What `text` makes of comparisons; goes to other processes as it is."""
+    """What `text` makes of comparisons; goes to other processes as it is. The last `KEPT` prompts are remembered, as
+    people compare many answers to each."""
 
     chat: Chat
     room: Room
+    known: dict[tuple[str, ...], Asked | None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __call__(self, block: Sequence[Comparison]) -> list[Ids | str]:
         """The ids of each comparison, or why it is left out. ModelError when template or tokenizer fail."""
-        return [self._one(each) for each in block]
+        for old in list(self.known)[:-KEPT]:
+            del self.known[old]
+        new = {named(each.prompt): each.prompt for each in block if named(each.prompt) not in self.known}
+        self.known.update(zip(new, asked(self.chat, list(new.values())), strict=True))
+        laid = [self._laid(each) for each in block]
+        parts = [part for each in laid if not isinstance(each, str) for part in each]
+        read = iter(beside(self.chat, [part for part in parts if isinstance(part, Beside)]))
+        return [
+            each
+            if isinstance(each, str)
+            else self._one(one.prompt, [next(read) if isinstance(part, Beside) else part for part in each])
+            for one, each in zip(block, laid, strict=True)
+        ]
 
     def __reduce__(self) -> tuple:
         # compiled templates cannot be sent; the copy has none
         return Encode, (dataclasses.replace(self.chat), self.room)
 
-    def _one(self, each: Comparison) -> Ids | str:
-        room = self.room
+    def _laid(self, each: Comparison) -> list[Tokens | Beside] | str:
+        """Where each answer is to be read, or its tokens, or why the comparison is left out."""
         if len(set(each.answers)) < len(each.answers):
             return "twice the same answer"
         try:
-            prompt = np.asarray(self.chat.encode(each.prompt.messages, each.prompt.tool_list), np.int32)
-            answers = [generated(self.chat, each.prompt, answer) for answer in each.answers]
+            return [self._answer(named(each.prompt), answer) for answer in each.answers]
         except DataError:
-            return "a conversation that the chat template refuses"
-        if not all(map(len, answers)):
+            return REFUSED
+
+    def _answer(self, name: tuple[str, ...], answer: str) -> Tokens | Beside:
+        to = self.known[name]
+        if to is None:
+            raise DataError(REFUSED)
+        if to.around is not None and surroundings(self.chat, to, answer) == to.around:
+            return Beside(to, answer)
+        found = located(self.chat, to.prompt, answer)
+        if to.around is None:
+            self.known[name] = learned(self.chat, to, answer, found)
+        return found
+
+    def _one(self, prompt: Prompt, answers: list[Tokens | None]) -> Ids | str:
+        room, to = self.room, self.known[named(prompt)]
+        told = [answer for answer in answers if answer is not None]
+        if to is None or len(told) < len(answers):
+            return REFUSED
+        if not all(map(len, told)):
             return "an answer without a token to score"
-        long_prompt, longest = len(prompt) > room.prompt, max(map(len, answers))
+        long_prompt, longest = len(to.ids) > room.prompt, max(map(len, told))
         if long_prompt and room.long_prompts == "drop":
             return f"a prompt of more than {room.prompt} tokens"
         if longest > room.answer and room.long_answers == "drop":
             return f"an answer of more than {room.answer} tokens"
         cut = [kind for kind, is_so in (("prompt", long_prompt), ("answer", longest > room.answer)) if is_so]
-        return Ids(prompt[-room.prompt :], tuple(answer[: room.answer] for answer in answers), tuple(cut))
+        return Ids(to.ids[-room.prompt :], tuple(answer[: room.answer] for answer in told), tuple(cut))
 
 
-def generated(chat: Chat, prompt: Prompt, answer: str) -> Int[np.ndarray, " t"]:
-    """The tokens of the answer that the assistant generates, the end of its turn among them."""
-    found = spans(chat, [*prompt.messages, {"role": "assistant", "content": answer}], prompt.tool_list)
-    return found.ids[found.generated & (found.message == len(prompt.messages))]
+def named(prompt: Prompt) -> tuple[str, ...]:
+    """All that a template is given of a prompt."""
+    return prompt.tools, *map(repr_text, prompt.messages)

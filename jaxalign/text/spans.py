@@ -15,6 +15,7 @@ what the assistant generates ({% generation %}), its word counts.
 import bisect
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,15 +147,15 @@ def ranges(marked: str, first: str, last: str) -> list[Range]:
     """Where marked text lies once all marks are taken out."""
     if first not in marked:
         return []
-    found, at, begin = [], 0, None
-    for character in marked:
-        if character == first:
+    found, begin = [], None
+    # the other kind of marks may stand between: no place in the text either
+    for marks, mark in enumerate(re.finditer(f"[{''.join(MARKS)}]", marked)):
+        at = mark.start() - marks
+        if mark[0] == first:
             begin = at
-        elif character == last and begin is not None:
+        elif mark[0] == last and begin is not None:
             found.append((begin, at))
             begin = None
-        elif character not in MARKS:  # the other kind of marks may stand between: no place in the text either
-            at += 1
     return found
 
 

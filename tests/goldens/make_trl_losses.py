@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import torch
 import trl
 from trl.experimental.cpo.cpo_trainer import CPOTrainer
+from trl.experimental.online_dpo.online_dpo_trainer import OnlineDPOTrainer
 from trl.experimental.orpo.orpo_trainer import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer
@@ -37,6 +38,7 @@ PLAIN = {
     "apo_down": {},
     "discopop": {},
     "sigmoid_norm": {},
+    "sft": {},
 }
 CASES = {name: {"loss_types": [name], **settings} for name, settings in PLAIN.items()} | {
     "forward_kl": {"loss_types": ["sigmoid"], "f_divergence_type": "forward_kl"},
@@ -50,6 +52,8 @@ CASES = {name: {"loss_types": [name], **settings} for name, settings in PLAIN.it
     "ld_alpha_ipo": {"loss_types": ["ipo"], "ld_alpha": 0.4, "beta": 0.5},
     "mixed": {"loss_types": ["sigmoid", "bco_pair"], "loss_weights": [0.8, 0.2]},
 }
+ONLINE = {"sigmoid": 0.3, "ipo": 0.5}
+"""beta by loss."""
 
 
 class Table(torch.nn.Module):
@@ -77,10 +81,17 @@ class Alone:
 
     device = torch.device("cpu")
 
+    def __init__(self, losses=None):
+        self.losses = losses
+
     def gather(self, value):
         return value
 
     gather_for_metrics = gather
+
+    def backward(self, loss):
+        """Keeps what would be descended."""
+        self.losses.append(loss)
 
 
 def dpo(case, tokens, mask, log_sum_sq, reference):
@@ -118,6 +129,37 @@ def cpo(case, sums):
     trainer = SimpleNamespace(accelerator=Alone(), label_smoothing=0.0, beta=2.0, simpo_gamma=1.0, **case)
     losses, _, _ = CPOTrainer.cpo_loss(trainer, *sums.chunk(2))
     return losses.mean(), torch.autograd.grad(losses.mean(), sums)[0]
+
+
+def online(loss_type, tokens, mask, reference, rewards):
+    """Loss and gradient of a training step of OnlineDPOTrainer; rows are first answers of prompts, then second ones,
+    and which is chosen the rewards say."""
+    model, anchor = Table(tokens, None), Table(reference, None)
+    prompt, backward = torch.zeros(2 * PAIRS, 1, dtype=torch.long), []
+    trainer = SimpleNamespace(
+        beta=ONLINE[loss_type],
+        ref_model=anchor,
+        reward_funcs=[None],
+        eos_token_ids=[0],
+        processing_class=SimpleNamespace(batch_decode=lambda ids, **_: ["" for _ in ids]),
+        accelerator=Alone(backward),
+        stats=defaultdict(list),
+        args=SimpleNamespace(
+            loss_type=loss_type,
+            use_vllm=False,
+            missing_eos_penalty=None,
+            torch_empty_cache_steps=None,
+            optim="adamw_torch",
+            n_gpu=1,
+            gradient_accumulation_steps=1,
+        ),
+        _generate=lambda *_: (prompt, torch.ones_like(prompt), torch.zeros_like(mask).long(), mask.long(), None),
+        _forward=lambda of, *_: of.logps,
+        _calculate_rewards_from_functions=lambda **_: rewards.clone(),
+    )
+    OnlineDPOTrainer.training_step(trainer, model, {"prompt": ["?"] * PAIRS})
+    (loss,) = backward
+    return loss, torch.autograd.grad(loss, tokens)[0]
 
 
 def orpo(sums):
@@ -168,10 +210,14 @@ def main(path):
     made = {name: dpo(case, tokens, mask, log_sum_sq, reference) for name, case in CASES.items()}
     sums = tokens.detach().sum(1).requires_grad_()
     means = (tokens.detach().sum(1) / lengths).requires_grad_()
-    answers = {name: cpo({"loss_type": name}, means if name == "simpo" else sums) for name in ("simpo", "sigmoid")}
+    # CPOTrainer averages log-probs by the token for these two
+    of = {"simpo": means, "ipo": means, "sigmoid": sums, "hinge": sums}
+    answers = {name: cpo({"loss_type": name}, given) for name, given in of.items()}
     answers["alpha"] = cpo({"loss_type": "simpo", "alpha": 0.25}, means)
     answers["odds_ratio"] = orpo(means)
     alone = {name: kto(name, tokens, mask, reference) for name in ("kto", "apo_zero_unpaired")}
+    rewards = torch.randn(2 * PAIRS)
+    sampled = {name: online(name, tokens, mask, reference, rewards) for name in ONLINE}
     found = {
         "trl": trl.__version__,
         "tokens": tokens.tolist(),
@@ -182,6 +228,8 @@ def main(path):
         "by_answer": told(answers),
         "alone": told({name: each[:2] for name, each in alone.items()}),
         "stray": alone["kto"][2],
+        "rewards": rewards.tolist(),
+        "online": told(sampled),
     }
     with open(path, "w") as file:
         json.dump(found, file)
