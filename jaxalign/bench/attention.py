@@ -94,8 +94,8 @@ def _engines(problem: "Problem", scores: "Scores") -> "dict[str, Engine | None]"
     from jaxalign.ops.attention import blockwise, dispatch
 
     found: dict[str, Engine | None] = {DENSE: None, "blockwise": blockwise.engine(dispatch.BLOCK)}
-    kernels = dispatch.kernels(jax.devices()[0])
-    if kernels is not None and kernels.refuses(problem, scores) is None:
+    kernels = dispatch.kernels(jax.devices()[0], problem, scores)
+    if kernels is not None:
         found[kernels.name] = kernels
     return found
 
@@ -126,25 +126,20 @@ def _calls(
 
 def _visited(problem: "Problem", blocks: tuple[int, int, int]) -> dict[str, Any]:
     """Of a KV head and a row, on average."""
-    from jaxalign.ops.attention.mosaic.visits import WHOLE, codes, padded, visits
+    from jaxalign.ops.attention.mosaic.visits import counted
 
     queries, keys, part = blocks
-    rows, columns = problem.mine.group.shape
-    whole = max(queries, keys)
-    ids = padded(problem.mine, -(-columns // whole) * whole)
-    found = visits(*codes(ids, ids), None, True, (queries, keys), part)
-    flags = np.asarray(found.flags)[: int(found.count)]
-    full = flags & WHOLE > 0
-    parts = int(np.bitwise_count(flags[~full] >> 5).sum())
+    rows = len(problem.mine.group)
+    count = counted(problem.mine, None, (queries, keys), part)
     seen = int(np.asarray(problem.mine.mask()).sum())
     return {
         "queries": queries,
         "keys": keys,
         "part": part,
-        "visits": len(flags) / rows,
-        "whole": int(full.sum()) / rows,
-        "parts": parts / rows,
-        "computed_over_seen": (int(full.sum()) * queries * keys + parts * part**2) / seen,
+        "visits": count.every / rows,
+        "whole": count.whole / rows,
+        "parts": count.parts / rows,
+        "computed_over_seen": count.computed((queries, keys), part) / seen,
     }
 
 
