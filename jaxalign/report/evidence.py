@@ -156,7 +156,11 @@ def _difference(
     one, other = (each.by_prompt(metric, seeds) for each in (arm, reference))
     if one is None or other is None or arm.prompts_of(seeds[0]) != reference.prompts_of(seeds[0]):
         return over_seeds(values), "seeds"
-    return crossed(one.table - other.table, bounds=None), "prompts and seeds" if len(seeds) > 1 else "prompts"
+    count = min(one.effective, other.effective)
+    if count < 2:  # of less than two prompts nothing is known of how prompts vary
+        return over_seeds(values), "seeds"
+    found = crossed(one.table - other.table, bounds=None, effective=count)
+    return found, "prompts and seeds" if len(seeds) > 1 else "prompts"
 
 
 def _told(found: Estimate | None, covers: str, values: Sequence[float]) -> dict[str, Any]:
