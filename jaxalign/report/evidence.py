@@ -83,10 +83,12 @@ class Measured:
         return self.answered[seed].prompts if seed in self.answered else None
 
 
-def read(arm: Arm, config: str | None = None) -> Measured:
-    """An arm from its files; its judges are asked again. `config` as for `reopen`."""
+def read(arm: Arm, config: str | None = None, before: Measured = Measured({}, {})) -> Measured:
+    """An arm from its files; its judges are asked again, but for what they said `before` of a run that has measured the
+    same since, to the last digit. `config` as for `reopen`."""
     metrics = {seed: measured_in(path) for seed, path in arm.runs.items()}
-    found = {seed: answered(reopen(path, config), metrics[seed]) for seed, path in arm.runs.items()}
+    same = {seed: before.answered.get(seed) for seed, each in metrics.items() if before.metrics.get(seed) == each}
+    found = {seed: same.get(seed) or answered(reopen(path, config), metrics[seed]) for seed, path in arm.runs.items()}
     known = {seed: each for seed, each in found.items() if each is not None}
     return Measured(metrics, known, arm.unfinished)
 
