@@ -1,7 +1,8 @@
 """Comparisons → token ids: prompts as a policy is given them, and of answers what the assistant generates.
 
 An answer is tokenised inside its conversation, as the model's template writes it. What is scored of it is its text and
-the token that ends the turn: what the policy itself would have sampled.
+the token that ends the turn: what the policy itself would have sampled. A classifier is given it up to the token that
+it is judged by (`Chat.judged`), which may lie before that one or behind it.
 """
 
 import dataclasses
@@ -80,6 +81,10 @@ class Encode:
 
 
 def generated(chat: Chat, prompt: Prompt, answer: str) -> Int[np.ndarray, " t"]:
-    """The tokens of the answer that the assistant generates, the end of its turn among them."""
+    """The tokens of the answer that the assistant generates, the end of its turn among them; for a classifier from the
+    first of them to the one that it is judged by."""
     found = spans(chat, [*prompt.messages, {"role": "assistant", "content": answer}], prompt.tool_list)
-    return found.ids[found.generated & (found.message == len(prompt.messages))]
+    own = np.flatnonzero(found.generated & (found.message == len(prompt.messages)))
+    if chat.classifies and len(own):
+        return found.ids[own[0] : len(chat.judged(found.ids.tolist()))]
+    return found.ids[own]
