@@ -16,6 +16,7 @@ from jaxalign.fits.check import check_fit
 from jaxalign.fits.objective import watched
 from jaxalign.fits.references import score
 from jaxalign.session import Session
+from jaxalign.storage import lost
 from jaxalign.storage.rundir import home
 from jaxalign.training.scored import ReferenceLogps
 from jaxalign.types import Params
@@ -24,13 +25,14 @@ from jaxalign.types import Params
 def align(session: Session) -> dict:
     """Runs the experiment to its end, from wherever the run directory stands; returns the committed summary."""
     iteration = session.run.finished()
+    lost.tell(session.run, iteration)
     while True:
         try:
             return from_iteration(session, iteration)
-        except NotCommitted as lost:  # deleted because it was damaged: what lies before it makes it again
-            if lost.iteration >= iteration:
+        except NotCommitted as gone:  # deleted because it was damaged: what lies before it makes it again
+            if gone.iteration >= iteration:
                 raise
-            iteration = lost.iteration
+            iteration = gone.iteration
 
 
 def from_iteration(session: Session, iteration: int) -> dict:

@@ -39,7 +39,8 @@ class Placement:
     xla_flags: FlagSet = "overlap"
     """options that programs are compiled with: the table of the platform, or XLA's defaults"""
     remat: Remat = "none"
-    """what the backward pass keeps of a layer: all, its matrix products, what attention found, nothing"""
+    """what the backward pass keeps of a layer: all, its matrix products, what attention found, nothing. The default is
+    the same on every device, however large: `jaxalign plan` says before a run what does not fit, and what would"""
     accumulate: int = 1
     """microbatches a step; the loss and the gradient are those of the whole batch"""
     optimizer_memory: Memory = "device"

@@ -50,7 +50,8 @@ def test_a_closed_chat_ends_where_the_last_turn_does(speaker):
     assert whole.endswith("<|im_end|>\n")
     assert closed.render(messages, answering=False) == whole.removesuffix("\n")
     assert closed.encode(messages[:1]) == speaker.encode(messages[:1])
-    assert closed.pad == speaker.pad
+    assert closed.pad == closed.unread == speaker.pad
+    assert closed.judged(closed.encode_all([closed.render(messages, answering=False)])[0])[-1] in closed.stop
     ending = dataclasses.replace(speaker, pad=2, specials={**speaker.specials, "pad_token": "<|im_end|>"}).closed()
     assert (ending.pad, ending.specials["pad_token"]) == (1, "<|im_start|>")
     # templates end with a line break of their file, or with spaces that they mean

@@ -76,7 +76,38 @@ def test_of_one_seed_whose_prompts_do_not_count_alike_it_is_nearly_the_interval_
     one = estimated(values, share)
     linear = rate + share / share.mean() * (values - rate)
     found, alike = crossed(linear[None], effective=effective(share)), crossed(linear[None])
-    assert found.value == pytest.approx(one.value)
+    assert (found.value, found.stderr) == pytest.approx((one.value, one.stderr))
     width = one.high - one.low
     assert (found.low, found.high) == pytest.approx((one.low, one.high), abs=0.06 * width)
     assert alike.high - alike.low < 0.95 * width, "taken as if they counted alike it is narrower"
+
+
+def test_a_difference_of_prompts_that_do_not_count_alike_by_hand():
+    """Six prompts that vary as three that count alike do: squares about the mean over 6 · (3 − 1), t of two degrees."""
+    values = np.array([0.3, -0.3, 0.6, 0.0, 0.0, 0.0])
+    found = crossed(values[None], bounds=None, effective=3.0)
+    error = np.sqrt(((values - 0.1) ** 2).sum() / 6 / 6 * 3 / 2)
+    assert (found.value, found.stderr) == pytest.approx((0.1, error))
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 2) * error)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_differences_hold_where_prompts_do_not_count_alike(same):
+    """Of 1,500 draws of two arms whose rates are equal: 16 prompts whose shares of pairs count as 6 that count alike,
+    the same shares for both arms or not. A standard deviation of a share of 95 % is .6 %; a linearised rate of so few
+    prompts is a little off, and holds less than 95 %. As if prompts counted alike it holds still less."""
+    rng, held = np.random.default_rng(0), []
+    for _ in range(1500):
+        share = rng.beta(0.4, 1.0, (2, 16)) * (rng.uniform(size=(2, 16)) < 0.8)
+        share[1] = share[0] if same else share[1]
+        values = (rng.beta(2, 1.5, 16) + rng.beta(2, 1.5, (2, 16))) / 2
+        rate = (share * values).sum(1, keepdims=True) / share.sum(1, keepdims=True)
+        linear = rate + share / share.mean(1, keepdims=True) * (values - rate)
+        count = min(map(effective, share))
+        if count >= 2:
+            table = linear[:1] - linear[1:]
+            found = [crossed(table, bounds=None, effective=each) for each in (count, None)]
+            held.append([each.low <= 0 <= each.high for each in found])
+    weighed, alike = np.mean(held, 0)
+    assert weighed > 0.95 - 0.03
+    assert alike < 0.92

@@ -21,7 +21,7 @@ from jaxalign.feedback.sampled import Sampled
 from jaxalign.oracles.randomly_oriented import RandomlyOriented
 from jaxalign.reopen import reopen
 from jaxalign.report.arms import arms_of
-from jaxalign.report.by_prompt import Answered
+from jaxalign.report.by_prompt import Answered, answered
 from jaxalign.report.evidence import Measured, evidence
 from jaxalign.report.evidence_told import markdown, plain
 from jaxalign.types import Rollouts
@@ -259,6 +259,28 @@ def test_what_was_measured_stays_when_a_run_goes(table, root, tmp_path):
     (home / "straight" / "seed-1").unlink()
     assert main(["evidence", str(home), "--against", "random"]) == 0
     assert (home / "evidence.json").read_bytes() == first
+
+
+def test_a_judge_is_asked_once_about_the_answers_of_a_run(table, root, tmp_path, monkeypatch):
+    """What it said stays where it is, to the byte; of a run that has measured something else since it is asked anew."""
+    for name in ("straight", "random"):
+        (tmp_path / name).symlink_to(root / name)
+    shutil.copy(root / "measured.json", tmp_path)
+    file, asked = tmp_path / "measured.json", []
+    monkeypatch.setattr(
+        "jaxalign.report.evidence.answered",
+        lambda run, metrics: asked.append(run.directory.path.relative_to(tmp_path)) or answered(run, metrics),
+    )
+    assert main(["evidence", str(tmp_path), "--against", "random"]) == 0
+    assert asked == []
+    assert file.read_bytes() == (root / "measured.json").read_bytes()
+    assert json.loads((tmp_path / "evidence.json").read_text()) == table
+    other = json.loads(file.read_text())
+    other["random"]["1"]["metrics"][RATE] += 1e-9
+    file.write_text(json.dumps(other))
+    assert main(["evidence", str(tmp_path), "--against", "random"]) == 0
+    assert [str(path) for path in asked] == ["random/seed-1"]
+    assert file.read_bytes() == (root / "measured.json").read_bytes()
 
 
 def test_a_run_beside_a_file_of_other_seeds(table, root, tmp_path, capsys):

@@ -16,6 +16,7 @@ from jaxalign.contracts.scope import opened
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.evals.nash_gap import duality_gap
 from jaxalign.games.universal import PopulationGame
+from jaxalign.oracles.cyclic_strings import all_strings
 from jaxalign.oracles.k_samples import EXAMPLE, KSamples, users_of
 from jaxalign.oracles.population import EXAMPLE as RANKING
 from jaxalign.oracles.string_users import StringUsers
@@ -164,13 +165,31 @@ def test_users_are_found_and_opened(key):
         ({"shares": (0.5, 0.5, 0.5, 0.5)}, "sum to 1"),
         ({"length": 0}, "length must be at least 1"),
         ({"penalty": 0.0}, "penalty must be positive"),
-        ({"seed": -1}, r"seed: must lie in \[0, 2\^32\)"),
+        ({"seed": -1}, r"seed: must lie in \[0, 2\^32\), got -1"),
     ],
 )
 def test_impossible_users_of_strings_are_named(changes, named):
     made = dataclasses.replace(STYLES, **changes)
     with pytest.raises(ConfigError, match=named):
         validate(made)
+
+
+def test_what_is_written_as_worth_the_same_is_a_tie(key):
+    """.3 less a wrong letter's .1 is .2, and .6 less three of them is .3, of which no float knows."""
+    assert 0.3 - 0.1 != 0.2
+    assert 0.6 - 0.1 * 3 != 0.3
+    users = StringUsers(((0.3, 0.2, 0.6), (1e16, 1.0, 1e16)), (0.5, 0.5), length=4, penalty=0.1)
+    strings = all_strings(3, 4)
+    found = users(rollouts([[str(each) for each in range(81)]], ["ab"], tokens=strings[None]), key)
+    style, wrong = users._read("ab", strings)
+    tenths = np.array([3, 2, 6])[style] - wrong
+    expected = 0.5 + np.sign(tenths[:, None] - tenths[None]) / 2
+    np.testing.assert_array_equal(found.by_annotator[0, 0], expected.astype(np.float32))
+    order, tied = (np.asarray(each[0]) for each in (users.game("ab").order, users.game("ab").tied))
+    np.testing.assert_array_equal(tied, np.diff(tenths[order], prepend=-9) == 0)
+    # beside 1e16 a tenth is less than a float tells, and yet a wrong letter costs it
+    lost = (wrong[:, None] > wrong[None]) & (style == 0)[:, None] & (style == 0)[None]
+    assert (found.by_annotator[0, 1][lost] == 0).all()
 
 
 def test_users_of_strings_like_what_they_are_said_to_like(key):

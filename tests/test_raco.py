@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_gradients import gradients, grams, of_all
 
+from jaxalign.config.load import docs_of
 from jaxalign.contracts.combiner import explained
 from jaxalign.errors import BrokenContract
 from jaxalign.objectives.cagrad import CAGrad
@@ -39,6 +40,13 @@ def test_two_gradients_come_to_what_was_printed():
     np.testing.assert_allclose(TWO @ (whole.coefficients @ TWO), [0.4222, 0.4222], atol=5e-5)
     told = [float(each.explain(gram(TWO))["descent"]) for each in (WHOLE, CLIPPED)]
     np.testing.assert_allclose(told, [0.933525, 1.142665], atol=1e-6)
+
+
+def test_the_two_are_set_by_the_same_settings():
+    """Said once: in the same order, with the same defaults, explained alike."""
+    assert RACO.__annotations__ == CAGrad.__annotations__ == {}
+    assert docs_of(RACO)[1] == docs_of(CAGrad)[1]
+    assert list(docs_of(RACO)[1]) == [each.name for each in dataclasses.fields(RACO)] == ["weights", "c", "step"]
 
 
 def test_what_is_logged_of_a_solve():

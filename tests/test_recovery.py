@@ -1,5 +1,6 @@
 """What was damaged and deleted is made again by the command that made the run; and a run may go on for longer."""
 
+import dataclasses
 import pathlib
 import shutil
 
@@ -8,6 +9,7 @@ from made_runs import assert_same_run, run_here
 
 from jaxalign.config.load import load, override
 from jaxalign.experiment import Experiment
+from jaxalign.storage.lost import spans
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "games" / "three_action.py"
 
@@ -61,3 +63,28 @@ def test_a_run_may_go_on_for_longer(copied, tmp_path):
     # but for what the shorter one had at its end
     shutil.rmtree(copied / "0002" / "win_rates")
     assert_same_run(tmp_path / "longer", copied)
+
+
+def test_what_is_made_again_is_said_before_anything_is_computed(tmp_path, capsys):
+    """The first evaluation of a run that keeps few policies: those that it has not kept are trained again."""
+    kept, run = dataclasses.replace(game(4), keep_policies=1), tmp_path / "run"
+    run_here(kept, run)
+    assert "made again" not in capsys.readouterr().err
+    shutil.copytree(run, tmp_path / "before")
+    gone = [number for number in range(1, 5) if not (run / f"{number - 1:04d}" / "policy").is_dir()]
+    assert 1 in gone
+    assert 4 not in gone
+    shutil.rmtree(run / "0000" / "evals")
+    run_here(kept, run)
+    said = capsys.readouterr().err.splitlines()[0]
+    assert f"{run}: 0000/evals was there when its iteration was complete, and is gone: it is made again" in said
+    assert f"the policies {spans(gone)} that keep_policies 1 has deleted" in said
+    assert_same_run(tmp_path / "before", run)
+
+
+def test_where_all_policies_are_kept_none_is_trained_again(copied, capsys):
+    shutil.rmtree(copied / "0001" / "evals")
+    run_here(game(3), copied)
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.endswith("0001/evals was there when its iteration was complete, and is gone: it is made again")
+    assert [spans(each) for each in ([2], [1, 2, 3], [1, 2, 4, 6, 7])] == ["2", "1-3", "1-2, 4, 6-7"]

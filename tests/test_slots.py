@@ -13,10 +13,12 @@ from made_rollouts import CLOSE, PROMPTS, assert_same_answers, prompt
 from jaxalign.bench.rollout import Ending
 from jaxalign.config.load import validate
 from jaxalign.errors import ConfigError
+from jaxalign.mesh.sharding import bytes_per_device
 from jaxalign.rollouts import seam
 from jaxalign.rollouts.contract import Task
 from jaxalign.rollouts.geometric_mixture import GeometricMixture
 from jaxalign.rollouts.lockstep import Lockstep
+from jaxalign.rollouts.pools import rows_of
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.slots import Seating, Slots
 from jaxalign.types import Rollouts
@@ -142,13 +144,29 @@ def test_the_programs_are_lowered_for_a_mesh(model):
         model.abstract(),
         shardings(model, on),
     )
-    read, draw = slots(SPEC).on(model, on, rows=8).programs(shapes, 20)
-    assert (read.name, draw.name) == ("rollout.prompts", "rollout")
+    drawer = slots(SPEC).on(model, on, rows=8)
+    read, draw, halve = drawer.programs(shapes, 20)
+    assert [each.name for each in (read, draw, halve)] == ["rollout.prompts", "rollout", "rollout.halved"]
+    assert drawer.calls(16).keys() == {each.name for each in (read, draw, halve)}
     assert "while" in draw.lower().as_text()
     # 4 pools of 2 rows: 6 tokens each; one prompt of 32 columns and its three samples
     assert (draw.work.tokens, draw.work.row, draw.work.cached) == (8 * 6, 32 + 6, 8)
     assert (read.work.tokens, read.work.rows_tokens) == (4 * 3, 4 * 32)
     assert read.lower().as_text()
+    # all that lies there while rows are copied is counted, and of the copy the half that is left
+    memory = halve.lower().compile().memory_analysis()
+    state, (rows, _) = halve.arguments[1], jax.eval_shape(halve.function, *halve.arguments)
+    assert memory.argument_size_in_bytes >= bytes_per_device(shapes) + bytes_per_device(jax.tree.leaves(state.cache))
+    left, all_ = (
+        [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(own)]
+        for own in (rows["own"], rows_of(state)["own"])
+    )
+    assert [2 * size for size in left] == all_
+    assert memory.output_size_in_bytes >= sum(left) / on.size
+    for never in (slots(SPEC, 0).on(model, on, rows=8), slots(SPEC).on(model, on, rows=4)):
+        assert (
+            [each.name for each in never.programs(shapes, 20)] == ["rollout.prompts", "rollout"] == [*never.calls(16)]
+        )
 
 
 def test_impossible_settings_are_named():

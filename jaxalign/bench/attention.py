@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxalign.config.numbers import Whole
+from jaxalign.config.overrides import refuse
+
 if TYPE_CHECKING:
     from jaxalign.ops.attention.engine import Engine
     from jaxalign.ops.attention.problem import Problem, Scores
@@ -20,8 +23,11 @@ HELP = "attention of tree rows: all scores at once, blocks of XLA, kernels"
 
 DENSE = "all scores"
 
-TREES = ("causal", "pairs", "answers")
-"""one text; pairs of 300 to 600 tokens; groups of six answers of 48 tokens"""
+PAIR, PROMPT, ANSWERS = (300, 600), (60, 200), (48,) * 6
+"""Tokens of a pair with its prompt, of a prompt of several answers, of these"""
+
+TREES = {"causal": 1, "pairs": PAIR[1], "answers": PROMPT[1] + sum(ANSWERS)}
+"""one text, pairs, groups of six answers: tokens of the longest, which a row has room for"""
 
 BLOCKS = ((128, 128, 128), (256, 256, 256), (512, 256, 256), (512, 512, 512), (512, 512, 256), (1024, 512, 512))
 """queries and keys of a visit, and of its parts"""
@@ -29,15 +35,15 @@ BLOCKS = ((128, 128, 128), (256, 256, 256), (512, 256, 256), (512, 512, 512), (5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults are a row of SmolLM2-135M."""
-    parser.add_argument("--rows", type=int, default=1, help="rows, n (default 1)")
-    parser.add_argument("--tokens", type=int, default=2048, help="tokens of a row (default 2048)")
-    parser.add_argument("--kv-heads", type=int, default=3, help="KV heads (default 3)")
-    parser.add_argument("--group", type=int, default=3, help="query heads of a KV head (default 3)")
-    parser.add_argument("--head", type=int, default=64, help="head size (default 64)")
+    parser.add_argument("--rows", type=Whole(), default=1, help="rows, n (default 1)")
+    parser.add_argument("--tokens", type=Whole(), default=2048, help="tokens of a row (default 2048)")
+    parser.add_argument("--kv-heads", type=Whole(), default=3, help="KV heads (default 3)")
+    parser.add_argument("--group", type=Whole(), default=3, help="query heads of a KV head (default 3)")
+    parser.add_argument("--head", type=Whole(), default=64, help="head size (default 64)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of all (default float32)")
     parser.add_argument("--trees", choices=TREES, default="causal", help="what rows hold (default causal)")
     parser.add_argument("--visits", action="store_true", help="no times: what kernels visit, by block sizes")
-    parser.add_argument("--repeats", type=int, default=3, help="timed calls of each (default 3)")
+    parser.add_argument("--repeats", type=Whole(), default=3, help="timed calls of each (default 3)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -45,6 +51,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     by block sizes, visits of a row and what is computed over what is seen."""
     import jax
 
+    refuse(_problems(args))
     problem, scores = _problem(args)
     if args.visits:
         return [_visited(problem, blocks) for blocks in BLOCKS]
@@ -71,14 +78,24 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
+def _problems(args: argparse.Namespace) -> list[str]:
+    """A row that holds nothing has nothing to attend to."""
+    longest = TREES[args.trees]
+    if args.tokens >= longest:
+        return []
+    return [
+        f"--trees {args.trees}: a group has up to {longest} tokens, and a row of --tokens {args.tokens} may hold none"
+    ]
+
+
 def _engines(problem: "Problem", scores: "Scores") -> "dict[str, Engine | None]":
     import jax
 
     from jaxalign.ops.attention import blockwise, dispatch
 
     found: dict[str, Engine | None] = {DENSE: None, "blockwise": blockwise.engine(dispatch.BLOCK)}
-    kernels = dispatch.kernels(jax.devices()[0])
-    if kernels is not None and kernels.refuses(problem, scores) is None:
+    kernels = dispatch.kernels(jax.devices()[0], problem, scores)
+    if kernels is not None:
         found[kernels.name] = kernels
     return found
 
@@ -109,25 +126,20 @@ def _calls(
 
 def _visited(problem: "Problem", blocks: tuple[int, int, int]) -> dict[str, Any]:
     """Of a KV head and a row, on average."""
-    from jaxalign.ops.attention.mosaic.visits import WHOLE, codes, padded, visits
+    from jaxalign.ops.attention.mosaic.visits import counted
 
     queries, keys, part = blocks
-    rows, columns = problem.mine.group.shape
-    whole = max(queries, keys)
-    ids = padded(problem.mine, -(-columns // whole) * whole)
-    found = visits(*codes(ids, ids), None, True, (queries, keys), part)
-    flags = np.asarray(found.flags)[: int(found.count)]
-    full = flags & WHOLE > 0
-    parts = int(np.bitwise_count(flags[~full] >> 5).sum())
+    rows = len(problem.mine.group)
+    count = counted(problem.mine, None, (queries, keys), part)
     seen = int(np.asarray(problem.mine.mask()).sum())
     return {
         "queries": queries,
         "keys": keys,
         "part": part,
-        "visits": len(flags) / rows,
-        "whole": int(full.sum()) / rows,
-        "parts": parts / rows,
-        "computed_over_seen": (int(full.sum()) * queries * keys + parts * part**2) / seen,
+        "visits": count.every / rows,
+        "whole": count.whole / rows,
+        "parts": count.parts / rows,
+        "computed_over_seen": count.computed((queries, keys), part) / seen,
     }
 
 
@@ -159,7 +171,7 @@ def _row(r: np.random.Generator, tokens: int, trees: str) -> np.ndarray:
         return np.stack([np.zeros(tokens, int), np.zeros(tokens, int), np.arange(tokens)])
     start = 0
     while True:
-        parts = _pair(r) if trees == "pairs" else (int(r.integers(60, 201)), *(48,) * 6)
+        parts = _pair(r) if trees == "pairs" else (int(r.integers(PROMPT[0], PROMPT[1] + 1)), *ANSWERS)
         if start + sum(parts) > tokens:
             return ids
         for branch, size in enumerate(parts):
@@ -174,7 +186,7 @@ def _row(r: np.random.Generator, tokens: int, trees: str) -> np.ndarray:
 
 
 def _pair(r: np.random.Generator) -> tuple[int, int, int]:
-    whole = int(r.integers(300, 601))
+    whole = int(r.integers(PAIR[0], PAIR[1] + 1))
     prompt = int(whole * r.uniform(0.2, 0.5))
     first = int((whole - prompt) * r.uniform(0.35, 0.65))
     return prompt, first, whole - prompt - first

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxalign.config.numbers import Whole
+
 if TYPE_CHECKING:
     from jaxalign.feedback.recorded import Recorded
     from jaxalign.models.model import Model
@@ -47,9 +49,9 @@ RUN = "run"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many pairs."""
     parser.add_argument(
-        "--pairs", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="sizes (default 10000 100000)"
+        "--pairs", type=Whole(), nargs="+", default=[10_000, 100_000], metavar="N", help="sizes (default 10000 100000)"
     )
-    parser.add_argument("--steps", type=int, default=64, metavar="N", help="training steps (default 64)")
+    parser.add_argument("--steps", type=Whole(2), default=64, metavar="N", help="training steps (default 64)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:

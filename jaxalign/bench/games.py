@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxalign.config.numbers import Whole
+from jaxalign.config.overrides import refuse
 from jaxalign.games.families import suite, three_action
 from jaxalign.games.game import MatrixGame, uniform
 from jaxalign.games.learner import run as play
@@ -43,17 +45,19 @@ ETA, TAU, INNER = 0.3, 0.1, 100
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults are those of BENCHMARKS.md."""
-    parser.add_argument("--seeds", type=int, default=1000, help="starts of the sweep (default 1000)")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of each run of the sweep (default 1000)")
-    parser.add_argument("--loop-seeds", type=int, default=3, help="starts the NumPy loop is timed on (default 3)")
-    parser.add_argument("--actions", type=int, default=10_000, help="actions of the large game (default 10000)")
-    parser.add_argument("--large-steps", type=int, default=100, help="steps on the large game (default 100)")
-    parser.add_argument("--games", type=int, default=1000, help="random games for the success rates (default 1000)")
-    parser.add_argument("--limit", type=int, default=100_000, help="steps each game is given (default 100000)")
+    parser.add_argument("--seeds", type=Whole(), default=1000, help="starts of the sweep (default 1000)")
+    parser.add_argument("--steps", type=Whole(), default=1000, help="steps of each run of the sweep (default 1000)")
+    parser.add_argument("--loop-seeds", type=Whole(), default=3, help="starts the NumPy loop is timed on (default 3)")
+    parser.add_argument("--actions", type=Whole(2), default=10_000, help="actions of the large game (default 10000)")
+    parser.add_argument("--large-steps", type=Whole(), default=100, help="steps on the large game (default 100)")
+    parser.add_argument("--games", type=Whole(), default=1000, help="random games for the success rates (default 1000)")
+    parser.add_argument("--limit", type=Whole(), default=100_000, help="steps each game is given (default 100000)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: the sweep, NumPy at once and in a loop, the large game, and the two success rates."""
+    if args.loop_seeds > args.seeds:
+        refuse([f"--loop-seeds {args.loop_seeds}: the sweep has --seeds {args.seeds} starts only"])
     adaptive, fixed = AdaptiveComal(), Comal(ETA, TAU, INNER)
     parts: list[Callable[[], list[dict[str, Any]]]] = [
         lambda: _sweep(args.seeds, args.steps, args.loop_seeds),

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxalign.config.numbers import Whole
+
 HELP = "log-probs of tokens against full logits, torch, Liger, cut-cross-entropy and tokamax"
 
 FULL = "jaxalign full"
@@ -33,12 +35,12 @@ LEAST = ("forward_ms", "forward_backward_ms", "peak_bytes")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults are 1,024 tokens of SmolLM2-135M."""
-    parser.add_argument("--tokens", type=int, default=1024, help="tokens, n (default 1024)")
-    parser.add_argument("--width", type=int, default=576, help="width of the hidden states, d (default 576)")
-    parser.add_argument("--vocabulary", type=int, default=49152, help="rows of the head, v (default 49152)")
+    parser.add_argument("--tokens", type=Whole(), default=1024, help="tokens, n (default 1024)")
+    parser.add_argument("--width", type=Whole(), default=576, help="width of the hidden states, d (default 576)")
+    parser.add_argument("--vocabulary", type=Whole(), default=49152, help="rows of the head, v (default 49152)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of both (default float32)")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each side, taking turns (default 3)")
-    parser.add_argument("--repeats", type=int, default=3, help="timed calls in each (default 3)")
+    parser.add_argument("--rounds", type=Whole(), default=3, help="processes of each side, taking turns (default 3)")
+    parser.add_argument("--repeats", type=Whole(), default=3, help="timed calls in each (default 3)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.bench.peers.torch_peer import TorchPeer
+from jaxalign.config.numbers import Real, Whole
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import SmolLM2
@@ -43,18 +44,18 @@ class Ending:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults suit two cores."""
-    parser.add_argument("--prompts", type=int, default=16, help="prompts together (default 16)")
-    parser.add_argument("--samples", type=int, default=4, help="responses a prompt (default 4)")
-    parser.add_argument("--prompt-tokens", type=int, default=48, help="tokens of a prompt (default 48)")
-    parser.add_argument("--response-tokens", type=int, default=48, help="tokens of a response at most (default 48)")
-    parser.add_argument("--rows", type=int, default=128, help="responses together (default 128)")
+    parser.add_argument("--prompts", type=Whole(), default=16, help="prompts together (default 16)")
+    parser.add_argument("--samples", type=Whole(), default=4, help="responses a prompt (default 4)")
+    parser.add_argument("--prompt-tokens", type=Whole(), default=48, help="tokens of a prompt (default 48)")
+    parser.add_argument("--response-tokens", type=Whole(), default=48, help="tokens of a response at most (default 48)")
+    parser.add_argument("--rows", type=Whole(), default=128, help="responses together (default 128)")
     parser.add_argument(
         "--end-chance",
-        type=float,
+        type=Real(0.0, 1.0),
         default=0.0,
         help="of each token to be a response's last: compares engines (default 0)",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="timed rounds of each side, interleaved (default 3)")
+    parser.add_argument("--rounds", type=Whole(), default=3, help="timed rounds of each side, interleaved (default 3)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -11,8 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from jaxalign.config.numbers import Whole
+from jaxalign.config.overrides import refuse
+
 if TYPE_CHECKING:
     from jaxalign.data.groups import TrainingGroups
+    from jaxalign.experiment import Experiment
     from jaxalign.training.row_rule import RowRule
 
 HELP = "padding of rows of recorded pairs, by how they are laid"
@@ -21,31 +25,34 @@ HELP = "padding of rows of recorded pairs, by how they are laid"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which pairs, and how long rows are."""
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="configs on recorded pairs")
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a packed row, at most (default 4096)")
-    parser.add_argument("--groups", type=int, default=1, help="pairs of a prompt drawn together (default 1)")
-    parser.add_argument("--batch-size", type=int, default=64, help="pairs of a step (default 64)")
-    parser.add_argument("--rows", type=int, default=8, help="rows scored together (default 8)")
-    parser.add_argument("--shards", type=int, default=1, help="what rows of a step are a multiple of (default 1)")
-    parser.add_argument("--prompt-tokens", type=int, help="longest prompt (default: the config's)")
-    parser.add_argument("--answer-tokens", type=int, help="longest answer (default: the config's)")
+    parser.add_argument("--tokens", type=Whole(), default=4096, help="tokens of a packed row, at most (default 4096)")
+    parser.add_argument("--groups", type=Whole(), default=1, help="pairs of a prompt drawn together (default 1)")
+    parser.add_argument("--batch-size", type=Whole(), default=64, help="pairs of a step (default 64)")
+    parser.add_argument("--rows", type=Whole(), default=8, help="rows scored together (default 8)")
+    parser.add_argument("--shards", type=Whole(), default=1, help="what rows of a step are a multiple of (default 1)")
+    parser.add_argument("--prompt-tokens", type=Whole(), help="longest prompt (default: the config's)")
+    parser.add_argument("--answer-tokens", type=Whole(), help="longest answer (default: the config's)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: pairs, how they are laid, rows and their tokens, padding, tokens a pair."""
+    if args.batch_size % args.groups:
+        refuse([f"--batch-size {args.batch_size}: must be a multiple of --groups {args.groups}"])
+    experiments = {path: recorded_in(path, args.prompt_tokens, args.answer_tokens) for path in args.configs}
     with tempfile.TemporaryDirectory(prefix="jaxalign-bench-") as folder:
         return [
             {"config": pathlib.Path(path).stem, **row}
-            for path in args.configs
-            for row in laid(groups_of(path, pathlib.Path(folder), args.prompt_tokens, args.answer_tokens), args)
+            for path, experiment in experiments.items()
+            for row in laid(groups_of(experiment, pathlib.Path(folder)), args)
         ]
 
 
-def groups_of(path: str, folder: pathlib.Path, prompt: int | None, answer: int | None) -> "TrainingGroups":
-    """The pairs of a config, tokenised below `folder`, with other limits where they are given."""
+def recorded_in(path: str, prompt: int | None, answer: int | None) -> "Experiment":
+    """The experiment of a config, without pairs that are held out, and with other limits where they are given. Raises
+    ConfigError where it records none."""
     from jaxalign.config.load import load
     from jaxalign.errors import ConfigError
     from jaxalign.feedback.recorded import Recorded
-    from jaxalign.machine import Machine
 
     experiment = load(path)
     feedback = experiment.feedback
@@ -53,8 +60,17 @@ def groups_of(path: str, folder: pathlib.Path, prompt: int | None, answer: int |
         raise ConfigError(f"{path}: its pairs are sampled, and there are none to lay into rows")
     prompt, answer = prompt or feedback.max_prompt_tokens, answer or feedback.max_tokens
     feedback = dataclasses.replace(feedback, heldout=None, max_prompt_tokens=prompt, max_tokens=answer)
+    return dataclasses.replace(experiment, feedback=feedback)
+
+
+def groups_of(experiment: "Experiment", folder: pathlib.Path) -> "TrainingGroups":
+    """Its pairs, tokenised below `folder`."""
+    from jaxalign.feedback.recorded import Recorded
+    from jaxalign.machine import Machine
+
+    assert isinstance(experiment.feedback, Recorded), "see recorded_in"
     machine = Machine(experiment.model.open(), experiment.placement, experiment.seed)
-    return feedback.open(machine, folder, 1).pairs
+    return experiment.feedback.open(machine, folder, 1).pairs
 
 
 def laid(groups: "TrainingGroups", args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -6,11 +6,16 @@ Nothing may grow with the number of chips but what must: the sum of gradients ov
 
 import argparse
 import dataclasses
+import math
+import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+from jaxalign.config.numbers import Whole
+from jaxalign.config.overrides import refuse
 from jaxalign.experiment import Experiment
-from jaxalign.mesh.sharding import row_shards
+from jaxalign.mesh.sharding import MeshShape, row_shards
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, compile_program
 from jaxalign.plan.lowered import programs
@@ -25,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config, topologies, and what stays the same."""
     parser.add_argument("config", metavar="CONFIG", help="config file: model, rows and step")
     parser.add_argument("--topologies", default=TOPOLOGIES, metavar="A,B,…", help=f"default: {TOPOLOGIES}")
-    parser.add_argument("--fsdp", type=int, default=8, help="shards of the parameters; further chips are copies (8)")
-    parser.add_argument("--rows", type=int, default=2, help="rows a chip and step (2)")
+    parser.add_argument(
+        "--fsdp", type=Whole(), default=8, help="shards of the parameters; further chips are copies (8)"
+    )
+    parser.add_argument("--rows", type=Whole(), default=2, help="rows a chip and step (2)")
     parser.add_argument("--options", default="", metavar="'--a.b value …'", help="options of the experiment")
     parser.add_argument("--plot", metavar="FILE", help="write a figure there (.svg, .png)")
 
@@ -36,18 +43,31 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     from jaxalign.config.load import load, override
 
     experiment = override(load(args.config), args.options.split())
+    shape = dataclasses.replace(experiment.placement.mesh, data=-1, fsdp=args.fsdp)
+    refuse(_problems(args, shape))
     rows = []
     for name in args.topologies.split(","):
         print(f"compiling for {name}", file=sys.stderr, flush=True)
-        rows.append(measure(experiment, name, args.fsdp, args.rows))
+        rows.append(measure(experiment, name, shape, args.rows))
     if args.plot:
         draw(rows, args.plot)
     return rows
 
 
-def measure(experiment: Experiment, name: str, fsdp: int, rows: int) -> dict[str, Any]:
+def _problems(args: argparse.Namespace, shape: MeshShape) -> Iterator[str]:
+    """Said before the first topology is compiled, of all of them. Raises ConfigError for an unknown topology."""
+    for name in args.topologies.split(","):
+        devices, a_copy = topology(name, shape.slices).devices, -math.prod(shape.sizes.values())
+        if devices % a_copy:
+            yield f"--fsdp {args.fsdp}: a mesh of {shape.sizes} does not divide the {devices} devices of {name}"
+    if args.plot and not args.plot.endswith((".svg", ".png")):
+        yield f"--plot {args.plot}: a name that ends in .svg or .png is expected"
+    if args.plot and not (folder := pathlib.Path(args.plot).parent).is_dir():
+        yield f"--plot {args.plot}: there is no folder {folder}"
+
+
+def measure(experiment: Experiment, name: str, shape: MeshShape, rows: int) -> dict[str, Any]:
     """The training step on one topology."""
-    shape = dataclasses.replace(experiment.placement.mesh, data=-1, fsdp=fsdp)
     placement = dataclasses.replace(experiment.placement, mesh=shape, accumulate=1)
     target = topology(name, shape.slices)
     machine = machine_of(dataclasses.replace(experiment, placement=placement), target)
@@ -57,7 +77,7 @@ def measure(experiment: Experiment, name: str, fsdp: int, rows: int) -> dict[str
     settings = dataclasses.replace(experiment, placement=placement, fit=fit)
     step = next(p for p in programs(settings, machine, sizes_of(settings, machine.model)) if p.name == "train")
     made = compile_program(step, machine.model, target, chip(target.generation))
-    row: dict[str, Any] = {"topology": name, "chips": target.chips, "data": mesh.shape["data"], "fsdp": fsdp}
+    row: dict[str, Any] = {"topology": name, "chips": target.chips, "data": mesh.shape["data"], "fsdp": shape.fsdp}
     if not isinstance(made, Compiled):
         return {**row, "too_large": made.reason}
     kinds = {kind: of.bytes / 2**20 for kind, of in made.traffic.by_kind.items()}

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxalign.bench.peers.torch_peer import TorchPeer
+from jaxalign.config.numbers import Whole
 from jaxalign.data.groups import RolledGroups
 from jaxalign.losses.inpo import INPO
 from jaxalign.mesh.sharding import RULES, MeshShape
@@ -44,14 +45,18 @@ OPTIMIZER = AdamW(WarmupLinear(peak=1e-5, warmup=0.0, floor=1.0))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes; the defaults suit two cores."""
-    parser.add_argument("--prompts", type=int, default=8, help="prompts a step (default 8)")
-    parser.add_argument("--answers", type=int, default=2, help="answers a prompt, of which all pairs count (default 2)")
-    parser.add_argument("--prompt-tokens", type=int, default=45, help="tokens of a prompt (default 45)")
-    parser.add_argument("--response-tokens", type=int, default=48, help="tokens of a response (default 48)")
+    parser.add_argument("--prompts", type=Whole(), default=8, help="prompts a step (default 8)")
+    parser.add_argument(
+        "--answers", type=Whole(2), default=2, help="answers a prompt, of which all pairs count (default 2)"
+    )
+    parser.add_argument("--prompt-tokens", type=Whole(), default=45, help="tokens of a prompt (default 45)")
+    parser.add_argument("--response-tokens", type=Whole(), default=48, help="tokens of a response (default 48)")
     parser.add_argument("--remat", choices=REMAT, default="none", help="what our backward pass keeps (default none)")
-    parser.add_argument("--objectives", type=int, default=1, help="kept apart, beside one (default 1: no other side)")
-    parser.add_argument("--lora", type=int, default=None, help="rank of adapters on a frozen base (default: full)")
-    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each side, interleaved (default 3)")
+    parser.add_argument(
+        "--objectives", type=Whole(), default=1, help="kept apart, beside one (default 1: no other side)"
+    )
+    parser.add_argument("--lora", type=Whole(), default=None, help="rank of adapters on a frozen base (default: full)")
+    parser.add_argument("--rounds", type=Whole(), default=3, help="timed steps of each side, interleaved (default 3)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:

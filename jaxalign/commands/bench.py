@@ -10,7 +10,8 @@ HELP = "side-by-side benchmarks"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A benchmark is a module of `jaxalign.bench` with `HELP`, `add_arguments(parser)` and `run(args)` → rows."""
+    """A benchmark is a module of `jaxalign.bench` with `HELP`, `add_arguments(parser)` and `run(args)` → rows. Numbers
+    are read by `config.numbers`; what they cannot be together `run` refuses before it computes."""
     import jaxalign.bench
 
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")

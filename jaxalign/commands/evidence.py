@@ -10,7 +10,8 @@ table is printed.
   jaxalign evidence runs/evidence yesterday/measured.json --against random
 
 Values of held-out answers come with intervals that cover prompts and seeds, differences are paired by seed and prompt;
-`jaxalign.report.evidence` says what else covers what. The runs' judges are asked again about the last answers.
+`jaxalign.report.evidence` says what else covers what. The runs' judges are asked again about the last answers, once:
+what measured.json says of a run that has measured the same since is not asked anew. Without the file all are.
 """
 
 import argparse
@@ -33,20 +34,19 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from jaxalign.report.arms import arms_of
-    from jaxalign.report.evidence import evidence, read
+    from jaxalign.report.evidence import Measured, evidence, read
     from jaxalign.report.evidence_told import markdown, plain
     from jaxalign.report.kept import decoded, encoded, remembered, together
     from jaxalign.storage import canonical, durable
 
     files = {source: decoded(Path(source)) for source in args.sources if Path(source).is_file()}
-    directories = {
-        source: remembered(
-            {name: read(arm, args.config) for name, arm in arms_of(Path(source)).items()},
-            Path(source) / "measured.json",
-        )
-        for source in args.sources
-        if source not in files
-    }
+    directories = {}
+    for source in args.sources:
+        if source not in files:
+            there, file = arms_of(Path(source)), Path(source) / "measured.json"
+            before = decoded(file) if file.is_file() else {}
+            now = {name: read(arm, args.config, before.get(name, Measured({}, {}))) for name, arm in there.items()}
+            directories[source] = remembered(now, before)
     table = evidence(together(directories | files), args.against, args.metrics.split(",") if args.metrics else ())
     for source, arms in list(directories.items())[:1]:
         root = durable.absolute(source)

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxalign.config.settings import expected, parse, show
@@ -68,12 +68,13 @@ def _written(path: str, text: str | None) -> str:
     return f"--{path}" if text is None else f"--{path}={text}"
 
 
-def refuse(problems: Sequence[str]) -> None:
+def refuse(problems: Iterable[str]) -> None:
     """Raises ConfigError with all of the problems, where there are any."""
-    if len(problems) == 1:
-        raise ConfigError(problems[0])
-    if problems:
-        raise ConfigError("\n  ".join([f"{len(problems)} problems", *problems]))
+    found = list(problems)
+    if len(found) == 1:
+        raise ConfigError(found[0])
+    if found:
+        raise ConfigError("\n  ".join([f"{len(found)} problems", *found]))
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -131,11 +131,7 @@ def cast(tensors: tuple[Tensor, ...], shapes: Params, values: Values, dtype: str
 def documents(config: Exportable, chat: Chat, dtype: str) -> dict[str, bytes]:
     """Every file but the weights, by name."""
     fields = config.to_hf()
-    ids = {
-        f"{role}_id": chat.tokenizer.token_to_id(chat.specials[role])
-        for role in ("bos_token", "pad_token")
-        if role in chat.specials
-    }
+    ids = named_ids(chat)
     stop = list(chat.stop) if len(chat.stop) > 1 else chat.stop[0]
     tokenizer = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -154,6 +150,21 @@ def documents(config: Exportable, chat: Chat, dtype: str) -> dict[str, bytes]:
         "tokenizer_config.json": to_json(tokenizer),
         "tokenizer.json": chat.tokenizer.to_str(pretty=True).encode(),
     }
+
+
+def named_ids(chat: Chat) -> dict[str, int | None]:
+    """Ids of special tokens as config.json has them. That of padding says which token a classifier is judged by: it is
+    the one that was read, or none where none was and the tokenizer's ends turns."""
+    ids = {
+        f"{role}_id": chat.tokenizer.token_to_id(chat.specials[role])
+        for role in ("bos_token", "pad_token")
+        if role in chat.specials
+    }
+    if chat.classifies and chat.unread is not None:
+        ids["pad_token_id"] = chat.unread
+    elif chat.classifies and ids.get("pad_token_id") in chat.stop:
+        del ids["pad_token_id"]
+    return ids
 
 
 def templates(chat: Chat) -> str | list[dict[str, str]]:

@@ -99,7 +99,7 @@ def opened(config: DecoderConfig, conversation: chat.Chat, reader: weights.Reade
     """The model of a reader whose tensors fit the config."""
     for problem in config.problems():
         raise ModelError(f"{path}: {problem}")
-    spoken = chat.fitted(conversation, config.vocab)
+    spoken = dataclasses.replace(chat.fitted(conversation, config.vocab), classifies=bool(config.outputs))
     model = split(config, spoken, str(path), weights.Stored(reader, config.tensors()))
     weights.check(reader, config.tensors(), model.shapes, IGNORED if config.output == "embed" else IGNORED[:-1])
     return dataclasses.replace(model, files=reader.files())

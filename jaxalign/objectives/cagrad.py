@@ -7,31 +7,16 @@ The paper weighs all objectives alike; with other weights this is RACO without i
 2602.02495), which gives up part of what the weights ask for to protect objectives that they hardly count.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jaxtyping import Array, Float
 
-from jaxalign.objectives.conflict_averse import Direction, descent, direction, setting_problems
+from jaxalign.objectives.conflict_averse import ConflictAverse, Direction, descent, direction
 
 
 @dataclass(frozen=True)
-class CAGrad:
+class CAGrad(ConflictAverse):
     """Gradients of the oracle's annotators, in their order."""
-
-    weights: tuple[float, ...]
-    """w: of the objectives in g_0; they sum to 1"""
-    c: float = 0.4
-    """how far from g_0 it may go, in lengths of g_0, in [0, 1); 0 is the weighted sum"""
-    step: float = 0.0
-    """ℓ η at which the logged `descent` Γ is told, in [0, 1]; 0: of small steps, ⟨g_0, G⟩ / ‖g_0‖²"""
-
-    @property
-    def objectives(self) -> int:
-        return len(self.weights)
-
-    def problems(self) -> Iterable[str]:
-        return setting_problems(self.weights, self.c, self.step)
 
     def __call__(self, gram: Float[Array, "o o"]) -> Float[Array, " o"]:
         return self.direction(gram).coefficients

@@ -12,6 +12,7 @@ at least η ‖g_0‖² Γ(ρ), ρ = cos(g_0, G_q), and
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -67,11 +68,25 @@ def descent(alignment: Float[Array, ""], c: float, step: float) -> Float[Array, 
     return 1 + c * alignment - step / 2 * (1 + c**2 + 2 * c * alignment)
 
 
-def setting_problems(weights: tuple[float, ...], c: float, step: float) -> Iterable[str]:
-    """What is wrong with the settings of such a combiner."""
-    if not (weights and min(weights) >= 0 and abs(sum(weights) - 1) < 1e-6):
-        yield f"weights must be at least 0 and sum to 1, got {weights}"
-    if not 0 <= c < 1:
-        yield f"c must lie in [0, 1), got {c}"
-    if not 0 <= step <= 1:
-        yield f"step must lie in [0, 1], where Γ says something, got {step}"
+@dataclass(frozen=True)
+class ConflictAverse:
+    """What such combiners are set by; how they clip is theirs to say."""
+
+    weights: tuple[float, ...]
+    """w: of the objectives in g_0, and what a clip clips at; they sum to 1"""
+    c: float = 0.4
+    """how far from g_0 it may go, in lengths of g_0, in [0, 1); 0 is the weighted sum"""
+    step: float = 0.0
+    """ℓ η at which the logged `descent` Γ is told, in [0, 1]; 0: of small steps, ⟨g_0, G⟩ / ‖g_0‖²"""
+
+    @property
+    def objectives(self) -> int:
+        return len(self.weights)
+
+    def problems(self) -> Iterable[str]:
+        if not (self.weights and min(self.weights) >= 0 and abs(sum(self.weights) - 1) < 1e-6):
+            yield f"weights must be at least 0 and sum to 1, got {self.weights}"
+        if not 0 <= self.c < 1:
+            yield f"c must lie in [0, 1), got {self.c}"
+        if not 0 <= self.step <= 1:
+            yield f"step must lie in [0, 1], where Γ says something, got {self.step}"

@@ -8,32 +8,17 @@ buys fidelity to the weights with part of CAGrad's protection of the objective t
 for every microbatch of every device; here it is once a step, of the gradients of the global batch.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxalign.objectives.conflict_averse import Direction, descent, direction, setting_problems
+from jaxalign.objectives.conflict_averse import ConflictAverse, Direction, descent, direction
 
 
 @dataclass(frozen=True)
-class RACO:
+class RACO(ConflictAverse):
     """Gradients of the oracle's annotators, in their order."""
-
-    weights: tuple[float, ...]
-    """w: of the objectives in g_0, and what q_i is clipped at; they sum to 1"""
-    c: float = 0.4
-    """how far from g_0 it may go, in lengths of g_0, in [0, 1); 0 is the weighted sum"""
-    step: float = 0.0
-    """ℓ η at which the logged `descent` Γ is told, in [0, 1]; 0: of small steps, ⟨g_0, G⟩ / ‖g_0‖²"""
-
-    @property
-    def objectives(self) -> int:
-        return len(self.weights)
-
-    def problems(self) -> Iterable[str]:
-        return setting_problems(self.weights, self.c, self.step)
 
     def __call__(self, gram: Float[Array, "o o"]) -> Float[Array, " o"]:
         return self.direction(gram).coefficients

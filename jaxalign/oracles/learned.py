@@ -227,5 +227,5 @@ def said(
         return [chat.render(messages, prompt.tool_list, answering=False) for messages in whole]
 
     groups, cut = tokens(rollouts.prompts, written, chat, reading.reader.model.config.context, too_long, who)
-    found = reading([[chat.scored(ids) for ids in group] for group in groups])
+    found = reading([[chat.judged(ids) for ids in group] for group in groups])
     return found.reshape(*rollouts.lengths.shape, -1), cut

@@ -5,7 +5,8 @@ spelling. A string is worth to a user
 
     worth(y) = liking[user][style y] − penalty · (wrong letters of y)
 
-and it prefers for certain what is worth more; where two are worth the same it is indifferent. Which letter is which
+and it prefers for certain what is worth more; where two are worth the same it is indifferent. The same is meant of the
+settings as they are written: 0.3 − 0.1 and 0.2 are worth the same, though their floats differ. Which letter is which
 style, and how each is spelled right, is drawn for each prompt. So the users' game (`CyclicStrings` is another) and that
 of k samples (`k_samples`) are known for each prompt.
 
@@ -18,6 +19,8 @@ eight, never more than .61.
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -74,26 +77,49 @@ class StringUsers:
         """Preferences among each prompt's answers. Raises DataError naming an answer that is no string of the game."""
         strings = strings_of(rollouts, self.letters, self.length)
         prompts = zip(rollouts.prompts, strings, strict=True)
-        worth = np.array([self.worth(prompt.text, each) for prompt, each in prompts], np.float64)
-        worth = worth.reshape(len(strings), len(self.liking), strings.shape[1])
-        sides = np.sign(worth[..., :, None] - worth[..., None, :]) / 2
+        shape = (len(strings), 2, len(self.liking), strings.shape[1])
+        found = [(self.worth(prompt.text, each), self.rank(prompt.text, each)) for prompt, each in prompts]
+        worth, rank = np.array(found, np.float64).reshape(shape).swapaxes(0, 1)
+        sides = np.sign(rank[..., :, None] - rank[..., None, :]) / 2
         together = np.einsum("o,boij->bij", np.asarray(self.shares), sides)
         return Preferences(
             self.names, self.shares, probabilities(together), probabilities(sides), scores=worth.astype(np.float32)
         )
 
     def worth(self, asked: str, strings: Int[np.ndarray, "m t"]) -> Float[np.ndarray, "o m"]:
-        """What each string is worth to each user who asked this."""
+        """What each string is worth to each user who asked this, rounded once."""
+        style, wrong = self._read(asked, strings)
+        return _levels(self.liking, self.penalty, self.length)[0][:, style, wrong]
+
+    def rank(self, asked: str, strings: Int[np.ndarray, "m t"]) -> Int[np.ndarray, "o m"]:
+        """How many things that a string can be worth to a user are less: of two that are worth the same it is equal."""
+        style, wrong = self._read(asked, strings)
+        return _levels(self.liking, self.penalty, self.length)[1][:, style, wrong]
+
+    def _read(self, asked: str, strings: Int[np.ndarray, "m t"]) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+        """The style of each string where this is asked, and its wrong letters."""
         rng = np.random.default_rng([self.seed, zlib.crc32(asked.encode())])
         style = rng.permutation(self.letters)
         right = rng.integers(0, self.letters, (self.letters, self.length - 1))
-        wrong = (strings[:, 1:] != right[strings[:, 0]]).sum(-1)
-        return np.asarray(self.liking)[:, style[strings[:, 0]]] - self.penalty * wrong
+        return style[strings[:, 0]], (strings[:, 1:] != right[strings[:, 0]]).sum(-1)
 
     def game(self, asked: str, k: int = 1) -> PopulationGame:
         """The game of k samples that is played on the prompt of this text, over `all_strings`."""
-        order, tied = ordered(self.worth(asked, all_strings(self.letters, self.length)))
+        order, tied = ordered(self.rank(asked, all_strings(self.letters, self.length)).astype(np.float64))
         return PopulationGame(jnp.asarray(order), jnp.asarray(np.asarray(self.shares)), k, jnp.asarray(tied))
+
+
+@cache
+def _levels(
+    liking: tuple[tuple[float, ...], ...], penalty: float, length: int
+) -> tuple[Float[np.ndarray, "o l t"], Int[np.ndarray, "o l t"]]:
+    """What a string of a style l and t wrong letters is worth to each user, and its rank: of the decimals that settings
+    are written as, exactly."""
+    cost = Fraction(repr(float(penalty)))
+    exact = [[[Fraction(repr(float(one))) - cost * t for t in range(length)] for one in user] for user in liking]
+    places = [{one: at for at, one in enumerate(sorted({x for row in user for x in row}))} for user in exact]
+    ranks = [[[place[x] for x in row] for row in user] for place, user in zip(places, exact, strict=True)]
+    return np.array(exact, np.float64), np.array(ranks, np.int64)
 
 
 EXAMPLE = StringUsers(length=1)

@@ -167,7 +167,7 @@ def _attempt_table(plan: Plan) -> list[str]:
     return lines
 
 
-ROLLOUTS = {f"{when}rollout{part}" for when in ("", EVALUATION) for part in ("", ".prompts")}
+ROLLOUTS = {f"{when}rollout{part}" for when in ("", EVALUATION) for part in ("", ".prompts", ".halved")}
 """Programs that grow with the rows of a rollout."""
 
 

@@ -1,8 +1,8 @@
 """What a finished run's answers to the held-out prompts say, prompt by prompt: for intervals and differences that go
 over several runs.
 
-A run keeps its answers and the means of what was said of them, not what was said: its judge is asked again. A judge
-that needs devices gets those that are here.
+A run keeps its answers and the means of what was said of them, not what was said: its judge is asked again, once;
+`report.kept` has what it says. A judge that needs devices gets those that are here.
 """
 
 import dataclasses

@@ -14,8 +14,12 @@ To values within bounds two prompts more are added, one at each bound for all se
 the interval has a width where all agree; of a single seed it is the one of `evals.intervals` to the digit where prompts
 count alike. Where they count by their pairs (`evals.comparable`) values are linearised, n is the number of prompts that
 count alike and vary as little, and the two weigh as one of these each: of a single seed that is the interval of
-`evals.intervals` within a few per cent of its width. Differences of two such values, which lie far from their bounds,
-are taken as they are.
+`evals.intervals` within a few per cent of its width.
+
+Differences of two such values lie far from their bounds, and no prompts are added. Their n is that of the arm whose
+prompts count less alike: var(ȳ_x) is the mean square times n/(n − 1), and t has n − 1 degrees of freedom. Taken as if
+prompts counted alike, an interval of 16 prompts that count as 6.5 do holds 88 % of the time (tests/test_crossed.py);
+where the two arms count the same prompts alike it holds 93 %, where they count others it errs towards width.
 """
 
 from collections.abc import Sequence
@@ -34,15 +38,16 @@ def crossed(
     effective: float | None = None,
 ) -> Estimate:
     """The mean of values within `bounds` (None: of values that have none), seeds along the rows and prompts along the
-    columns; without bounds of two prompts at least. `effective` prompts that count alike have a mean that varies as
-    little; None: as many as there are."""
+    columns. `effective` prompts that count alike have a mean that varies as little, None: as many as there are; without
+    bounds they must be more than one."""
     seeds, prompts = table.shape
     by_seed, by_prompt, mean = table.mean(1), table.mean(0), float(table.mean())
-    stderr = float(np.sqrt(_of_mean(by_seed) + _of_mean(by_prompt))) if prompts > 1 else None
-    if bounds is None:
-        half = _half((_of_mean(by_seed), _of_mean(by_prompt)), (seeds - 1, prompts - 1), level)
-        return Estimate(mean, stderr, mean - half, mean + half)
     count = float(prompts) if effective is None else effective
+    variances = _of_mean(by_seed), _of_mean(by_prompt, count)
+    stderr = float(np.sqrt(sum(variances))) if count > 1 else None
+    if bounds is None:
+        half = _half(variances, (seeds - 1, count - 1), level)
+        return Estimate(mean, stderr, mean - half, mean + half)
     ends = np.array(bounds)
     centre = (count * mean + ends.sum()) / (count + 2)
     squares = float(((by_prompt - centre) ** 2).sum() * (count / prompts) ** 2 + ((ends - centre) ** 2).sum())
@@ -64,9 +69,10 @@ def over_seeds(values: Sequence[float], level: float = LEVEL) -> Estimate | None
     return Estimate(mean, variance**0.5, mean - half, mean + half)
 
 
-def _of_mean(values: Float[np.ndarray, " n"]) -> float:
-    """The variance of their mean; of a single one there is nothing to be seen."""
-    return float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
+def _of_mean(values: Float[np.ndarray, " n"], count: float | None = None) -> float:
+    """The variance of their mean, of `count` that count alike; of a single one there is nothing to be seen."""
+    n = float(len(values)) if count is None else count
+    return float(values.var()) / len(values) * n / (n - 1) if n > 1 else 0.0
 
 
 def _half(variances: Sequence[float], degrees: Sequence[float | int], level: float) -> float:

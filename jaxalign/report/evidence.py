@@ -83,10 +83,12 @@ class Measured:
         return self.answered[seed].prompts if seed in self.answered else None
 
 
-def read(arm: Arm, config: str | None = None) -> Measured:
-    """An arm from its files; its judges are asked again. `config` as for `reopen`."""
+def read(arm: Arm, config: str | None = None, before: Measured = Measured({}, {})) -> Measured:
+    """An arm from its files; its judges are asked again, but for what they said `before` of a run that has measured the
+    same since, to the last digit. `config` as for `reopen`."""
     metrics = {seed: measured_in(path) for seed, path in arm.runs.items()}
-    found = {seed: answered(reopen(path, config), metrics[seed]) for seed, path in arm.runs.items()}
+    same = {seed: before.answered.get(seed) for seed, each in metrics.items() if before.metrics.get(seed) == each}
+    found = {seed: same.get(seed) or answered(reopen(path, config), metrics[seed]) for seed, path in arm.runs.items()}
     known = {seed: each for seed, each in found.items() if each is not None}
     return Measured(metrics, known, arm.unfinished)
 
@@ -156,7 +158,11 @@ def _difference(
     one, other = (each.by_prompt(metric, seeds) for each in (arm, reference))
     if one is None or other is None or arm.prompts_of(seeds[0]) != reference.prompts_of(seeds[0]):
         return over_seeds(values), "seeds"
-    return crossed(one.table - other.table, bounds=None), "prompts and seeds" if len(seeds) > 1 else "prompts"
+    count = min(one.effective, other.effective)
+    if count < 2:  # of less than two prompts nothing is known of how prompts vary
+        return over_seeds(values), "seeds"
+    found = crossed(one.table - other.table, bounds=None, effective=count)
+    return found, "prompts and seeds" if len(seeds) > 1 else "prompts"
 
 
 def _told(found: Estimate | None, covers: str, values: Sequence[float]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     {arm: {seed: {"metrics": {name: number}, "answered": null or {"prompts": [...], "values": {name: {"values": [...],
     "effective": number}}}}}}
 
-So runs of several machines, or of days between which a machine was lost, come into one table.
+So runs of several machines, or of days between which a machine was lost, come into one table; and a judge is asked once
+about the answers of a run.
 """
 
 import json
@@ -36,10 +37,10 @@ def decoded(path: Path) -> dict[str, Measured]:
     return {name: _arm(f"{path}: {name}", runs) for name, runs in found.items()}
 
 
-def remembered(there: Mapping[str, Measured], file: Path) -> dict[str, Measured]:
-    """A directory's arms, and what its `file` says of runs that are not in it any more, finished or not."""
+def remembered(there: Mapping[str, Measured], before: Mapping[str, Measured]) -> dict[str, Measured]:
+    """A directory's arms, and what its file said `before` of runs that are not in it any more, finished or not."""
     found = dict(there)
-    for name, arm in (decoded(file) if file.is_file() else {}).items():
+    for name, arm in before.items():
         now = found.get(name, Measured({}, {}))
         gone = {seed for seed in arm.metrics if seed not in now.metrics and f"seed-{seed}" not in now.unfinished}
         kept = Measured(

@@ -93,6 +93,9 @@ class Programs:
         def planned_arrived(params: Params, *rest: Any) -> Any:
             return arrived(model, task, params, *rest), model.unstacked(params)
 
+        def planned_narrowed(params: Params, state: Pools, chosen: Any) -> Any:
+            return narrowed(rows_of(state), chosen), model.unstacked(params)
+
         jit = partial(jax.jit, compiler_options=options)
         told = (self.places, (replicated(mesh),) * 3)
         self.vacant = jit(self._vacant, static_argnums=(0, 1, 2), out_shardings=self.places)
@@ -104,6 +107,8 @@ class Programs:
         """The same from parameters as they are trained, with what decoding wants of them beside: so a plan knows all
         shapes, and all that is held"""
         self.narrowed = jit(narrowed, out_shardings=rows_of(self.places))
+        # what it does not read lies beside it all the same, and is counted
+        self.planned_narrowed = jit(planned_narrowed, out_shardings=(rows_of(self.places), None), keep_unused=True)
 
     def state(self, seating: Seating, width: int, params: Params) -> Pools:
         """Shapes and places of a state."""
@@ -137,7 +142,8 @@ class SlotsDrawer:
                 yield drawing.further()
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
-        """Reading prompts, and drawing as many tokens as an answer may have."""
+        """Reading prompts, drawing as many tokens as an answer may have, and, unless rows are never halved, copying
+        half of them: for a moment the copy lies beside all rows."""
         task, width, seating = self.task, rounded(prompt, PROMPT_BUCKET), self.seating(self._rows)
         compiled = self._compiled(params)
         state, place, new = compiled.state(seating, width, params), row_sharding(self.mesh), (self.pools, seating.new)
@@ -159,10 +165,16 @@ class SlotsDrawer:
         )
         drawn = rows * task.limit
         drawing = replace(work, tokens=drawn, rows_tokens=drawn, scored=drawn, row=width + task.limit)
-        return (
+        found = (
             Program("rollout.prompts", compiled.planned_arrived, (params, state, *read, given(new, jnp.int32)), work),
             Program("rollout", compiled.planned_drawn, (params, state, *ends), drawing),
         )
+        if not self._halves:
+            return found
+        left = -(-seating.rows // 2)
+        copying = replace(work, tokens=self.pools * left, rows_tokens=0, scored=0)
+        chosen = given((self.pools, left), jnp.int32)
+        return *found, Program("rollout.halved", compiled.planned_narrowed, (params, state, chosen), copying)
 
     def calls(self, prompts: int) -> Mapping[str, int]:
         """As many as there are when every answer is as long as it may be."""
@@ -171,7 +183,13 @@ class SlotsDrawer:
         return {
             "rollout.prompts": -(-prompts // (self.pools * seating.new)),
             "rollout": -(-answers // (self.pools * seating.rows)),
+            **({"rollout.halved": self.halvings} if self._halves else {}),
         }
+
+    @property
+    def _halves(self) -> bool:
+        """Whether rows are ever halved."""
+        return self.halvings > 0 and self._rows > 1
 
     def seating(self, rows: int) -> Seating:
         """With so many rows in a pool."""
@@ -286,6 +304,8 @@ class _Drawing:
     def _given_away(self, ended: Bool[np.ndarray, "pool e"], computed: int) -> Drawn:
         """What this process has of them; their places are free. `computed`: tokens behind the first ones that rows have
         drawn for them, and for nobody."""
+        # All tables, of which a few rows are wanted: 8 bytes a token of every place, less than one step reads of keys
+        # and values
         answers = self._state.answers
         own, out = own_rows((answers.tokens, answers.lengths, answers.finished, answers.logps))
         chosen = ended[own]

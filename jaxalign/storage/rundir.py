@@ -153,15 +153,19 @@ class RunDir:
 
     def _whole(self, iteration: Iteration) -> bool:
         """Whether all is there that was when the iteration was complete; of one that no launch completed, too."""
+        return not self.missing(iteration)
+
+    def missing(self, iteration: Iteration) -> list[str]:
+        """What was there when the iteration was complete and is not any more, as this process sees it."""
         home = self.path / _home_name(iteration)
         try:
             names = json.loads((home / _COMPLETE).read_bytes())
         except (OSError, ValueError):
-            return True
+            return []
         kept = iteration == "initial" or self.config.get("keep_policies", 0) is None
-        if kept and not pytree.exists(home / "policy"):
-            return False
-        return isinstance(names, list) and all(artifact.committed(home / str(name)) for name in names)
+        policy = ["policy"] if kept and not pytree.exists(home / "policy") else []
+        there = [str(name) for name in names] if isinstance(names, list) else [_COMPLETE]
+        return policy + [name for name in there if not artifact.committed(home / name)]
 
     def load(self, iteration: Iteration, name: str, kind: type[T] | GenericAlias) -> T:
         """The committed artifact of a phase; CheckpointError when it is absent or damaged."""

@@ -98,15 +98,22 @@ def last_cut(text: str, encoding: tokenizers.Encoding, apart: dict[int, str]) ->
 
 
 def located(chat: Chat, prompt: Prompt, answer: str) -> Tokens:
-    """The tokens of the answer that the assistant generates, the end of its turn among them. DataError where the
-    template does not write the messages as they are."""
+    """The tokens of the answer that the assistant generates, the end of its turn among them; for a classifier from the
+    first of them to the one that it is judged by. DataError where the template does not write the messages as they
+    are."""
     found = spans(chat, [*prompt.messages, {"role": "assistant", "content": answer}], prompt.tool_list)
-    return found.ids[found.generated & (found.message == len(prompt.messages))]
+    own = np.flatnonzero(found.generated & (found.message == len(prompt.messages)))
+    if chat.classifies and len(own):
+        return found.ids[own[0] : len(chat.judged(found.ids.tolist()))]
+    return found.ids[own]
 
 
 def surroundings(chat: Chat, to: Asked, answer: str) -> tuple[str, str] | None:
     """What the template writes between prompt and answer, and behind both; None where it does not write them so that
-    there are but spaces between. DataError where it refuses them."""
+    there are but spaces between, and for a classifier, which is judged by a token behind them. DataError where it
+    refuses them."""
+    if chat.classifies:
+        return None
     text = chat.marked([*to.prompt.messages, {"role": "assistant", "content": answer}], to.prompt.tool_list, False)
     said = text[len(to.text) :].lstrip()
     plain = answer and answer == answer.strip() and not set(MARKS).intersection(text)

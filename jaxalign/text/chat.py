@@ -39,7 +39,8 @@ class Chat:
     `date` is what templates are told when they ask for the time, its midnight; None: the local time as it is.
     `rows` of the model's table are there; None: as many as ids. Text that spells a token behind them is refused.
     `settings` are what the model's files say of sampling and padding for programs that ask them; an export hands it on.
-    `unread` is what config.json calls padding: a classifier of transformers scores the last token that is another one.
+    `classifies` says that the model is a classifier, which says something at one token of a conversation (`judged`).
+    `unread` is what config.json calls padding: a classifier reads past it.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -53,6 +54,7 @@ class Chat:
     rows: int | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unread: int | None = None
+    classifies: bool = False
 
     @functools.cached_property
     def vocab(self) -> int:
@@ -69,6 +71,7 @@ class Chat:
             "special tokens": json.dumps(dict(self.specials), sort_keys=True),
             "end-of-turn ids": json.dumps(list(self.stop)),
             "padding id": json.dumps(self.pad),
+            **({"id that a classifier reads past": json.dumps(self.unread)} if self.classifies else {}),
         }
 
     def dated(self, date: datetime.date) -> "Chat":
@@ -76,16 +79,15 @@ class Chat:
         return dataclasses.replace(self, date=date)
 
     def closed(self) -> "Chat":
-        """The same, whose whole conversations end with their last turn: a line break behind it is left out.
+        """That of a classifier whose whole conversations end with their last turn: a line break behind it is left out.
 
-        Score models read the last token of a conversation, which so is the one that ends an answer. To transformers
-        that is the last one which is no padding, so what pads is a token that ends no turn.
+        The token that is `judged` is so the one that ends an answer: what pads is a token that ends no turn.
         """
         tools = None if self.tool_template is None else closed(self.tool_template)
         template, pad = closed(self.template), self._unending()
         specials = {**self.specials, "pad_token": str(self.tokenizer.id_to_token(pad))}
         return dataclasses.replace(
-            self, template=template, tool_template=tools, pad=pad, specials=specials, unread=None
+            self, template=template, tool_template=tools, pad=pad, specials=specials, unread=pad, classifies=True
         )
 
     def _unending(self) -> int:
@@ -152,8 +154,9 @@ class Chat:
             )
         return ids
 
-    def scored(self, ids: list[int]) -> list[int]:
-        """A whole conversation up to the token that a classifier of transformers scores."""
+    def judged(self, ids: list[int]) -> list[int]:
+        """A whole conversation up to the token that a classifier says something at, in training as in judging: the last
+        one that is no padding by its id, as transformers has it, whatever the template writes there."""
         end = len(ids)
         while end > 1 and ids[end - 1] == self.unread:
             end -= 1

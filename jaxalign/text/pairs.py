@@ -1,7 +1,8 @@
 """Comparisons → token ids: prompts as a policy is given them, and of answers what the assistant generates.
 
 An answer is tokenised inside its conversation, as the model's template writes it. What is scored of it is its text and
-the token that ends the turn: what the policy itself would have sampled.
+the token that ends the turn: what the policy itself would have sampled. A classifier is given it up to the token that
+it is judged by (`Chat.judged`), which may lie before that one or behind it.
 """
 
 import dataclasses

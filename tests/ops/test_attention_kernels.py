@@ -20,8 +20,10 @@ from jaxalign.ops.attention.mosaic.visits import (
     LAST,
     OPENS,
     WHOLE,
+    Count,
     Visits,
     codes,
+    counted,
     most,
     padded,
     part_bit,
@@ -140,6 +142,17 @@ def test_a_causal_row_and_a_window_by_hand() -> None:
     assert not (np.asarray(found.flags) & WHOLE).any()
 
 
+def test_what_a_causal_row_visits_is_counted() -> None:
+    """Four blocks of 128 in parts of 64, of which three are seen on the diagonal. Of 500 tokens the last block of
+    queries is padded, and the three that it saw whole are four parts each."""
+    count = counted(Case((((512,),),), 512, (1, 1, 1)).tree(), None, (128, 128), 64)
+    assert count == Count(10, 6, 4 * 3)
+    assert count.computed((128, 128), 64) == 6 * 128**2 + 12 * 64**2
+    assert counted(Case((((500,),),), 500, (1, 1, 1)).tree(), None, (128, 128), 64) == Count(10, 3, 4 * 3 + 3 * 4)
+    windowed = counted(Case((((512,),),), 512, (1, 1, 1)).tree(), jnp.int32(128), (128, 128), 128)
+    assert windowed == Count(7, 0, 7)
+
+
 SHAPE = Shape(n=1, q=4096, c=4096, k=8, g=4, h=128, size=2, causal=True)
 
 
@@ -165,11 +178,10 @@ def test_blocks_fit_the_columns_and_the_memory() -> None:
 
 def test_what_is_too_long_is_refused_with_a_reason() -> None:
     problem = Case((((20,),),), 20, (1, 1, 128)).problem()
-    kernels = pallas_tpu.engine("v5p")
     scores = Case((((20,),),), 20, (1, 1, 128)).scores
-    assert kernels.refuses(problem, scores) is None
+    assert pallas_tpu.refuses(problem, scores, chip("v5p")) is None
     mixed = dataclasses.replace(problem, key=problem.key.astype(jnp.bfloat16))
-    assert "bfloat16" in kernels.refuses(mixed, scores)
+    assert "bfloat16" in pallas_tpu.refuses(mixed, scores, chip("v5p"))
     keys = fit("backward", chip("v5p"), dataclasses.replace(SHAPE, q=1 << 17, c=1 << 17))
     assert isinstance(keys, str)
     assert "do not fit 60 MiB of VMEM" in keys

@@ -25,7 +25,7 @@ from jaxalign.ops.attention.costs import PRODUCTS
 from jaxalign.ops.attention.engine import attended
 from jaxalign.ops.attention.mosaic import pallas_tpu
 from jaxalign.ops.attention.mosaic.blocks import Blocks, chip, fit
-from jaxalign.ops.attention.mosaic.visits import WHOLE, codes, padded, visits
+from jaxalign.ops.attention.mosaic.visits import Count, counted
 from jaxalign.ops.attention.problem import Problem, Scores
 from jaxalign.ops.attention.sight import Tree
 
@@ -88,32 +88,17 @@ def parts(lines: list[dict[str, int]], blocks: Blocks) -> Cycles:
 
 def row_cycles(row: Row, kernel: str, found: Kernels) -> int:
     """Of one KV head and its queries."""
-    count, part = visits_of(row, found.blocks[kernel]), found.cycles[kernel]
-    return count.every * part.visit + count.whole * part.whole + count.parts * part.masked + count.blocks * part.block
-
-
-@dataclass(frozen=True)
-class Count:
-    """Visits of one KV head, those of blocks seen whole, parts of the others that are computed, blocks of queries."""
-
-    every: int
-    whole: int
-    parts: int
-    blocks: int
+    blocks, part = found.blocks[kernel], found.cycles[kernel]
+    count = visits_of(row, blocks)
+    every = count.every * part.visit + count.whole * part.whole + count.parts * part.masked
+    return every + -(-row.s // blocks.queries) * part.block
 
 
 def visits_of(row: Row, blocks: Blocks) -> Count:
     """Of a causal row."""
-    count = -(-row.s // blocks.queries)
-    length = np.lcm(blocks.queries, blocks.keys) * count
     ids = Tree(*(jnp.asarray(each, jnp.int32)[None] for each in ([0] * row.s, [0] * row.s, range(row.s))))
-    mine, theirs = codes(padded(ids, count * blocks.queries), padded(ids, int(length)))
     window = None if row.window is None else jnp.int32(row.window)
-    found = visits(mine, theirs, window, True, (blocks.queries, blocks.keys), blocks.part)
-    flags = np.asarray(found.flags)[: int(found.count)]
-    whole = flags & WHOLE > 0
-    parts = int(np.bitwise_count(flags[~whole] >> 5).sum())
-    return Count(len(flags), int(whole.sum()), parts, count)
+    return counted(ids, window, (blocks.queries, blocks.keys), blocks.part)
 
 
 def share_of_peak(row: Row, found: Kernels, kernels: tuple[str, ...]) -> tuple[float, float]:
@@ -124,8 +109,7 @@ def share_of_peak(row: Row, found: Kernels, kernels: tuple[str, ...]) -> tuple[f
         b = found.blocks[kernel]
         depth = PRODUCTS[kernel] * row.g * row.h
         seen += depth * row.s * (row.s + 1) // 2
-        count = visits_of(row, b)
-        visited += depth * (count.whole * b.queries * b.keys + count.parts * b.part**2)
+        visited += depth * visits_of(row, b).computed((b.queries, b.keys), b.part)
         cycles += row_cycles(row, kernel, found)
     return tuple(made / (MULTIPLY_ADDS[row.generation] * cycles) for made in (seen, visited))
 

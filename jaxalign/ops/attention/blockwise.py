@@ -86,11 +86,7 @@ def backward(problem: Problem, scores: Scores, found: Array, lse: Array, of_foun
     return jnp.concatenate(of_query, axis=1), of_key.astype(key.dtype), of_value.astype(value.dtype)
 
 
-def takes_everything(problem: Problem, scores: Scores) -> None:
-    """No problem is refused."""
-
-
 @lru_cache
 def engine(block: int) -> Engine:
     """Blocks of so many queries."""
-    return Engine("blockwise", partial(forward, block=block), partial(backward, block=block), takes_everything)
+    return Engine("blockwise", partial(forward, block=block), partial(backward, block=block))

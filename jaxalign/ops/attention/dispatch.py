@@ -55,23 +55,25 @@ def attend(
     return _local(problem, scores, jax.devices()[0], alone=jax.device_count() == 1)
 
 
-def kernels(device: jax.Device) -> Engine | None:
-    """The kernels for a device; None where there are none."""
+def kernels(device: jax.Device, problem: Problem, scores: Scores) -> Engine | None:
+    """The kernels of a device for a problem; None where there are none, and where they refuse it."""
     if device.platform != "tpu":
         return None
     # imported here: Pallas takes a while to load, and nothing else needs it
     from jaxalign.ops.attention.mosaic import pallas_tpu
-    from jaxalign.ops.attention.mosaic.blocks import generation_of
+    from jaxalign.ops.attention.mosaic.blocks import chip, generation_of
 
     generation = generation_of(device.device_kind)
-    return None if generation is None else pallas_tpu.engine(generation)
+    if generation is None or pallas_tpu.refuses(problem, scores, chip(generation)) is not None:
+        return None
+    return pallas_tpu.engine(generation)
 
 
 def _local(problem: Problem, scores: Scores, device: jax.Device, alone: bool) -> Array:
     """Of arrays that are all here. XLA partitions its own loops over several devices, but no kernel: it wants to be
     `alone` on one, or inside `shard_map`."""
-    made = kernels(device) if alone else None
-    if made is not None and made.refuses(problem, scores) is None:
+    made = kernels(device, problem, scores) if alone else None
+    if made is not None:
         return attended(made, scores, problem)
     if max(problem.query.shape[1], problem.key.shape[3]) <= BLOCK:
         mask = problem.mine.of(problem.theirs, problem.window)

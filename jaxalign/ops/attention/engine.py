@@ -21,13 +21,11 @@ class Engine:
 
     `forward(problem, scores)` gives what the queries find, zeros where they see nothing, and a number a query that the
     backward pass needs. `backward(problem, scores, found, number, gradient of found)` gives the operands' gradients.
-    `refuses` says why a problem is not for this engine; None: it is.
     """
 
     name: str
     forward: Callable[[Problem, Scores], tuple[Float[Array, "n q k g h"], Float[Array, "n k g q"]]]
     backward: Callable[[Problem, Scores, Array, Array, Array], Gradients]
-    refuses: Callable[[Problem, Scores], str | None]
 
 
 Operands = tuple[Array, Array, Array]

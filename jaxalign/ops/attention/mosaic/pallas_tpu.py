@@ -170,5 +170,4 @@ def of_chip(device: Chip, interpret: Any = False) -> Engine:
         "pallas_tpu",
         partial(forward, device=device, interpret=interpret),
         partial(backward, device=device, interpret=interpret),
-        partial(refuses, device=device),
     )

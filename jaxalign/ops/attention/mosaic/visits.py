@@ -7,9 +7,13 @@ of ids meet, an id is in both; ids in another order are still right, and some bl
 Letters besides those of `ops.attention.problem`: i blocks of queries, j blocks of keys, t visits of all rows.
 """
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxalign.mesh.rounding import rounded
 from jaxalign.ops.attention.sight import Tree
 from jaxalign.types import pytree
 
@@ -165,3 +169,28 @@ def padded(ids: Tree, length: int) -> Tree:
     missing = ((0, 0), (0, length - ids.group.shape[1]))
     group = jnp.pad(ids.group, missing, constant_values=-1)
     return Tree(group, jnp.pad(ids.branch, missing), jnp.pad(ids.position, missing))
+
+
+@dataclass(frozen=True)
+class Count:
+    """Visits of one KV head in all rows: how many, those of blocks that are seen whole, and of the others the parts in
+    which something is seen."""
+
+    every: int
+    whole: int
+    parts: int
+
+    def computed(self, blocks: tuple[int, int], part: int) -> int:
+        """Pairs of tokens whose scores are computed."""
+        return self.whole * blocks[0] * blocks[1] + self.parts * part**2
+
+
+def counted(ids: Tree, window: Int[Array, ""] | None, blocks: tuple[int, int], part: int) -> Count:
+    """What a causal pass over rows of these ids visits."""
+    queries, keys = (padded(ids, rounded(ids.group.shape[1], block)) for block in blocks)
+    found = visits(*codes(queries, keys), window, True, blocks, part)
+    flags = np.asarray(found.flags)[: int(found.count)]
+    whole = flags & WHOLE > 0
+    # the flags of parts are the bits from `part_bit` on
+    parts = np.bitwise_count(flags[~whole] // part_bit(blocks[1] // part, 0, 0))
+    return Count(len(flags), int(whole.sum()), int(parts.sum()))
