@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_groups import groups
@@ -65,7 +66,7 @@ def trained(model: Model, params: Params) -> np.ndarray:
         tokens[0, index, : len(answer)] = answer
     lengths = np.asarray([asked.shape[1]], np.int32), np.asarray([[*map(len, answers)]], np.int32)
     pair = RolledGroups(given(asked, lengths[0], tokens, lengths[1]), groups([0], [[0, 1]]))
-    rows = pack(pair, np.arange(1), row_shape(pair), {}).rows
+    rows = jax.tree.map(jnp.asarray, pack(pair, np.arange(1), row_shape(pair), {}).rows)
     return np.asarray(last_outputs(model, params, rows, 2))[0, :, 0]
 
 
