@@ -135,9 +135,9 @@ def _place(line: Mapping[str, Any], steps: Mapping[int, int]) -> float:
 
 def _marks(runs: Sequence[Account], longest: float) -> Iterator[Mark]:
     common = set.intersection(*(set(run.swaps) for run in runs)) if runs else set()
-    yield from (Mark(_x(at, longest), None) for at in sorted(common))
+    yield from (Mark(_x(float(at), longest), None) for at in sorted(common))
     for index, run in enumerate(runs):
-        yield from (Mark(_x(at, longest), index) for at in run.swaps if at not in common)
+        yield from (Mark(_x(float(at), longest), index) for at in run.swaps if at not in common)
 
 
 def _chart(name: str, tables: Sequence[Mapping[str, Points]], marks: tuple[Mark, ...], longest: float) -> Chart | None:
