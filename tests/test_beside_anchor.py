@@ -168,6 +168,7 @@ def trained(*overrides):
     return dataclasses.replace(both, loss=XPO(beta=0.1, alpha=0.01), fit=Fit(batch_size=8, checkpoint_every=1))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped_and_the_anchor_speaks(tmp_path):
     same_when_stopped(trained(), tmp_path, questions=12)
 

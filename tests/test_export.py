@@ -115,6 +115,7 @@ def test_a_run_of_eight_devices_is_exported_by_one(runs, tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "own")
 
 
+@pytest.mark.slow
 def test_it_is_the_run_of_one_device(runs, tmp_path):
     """The base to the byte, what was trained to rounding."""
     for name, run in runs.items():

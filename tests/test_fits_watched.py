@@ -88,6 +88,7 @@ def test_the_state_that_stays_takes_the_room_of_the_last_one(tmp_path, monkeypat
     assert kept["fit/kept_step"] < kept["fit/steps"]
 
 
+@pytest.mark.slow
 def test_a_watched_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path):
     experiment = tiny_lm(*WATCHED, "--fit.patience", "2", "--fit.epochs", "2", "--fit.moments", "kept")
     same_when_stopped(experiment, tmp_path, 16)

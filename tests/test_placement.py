@@ -21,6 +21,7 @@ def finished(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_another_placement_and_stays_the_run(finished, tmp_path):
     """As after running out of memory: layers computed again, microbatches, other batches, other devices."""
     with pytest.raises(Interrupted):

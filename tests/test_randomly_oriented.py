@@ -127,6 +127,7 @@ def test_a_run_is_trained_on_turned_pairs_and_judged_by_the_oracle_itself(tmp_pa
     assert last["judges/win_rate_trainer"] != last["judges/win_rate_oracle"]
 
 
+@pytest.mark.slow
 def test_a_control_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path):
     same_when_stopped(control(), tmp_path, 12)
 
