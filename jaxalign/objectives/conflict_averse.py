@@ -81,6 +81,7 @@ class ConflictAverse:
 
     @property
     def objectives(self) -> int:
+        """As many as there are weights."""
         return len(self.weights)
 
     def problems(self) -> Iterable[str]:
