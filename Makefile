@@ -78,8 +78,8 @@ test: install-test install-tpu  ## what CI runs: format, lint, types, tests on t
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) $(OPTIMISED)
 	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest $(PARALLEL) -m $(FAST) $(OPTIMISED:%=--ignore %)
 
-test-slow: install-test  ## minutes each: every mesh, many kills, long runs
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
+test-slow: install-test  ## half a minute to many each: every mesh, many kills, long runs
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PARALLEL) -m slow
 
 fuzz: install-test  ## files of any content through every reader, 5,000 of each kind; a quarter of an hour
 	FUZZ_EXAMPLES=5000 JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests/test_fuzz.py

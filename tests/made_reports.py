@@ -2,7 +2,7 @@
 
 import datetime
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from made_runs import tiny_lm
@@ -64,8 +64,10 @@ def made_run(
     base: str = "a base",
     last: str = "a last",
     place: str = "train.jsonl",
+    measured: Callable[[int, float], dict[str, float]] = evals,
 ) -> pathlib.Path:
-    """A run of two iterations, `finished` of which are complete, whose win rates are higher by `shift`."""
+    """A run of two iterations, `finished` of which are complete, whose win rates are higher by `shift`, or what else is
+    `measured` of a policy."""
     experiment = tiny_lm(*overrides)
     with open_run(path, dump(experiment)) as run:
         read = (Input("feedback.prompts", "", place, "ab" * 32),)
@@ -82,7 +84,7 @@ def made_run(
             texts = (base, "another base") if number == 0 else (last, "another last")
             run.phase(home(number), "heldout", lambda texts=texts: answers(texts, prompts), Rollouts)
             recorder.perf(home(number), "heldout", 0, {"perf/seconds": 1.5})
-            found = evals(number, shift if number else 0.0)
+            found = measured(number, shift if number else 0.0)
             run.phase(home(number), "evals", lambda found=found: found, dict[str, float])
             recorder.log(home(number), "evals", 0, found)
         if finished == 2:

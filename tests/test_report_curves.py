@@ -7,7 +7,7 @@ import pytest
 from made_reports import CERTIFICATES, LOST, made_run
 
 from jaxalign.report.account import read
-from jaxalign.report.certificates import NONE, told, verdict
+from jaxalign.report.certificates import NONE, YET, told, verdict
 from jaxalign.report.costs import cost_of
 from jaxalign.report.curves import BUCKETS, _thinned, charts
 from jaxalign.storage.record import read_metrics, read_perf
@@ -74,7 +74,8 @@ def test_certificates_in_words_by_hand(run):
         "multiplying the distance by 1.5 on average.",
         "On all others an exact round leaves 37.5% of the KL from the Nash policy.",
     ]
-    assert verdict([]) == [NONE]
+    assert verdict([]) == [YET]
+    assert verdict([{"iteration": 0, "phase": "fit", "step": 0, "loss": 1.0}]) == [NONE]
     adaptive = [
         {"iteration": at, "phase": "certificates", "step": 0, "align/next_anchor": to}
         for at, to in ((0, 0.0), (1, 2.0))

@@ -16,7 +16,8 @@ from jaxalign.evaluate import votes_of
 from jaxalign.reopen import Run
 from jaxalign.report import page as pages
 from jaxalign.report.account import read
-from jaxalign.report.certificates import NONE
+from jaxalign.report.certificates import NONE, YET
+from jaxalign.report.fronts import MARGINS
 from jaxalign.report.page import page, visible
 from jaxalign.storage.record import read_metrics, read_perf
 from jaxalign.types import Preferences
@@ -217,7 +218,8 @@ def test_a_run_that_is_not_finished_is_told_so_far(tmp_path, finished, status):
     assert "No policies were compared" in said
     assert ("No answers of a trained policy" in said) == (finished == 0)
     assert "The judge prefers" not in said
-    assert (NONE in said) == (finished == 0)
+    assert (YET in said) == (finished == 0)
+    assert NONE not in said
 
 
 def test_a_run_that_has_not_begun_is_told_so(run, tmp_path):
@@ -314,6 +316,23 @@ def test_votes_are_those_of_the_last_policy_against_the_base():
     np.testing.assert_allclose(votes.prefer[0], 1 / (1 + np.exp(-np.array([[4.0, 3.0], [5.0, 4.0]]))))
     np.testing.assert_allclose(votes.by_annotator[:, 0], votes.prefer)
     np.testing.assert_allclose(votes.by_annotator[:, 1], 1 - votes.prefer)
+
+
+@pytest.mark.parametrize(("objectives", "figures"), [(2, ["pareto"]), (4, [])])
+def test_runs_that_measure_nothing_but_their_objectives_have_a_front(objectives, figures, tmp_path, capsys):
+    """Of two or three of them; of four nobody draws one, and the page tells the rest."""
+    pytest.importorskip("matplotlib")
+
+    def margins(number: int, shift: float) -> dict[str, float]:
+        return {f"{MARGINS}{each}": number * (1.0 + shift * (-1) ** each) for each in range(objectives)}
+
+    runs = [made_run(tmp_path / name, shift=by, measured=margins) for name, by in (("one", 0.25), ("two", -0.5))]
+    assert main(["report", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
+    assert {each.stem for each in (tmp_path / "out").iterdir()} == {"index", *figures}
+    said = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert len(Read(said).all("img")) == len(figures)
+    assert ("there is no figure" in said) == (not figures)
+    assert ("there is no figure" in capsys.readouterr().err) == (not figures)
 
 
 def test_the_command_writes_it_beside_the_figures(run, tmp_path, monkeypatch, capsys):

@@ -110,10 +110,11 @@ def _refuse_unknown(paths: list[Path], roots: list[Path], config: str | None) ->
 
 def _drawn(arms: Mapping[str, Mapping[str, Path]], out: Path, steps: int, config: str | None) -> list[Path]:
     """Figures of one run, of one with several seeds, or of several of either."""
+    from jaxalign.errors import ConfigError
     from jaxalign.report.arms import arm_at
     from jaxalign.report.fronts import drawn, fronts, measures_objectives
     from jaxalign.report.games_run import draw
-    from jaxalign.report.measured import draw_compared, draw_measured, is_tabular
+    from jaxalign.report.measured import NO_FIGURE, draw_compared, draw_measured, is_tabular
 
     if len(arms) == 1:
         (runs,) = arms.values()
@@ -121,6 +122,9 @@ def _drawn(arms: Mapping[str, Mapping[str, Path]], out: Path, steps: int, config
             return draw(str(path), out, steps, config)
         return draw_measured(runs, out, config)
     found = {name: arm_at(name, list(arm.values())) for name, arm in arms.items()}
+    files = draw_compared(arms, out, config)
     if measures_objectives(found):
-        return [*draw_compared(arms, out, config), *drawn(fronts(found), out)]
-    return draw_compared(arms, out, config)
+        files += drawn(fronts(found), out)
+    if not files:
+        raise ConfigError(NO_FIGURE.format(runs=", ".join(arms)))
+    return files

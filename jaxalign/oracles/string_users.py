@@ -78,7 +78,7 @@ class StringUsers:
         strings = strings_of(rollouts, self.letters, self.length)
         prompts = zip(rollouts.prompts, strings, strict=True)
         shape = (len(strings), 2, len(self.liking), strings.shape[1])
-        found = [(self.worth(prompt.text, each), self.rank(prompt.text, each)) for prompt, each in prompts]
+        found = [self._worth_and_rank(prompt.text, each) for prompt, each in prompts]
         worth, rank = np.array(found, np.float64).reshape(shape).swapaxes(0, 1)
         sides = np.sign(rank[..., :, None] - rank[..., None, :]) / 2
         together = np.einsum("o,boij->bij", np.asarray(self.shares), sides)
@@ -88,13 +88,15 @@ class StringUsers:
 
     def worth(self, asked: str, strings: Int[np.ndarray, "m t"]) -> Float[np.ndarray, "o m"]:
         """What each string is worth to each user who asked this, rounded once."""
-        style, wrong = self._read(asked, strings)
-        return _levels(self.liking, self.penalty, self.length)[0][:, style, wrong]
+        return self._worth_and_rank(asked, strings)[0]
 
-    def rank(self, asked: str, strings: Int[np.ndarray, "m t"]) -> Int[np.ndarray, "o m"]:
-        """How many things that a string can be worth to a user are less: of two that are worth the same it is equal."""
+    def _worth_and_rank(
+        self, asked: str, strings: Int[np.ndarray, "m t"]
+    ) -> tuple[Float[np.ndarray, "o m"], Int[np.ndarray, "o m"]]:
+        """And how many things that a string can be worth to a user are less, which is equal where worths are."""
         style, wrong = self._read(asked, strings)
-        return _levels(self.liking, self.penalty, self.length)[1][:, style, wrong]
+        worths, ranks = _levels(self.liking, self.penalty, self.length)
+        return worths[:, style, wrong], ranks[:, style, wrong]
 
     def _read(self, asked: str, strings: Int[np.ndarray, "m t"]) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
         """The style of each string where this is asked, and its wrong letters."""
@@ -105,7 +107,8 @@ class StringUsers:
 
     def game(self, asked: str, k: int = 1) -> PopulationGame:
         """The game of k samples that is played on the prompt of this text, over `all_strings`."""
-        order, tied = ordered(self.rank(asked, all_strings(self.letters, self.length)).astype(np.float64))
+        _, rank = self._worth_and_rank(asked, all_strings(self.letters, self.length))
+        order, tied = ordered(rank.astype(np.float64))
         return PopulationGame(jnp.asarray(order), jnp.asarray(np.asarray(self.shares)), k, jnp.asarray(tied))
 
 

@@ -18,6 +18,9 @@ NONE = (
 )
 
 
+YET = "There are none yet: no step of a fit is recorded."
+
+
 def certified(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Lines of metrics.jsonl that are certificates."""
     there = [line for line in metrics if line["phase"] == "certificates" and line["iteration"] != "initial"]
@@ -28,7 +31,7 @@ def verdict(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences on the whole run."""
     lines = certified(metrics)
     if not lines:
-        return [NONE]
+        return [NONE if any(line["phase"] == "fit" for line in metrics) else YET]
     found = []
     judged = [line for line in lines if AWAY in line]
     if judged:

@@ -6,7 +6,7 @@ as given. All are measured from one reference, the least of each objective that 
 they can be compared with one another and not with those of another directory.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,15 @@ Table = dict[str, dict[str, dict[int, Float[np.ndarray, " o"]]]]
 
 
 def measures_objectives(arms: Mapping[str, Arm]) -> bool:
-    """Whether every arm has finished runs, and all of them have measured their objectives apart."""
-    runs = [[measured_in(path) for path in arm.runs.values()] for arm in arms.values()]
-    return all(each and all(any(name.startswith(MARGINS) for name in found) for found in each) for each in runs)
+    """Whether every arm has finished runs, and all of them have measured the same two or three objectives apart."""
+    runs = [[margins_in(measured_in(path)) for path in arm.runs.values()] for arm in arms.values()]
+    same = {tuple(names) for arm in runs for names in arm}
+    return all(runs) and len(same) == 1 and LIMITS[0] <= len(next(iter(same))) <= LIMITS[1]
+
+
+def margins_in(metrics: Iterable[str]) -> list[str]:
+    """Those of the objectives."""
+    return sorted(name for name in metrics if name.startswith(MARGINS) and name.removeprefix(MARGINS).isdecimal())
 
 
 def fronts(arms: Mapping[str, Arm], metrics: Sequence[str] = ()) -> dict[str, Any]:
@@ -42,11 +48,7 @@ def fronts(arms: Mapping[str, Arm], metrics: Sequence[str] = ()) -> dict[str, An
     found = {(name, seed): measured_in(path) for name, arm in arms.items() for seed, path in arm.runs.items()}
     if not found:
         raise ConfigError("no run is finished yet")
-    wanted = list(metrics) or sorted(
-        name
-        for name in next(iter(found.values()))
-        if name.startswith(MARGINS) and name.removeprefix(MARGINS).isdecimal()
-    )
+    wanted = list(metrics) or margins_in(next(iter(found.values())))
     if not LIMITS[0] <= len(wanted) <= LIMITS[1]:
         raise ConfigError(f"fronts are of two or three metrics, got {', '.join(wanted) or 'none'}")
     for (name, seed), measured in found.items():
