@@ -63,45 +63,52 @@ def as_lists(found: Ids | str) -> str | list[list[int]]:
     return found if isinstance(found, str) else [found.prompt.tolist(), *(answer.tolist() for answer in found.answers)]
 
 
-def check(chat: Chat) -> int:
-    """How many answers were located by themselves."""
-    encode, located = Encode(chat, ROOM), []
+def check(chat: Chat) -> bool:
+    """Whether answers were read beside others: fewer were located than where none can be."""
+    located = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "located", lambda *args: located.append(args) or answers.located(*args))
-        made = [each for start in range(0, len(PAIRS), 7) for each in encode(PAIRS[start : start + 7])]
-    assert [as_lists(each) for each in made] == [as_lists(alone(chat, each)) for each in PAIRS]
-    return len(located)
+        made, beside = encoded(chat), len(located)
+        patch.setattr(answers, "surroundings", lambda *args: None)
+        apart = encoded(chat)
+    assert made == apart == [as_lists(alone(chat, each)) for each in PAIRS]
+    return beside < len(located) - beside
+
+
+def encoded(chat: Chat) -> list[str | list[list[int]]]:
+    encode = Encode(chat, ROOM)
+    return [as_lists(each) for start in range(0, len(PAIRS), 7) for each in encode(PAIRS[start : start + 7])]
 
 
 @pytest.mark.parametrize("marks", [False, True], ids=["by turns", "by marks"])
 @pytest.mark.parametrize("family", CHATS)
 def test_families(family, marks):
     """Where the template says itself what is generated, every answer is located."""
-    located = check(family_chat(family) if marks else family_chat(family, without_marks(family)))
-    total = sum(len(set(each.answers)) == 2 for each in PAIRS) * 2
-    assert located <= total if marks else located < total
+    chat = family_chat(family) if marks else family_chat(family, without_marks(family))
+    assert check(chat) == ("endgeneration" not in chat.template)
 
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ WRITE }}<|im_end|>\n{% endfor %}" + (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TEMPLATES = {
-    "plain": "m.content",
-    "trimmed": "m.content | trim",
-    "twice": "m.content ~ m.content if m.role == 'assistant' else m.content",
-    "thoughts": "m.content.split('1.')[-1]",
-    "the first word": "m.content.split(' ')[0] if m.role == 'system' else m.content",
-    "behind": "m.content ~ (' [' ~ m.content[:2] ~ ']' if m.role == 'assistant' and loop.last else '')",
+    "plain": ("m.content", True),
+    "trimmed": ("m.content | trim", True),
+    "twice": ("m.content ~ m.content if m.role == 'assistant' else m.content", False),
+    "thoughts": ("m.content.split('1.')[-1]", True),
+    "the first word": ("m.content.split(' ')[0] if m.role == 'system' else m.content", True),
+    "behind": ("m.content ~ (' [' ~ m.content[:2] ~ ']' if m.role == 'assistant' and loop.last else '')", False),
 }
+"""How a template writes a message, and whether answers so written are read beside one another."""
 
 
-@pytest.mark.parametrize("write", TEMPLATES.values(), ids=TEMPLATES)
-def test_templates_that_look_into_answers(write):
-    check(with_template(CHATML.replace("WRITE", write)))
+@pytest.mark.parametrize(("write", "beside"), TEMPLATES.values(), ids=TEMPLATES)
+def test_templates_that_look_into_answers(write, beside):
+    assert check(with_template(CHATML.replace("WRITE", write))) == beside
 
 
 def test_a_refused_order_of_roles():
-    check(
+    assert check(
         with_template(
             "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
             + CHATML.replace("WRITE", "m.content")
