@@ -24,6 +24,7 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
 from jaxalign.mesh.sharding import full_rows, row_sharding
+from jaxalign.models.cache import Kind
 from jaxalign.models.speaker import Speaker
 from jaxalign.ops.attention import Together, Tree
 from jaxalign.rollouts.contract import Drawn, Task
@@ -144,11 +145,14 @@ def generating(model: Speaker, task: Task, mesh: jax.sharding.Mesh, options: Opt
 class Lockstep:
     """Prompts in batches of similar length; the rows of a batch are decoded together until the last is finished."""
 
+    kv_cache: Kind = "exact"
+    """how keys and values are kept: as computed, or in eight bits ("int8"), which moves log-probs a little"""
+
     def open(
         self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int
     ) -> "LockstepDrawer":
         """Batches of about `rows` responses."""
-        return LockstepDrawer(task, model, mesh, options, rows)
+        return LockstepDrawer(task, model.caching(self.kv_cache), mesh, options, rows)
 
 
 class LockstepDrawer:

@@ -21,7 +21,7 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
 from jaxalign.mesh.sharding import replicated, row_sharding, row_shards
-from jaxalign.models.cache import Cache
+from jaxalign.models.cache import Cache, Kind
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Drawn, Task
 from jaxalign.rollouts.lockstep import PROMPT_BUCKET
@@ -38,6 +38,8 @@ class Slots:
 
     halvings: int = 2
     """how often the rows are halved when no answer is left to take and half of them are idle; each is a program more"""
+    kv_cache: Kind = "exact"
+    """how keys and values are kept: as computed, or in eight bits ("int8"), which moves log-probs a little"""
 
     def problems(self) -> Iterable[str]:
         if self.halvings < 0:
@@ -47,7 +49,7 @@ class Slots:
         self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int
     ) -> "SlotsDrawer":
         """About `rows` rows, as many on each device that rows are split over."""
-        return SlotsDrawer(self, task, model, mesh, options, rows)
+        return SlotsDrawer(self, task, model.caching(self.kv_cache), mesh, options, rows)
 
 
 @dataclass(frozen=True)
