@@ -10,7 +10,7 @@ import os
 import sys
 
 from jaxalign.commands import command_of, declare, look, verbs
-from jaxalign.errors import JaxalignError, first_line
+from jaxalign.errors import BUCKET_LIBRARIES, JaxalignError, first_line
 from jaxalign.mesh.compiled import keep_compiled
 
 
@@ -54,6 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     except JaxalignError as error:
         print(f"jaxalign {verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in BUCKET_LIBRARIES:
+            raise
+        print(f"jaxalign {verb}: the bucket: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+        return JaxalignError.exit_code
 
 
 def speak() -> None:
