@@ -18,6 +18,7 @@ from jaxtyping import Float, PRNGKeyArray
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config import own_code
 from jaxalign.config.load import components, own_classes
+from jaxalign.config.resolved import redacted
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import check_loss
@@ -299,7 +300,7 @@ class Session:
         """Commits what is trained of `params` as policy `index`."""
         self.run.must_write()
         self.recorder.flush()
-        self.run.policy(index).save(trained(params), {"model": self.machine.model.source})
+        self.run.policy(index).save(trained(params), {"model": redacted(self.machine.model.source)})
 
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""

@@ -22,6 +22,7 @@ from typing import Any
 
 from etils import epath
 
+from jaxalign.config.resolved import redacted
 from jaxalign.contracts.arrays import described
 from jaxalign.contracts.tracking import Line, Tracker, Tracking
 from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError, first_line
@@ -149,7 +150,7 @@ def open_recorder(
 
 def _switched_off(name: str, error: Exception) -> None:
     why = f"{name}: {type(error).__name__}: {first_line(error)}"
-    print(f"{why}; switched off for this launch, metrics.jsonl has everything", file=sys.stderr, flush=True)
+    print(f"{redacted(why)}; switched off for this launch, metrics.jsonl has everything", file=sys.stderr, flush=True)
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
