@@ -21,6 +21,7 @@ from jaxalign.reopen import Run
 from jaxalign.rollouts.handover import NotRun, RunCommand
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.served import Served
+from jaxalign.served.client import Client
 from jaxalign.served.server import Server
 from jaxalign.storage import artifact, canonical
 from jaxalign.storage.rundir import RunDir
@@ -118,7 +119,7 @@ def test_a_program_that_only_a_run_directory_names_is_not_run(tmp_path):
     assert found == NotRun(command)
     assert found.adapter == command.adapter
     with pytest.raises(ConfigError, match=r"touch \{directory\}.*--config FILE"):
-        found(None, tmp_path)
+        found(object.__new__(Client), tmp_path)  # asks nobody
     assert handover(Run(directory, {}, [other])) == NotRun(command)
     assert handover(Run(directory, {}, [command])) == command
 

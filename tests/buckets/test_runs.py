@@ -70,6 +70,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(whole, root, bucket: Bucket, tmp_pa
     assert refused <= {"metrics.jsonl", "perf.jsonl", "lock", "manifest.ocdbt"}
 
 
+@pytest.mark.timeout(1800)
 def test_a_run_that_is_killed_again_and_again_loses_nothing(whole, root, bucket: Bucket, tmp_path):
     """SIGKILL in the place of a write, each time a few writes later in a launch."""
     for launch in range(LAUNCHES):
