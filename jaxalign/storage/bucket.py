@@ -38,9 +38,15 @@ def check(path: epath.Path) -> None:
         raise ConfigError(f"{path}: names no directory in a bucket; write gs://BUCKET/RUN")
     if any(sign in str(path) for sign in "[]\\*?#"):  # patterns to gcsfs, or generations
         raise ConfigError(f"{path}: a run directory's path may hold none of [ ] \\ * ? #")
-    if importlib.util.find_spec("gcsfs") is None:
-        raise ConfigError(f"{path}: buckets need the package gcsfs: pip install 'etils[epath-gcs]'")
-    _files()
+    reach(path)
+
+
+def reach(path: epath.Path) -> None:
+    """Raises ConfigError where the package that reaches Google's buckets is not here."""
+    if str(path).startswith("gs://"):
+        if importlib.util.find_spec("gcsfs") is None:
+            raise ConfigError(f"{path}: buckets need the package gcsfs: pip install 'etils[epath-gcs]'")
+        _files()
 
 
 def _files() -> Any:

@@ -14,14 +14,26 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from jaxalign.errors import CheckpointError, first_line
+from jaxalign.errors import CheckpointError, ConfigError, first_line
 from jaxalign.storage import bucket
 
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
-    """The path, independent of the working directory from now on (Orbax takes no other)."""
+    """The path, independent of the working directory from now on (Orbax takes no other). Raises ConfigError for one in
+    a bucket that cannot be reached from here."""
     place = epath.Path(path)
-    return epath.Path(os.path.abspath(place)) if is_local(place) else place
+    if is_local(place):
+        return epath.Path(os.path.abspath(place))
+    bucket.reach(place)
+    return place
+
+
+def refuse_bucket(path: str | os.PathLike[str]) -> None:
+    """Raises ConfigError for a path in a bucket, where files are to be read or drawn beside one another."""
+    if "://" in os.fspath(path):
+        raise ConfigError(
+            f"{path}: lies in a bucket; copy it here first (gcloud storage cp --recursive) and name the copy"
+        )
 
 
 def is_local(path: epath.Path) -> bool:
