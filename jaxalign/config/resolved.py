@@ -106,6 +106,11 @@ def _secret(name: str, value: Any) -> bool:
     return isinstance(value, str) and bool({"token", "tokens"} & set(word.split("_")))
 
 
+def redacted(text: str) -> str:
+    """The text without what looks like a secret, for people and for files."""
+    return _TOKEN.sub(_REDACTED, text)
+
+
 def public(path: str, value: Any) -> str:
     """The setting at dotted `path` as text for people, secrets redacted."""
     try:

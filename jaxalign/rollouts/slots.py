@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int, PRNGKeyArray
+from jaxtyping import Bool, Int
 
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program, Work
@@ -24,6 +24,7 @@ from jaxalign.mesh.sharding import replicated, row_sharding, row_shards
 from jaxalign.models.cache import Cache, Kind
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Drawn, Task
+from jaxalign.rollouts.keys import Keys, of_prompts
 from jaxalign.rollouts.lockstep import PROMPT_BUCKET
 from jaxalign.rollouts.pools import Pools, advanced, arrived, narrowed, rows_of, vacant, whole, with_rows
 from jaxalign.types import Params
@@ -133,13 +134,13 @@ class SlotsDrawer:
         self._programs: Programs | None = None
 
     def __call__(
-        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Drawn]:
         """A piece are the prompts that became whole while the devices drew without the host."""
         if len(wanted):
             # as wide as the longest of all, wanted or not: no prompt is computed otherwise for what else is wanted
             width = rounded(max(map(len, prompts)), PROMPT_BUCKET)
-            drawing = _Drawing(self, self._compiled(params), params, prompts, wanted, width, key)
+            drawing = _Drawing(self, self._compiled(params), params, prompts, wanted, width, keys)
             while drawing.busy:
                 yield drawing.further()
 
@@ -221,9 +222,9 @@ class _Drawing:
         prompts: Sequence[Sequence[int]],
         wanted: Int[np.ndarray, " k"],
         width: int,
-        key: PRNGKeyArray,
+        keys: Keys,
     ):
-        self._compiled, self._params, self._prompts, self._key = compiled, params, prompts, key
+        self._compiled, self._params, self._prompts, self._keys = compiled, params, prompts, keys
         self._place, self._width, self._samples = row_sharding(drawer.mesh), width, drawer.task.samples
         self._seating = seating = drawer.seating(drawer.rows_for(len(wanted)))
         self._queues = [wanted[pool :: drawer.pools].tolist() for pool in range(drawer.pools)]
@@ -287,10 +288,10 @@ class _Drawing:
                 tokens[pool, at, self._width - len(ids) :], lengths[pool, at] = ids, len(ids)
                 places[pool, at], numbers[pool, at] = place, number
                 self._occupants[pool, place] = number
-        keys = jax.vmap(jax.vmap(partial(jax.random.fold_in, self._key)))(numbers)
+        keys = of_prompts(self._keys, numbers)
         data = np.asarray(jax.random.key_data(keys))
         tokens, lengths, data, places = on_mesh((tokens, lengths, data, places), self._place)
-        keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(self._key))
+        keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(self._keys))
         self._state = self._compiled.arrived(self._params, self._state, tokens, lengths, keys, places)
 
     def _halved(self) -> int:

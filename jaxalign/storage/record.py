@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -21,11 +22,12 @@ from typing import Any
 
 from etils import epath
 
+from jaxalign.config.resolved import redacted
 from jaxalign.contracts.arrays import described
 from jaxalign.contracts.tracking import Line, Tracker, Tracking
 from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError, first_line
 from jaxalign.hosts.group import Hosts
-from jaxalign.storage import durable
+from jaxalign.storage import bucket, durable
 
 _Key = tuple[int | str, str, int]
 
@@ -66,8 +68,15 @@ class Recorder:
         self._perf.append(key, _line(key, metrics))
         self._show(self._perf, key, metrics)
 
+    def flush(self) -> None:
+        """Writes what is not written yet. Before anything is committed, so that what a resumed run does not log again
+        is there; on a file system it always is."""
+        self._metrics.flush()
+        self._perf.flush()
+
     def close(self) -> None:
-        """Closes the trackers; the JSON files are complete at every moment."""
+        """Closes the trackers, and completes the JSON files in a bucket; elsewhere they are at every moment."""
+        self.flush()
         for name, tracking in list(self._tracking.items()):
             self._ask(name, tracking.close)
         self._tracking.clear()
@@ -100,6 +109,9 @@ class Silent:
 
     def perf(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Process 0 logs its own."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -138,7 +150,7 @@ def open_recorder(
 
 def _switched_off(name: str, error: Exception) -> None:
     why = f"{name}: {type(error).__name__}: {first_line(error)}"
-    print(f"{why}; switched off for this launch, metrics.jsonl has everything", file=sys.stderr, flush=True)
+    print(f"{redacted(why)}; switched off for this launch, metrics.jsonl has everything", file=sys.stderr, flush=True)
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -178,7 +190,7 @@ class _Lines:
         whole, _, torn = raw.rpartition(b"\n")
         self.lines: list[str] = []
         self.keys: list[_Key] = []
-        self._dirty = bool(torn)
+        self._dirty, self._written = bool(torn), -math.inf
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
                 text = line.decode("ascii")
@@ -208,25 +220,31 @@ class _Lines:
         self._rewrite()
 
     def append(self, key: _Key, line: str) -> None:
-        if self._dirty:
+        if self._dirty and durable.is_local(self._path):
             self._rewrite()
         self.counts[key[1]] += key not in self._index
         self._index[key] = len(self.lines)
         self.lines.append(line)
         self.keys.append(key)
-        if not durable.is_local(self._path):  # buckets have no appending
-            self._rewrite()
-            return
         self._dirty = True  # until the line is whole
+        if not durable.is_local(self._path):  # buckets have no appending, and take one write a second of an object
+            if time.monotonic() - self._written >= bucket.SECONDS:
+                self._rewrite()
+            return
         with durable.storage_errors(self._path, len(line) + 1), open(self._path, "ab") as file:
             file.write(f"{line}\n".encode("ascii"))
         self._dirty = False
+
+    def flush(self) -> None:
+        """Writes lines of a bucket that wait for others."""
+        if self._dirty and not durable.is_local(self._path):
+            self._rewrite()
 
     def _rewrite(self) -> None:
         content = "".join(f"{line}\n" for line in self.lines).encode("ascii")
         with durable.storage_errors(self._path, len(content)):
             durable.write_file(self._path, content)
-        self._dirty = False
+        self._dirty, self._written = False, time.monotonic()
 
 
 def _line(key: _Key, metrics: Mapping[str, float]) -> str:
