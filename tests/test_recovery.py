@@ -45,6 +45,7 @@ def copied(whole, tmp_path) -> pathlib.Path:
         ("0001/certificates", "0001/references"),
         ("0002/policy",),
         ("0002/evals", "initial/evals"),
+        ("0002/votes",),
         ("0000/policy", "0001/policy", "0002/policy", "0002/heldout"),
     ],
     ids=lambda lost: "+".join(lost),

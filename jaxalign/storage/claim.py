@@ -15,7 +15,7 @@ from etils import epath
 
 from jaxalign.config.resolved import difference
 from jaxalign.errors import CheckpointError, ConfigError
-from jaxalign.storage import canonical, durable
+from jaxalign.storage import canonical, durable, twice
 from jaxalign.storage.lock import RunLock
 
 _PLACEMENT = ("placement", "trackers")
@@ -36,12 +36,12 @@ def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, 
         durable.make_directory(root)
         lock = RunLock(root / "lock")
     try:
-        there = (root / "config.json").exists()
+        there = twice.there(root / "config.json")
         if there and not _unused([entry.name for entry in root.iterdir()]):
-            refuse_other(root, read_config(root), resolved)
+            refuse_other(root, read_config(root, mend=True), resolved)
         if not there or _without_placement(read_config(root)) != _without_placement(resolved):
             with durable.storage_errors(root, len(canonical.to_json(resolved))):
-                durable.write_file(root / "config.json", canonical.to_json(resolved))
+                twice.write(root / "config.json", canonical.to_json(resolved))
                 durable.sync_directory(root)
     except BaseException:
         lock.release()
@@ -50,19 +50,22 @@ def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, 
 
 
 def _refuse_foreign(root: epath.Path) -> None:
-    if not root.exists() or (root / "config.json").exists():
+    if not root.exists() or twice.there(root / "config.json"):
         return
     names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and entry.name != "lock")
     if names:
         raise ConfigError(f"{root}: not empty and no run directory (it holds {', '.join(names[:5])}); choose another")
 
 
-def read_config(root: epath.Path) -> dict[str, Any]:
-    """What config.json says. CheckpointError where it is damaged, ConfigError where it is a model's."""
+def read_config(root: epath.Path, mend: bool = False) -> dict[str, Any]:
+    """What config.json says; see `twice.read`. CheckpointError where it is damaged, ConfigError where a model's."""
     try:
-        config = json.loads((root / "config.json").read_bytes())
+        config = json.loads(twice.read(root / "config.json", mend))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{root / 'config.json'}: damaged ({error})") from error
+        raise CheckpointError(
+            f"{root / 'config.json'}: damaged ({error}); put it back: the command that made the run prints it with "
+            "--print-config"
+        ) from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{root / 'config.json'}: damaged (no JSON object)")
     if "model_type" in config and "type" not in config:

@@ -56,7 +56,12 @@ class RunLock:
             if holder is not None and _may_live(holder) and self._gives_signs(holder):
                 raise CheckpointError(self._refusal(holder))
         self._words = _self()
-        self._write(json.dumps(self._words))
+        try:
+            self._write(json.dumps(self._words))
+        except OSError:
+            if self._handle is not None:
+                os.close(self._handle)
+            raise
         self._released = threading.Event()
         if self._handle is None:
             time.sleep(min(1.0, BEAT))
@@ -73,7 +78,8 @@ class RunLock:
             if self._is_own(_holder(self._path)):
                 self._path.unlink(missing_ok=True)
             return
-        self._write("")
+        with contextlib.suppress(OSError):  # the words are for people: the kernel's lock counts, and goes now
+            self._write("")
         os.close(self._handle)
 
     def _write(self, text: str) -> None:
