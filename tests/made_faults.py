@@ -26,16 +26,20 @@ class Disk:
 
     def __init__(self, root: pathlib.Path):
         self._root, self._library = os.fsencode(root), ctypes.CDLL(None)
+        self.met = ""
+        """The operation that failed last: its name and path; empty where none did."""
         self._library.faulty_disk.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_int)
         self._library.faulty_disk_seen.restype = ctypes.c_long
         self._library.faulty_disk_name.restype = ctypes.c_char_p
 
     def fails(self, number: int, kind: str) -> None:
         """From now on at operation `number`, counted from 1."""
+        self.met = ""
         self._library.faulty_disk(self._root, number, KINDS[kind])
 
     def mends(self) -> None:
-        """Nothing fails any more, and nothing is counted."""
+        """Nothing fails any more, and nothing is counted; `met` says what failed."""
+        self.met = os.fsdecode(self._library.faulty_disk_name()) or self.met
         self._library.faulty_disk(b"", 0, 0)
 
     def counted(self, what: Callable[[], object]) -> int:
@@ -45,8 +49,3 @@ class Disk:
         seen = int(self._library.faulty_disk_seen())
         self.mends()
         return seen
-
-    @property
-    def met(self) -> str:
-        """The operation that failed: its name and path; empty where none did."""
-        return os.fsdecode(self._library.faulty_disk_name())

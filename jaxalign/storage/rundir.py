@@ -13,6 +13,7 @@ initial/<phase>/               artifacts made before the first iteration
 0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
 0000/moments                   Orbax: what its optimizer ended with, where the next fit goes on from that; then removed
 metrics.jsonl perf.jsonl summary.json
+.<name>.copy                   of all JSON files here but perf.jsonl and the artifacts' own (see `twice` and `record`)
 profile/ tensorboard/ wandb/   xprof traces, and what trackers write, where they are asked for
 """
 

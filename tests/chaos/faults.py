@@ -1,7 +1,8 @@
-"""A disk that fails at an operation on files: `LD_PRELOAD=faulty_disk.so python faults.py saves|runs COUNT SEED`.
+"""A disk that fails at an operation on files: `LD_PRELOAD=faulty_disk.so python faults.py saves COUNT [SAVE…]`.
 
-`saves`: at every operation of every save, once for each kind of failure (`faulty_disk.c`); COUNT is the most trials.
-`runs`: at a random operation of a whole run, a trial each; every other one is a death. A line of JSON a trial.
+`saves`: at every operation of every save (or of those named), once for each kind of failure (`faulty_disk.c`); COUNT is
+the most trials. `runs COUNT SEED`: at a random operation of a whole run, a trial each; every other one is a death. A
+line of JSON a trial.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -78,7 +79,7 @@ def documents(home: pathlib.Path, value: int | None) -> int:
     """config.json, inputs.json and summary.json of a run, and its lock; what its last launch read and came to."""
     if value is not None:
         with rundir.open_run(home / "run", {**CONFIG, "keep_policies": value}) as run:
-            (run.path / "0000").mkdir(exist_ok=True)
+            run.phase(0, "groups", small, Small)
             pinned.write(run.path, pinned.Pinned(DATE, (pinned.Input("a", "b", "c", f"{value}"),), {}))
             run.write_summary({"evals": {"x": value}})
     try:
@@ -109,10 +110,11 @@ SAVES: dict[str, Callable[[pathlib.Path, int | None], int]] = {
 }
 
 
-def saves(count: int, home: pathlib.Path, disk: Disk) -> Iterator[dict[str, Any]]:
-    """Every operation of every save, each kind of failure."""
+def saves(count: int, names: Collection[str], home: pathlib.Path, disk: Disk) -> Iterator[dict[str, Any]]:
+    """Every operation of every save that is named, each kind of failure."""
     done = 0
-    for name, save in SAVES.items():
+    for name in names:
+        save = SAVES[name]
         before = home / "before"
         save(before, 3)
         root = home / "run"
@@ -123,12 +125,19 @@ def saves(count: int, home: pathlib.Path, disk: Disk) -> Iterator[dict[str, Any]
             for kind in KINDS:
                 if done == count:
                     return
-                done += 1
                 shutil.copytree(before, root)
                 outcome = save_failing(save, root, disk, number, kind)
-                yield {"trial": f"{name} {number}/{operations}", "kind": kind, "met": disk.met, "outcome": outcome}
                 shutil.rmtree(root)
+                if not told_of(kind, disk.met):
+                    continue
+                done += 1
+                yield {"trial": f"{name} {number}/{operations}", "kind": kind, "met": disk.met, "outcome": outcome}
         shutil.rmtree(before)
+
+
+def told_of(kind: str, met: str) -> bool:
+    """Whether a trial counts: something failed, and only writes can be short or torn."""
+    return "write" in met.split(" ")[0] if kind in ("short", "torn") else bool(met)
 
 
 def save_failing(save: Callable[..., int], root: pathlib.Path, disk: Disk, number: int, kind: str) -> str:
@@ -176,21 +185,22 @@ def runs(count: int, seed: int, home: pathlib.Path, disk: Disk) -> Iterator[dict
         except Exception as error:  # what is no JaxalignError is a fault, unless it stands for death
             said = f"FAULT: {type(error).__name__}: {error}"
         disk.mends()
-        met = disk.met
         outcome = Trial(whole, run).outcome()
         if said.startswith("FAULT") and kind not in ("death", "torn"):
             outcome = said
         if time.monotonic() - began > SLOW * 2:
             outcome = "FAULT: it hung"
-        yield {"trial": str(number), "kind": kind, "met": met, "said": said[:300], "outcome": outcome}
+        yield {"trial": str(number), "kind": kind, "met": disk.met, "said": said[:300], "outcome": outcome}
         shutil.rmtree(run)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=os.environ.get("CHAOS_DIR")) as directory:
         base = pathlib.Path(directory)
-        what, number_of = sys.argv[1], int(sys.argv[2])
-        disk_of = Disk(base / "run")
-        made = saves(number_of, base, disk_of) if what == "saves" else runs(number_of, int(sys.argv[3]), base, disk_of)
+        (what, number_of, *others), disk_of = sys.argv[1:], Disk(base / "run")
+        if what == "saves":
+            made = saves(int(number_of), others or SAVES, base, disk_of)
+        else:
+            made = runs(int(number_of), int(others[0]), base, disk_of)
         for told in made:
             print(json.dumps(told), flush=True)
