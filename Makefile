@@ -6,13 +6,13 @@ RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 CHECKED := jaxalign configs tests setup.py
-FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl and not buckets'
+FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl and not buckets and not chaos'
 # What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
 OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_train.py
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-parity test-trl test-served test-buckets audit test-tpu-compile lint format wheel install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile lint format wheel install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -86,6 +86,9 @@ fuzz: install-test  ## files of any content through every reader, 5,000 of each 
 
 test-multiprocess: install-test  ## two processes of four CPU devices: equal runs, kills, stops; minutes
 	$(BIN)/python -m pytest -m multiprocess tests/multiprocess
+
+test-chaos: install-test  ## kills at random moments, flipped bits, failing disks; a quarter of an hour (CHAOS_KILLS=1000 CHAOS_FLIPS=2000 CHAOS_FAULTS=500: half a day)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -s -m chaos tests/chaos
 
 test-parity: install-test  ## against torch and transformers, which this installs
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[parity]'

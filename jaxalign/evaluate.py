@@ -190,6 +190,8 @@ def summarise(session: Session) -> dict[str, Any]:
     last, judge = home(session.experiment.iterations), session.experiment.judge
     rates = None
     if session.heldout and judge is not None:
+        if not session.run.has(last, "votes"):  # lost since: the same questions make both
+            session.run.drop(last, "win_rates")
         rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
     found = {
         "fits": fits_told(session.run, session.experiment.iterations),

@@ -28,6 +28,7 @@ from jaxalign.programs import Training, steps_of
 from jaxalign.session import Session
 from jaxalign.storage import pytree
 from jaxalign.storage.checkpoint import FitCheckpoints
+from jaxalign.storage.rundir import MOMENTS_REMEDY
 from jaxalign.training.outcomes import Intake, Outcomes
 from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
@@ -150,8 +151,8 @@ def _begun(
     before = session.run.moments(iteration - 1)
     if not pytree.exists(before.path):
         raise CheckpointError(
-            f"{before.path}: the moments that this fit begins with are gone, since a later one was over; delete all "
-            "policies that the run has trained, and the same command makes them again"
+            f"{before.path}: the moments that this fit begins with are gone, since a later one was over; "
+            f"{MOMENTS_REMEDY}"
         )
     kept = before.load({"moments": training.abstract.opt_state})
     return dataclasses.replace(state, opt_state=kept["moments"])

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -101,6 +102,13 @@ class Launch:
         limit = time.monotonic() + SECONDS
         while not path.exists():
             assert [process.poll() for process in self.processes] == [None] * len(self.processes), self.everything()
+            assert time.monotonic() < limit, self.everything()
+            time.sleep(0.01)
+
+    def wait_while(self, so: Callable[[], bool]) -> None:
+        """While something is so, and process 0 runs."""
+        limit = time.monotonic() + SECONDS
+        while so() and self.processes[0].poll() is None:
             assert time.monotonic() < limit, self.everything()
             time.sleep(0.01)
 

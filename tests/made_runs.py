@@ -16,6 +16,7 @@ from jaxalign.errors import Interrupted
 from jaxalign.experiment import Experiment
 from jaxalign.reopen import reopen
 from jaxalign.session import Session
+from jaxalign.storage import twice
 from jaxalign.storage.record import Recorder, read_metrics
 from jaxalign.storage.rundir import open_run, read_run
 from jaxalign.types import Params
@@ -59,6 +60,12 @@ def lines_of(workdir: pathlib.Path, phase: str) -> list[dict[str, Any]]:
     return [line for line in read_metrics(workdir) if line["phase"] == phase]
 
 
+def write_config(run: pathlib.Path, text: str) -> None:
+    """Another config.json, as if the run had been begun with it: the copy of the right one would count."""
+    twice.delete(twice.epath.Path(run / "config.json"))
+    (run / "config.json").write_text(text)
+
+
 class Patience:
     """Lets a launch pass some of the points where it may be stopped, and stops it at the next."""
 
@@ -94,7 +101,7 @@ def same_when_stopped(experiment: Experiment, home: pathlib.Path, questions: int
 
 def content(workdir: pathlib.Path) -> dict[str, bytes]:
     """Every file that the config determines, Orbax's own excepted (it stamps times)."""
-    skipped = re.compile(r"(^|/)(policy|fit|datasets|lock|perf\.jsonl|summary\.json)(/|$)")
+    skipped = re.compile(r"(^|/)(policy|fit|datasets|lock|perf\.jsonl|\.?summary\.json(\.copy)?)(/|$)")
     files = (path for path in workdir.rglob("*") if path.is_file())
     return {name: path.read_bytes() for path in files if not skipped.search(name := str(path.relative_to(workdir)))}
 

@@ -185,7 +185,7 @@ def test_a_judge_that_answers_otherwise_now_is_refused(table, root, tmp_path, ca
     changed = tmp_path / "changed"
     changed.mkdir()
     for path in run.directory.path.iterdir():
-        if path.name != "config.json":
+        if "config.json" not in path.name:  # its copy would count
             (changed / path.name).symlink_to(path)
     config = json.loads((run.directory.path / "config.json").read_text())
     del config["seal"]

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from made_exports import BASE, begun, moved, run_of
+from made_runs import write_config
 
 from jaxalign.__main__ import main
 from jaxalign.config.resolved import dump
@@ -33,14 +34,14 @@ def test_a_table_of_logits_is_no_model_for_others(tmp_path, capsys):
 def test_a_config_without_a_model_is_named(tmp_path, capsys):
     with begun(BASE, tmp_path / "run") as run:
         run.policy(0).save(BASE.open().load(), {})
-    (tmp_path / "run" / "config.json").write_text("{}")
+    write_config(tmp_path / "run", "{}")
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == ConfigError.exit_code
     assert "config.json: names no model" in capsys.readouterr().err
 
 
 def test_another_model_than_the_policys_is_named(tmp_path, capsys):
     run = run_of(BASE, tmp_path / "run", BASE.open().load())
-    (run / "config.json").write_text(json.dumps({"model": dump(RandomLlama(tied=False, layers=2))}))
+    write_config(run, json.dumps({"model": dump(RandomLlama(tied=False, layers=2))}))
     assert main(["export", str(run), str(tmp_path / "out")]) == ConfigError.exit_code
     assert "(num_hidden_layers): 3 at the first launch, 2 now" in capsys.readouterr().err
 

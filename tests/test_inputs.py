@@ -19,7 +19,7 @@ from jaxalign.hosts.group import Hosts
 from jaxalign.oracles.annotators import Brevity
 from jaxalign.oracles.learned import PreferenceModel, RewardModel
 from jaxalign.oracles.panel import Panel, Weighted
-from jaxalign.storage import inputs, pinned, rundir
+from jaxalign.storage import inputs, pinned, rundir, twice
 from jaxalign.storage.inputs import Input
 from jaxalign.storage.pinned import Pinned
 from jaxalign.types import Prompt
@@ -172,6 +172,7 @@ def test_every_flipped_bit_is_found(tmp_path):
     launch(tmp_path, launched(*ALL))
     file = tmp_path / pinned.FILE
     whole = file.read_bytes()
+    twice.copy_of(twice.epath.Path(file)).unlink()  # which would be read in its place
     dice = random.Random(0)
     said = [place for place, byte in enumerate(whole) if chr(byte) not in " \n"]  # spaces say nothing
     for place in dice.sample(said, 60):
@@ -335,7 +336,9 @@ def test_every_host_hears_that_what_was_pinned_is_damaged(tmp_path, damage):
     """Process 0 reads it, and nobody waits for what it cannot tell."""
     launch(tmp_path, launched(*ALL))
     file = tmp_path / pinned.FILE
-    file.write_text(damage) if damage else file.unlink()
+    twice.delete(twice.epath.Path(file))
+    if damage:
+        file.write_text(damage)
 
     def run(hosts: Hosts) -> str:
         with pytest.raises(CheckpointError) as refused:

@@ -42,6 +42,7 @@ def test_a_run_cut_anywhere_and_continued_leaves_the_same_bytes(
     whole = file.read_bytes()
     for _ in range(2):
         file.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        (root / ".metrics.jsonl.copy").unlink()  # as of a run of an earlier version
         there = [(line["iteration"], line["phase"], line["step"]) for line in record.read_metrics(root)]
         # A checkpoint at `step` exists only where all steps before it are logged.
         starts = [(0, 0)] + [(i, s + 1) for i, phase, s in there if phase == "fit"]
@@ -78,6 +79,71 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"iteration": 0, "phase": "fit", "step": 0}\nnonsense\n')
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: line 2 is damaged"):
         record.Recorder(tmp_path)
+
+
+def recorded(root: Path) -> list[bytes]:
+    """metrics.jsonl and its copy, of five lines."""
+    recorder = record.Recorder(root)
+    for step in range(5):
+        recorder.log(0, "fit", step, {"loss": step / 3})
+    return [file.read_bytes() for file in both(root)]
+
+
+def both(root: Path) -> list[Path]:
+    return [root / "metrics.jsonl", root / ".metrics.jsonl.copy"]
+
+
+def test_a_flipped_bit_in_metrics_or_in_their_copy_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every byte of both files: readers see what was recorded, and the next launch writes it anew."""
+    whole = recorded(tmp_path)
+    wanted = record.read_metrics(tmp_path)
+    for file, content in zip(both(tmp_path), whole, strict=True):
+        for place in range(len(content)):
+            file.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+            assert record.read_metrics(tmp_path) == wanted
+            assert ("damaged" in capsys.readouterr().err) == (file.name == "metrics.jsonl")
+            record.Recorder(tmp_path)
+            assert [each.read_bytes() for each in both(tmp_path)] == whole
+            capsys.readouterr()
+
+
+def test_metrics_that_were_deleted_come_back(tmp_path: Path) -> None:
+    whole = recorded(tmp_path)
+    for file in both(tmp_path):
+        file.unlink()
+        assert len(record.read_metrics(tmp_path)) == 5
+        record.Recorder(tmp_path)
+        assert [each.read_bytes() for each in both(tmp_path)] == whole
+
+
+def test_a_kill_between_a_line_and_its_copy_is_no_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The copy is written first; either may be torn."""
+    whole = recorded(tmp_path)
+    file, copy = both(tmp_path)
+    lines, copied = (content.splitlines(keepends=True) for content in whole)
+    for torn in (b"", lines[3][:9]):
+        file.write_bytes(b"".join(lines[:3]) + torn)
+        copy.write_bytes(b"".join(copied[:4]))
+        assert len(record.read_metrics(tmp_path)) == 4
+    file.write_bytes(b"".join(lines[:3]))
+    copy.write_bytes(b"".join(copied[:3]) + copied[3][:9])
+    assert len(record.read_metrics(tmp_path)) == 3
+    recorder = record.Recorder(tmp_path)
+    for step in range(3, 5):
+        recorder.log(0, "fit", step, {"loss": step / 3})
+    assert [each.read_bytes() for each in both(tmp_path)] == whole
+    assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_line_of_performance_is_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        record.Recorder(tmp_path).perf(0, "fit", 0, {"perf/seconds": 2.0})
+    lines = (tmp_path / "perf.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "perf.jsonl").write_bytes(lines[0] + b"nonsense\n" + lines[2])
+    assert len(record.read_perf(tmp_path)) == 2
+    assert "perf.jsonl: line 2 is damaged" in capsys.readouterr().err
 
 
 def test_performance_goes_its_own_way(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def copied(whole, tmp_path) -> pathlib.Path:
         ("0001/certificates", "0001/references"),
         ("0002/policy",),
         ("0002/evals", "initial/evals"),
+        ("0002/votes",),
         ("0000/policy", "0001/policy", "0002/policy", "0002/heldout"),
     ],
     ids=lambda lost: "+".join(lost),
@@ -92,7 +93,8 @@ def test_where_all_policies_are_kept_none_is_trained_again(copied, capsys):
 
 
 @pytest.mark.parametrize("kept", [0, 3])
-def test_metrics_that_were_deleted_or_cut_are_missed(whole, copied, capsys, kept):
+def test_metrics_that_were_deleted_or_cut_with_their_copy_are_missed(whole, copied, capsys, kept):
+    (copied / ".metrics.jsonl.copy").unlink()
     lines = (copied / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (copied / "metrics.jsonl").write_bytes(b"".join(lines[:kept]))
     capsys.readouterr()

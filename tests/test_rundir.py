@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Shaped
 from made_artifacts import CONFIG, Small, same, small
+from made_checkpoints import abstract, tiny
+from made_runs import write_config
 
 from jaxalign.errors import CheckpointError, ConfigError
-from jaxalign.storage import artifact, rundir
+from jaxalign.storage import artifact, rundir, twice
 from jaxalign.types import Labels, Prompt
 
 DTYPES = list(artifact._DTYPES.values())
@@ -336,11 +338,48 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
         rundir.read_run(tmp_path)
 
 
-def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
+def test_a_config_that_is_damaged_and_has_no_copy_is_refused(tmp_path: Path) -> None:
     rundir.open_run(tmp_path, CONFIG).close()
-    (tmp_path / "config.json").write_text('{"seed": 0,')
-    with pytest.raises(CheckpointError, match=r"config\.json: damaged"):
+    write_config(tmp_path, '{"seed": 0,')
+    with pytest.raises(CheckpointError, match=r"config\.json: damaged .*put it back: .*--print-config"):
         rundir.open_run(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "0000/complete.json"])
+def test_a_flipped_bit_of_what_is_kept_twice_changes_nothing(
+    run: rundir.RunDir, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a document and of its copy; the next launch has both as they were, and says which was damaged."""
+    run.phase(0, "evals", small, Small)
+    run.phase("initial", "evals", small, Small)
+    run.complete(0)
+    run.write_summary({"evals": {"x": 1}})
+    run.close()
+    file, dice = run.path / name, random.Random(0)
+    both = [file, twice.copy_of(file)]
+    whole = [each.read_bytes() for each in both]
+    for damaged, content in zip(both * 5, whole * 5, strict=True):
+        flipped = bytearray(content)
+        flipped[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        damaged.write_bytes(bytes(flipped))
+        assert rundir.read_run(run.path).config == CONFIG
+        assert rundir.read_run(run.path).summary() == {"evals": {"x": 1}}
+        with rundir.open_run(run.path, CONFIG) as again:
+            assert again.finished() == 1
+            again.write_summary({"evals": {"x": 1}})
+        assert [each.read_bytes() for each in both] == whole
+        assert (f"{file}: damaged" in capsys.readouterr().err) == (damaged == file)
+
+
+def test_what_to_do_is_said_of_a_damaged_policy(run: rundir.RunDir) -> None:
+    """Of one that was trained, of the best state inside a fit, of moments that the next fit begins with."""
+    slots = {"make": run.policy(1), "begin this fit again": run.best(1, 3), "all policies": run.moments(1)}
+    for words, slot in slots.items():
+        slot.save(tiny(1), {})
+        (slot.path / "integrity" / "data.json").write_text("{}")
+        for read in (slot.load, slot.stream):
+            with pytest.raises(CheckpointError, match=rf"^{slot.path}: damaged .*; delete .*{words}"):
+                read(abstract(tiny(0)))
 
 
 def test_a_run_that_is_only_read_is_not_written(run: rundir.RunDir) -> None:

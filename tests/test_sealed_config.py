@@ -1,4 +1,5 @@
-"""config.json has a seal: an edited digit is found, and the command that made the run puts it right."""
+"""config.json has a seal: an edited digit is found where there is no copy of it, as in a bucket, and the command that
+made the run puts it right."""
 
 import json
 import re
@@ -15,6 +16,7 @@ CONFIG = {"seed": 0, "loss": {"eta": 0.125}, "placement": {"remat": "none"}}
 @pytest.fixture
 def root(tmp_path) -> Path:
     rundir.open_run(tmp_path, CONFIG).close()
+    (tmp_path / ".config.json.copy").unlink()
     (tmp_path / "initial").mkdir()  # something was computed
     return tmp_path
 

@@ -16,7 +16,7 @@ from etils import epath
 
 from jaxalign.config.resolved import difference
 from jaxalign.errors import CheckpointError, ConfigError
-from jaxalign.storage import bucket, canonical, durable, pytree
+from jaxalign.storage import bucket, canonical, durable, pytree, twice
 from jaxalign.storage.lease import Lease
 from jaxalign.storage.lock import RunLock
 
@@ -40,7 +40,7 @@ def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, 
         durable.make_directory(root)
         lock = RunLock(root / "lock") if durable.is_local(root) else Lease(root / "lock")
     try:
-        before = _before(root, resolved) if (root / "config.json").exists() else None
+        before = _before(root, resolved) if twice.there(root / "config.json") else None
         if before is not None and not (_unused(durable.names(root)) and not computed(root)):
             refuse_other(root, before, resolved)
         if before is None or _without_placement(before) != _without_placement(resolved):
@@ -52,19 +52,19 @@ def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, 
 
 
 def _refuse_foreign(root: epath.Path) -> None:
-    if not root.exists() or (root / "config.json").exists():
+    if not root.exists() or twice.there(root / "config.json"):
         return
     names = sorted(name for name in durable.names(root) if not name.startswith(".") and name != "lock")
     if names:
         raise ConfigError(f"{root}: not empty and no run directory (it holds {', '.join(names[:5])}); choose another")
 
 
-def read_config(root: epath.Path) -> dict[str, Any]:
-    """What config.json says, its seal left out. CheckpointError where it is damaged or was edited, ConfigError where it
-    is a model's. One that another version wrote, without a seal, is taken as it is."""
+def read_config(root: epath.Path, mend: bool = False) -> dict[str, Any]:
+    """What config.json says, its seal left out; see `twice.read`. CheckpointError where it is damaged or was edited,
+    ConfigError where it is a model's. One that another version wrote, without a seal, is taken as it is."""
     remedy = "the command that made the run writes it again as it was, or put it back"
     try:
-        config = json.loads((root / "config.json").read_bytes())
+        config = json.loads(twice.read(root / "config.json", mend))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{root / 'config.json'}: damaged ({error}); {remedy}") from error
     if not isinstance(config, dict):
@@ -83,7 +83,7 @@ def _before(root: epath.Path, resolved: dict[str, Any]) -> dict[str, Any]:
     """The run's config. One that is damaged is `resolved` where its seal is that of `resolved`: the seal tells
     what was written from anything else."""
     try:
-        return read_config(root)
+        return read_config(root, mend=True)
     except CheckpointError:
         try:
             content = (root / "config.json").read_bytes()
@@ -100,7 +100,7 @@ def _before(root: epath.Path, resolved: dict[str, Any]) -> dict[str, Any]:
 def _write(root: epath.Path, resolved: dict[str, Any]) -> None:
     sealed = canonical.to_json(canonical.sealed(resolved))
     with durable.storage_errors(root, len(sealed)):
-        durable.write_file(root / "config.json", sealed)
+        twice.write(root / "config.json", sealed)
         durable.sync_directory(root)
 
 

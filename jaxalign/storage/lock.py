@@ -57,7 +57,12 @@ class RunLock:
             if holder is not None and may_live(holder) and self._gives_signs(holder):
                 raise CheckpointError(self._refusal(holder))
         self._words = myself()
-        self._write(json.dumps(self._words))
+        try:
+            self._write(json.dumps(self._words))
+        except OSError:
+            if self._handle is not None:
+                os.close(self._handle)
+            raise
         self._released = threading.Event()
         if self._handle is None:
             time.sleep(min(1.0, BEAT))
@@ -77,7 +82,8 @@ class RunLock:
             if self._is_own(_holder(self._path)):
                 self._path.unlink(missing_ok=True)
             return
-        self._write("")
+        with contextlib.suppress(OSError):  # the words are for people: the kernel's lock counts, and goes now
+            self._write("")
         os.close(self._handle)
 
     def _write(self, text: str) -> None:

@@ -27,7 +27,7 @@ from etils import epath
 from jaxalign.config.installed import installed
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.hosts.group import Hosts
-from jaxalign.storage import canonical, durable
+from jaxalign.storage import canonical, durable, twice
 from jaxalign.storage.inputs import CODE, Input, differences, listed
 from jaxalign.storage.rundir import RunDir
 
@@ -82,16 +82,16 @@ def recall(run: RunDir) -> Pinned | None:
     if not run.begun():
         return None
     # who waits to be told would wait for ever if process 0 left with its error
-    found = run.hosts.told(_read(run.path) if run.hosts.leader else {})
+    found = run.hosts.told(_read(run.path, run.writable) if run.hosts.leader else {})
     if "error" in found:
         raise CheckpointError(found["error"])
     return parsed(found["content"])
 
 
-def _read(root: epath.Path) -> dict[str, Any]:
+def _read(root: epath.Path, mend: bool) -> dict[str, Any]:
     """The content of inputs.json, or the error why there is none."""
     try:
-        return {"content": read(root)}
+        return {"content": read(root, mend)}
     except CheckpointError as error:
         return {"error": str(error)}
 
@@ -135,15 +135,15 @@ def write(root: epath.Path, pinned: Pinned) -> None:
     }
     sealed = canonical.to_json(canonical.sealed(content))
     with durable.storage_errors(root, len(sealed)):
-        durable.write_file(root / FILE, sealed)
+        twice.write(root / FILE, sealed)
         durable.sync_directory(root)
 
 
-def read(root: epath.Path) -> dict[str, Any]:
-    """The content of inputs.json."""
+def read(root: epath.Path, mend: bool = False) -> dict[str, Any]:
+    """The content of inputs.json; see `twice.read`."""
     file = root / FILE
     try:
-        content = canonical.unsealed(json.loads(file.read_bytes()))
+        content = canonical.unsealed(json.loads(twice.read(file, mend)))
         parsed(content)
     except FileNotFoundError as error:
         raise CheckpointError(

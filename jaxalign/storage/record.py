@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -27,7 +28,7 @@ from jaxalign.contracts.arrays import described
 from jaxalign.contracts.tracking import Line, Tracker, Tracking
 from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError, first_line
 from jaxalign.hosts.group import Hosts
-from jaxalign.storage import bucket, durable
+from jaxalign.storage import bucket, durable, twice
 
 _Key = tuple[int | str, str, int]
 
@@ -42,8 +43,9 @@ class Recorder:
 
     def __init__(self, run_dir: str | os.PathLike[str], tracking: Mapping[str, Tracking] = MappingProxyType({})):
         root = durable.absolute(run_dir)
-        self._metrics = _Lines(root / "metrics.jsonl")
-        self._perf = _Lines(root / "perf.jsonl")
+        self._metrics = _Lines(root / "metrics.jsonl", copied=True)
+        self._perf = _Lines(root / "perf.jsonl", copied=False)
+        self._metrics.mend()
         self._logged: set[_Key] = set()
         self._tracking = dict(tracking)
 
@@ -155,12 +157,12 @@ def _switched_off(name: str, error: Exception) -> None:
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a torn last line is left out. CheckpointError names one that is damaged."""
-    return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "metrics.jsonl").lines]
+    return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "metrics.jsonl", copied=True).lines]
 
 
 def read_perf(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of perf.jsonl of all launches, as `read_metrics`."""
-    return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "perf.jsonl").lines]
+    return [json.loads(line) for line in _Lines(durable.absolute(run_dir) / "perf.jsonl", copied=False).lines]
 
 
 def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     again."""
     place = durable.absolute(run_dir) / "summary.json"
     try:
-        found = json.loads(place.read_bytes())
+        found = json.loads(twice.read(place))
         if not isinstance(found.get("evals"), dict):
             raise ValueError("it names no evals")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
@@ -182,15 +184,28 @@ def compute_seconds(perf: Iterable[Mapping[str, Any]]) -> float:
 
 
 class _Lines:
-    """An append-only JSONL file and the keys of its lines. A torn last line is dropped at the first write."""
+    """An append-only JSONL file and the keys of its lines. A torn last line is dropped at the first write.
 
-    def __init__(self, path: epath.Path):
+    With `copied` a copy lies beside it on a local disk, `.metrics.jsonl.copy`, of lines that begin with their CRC-32:
+    a line is there before it is in the file, so what it holds is what was recorded, and the file is written anew from
+    it where it is damaged or gone. Without, damaged lines are told of and left out.
+    """
+
+    def __init__(self, path: epath.Path, copied: bool):
         self._path = path
+        self._copy = twice.copy_of(path) if copied and durable.is_local(path) else None
         raw = path.read_bytes() if path.exists() else b""
-        whole, _, torn = raw.rpartition(b"\n")
+        copy, torn = _unsummed(self._copy) if self._copy is not None else (raw, False)
+        self._dirty = torn or raw != copy or (bool(raw) and not raw.endswith(b"\n"))
+        if not raw.startswith(copy):
+            # a kill may lie between a line's two places, or inside the second; more than that is damage
+            if not copy.startswith(raw) or b"\n" in copy[len(raw) : -1]:
+                print(f"{path}: damaged; its copy is read", file=sys.stderr, flush=True)
+            raw = copy
         self.lines: list[str] = []
         self.keys: list[_Key] = []
-        self._dirty, self._written = bool(torn), -math.inf
+        self._written = -math.inf
+        whole, _, _ = raw.rpartition(b"\n")  # behind it there is nothing, or a torn line
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
                 text = line.decode("ascii")
@@ -198,10 +213,19 @@ class _Lines:
                 self.keys.append((fields["iteration"], fields["phase"], fields["step"]))
                 self.lines.append(text)
             except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{path}: line {number} is damaged ({error})") from error
+                self._refuse(number, error, copied)
         self._index = {key: index for index, key in enumerate(self.keys)}
         self.counts = collections.Counter(phase for _, phase, _ in self._index)  # places a phase has had
         self.shown = set(self.keys)  # by this launch or an earlier one
+
+    def _refuse(self, number: int, error: Exception, copied: bool) -> None:
+        if copied:
+            raise CheckpointError(
+                f"{self._path}: line {number} is damaged ({error}); put it back, or delete that line: no run reads it, "
+                "reports will lack it"
+            ) from error
+        self._dirty = True
+        print(f"{self._path}: line {number} is damaged ({error}) and left out", file=sys.stderr, flush=True)
 
     @property
     def places(self) -> int:
@@ -217,11 +241,11 @@ class _Lines:
             if self._index.pop(key, None) is not None:
                 self.counts[key[1]] -= 1
         del self.lines[index:], self.keys[index:]
-        self._rewrite()
+        self.rewrite()
 
     def append(self, key: _Key, line: str) -> None:
         if self._dirty and durable.is_local(self._path):
-            self._rewrite()
+            self.rewrite()
         self.counts[key[1]] += key not in self._index
         self._index[key] = len(self.lines)
         self.lines.append(line)
@@ -229,22 +253,53 @@ class _Lines:
         self._dirty = True  # until the line is whole
         if not durable.is_local(self._path):  # buckets have no appending, and take one write a second of an object
             if time.monotonic() - self._written >= bucket.SECONDS:
-                self._rewrite()
+                self.rewrite()
             return
-        with durable.storage_errors(self._path, len(line) + 1), open(self._path, "ab") as file:
-            file.write(f"{line}\n".encode("ascii"))
+        with durable.storage_errors(self._path, len(line) + 1):
+            if self._copy is not None:
+                _append(self._copy, _summed(line))
+            _append(self._path, line)
         self._dirty = False
 
     def flush(self) -> None:
         """Writes lines of a bucket that wait for others."""
         if self._dirty and not durable.is_local(self._path):
-            self._rewrite()
+            self.rewrite()
 
-    def _rewrite(self) -> None:
-        content = "".join(f"{line}\n" for line in self.lines).encode("ascii")
+    def mend(self) -> None:
+        """Writes the file, and its copy, anew where they are not what was recorded."""
+        if self._dirty:
+            self.rewrite()
+
+    def rewrite(self) -> None:
+        """Writes both, whole."""
+        content, copy = (
+            "".join(f"{line}\n" for line in lines).encode("ascii") for lines in (self.lines, map(_summed, self.lines))
+        )
+        self._dirty = True
         with durable.storage_errors(self._path, len(content)):
+            if self._copy is not None:
+                durable.write_file(self._copy, copy)
             durable.write_file(self._path, content)
         self._dirty, self._written = False, time.monotonic()
+
+
+def _append(path: epath.Path, line: str) -> None:
+    with open(path, "ab") as file:
+        file.write(f"{line}\n".encode("ascii"))
+
+
+def _summed(line: str) -> str:
+    return f"{zlib.crc32(line.encode('ascii')):08x} {line}"
+
+
+def _unsummed(path: epath.Path) -> tuple[bytes, bool]:
+    """The lines that a copy holds, and whether a torn one is behind them; none where there is no copy, or it is damaged
+    itself."""
+    raw = path.read_bytes() if path.exists() else b""
+    lines = [line.partition(b" ") for line in raw.split(b"\n")[:-1]]
+    whole = all(f"{zlib.crc32(line):08x}".encode() == sum_ for sum_, _, line in lines)
+    return b"".join(line + b"\n" for _, _, line in lines) if whole else b"", not raw.endswith(b"\n") and bool(raw)
 
 
 def _line(key: _Key, metrics: Mapping[str, float]) -> str:

@@ -13,6 +13,7 @@ initial/<phase>/               artifacts made before the first iteration
 0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
 0000/moments                   Orbax: what its optimizer ended with, where the next fit goes on from that; then removed
 metrics.jsonl perf.jsonl summary.json
+.<name>.copy                   of all JSON files here but perf.jsonl and the artifacts' own (see `twice` and `record`)
 profile/ tensorboard/ wandb/   xprof traces, and what trackers write, where they are asked for
 """
 
@@ -28,7 +29,7 @@ from etils import epath
 
 from jaxalign.errors import CheckpointError, ConfigError, NotCommitted
 from jaxalign.hosts.group import ALONE, Hosts
-from jaxalign.storage import artifact, bucket, canonical, durable, pytree
+from jaxalign.storage import artifact, bucket, canonical, durable, pytree, twice
 from jaxalign.storage.claim import begun, claimed, computed, read_config, refuse_other
 from jaxalign.storage.lease import Lease
 from jaxalign.storage.lock import LeadersLock, RunLock
@@ -42,6 +43,8 @@ Iteration = int | Literal["initial"]
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COMPLETE = "complete.json"
 _RESERVED = ("policy", "fit", "best", "moments")
+MOMENTS_REMEDY = "delete all policies that the run has trained, and the same command makes them again"
+"""Of moments that are damaged or gone: those before them are gone since a later fit was over."""
 
 
 def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts = ALONE) -> "RunDir":
@@ -71,7 +74,7 @@ def read_run(path: str | os.PathLike[str]) -> "RunDir":
     root = durable.absolute(path)
     if not durable.is_local(root):
         bucket.check(root)
-    if not (root / "config.json").exists():
+    if not twice.there(root / "config.json"):
         raise ConfigError(f"{root}: is no run directory (it has no config.json)")
     return RunDir(root, read_config(root), None)
 
@@ -106,6 +109,11 @@ class RunDir:
             self._lock.release()
             self._lock = None
 
+    @property
+    def writable(self) -> bool:
+        """Whether this process writes here: process 0 of those that hold the lock."""
+        return self._lock is not None and self.hosts.leader
+
     def begun(self) -> bool:
         """Whether anything was computed here: an artifact or a policy, whole or in parts."""
         return self.hosts.told((begun(durable.names(self.path)) or computed(self.path)) if self.hosts.leader else False)
@@ -129,7 +137,7 @@ class RunDir:
             if self.hosts.leader:
                 artifact.commit(directory, _label(iteration, name), value)
             self.hosts.barrier("committed")
-        if self._lock is not None and self.hosts.leader:
+        if self.writable:
             with durable.storage_errors(directory, 0):
                 artifact.clear(self._parts(iteration, name))
         self._made.setdefault(_home_name(iteration), set()).add(name)
@@ -138,6 +146,13 @@ class RunDir:
     def has(self, iteration: Iteration, name: str) -> bool:
         """Whether the phase is committed."""
         return self.hosts.told(artifact.committed(self._place(iteration, name)))
+
+    def drop(self, iteration: Iteration, name: str) -> None:
+        """Deletes the artifact of a phase, if it is there, so that it is made again."""
+        self.must_write()
+        if self.hosts.leader:
+            artifact.clear(self._place(iteration, name))
+        self.hosts.barrier("dropped")
 
     def finished(self) -> int:
         """Iterations that are complete, their evaluation included, up to the first that has lost something since."""
@@ -155,9 +170,9 @@ class RunDir:
             known = {*durable.names(home), *self._made.get(_home_name(iteration), ())}
             there = sorted(name for name in known if artifact.committed(home / name))
             content = canonical.to_json(there)
-            if not (home / _COMPLETE).exists():  # what comes later, at the run's end, can be made again from the rest
+            if not twice.there(home / _COMPLETE):  # what comes later, at the run's end, can be made again from the rest
                 with durable.storage_errors(home, len(content)):
-                    durable.write_file(home / _COMPLETE, content)
+                    twice.write(home / _COMPLETE, content)
 
     def _whole(self, iteration: Iteration) -> bool:
         """Whether all is there that was when the iteration was complete; of one that no launch completed, too."""
@@ -167,7 +182,7 @@ class RunDir:
         """What was there when the iteration was complete and is not any more, as this process sees it."""
         home = self.path / _home_name(iteration)
         try:
-            names = json.loads((home / _COMPLETE).read_bytes())
+            names = json.loads(twice.read(home / _COMPLETE, mend=self.writable))
         except (OSError, ValueError):
             return []
         kept = iteration == "initial" or self.config.get("keep_policies", 0) is None
@@ -191,7 +206,7 @@ class RunDir:
         self.must_write()
         content = canonical.to_json(summary)
         with durable.storage_errors(self.path, len(content)):
-            durable.write_file(self.path / "summary.json", content)
+            twice.write(self.path / "summary.json", content)
 
     def summary(self) -> dict[str, Any]:
         """As `read_summary`."""
@@ -231,7 +246,9 @@ class RunDir:
 
     def best(self, iteration: int, step: int) -> PolicySlot:
         """Where the parameters after `step` steps of an iteration's fit lie, if they were the best so far."""
-        return PolicySlot(self.path / _iteration_name(iteration) / "best" / f"{step:08d}", iteration + 1, self.hosts)
+        home = self.path / _iteration_name(iteration)
+        remedy = f"delete {home / 'fit'} and {home / 'best'}, and the same command begins this fit again"
+        return PolicySlot(home / "best" / f"{step:08d}", iteration + 1, self.hosts, remedy)
 
     def keep_best(self, iteration: int, step: int, kept: Params) -> None:
         """Commits them, in place of what a launch that came to the same step before has left."""
@@ -239,7 +256,7 @@ class RunDir:
 
     def moments(self, iteration: int) -> PolicySlot:
         """Where the optimizer state lies that an iteration's fit hands on."""
-        return PolicySlot(self.path / _iteration_name(iteration) / "moments", iteration + 1, self.hosts)
+        return PolicySlot(self.path / _iteration_name(iteration) / "moments", iteration + 1, self.hosts, MOMENTS_REMEDY)
 
     def keep_moments(self, iteration: int, state: Params) -> None:
         """Commits it, in place of what a launch has left that did not come to commit the policy."""

@@ -1,7 +1,9 @@
 """Where one policy lies, or what belongs to one: on storage that all hosts of a run share."""
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,8 @@ class PolicySlot:
     path: epath.Path
     iterate: int
     hosts: Hosts = ALONE
+    remedy: str = "delete this directory, and the command that made the run makes it again"
+    """what to do where it is damaged"""
 
     def exists(self) -> bool:
         """Whether the policy is committed."""
@@ -36,19 +40,29 @@ class PolicySlot:
     def load(self, abstract_params: Params) -> Params:
         """The policy on the devices of `abstract_params`; see `checkpoint.load_policy`."""
         shows(lambda: pytree.exists(self.path), self.hosts)
-        params, meta = checkpoint.load_policy(self.path, abstract_params)
+        with self._remedied():
+            params, meta = checkpoint.load_policy(self.path, abstract_params)
         self._refuse_other(meta)
         return params
 
     def stream(self, abstract_params: Params) -> StreamedArrays:
         """The policy on the disk, to be read part by part on this host; see `checkpoint.stream_policy`."""
-        arrays, meta = checkpoint.stream_policy(self.path, abstract_params)
+        with self._remedied():
+            arrays, meta = checkpoint.stream_policy(self.path, abstract_params)
         self._refuse_other(meta)
-        return arrays
+        return dataclasses.replace(arrays, remedy=f"; {self.remedy}")
+
+    @contextlib.contextmanager
+    def _remedied(self) -> Iterator[None]:
+        """Errors of damage, with what to do."""
+        try:
+            yield
+        except pytree.DamagedError as error:
+            raise pytree.DamagedError(f"{error}; {self.remedy}") from error
 
     def _refuse_other(self, meta: dict[str, Any]) -> None:
         if meta["iterate"] != self.iterate:
-            raise CheckpointError(f"{self.path}: holds iterate {meta['iterate']}, not {self.iterate}")
+            raise CheckpointError(f"{self.path}: holds iterate {meta['iterate']}, not {self.iterate}; {self.remedy}")
 
 
 def shows(there: Callable[[], bool], hosts: Hosts) -> bool:

@@ -28,6 +28,8 @@ class StreamedArrays:
 
     path: epath.Path
     described: dict[str, Any]
+    remedy: str = ""
+    """what is said behind an error of damage"""
 
     def parts(self, name: str, leading: int) -> Iterator[np.ndarray]:
         """The parts of an array, one for each index of its first `leading` axes, in order of the indices.
@@ -45,7 +47,7 @@ class StreamedArrays:
                 values[block] = self._done(name, array[(*at, *block)].read())
             found += sum(checksums(values, number * size))
             if number == count - 1 and found % 2**32 != self.described[name]["checksum"]:
-                raise pytree.DamagedError(pytree.does_not_fit(self.path, name))
+                raise pytree.DamagedError(f"{pytree.does_not_fit(self.path, name)}{self.remedy}")
             held = [values]
             del values
             yield held.pop()  # so that nothing here holds it while the caller turns it round, or the next one is read
@@ -73,7 +75,8 @@ class StreamedArrays:
         array = self._done(name, tensorstore.open(spec, open=True, read=True))
         wanted = self.described[name]
         if (array.dtype.name, list(array.shape)) != (wanted["dtype"], wanted["shape"]):
-            raise pytree.DamagedError(f"{self.path}: array {name} is {array.dtype.name}{list(array.shape)} on the disk")
+            there = f"{array.dtype.name}{list(array.shape)}"
+            raise pytree.DamagedError(f"{self.path}: array {name} is {there} on the disk{self.remedy}")
         return array
 
     def _done(self, name: str, future: Any) -> Any:
@@ -83,7 +86,7 @@ class StreamedArrays:
             raise CheckpointError(f"{self.path}: array {name}: not enough memory to read a part of it") from error
         except Exception as error:  # TensorStore's kinds: ValueError, OSError, NotImplementedError, …
             reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise pytree.DamagedError(f"{self.path}: array {name} cannot be read ({reason})") from error
+            raise pytree.DamagedError(f"{self.path}: array {name} cannot be read ({reason}){self.remedy}") from error
 
 
 def blocks(values: np.ndarray, chunk: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
