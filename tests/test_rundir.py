@@ -373,7 +373,7 @@ def test_a_flipped_bit_of_what_is_kept_twice_changes_nothing(
 
 def test_what_to_do_is_said_of_a_damaged_policy(run: rundir.RunDir) -> None:
     """Of one that was trained, of the best state inside a fit, of moments that the next fit begins with."""
-    slots = {"make": run.policy(1), "begin this fit again": run.best(1, 3), "all policies": run.moments(1)}
+    slots = {"make": run.policy(1), "begins this fit again": run.best(1, 3), "all policies": run.moments(1)}
     for words, slot in slots.items():
         slot.save(tiny(1), {})
         (slot.path / "integrity" / "data.json").write_text("{}")
