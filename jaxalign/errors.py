@@ -63,6 +63,10 @@ class Interrupted(JaxalignError):
     exit_code = 75
 
 
+BUCKET_LIBRARIES = ("gcsfs", "google", "aiohttp", "requests", "urllib3")
+"""Who talks to buckets, and raises errors of its own that are none of the operating system's."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of others says first, at most 300 characters of it: compilers and TensorStore go on for pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

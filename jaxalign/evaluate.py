@@ -11,10 +11,9 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.contracts.evals import merged
 from jaxalign.contracts.scope import OpenableOracle
-from jaxalign.evals import intervals
 from jaxalign.evals.context import Eval, HeldOut, evenly, iterate_name, iterate_number, other_name
 from jaxalign.evals.cycles import cycle_metrics
-from jaxalign.evals.win_rate import among_all, format_matrix, matrix_of
+from jaxalign.evals.win_rate import among_all, matrix_of
 from jaxalign.experiment import SAMPLES_SHOWN, Evaluation
 from jaxalign.fits.check import fits_told
 from jaxalign.machine import Machine
@@ -187,17 +186,21 @@ def others_of(evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def summarise(session: Session) -> dict[str, Any]:
-    """What the run came to: printed and committed as summary.json by one process, and returned."""
+    """What the run came to: committed as summary.json by one process, and returned."""
     last, judge = home(session.experiment.iterations), session.experiment.judge
     rates = None
     if session.heldout and judge is not None:
         if not session.run.has(last, "votes"):  # lost since: the same questions make both
             session.run.drop(last, "win_rates")
         rates = session.phase(last, "win_rates", WinRates, lambda: win_rates(session, judge))
-    fits, versions = fits_told(session.run, session.experiment.iterations), pinned.changed(session.run)
+    found = {
+        "fits": fits_told(session.run, session.experiment.iterations),
+        "versions": pinned.changed(session.run),
+    }
     samples = shown(session) if session.heldout else []
     if session.hosts.leader:
-        _summarise(session, rates, fits, versions, samples)
+        said = {name: value for name, value in found.items() if value}
+        session.run.write_summary(_summary(session, rates, samples) | said)
     session.hosts.barrier("summary")
     return session.run.summary()
 
@@ -251,64 +254,39 @@ def votes_of(preferences: Preferences, samples: int) -> Votes:
     return Votes(preferences.annotators, np.asarray(prefer), np.asarray(by_annotator))
 
 
-def mixed(versions: Mapping[str, Sequence[str | None]]) -> str:
-    """What is told of a run that ended with other versions of packages than it began with."""
-    named = ", ".join(f"{name} {first}, then {last}" for name, (first, last) in versions.items())
-    return (
-        f"its launches had different versions ({named}): what these draw, score or measure differently may be mixed in "
-        "it, and iterates of one not compare with those of the other (see CHANGELOG.md)"
-    )
-
-
-def _summarise(
-    session: Session,
-    rates: WinRates | None,
-    fits: Metrics,
-    versions: Mapping[str, Sequence[str | None]],
-    samples: Sequence[Rollouts],
-) -> None:
+def _summary(session: Session, rates: WinRates | None, samples: Sequence[Rollouts]) -> dict[str, Any]:
+    """What summary.json says of costs, the last policy's metrics, its answers and its pairs, where it has some."""
     metrics = session.run.load(home(session.experiment.iterations), "evals", dict[str, float])
-    summary = {
+    answers = _of_answers(session, metrics, rates, samples) if session.heldout else {}
+    pairs = _of_pairs(metrics) if session.heldout_pairs is not None else {}
+    return {
+        **pairs,
+        **answers,
         "seconds": compute_seconds(read_perf(session.run.path)),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "evals": metrics,
     }
-    sections: list[str] = []
-    if session.heldout:
-        told, sections = _of_answers(session, metrics, rates, samples)
-        summary = {**told, **summary}
-    if session.heldout_pairs is not None:
-        summary = {**_of_pairs(metrics), **summary}
-    if fits:
-        summary["fits"] = fits
-        sections.append(_shown_fits(fits))
-    if versions:
-        summary["versions"] = versions
-        sections.append(f"This run: {mixed(versions)}")
-    session.run.write_summary(summary)
-    print("\n\n".join([*sections, *_closing(session, metrics)]))
 
 
 def _of_answers(
     session: Session, metrics: Metrics, rates: WinRates | None, answers: Sequence[Rollouts]
-) -> tuple[dict[str, Any], list[str]]:
-    """What the policies' answers to held-out prompts say, for the summary and for a person: samples of the base's and
-    the last policy's `answers`, and the matrix of win rates where somebody judges."""
-    last = session.experiment.iterations
-    samples = _samples(session.heldout, *answers)
+) -> dict[str, Any]:
+    """What the policies' answers to held-out prompts say: samples of the base's and the last policy's `answers`, and
+    the matrix of win rates where somebody judges."""
     told: dict[str, Any] = {name: metrics[metric] for metric, name in OF_GAMES.items() if metric in metrics}
-    told |= {"kl_from_base_nats": metrics.get("drift/kl_from_base_nats"), "samples": samples}
-    sections = ["What changed (held-out prompts):\n" + "\n".join(map(_shown_sample, samples))]
+    told |= {
+        "kl_from_base_nats": metrics.get("drift/kl_from_base_nats"),
+        "samples": _samples(session.heldout, *answers),
+    }
     if rates is not None:
         told |= _of_rates(metrics)
         told |= {
             "win_rates": {"policies": list(rates.policies), "row_beats_column": rates.row_beats_column.tolist()},
         }
-        sections.append(f"Win rates (row against column):\n{format_matrix(rates.policies, rates.row_beats_column)}")
     if session.experiment.feedback.oracle is not None:
-        preferences = session.run.load(last - 1, "preferences", Preferences)
+        preferences = session.run.load(session.experiment.iterations - 1, "preferences", Preferences)
         told["cyclic_triples"] = cycle_metrics(preferences.prefer)["cycles/cyclic_triples"]
-    return told, sections
+    return told
 
 
 def _of_rates(metrics: Metrics) -> dict[str, Any]:
@@ -331,34 +309,6 @@ def _of_pairs(metrics: Metrics) -> dict[str, Any]:
     return told
 
 
-def _closing(session: Session, metrics: Metrics) -> list[str]:
-    """The last policy's metrics, and where all lies."""
-    path = session.run.path
-    judged = session.heldout and session.experiment.judge is not None
-    again = f"  jaxalign eval {path}          win rates again, on other prompts if you like\n" if judged else ""
-    if session.heldout_pairs is not None:
-        again += f"  jaxalign eval {path} --pairs FILE    what its policies make of other pairs\n"
-    headed = bool(session.machine.model.config.outputs)  # it answers nobody
-    talk = "" if headed else f"  jaxalign sample {path}        talk to any iterate\n"
-    return [
-        f"Last policy ({iterate_name(session.experiment.iterations)}):\n{intervals.told(metrics)}",
-        f"Everything lies in {path}\n{again}{talk}"
-        f"  jaxalign export {path} DIR    the last policy as a Hugging Face directory",
-    ]
-
-
-def _shown_fits(fits: Metrics) -> str:
-    lowered, checked = (int(fits[f"fits/{name}"]) for name in ("lowered", "checked"))
-    change = fits["fits/heldout_change_mean"]
-    return (
-        f"{lowered} of {checked} fits lowered their loss on pairs that they had not seen (mean change {change:+.3g})."
-    )
-
-
-def _shown_sample(sample: Mapping[str, str]) -> str:
-    return f"> {sample['prompt']}\n  base: {_clip(sample['base'])}\n  last: {_clip(sample['last'])}"
-
-
 def _shown(responses: Mapping[str, Rollouts]) -> dict[str, Rollouts]:
     """Answers of the base, the last policy and others evenly between them, few enough for a table."""
     return {name: responses[name] for name in evenly(tuple(responses), POLICIES_SHOWN)}
@@ -370,8 +320,3 @@ def _samples(prompts: tuple[Prompt, ...], base: Rollouts, last: Rollouts) -> lis
         {"prompt": prompt.text, "base": base.texts[index][0], "last": last.texts[index][0]}
         for index, prompt in enumerate(prompts[:SAMPLES_SHOWN])
     ]
-
-
-def _clip(text: str, width: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"

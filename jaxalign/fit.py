@@ -209,6 +209,8 @@ def _keep_when_due(
         return
     outcomes.settle()
     with jax.transfer_guard("allow"):  # copies to the host are what it is for
+        session.run.must_write()
+        session.recorder.flush()
         checkpoints.save(done, state, order.state(done), trial.meta)
     trial.forget(checkpoints.steps())
     if stopping:

@@ -4,13 +4,14 @@ Neither the devices that trained it nor its training data need to be here, and n
 """
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from jaxalign.config.load import components, load, override, own_classes, validate
+from jaxalign.config.load import components, exchanged, load, override, own_classes, validate
 from jaxalign.config.resolved import restore
 from jaxalign.contracts.step_rule import StepRule
 from jaxalign.errors import ConfigError
@@ -19,6 +20,7 @@ from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.low_rank import is_adapted
 from jaxalign.models.model import Model, Source
+from jaxalign.rollouts.handover import NotRun, RunCommand
 from jaxalign.step_rules.forward import Forward
 from jaxalign.storage import inputs
 from jaxalign.storage.pinned import Pinned, recall
@@ -30,7 +32,9 @@ def reopen(path: str | os.PathLike[str], config: str | None = None) -> "Run":
 
     `config` is the config file it was launched with: needed where that defines components of its own, and run.
     """
-    return Run(read_run(path), own_classes(load(config)) if config else {})
+    loaded = load(config) if config else None
+    commands = [each for each in components(loaded).values() if isinstance(each, RunCommand)] if config else []
+    return Run(read_run(path), own_classes(loaded) if config else {}, commands)
 
 
 class Run:
@@ -40,8 +44,8 @@ class Run:
     what it was at the run's first launch.
     """
 
-    def __init__(self, directory: RunDir, own: Mapping[str, type]):
-        self.directory, self._own = directory, own
+    def __init__(self, directory: RunDir, own: Mapping[str, type], commands: Sequence[RunCommand] = ()):
+        self.directory, self._own, self._commands = directory, own, commands
 
     @cached_property
     def pinned(self) -> Pinned | None:
@@ -119,7 +123,13 @@ class Run:
         return number
 
     def _restored(self, part: Any, where: str) -> Any:
-        return restore(part, where, self._own)
+        """What config.json says; of programs that it would have run, those that a config file of one's own says too."""
+        made = restore(part, where, self._own)
+        if RunCommand.__name__ not in json.dumps(part):
+            return made
+        return exchanged(
+            made, lambda each: NotRun(each) if isinstance(each, RunCommand) and each not in self._commands else each
+        )
 
 
 def here(placement: Placement, options: Sequence[str] = ()) -> Placement:

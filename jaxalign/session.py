@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxalign.anchors.adaptive import Adaptive
-from jaxalign.config.load import components
+from jaxalign.config import own_code
+from jaxalign.config.load import components, own_classes
+from jaxalign.config.resolved import redacted
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import check_loss
@@ -110,6 +112,7 @@ class Session:
         self.stop_here(f"before {name}")
         fresh = not self.run.has(iteration, name)
         began = time.perf_counter()
+        self.recorder.flush()
         value = self.run.phase(iteration, name, make, kind)
         if fresh:
             self.recorder.perf(iteration, name, 0, {"perf/seconds": time.perf_counter() - began})
@@ -295,7 +298,9 @@ class Session:
 
     def commit_policy(self, index: int, params: Params) -> None:
         """Commits what is trained of `params` as policy `index`."""
-        self.run.policy(index).save(trained(params), {"model": self.machine.model.source})
+        self.run.must_write()
+        self.recorder.flush()
+        self.run.policy(index).save(trained(params), {"model": redacted(self.machine.model.source)})
 
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""
@@ -379,4 +384,5 @@ def inputs_of(experiment: Experiment, model: Model, data: Sequence[Input], known
         *inputs.of_values("model", model.source, model.fingerprints),
         *inputs.of_files("model.weights", model.files, known),
         *inputs.of_components(components(experiment), known),
+        *inputs.of_code(own_classes(replace(experiment, trackers=())), own_code.fingerprint),
     ]

@@ -84,6 +84,31 @@ def test_a_setting_out_of_range_is_refused_before_anything_is_opened(capsys, nam
     assert words in error
 
 
+def test_types_and_ranges_are_told_in_one_round(capsys):
+    """But for what would be said of a setting's former value where the one that was asked for cannot be read."""
+    wrong = (
+        "--iterations=many",
+        "--optimizer.eps=-1",
+        "--optimizer.learning_rate.peak=1e39",
+        "--nosuch=1",
+        "--seed=-1",
+    )
+    code, error = told(capsys, "train", TINY, "--print-config", *wrong)
+    assert code == 2
+    assert "5 problems" in error
+    for words in (
+        "iterations: expected an int",
+        "unknown option",
+        "eps must be positive",
+        "is infinite in fp32",
+        "seed",
+    ):
+        assert words in error
+    code, error = told(capsys, "train", TINY, "--print-config", "--optimizer.eps=small", "--seed=-1")
+    assert "2 problems" in error
+    assert "eps must be positive" not in error
+
+
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.00001", "1.e-5", "10e-6"])
 def test_numbers_are_read_however_they_are_written(capsys, text):
     assert main(["train", TINY, "--print-config", f"--optimizer.learning_rate.peak={text}"]) == 0

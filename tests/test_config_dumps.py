@@ -15,9 +15,10 @@ from made_values import VALUES, few
 
 import jaxalign
 from jaxalign.config.load import help_text, load, override, own_classes
-from jaxalign.config.resolved import difference, dump, dumps, restore
+from jaxalign.config.resolved import difference, dump, dumps, plain, restore
 from jaxalign.config.settings import show
 from jaxalign.errors import ConfigError
+from jaxalign.rollouts.slots import Slots
 
 
 def test_dump_is_json_of_types_and_settings() -> None:
@@ -139,3 +140,13 @@ def test_dumps_are_restored_with_classes_of_the_config_file_that_one_names(tmp_p
         restore(dump(experiment))
     with pytest.raises(ConfigError, match=r"experiment\.part: own:Part is defined in a config file"):
         restore(dump(experiment), own={"own:Whole": own["own:Whole"]})
+
+
+def test_a_setting_that_a_version_did_not_have_is_the_same_at_its_default() -> None:
+    now = plain("", Slots())
+    old = {name: value for name, value in now.items() if name != "kv_cache"}
+    assert difference({"engine": old}, {"engine": now}) == []
+    assert difference({"engine": old}, {"engine": plain("", Slots(kv_cache="int8"))}) == [
+        'engine.kv_cache: absent in the run, "int8" now'
+    ]
+    assert difference({"engine": now}, {"engine": old}) == ['engine.kv_cache: "exact" in the run, absent now']

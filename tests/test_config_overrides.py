@@ -238,4 +238,4 @@ def test_nothing_typed_is_executed(tmp_path: Path) -> None:
 
 
 def test_read_returns_values_by_path() -> None:
-    assert read(["--a.b=1"], {"a.b": Leaf(0, int)}, {}) == {"a.b": 1}
+    assert read(["--a.b=1"], {"a.b": Leaf(0, int)}, {}) == ({"a.b": 1}, [])

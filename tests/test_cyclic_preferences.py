@@ -77,6 +77,7 @@ def test_a_general_preference_model_learns_a_cycle():
     assert loss < 0.2
 
 
+@pytest.mark.slow
 def test_rewards_cannot():
     loss, accuracy = learned(BradleyTerry(), 1)
     assert loss == pytest.approx(math.log(2), abs=0.05)

@@ -79,6 +79,7 @@ def test_rows_that_pairs_share_are_looked_at_as_they_are_trained_on(tmp_path):
     assert by_name(examine(Opened(fits, tmp_path, 8)))["pairs that share a row"].status == "ok"
 
 
+@pytest.mark.slow
 def test_rows_of_many_prompts_are_looked_at_as_they_are_trained_on(tmp_path):
     """Two pairs of a prompt and two of others in rows of 96 tokens; one prompt that no such row holds."""
     rows = [("Why?", "A", "B"), ("How?", "A", "No."), ("Why?", "So.", "Then."), ("Who?", "I", "You")]

@@ -184,6 +184,7 @@ def test_a_rollout_that_gives_no_pairs_is_refused_where_pairs_are_trained_on(own
         validate(fed(experiment, rollout=experiment.evaluation.rollout))
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_pieces_goes_on_under_another_mesh_with_what_is_left(tmp_path, monkeypatch):
     """Four prompts, three samples each, two prompts a piece. Then on two devices all four would be one piece."""
     pieces = []

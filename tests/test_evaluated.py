@@ -114,6 +114,7 @@ def test_what_is_shown_is_drawn_as_asked_for_and_changes_no_metric(every, tmp_pa
     assert summary["samples"] != every[1]["samples"]
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_it_evaluates_and_shows_the_same(tmp_path):
     same_when_stopped(evaluating(every=2, shown=SHOWN), tmp_path, questions=12)
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "stopped")]

@@ -188,6 +188,7 @@ def test_a_judge_that_answers_otherwise_now_is_refused(table, root, tmp_path, ca
         if "config.json" not in path.name:  # its copy would count
             (changed / path.name).symlink_to(path)
     config = json.loads((run.directory.path / "config.json").read_text())
+    del config["seal"]
     config["evaluation"]["oracle"]["annotators"][0]["weight"] = 100.0
     (changed / "config.json").write_text(json.dumps(config))
     assert main(["evidence", str(tmp_path)]) != 0

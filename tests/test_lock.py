@@ -78,7 +78,7 @@ def leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(lock._self() | changes))
+    path.write_text(json.dumps(lock.myself() | changes))
 
 
 @pytest.mark.usefixtures("leases")

@@ -178,6 +178,7 @@ def test_a_policy_is_trained_on_lone_answers(tmp_path):
     assert trained["heldout/loss"] < base["heldout/loss"]
 
 
+@pytest.mark.slow
 def test_held_out_answers_have_the_loss_of_kto(tmp_path, capsys):
     """With strays of their own, in a run, whatever its microbatches, and when its policies are measured again."""
     settings = ("--fit.epochs", "3", "--optimizer.learning_rate.peak", "1e-2", "--fit.batch_size", "16")

@@ -173,7 +173,12 @@ def test_the_order_of_devices_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "saving",
-    [{"accumulate": 2}, {"optimizer_memory": "pinned_host"}, {"reference_memory": "pinned_host"}, {"remat": "full"}],
+    [
+        {"accumulate": 2},
+        {"optimizer_memory": "pinned_host"},
+        pytest.param({"reference_memory": "pinned_host"}, marks=pytest.mark.slow),
+        pytest.param({"remat": "full"}, marks=pytest.mark.slow),
+    ],
     ids=["microbatches", "optimizer on the host", "references on the host", "layers computed again"],
 )
 def test_memory_is_saved_without_changing_the_step(saving: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def test_a_misspelt_placement_is_named(finished, capsys):
 
 def test_a_run_without_a_placement_is_of_another_version(finished, tmp_path):
     config = json.loads((finished / "config.json").read_text())
-    del config["placement"]
+    del config["placement"], config["seal"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r"config\.json: names no placement"):
         reopen(tmp_path).machine()

@@ -90,3 +90,18 @@ def test_where_all_policies_are_kept_none_is_trained_again(copied, capsys):
     said = capsys.readouterr().err.splitlines()[0]
     assert said.endswith("0001/evals was there when its iteration was complete, and is gone: it is made again")
     assert [spans(each) for each in ([2], [1, 2, 3], [1, 2, 4, 6, 7])] == ["2", "1-3", "1-2, 4, 6-7"]
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_metrics_that_were_deleted_or_cut_with_their_copy_are_missed(whole, copied, capsys, kept):
+    (copied / ".metrics.jsonl.copy").unlink()
+    lines = (copied / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (copied / "metrics.jsonl").write_bytes(b"".join(lines[:kept]))
+    capsys.readouterr()
+    run_here(game(3), copied)
+    assert "metrics.jsonl: says nothing of the iterations" in capsys.readouterr().err
+
+
+def test_nothing_is_missed_of_a_whole_run(copied, capsys):
+    run_here(game(3), copied)
+    assert "says nothing" not in capsys.readouterr().err

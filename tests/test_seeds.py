@@ -84,6 +84,7 @@ def test_report_draws_the_gaps_of_all_seeds_or_of_one(runs, capsys):
 def test_what_look_aheads_measure_is_no_step(tmp_path, runs):
     """The same lines, once of a run of plain steps and once of one whose odd iterates are look-aheads."""
     config = json.loads((runs / "seed-3" / "config.json").read_text())
+    del config["seal"]
     rates = [0.5, 0.9, 0.6, 0.9, 0.7]
     for name, rule in (("plain", "forward:Forward"), ("ahead", "extragradient:Extragradient")):
         (tmp_path / name).mkdir()

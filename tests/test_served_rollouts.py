@@ -285,6 +285,7 @@ def test_a_server_that_does_not_list_its_models_is_refused(tmp_path):
 # A run
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_dies_goes_on_asks_nothing_twice_and_ends_as_if_it_had_not(tmp_path):
     few = ("--iterations", "2", "--swap_every", "1", "--evaluation.prompts.limit", "4")
     few += ("--placement.rollout_rows", "12", "--feedback.rollout.max_tokens", "6")

@@ -232,8 +232,8 @@ def test_settings_that_cannot_be_are_named():
 def test_few_rows_are_in_memory(name: str, tmp_path: pathlib.Path):
     """Four times the rows take no more memory: 20 MB of text do not enter it."""
     peaks = []
-    for count in (500, 2_000):
-        rows = [{"prompt": f"Why {n}?", "chosen": "x" * 10_000, "rejected": ""} for n in range(count)]
+    for count in (250, 1_000):
+        rows = [{"prompt": f"Why {n}?", "chosen": "x" * 20_000, "rejected": ""} for n in range(count)]
         path = tmp_path / name
         if name.endswith("parquet"):
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=100)

@@ -145,6 +145,7 @@ def test_a_fit_ends_before_the_first_step_that_is_outside(tmp_path, capsys):
     assert any(differ)
 
 
+@pytest.mark.slow
 def test_a_limited_fit_that_is_stopped_again_and_again_ends_with_the_same_bits(tmp_path):
     limited = tiny_lm(*FAST, "--fit.max_kl", "0.05", "--fit.moments", "kept", "--feedback.validation", "0.25")
     experiment = override(limited, ("--fit.evaluate_every", "2", "--iterations", "2"))

@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 from made_runs import CONFIGS, lines_of, run_here
@@ -18,6 +19,7 @@ from jaxalign.oracles.k_samples import KSamples
 from jaxalign.reopen import reopen
 from jaxalign.report.k_samples import draw_k_samples, of_nash, points
 from jaxalign.rollouts.beside_anchor import BesideAnchor
+from jaxalign.rollouts.keys import by_content
 from jaxalign.rollouts.one_of_policies import drawn, rolled_from
 from jaxalign.rollouts.seam import rolled
 from jaxalign.storage.rundir import home
@@ -134,10 +136,11 @@ def test_a_mixture_draws_one_policy_for_each_prompt(made, key):
     machine = run.machine()
     roller = machine.roller(run.experiment.evaluation.rollout)
     prompts = run.directory.load(home(0), "heldout", Rollouts).prompts
-    whose = drawn([1, 2], len(prompts), key)
-    assert set(drawn([1, 2], 200, key).tolist()) == {1, 2}
-    mixed = rolled_from(roller, lambda number: machine.params(run.directory.policy(number)), whose, prompts, key)
-    alone = {number: rolled(roller, machine.params(run.directory.policy(number)), prompts, key) for number in (1, 2)}
+    keys = by_content(key, prompts)
+    whose = drawn([1, 2], keys)
+    assert set(drawn([1, 2], jax.random.split(key, 200)).tolist()) == {1, 2}
+    mixed = rolled_from(roller, lambda number: machine.params(run.directory.policy(number)), whose, prompts, keys)
+    alone = {number: rolled(roller, machine.params(run.directory.policy(number)), prompts, keys) for number in (1, 2)}
     assert mixed.prompts == prompts
     for at, number in enumerate(whose.tolist()):
         assert mixed.texts[at] == alone[number].texts[at]

@@ -183,6 +183,7 @@ def answered(
     from jaxalign.evals.context import iterate_name, other_name
     from jaxalign.evaluate import answers_of, answers_of_others
     from jaxalign.rollouts.enumerate import listed
+    from jaxalign.rollouts.keys import by_content
     from jaxalign.rollouts.seam import rolled
     from jaxalign.storage.rundir import home
 
@@ -207,7 +208,7 @@ def answered(
     roller.check(asked)
 
     def answers(slot: "PolicySlot", key: "PRNGKeyArray") -> "Rollouts":
-        return rolled(roller, machine.params(slot), asked, key)
+        return rolled(roller, machine.params(slot), asked, by_content(key, asked))
 
     # A key for each policy: answers of two must be independent of one another.
     own = {iterate_name(each): answers(run.directory.policy(each), machine.key("eval", each)) for each in numbers}

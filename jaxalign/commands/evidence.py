@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.report.kept import decoded, encoded, remembered, together
     from jaxalign.storage import canonical, durable
 
+    for source in args.sources:
+        durable.refuse_bucket(source)
     files = {source: decoded(Path(source)) for source in args.sources if Path(source).is_file()}
     directories = {}
     for source in args.sources:

@@ -39,9 +39,12 @@ def run(args: argparse.Namespace) -> None:
     """Draws, writes the page, and prints what was written."""
     from jaxalign.errors import ConfigError
     from jaxalign.report.games_run import draw
+    from jaxalign.storage.durable import refuse_bucket
 
     if args.config and not args.runs:
         raise ConfigError("--config says what a run's components are: name the run too, or neither")
+    for each in [*args.runs, *([args.out] if args.out else [])]:
+        refuse_bucket(each)
     out = Path(args.out) if args.out else Path(args.runs[0] if len(args.runs) == 1 else "runs", "report")
     if not args.runs:
         for path in draw(None, out, args.steps):

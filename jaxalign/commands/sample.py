@@ -8,7 +8,6 @@ an option: --mesh.tensor 2, --rollout_rows 8.
 
 import argparse
 import sys
-import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,7 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="the config file of a run whose components it defines; it is executed"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default 0)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of all that is drawn (default 0); what else is asked changes no answer",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -51,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.config.ranges import seed_problems
     from jaxalign.data.prompts import JsonlPrompts
     from jaxalign.reopen import reopen
+    from jaxalign.rollouts.keys import by_content
     from jaxalign.rollouts.one_of_policies import drawn, rolled_from
     from jaxalign.text.added_tokens import encodable
     from jaxalign.types import Prompt
@@ -61,7 +67,6 @@ def run(args: argparse.Namespace) -> None:
     run = reopen(args.run, args.config)
     numbers, machine = _policies(run, args.policy), run.machine(args.rest)
     roller, key = machine.roller(spec), jax.random.key(args.seed)
-    who_key = jax.random.fold_in(key, zlib.crc32(MIXTURE.encode()) >> 1)  # that of no prompt
 
     def params(number: int) -> "Params":
         return machine.params(run.directory.policy(number))
@@ -69,10 +74,11 @@ def run(args: argparse.Namespace) -> None:
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]
     prompts += JsonlPrompts(args.prompts).read() if args.prompts else []
     if not prompts:
-        _converse(roller, params(int(drawn(numbers, 1, who_key)[0])), key)
+        _converse(roller, params(int(drawn(numbers, key[None])[0])), key)
         return
     roller.check(prompts)
-    rollouts = rolled_from(roller, params, drawn(numbers, len(prompts), who_key), prompts, key)
+    keys = by_content(key, prompts)
+    rollouts = rolled_from(roller, params, drawn(numbers, keys), prompts, keys)
     for prompt, texts in zip(rollouts.prompts, rollouts.texts, strict=True):
         print(f"> {prompt.text}")
         for text in texts:

@@ -39,10 +39,11 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.errors import ConfigError
     from jaxalign.hosts.join import Joining, joined
     from jaxalign.hosts.stop import stop_on_signal
-    from jaxalign.storage.durable import absolute
+    from jaxalign.storage.durable import absolute, refuse_bucket
 
     if args.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
+    refuse_bucket(args.workdir)
     root, cells = absolute(args.workdir), dict[str, Any]()
     metrics = tuple(each.strip() for each in args.metrics.split(",")) if args.metrics else ()
     for setting, options in combinations(args.rest):

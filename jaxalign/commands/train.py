@@ -130,6 +130,7 @@ def train_seeds(
 def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requested: Any, traced: Any) -> None:
     from jaxalign.align import align
     from jaxalign.config.resolved import dump
+    from jaxalign.report.summary import told
     from jaxalign.session import Session
     from jaxalign.storage.record import open_recorder
     from jaxalign.storage.rundir import open_run
@@ -142,7 +143,11 @@ def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requeste
         recorder = open_recorder(run.path, experiment.trackers, resolved, hosts)
         profiler = Profiler(traced, run.path / "profile") if traced and hosts.leader else UNPROFILED
         try:
-            align(Session(experiment, run, recorder, stop_requested, profiler))
+            session = Session(experiment, run, recorder, stop_requested, profiler)
+            summary = align(session)
         finally:
             profiler.close()
             recorder.close()
+        if hosts.leader:
+            answers = not session.machine.model.config.outputs
+            print(told(summary, run.path, experiment.iterations, answers))

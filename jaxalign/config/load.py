@@ -15,6 +15,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import itertools
+import re
 import sys
 import textwrap
 import traceback
@@ -269,12 +270,17 @@ def _exchanged(node: _Node, change: Callable[[Any], Any]) -> Any:
 
 
 def override(experiment: T, args: Sequence[str]) -> T:
-    """The experiment with the settings of `--a.b value …` in place; raises ConfigError with all that is wrong."""
+    """The experiment with the settings of `--a.b value …` in place; raises ConfigError with all that is wrong: where
+    options cannot be read, with what `validate` says of the others too."""
     nodes = _nodes(experiment)
     components = {path: node.value for path, node in nodes.items() if node.branch and path}
-    changes = read(args, _leaves(nodes), components)
-    problems: list[str] = []
-    changed = _rebuild(nodes[""], changes, problems)
+    changes, unread = read(args, _leaves(nodes), components)
+    changed = _rebuild(nodes[""], changes, problems := [line for _, line in unread])
+    if unread:
+        names = {
+            path.rpartition(".")[2] for path, _ in unread
+        }  # what is said of these is of values that nobody asked for
+        problems += [line for line in _problems(changed) if names.isdisjoint(re.findall(r"\w+", line))]
     refuse(problems)
     return typing.cast(T, changed)
 
@@ -311,18 +317,24 @@ def _at(path: str, sentence: str) -> str:
 def validate(experiment: Any) -> None:
     """Raises one ConfigError with a line for everything that is wrong with the experiment.
 
-    That is: settings that their annotation does not allow or that are no data, components that do not fit their
-    field or are not frozen, and what the components' `problems` say, asked where all types below are right.
+    That is: settings that their annotation does not allow or that are no data, components that do not fit their field
+    or are not frozen, and what the components' `problems` say, asked where all types below are right.
     """
+    refuse(_problems(experiment))
+
+
+def _problems(experiment: Any) -> list[str]:
     nodes = _nodes(experiment).values()
     faults = {node.path: found for node in nodes if (found := list(_faults(node)))}
+    wrong = [node for node in nodes if node.path in faults]
+    mistyped = [node.path for node in wrong if node.branch or mismatch(node.value, node.annotation)]
     lines: list[str] = []
     for node in nodes:
         lines += [_at(node.path, fault) for fault in faults.get(node.path, ())]
-        typed = not any(f"{path}.".startswith(f"{node.path}." if node.path else "") for path in faults)
+        typed = not any(f"{path}.".startswith(f"{node.path}." if node.path else "") for path in mistyped)
         if typed and is_component(node.value) and isinstance(node.value, Checked):
             lines += [_at(node.path, sentence) for sentence in node.value.problems()]
-    refuse(lines)
+    return lines
 
 
 def _faults(node: _Node) -> Iterator[str]:

@@ -19,25 +19,26 @@ class Leaf:
     doc: str = ""
 
 
-def read(args: Sequence[str], leaves: Mapping[str, Leaf], components: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted path from `--a.b value` and `--a.b=value`.
+def read(
+    args: Sequence[str], leaves: Mapping[str, Leaf], components: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """(values by dotted path, problems) from `--a.b value` and `--a.b=value`.
 
-    A value may start with a minus; one that starts with two needs the form with `=`. Raises ConfigError with one
-    line for every unknown, repeated, misplaced, missing or ill-typed option.
+    A value may start with a minus; one that starts with two needs the form with `=`. A problem is the path and a line
+    on an unknown, repeated, misplaced, missing or ill-typed option; of words that belong to none the path is "".
     """
     values: dict[str, Any] = {}
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
+    seen = set[str]()
     for path, text in _options(args):
         try:
-            if path in values:
+            if path in seen:
                 raise ValueError("given twice")
             values[path] = _read_one(path, text, leaves, components)
         except ValueError as error:
-            problems.append(f"{path}: {error}" if path else str(error))
-            if path:
-                values.setdefault(path, None)
-    refuse(problems)
-    return values
+            problems.append((path, f"{path}: {error}" if path else str(error)))
+        seen |= {path} if path else set()
+    return values, problems
 
 
 def combinations(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -106,6 +106,11 @@ def _secret(name: str, value: Any) -> bool:
     return isinstance(value, str) and bool({"token", "tokens"} & set(word.split("_")))
 
 
+def redacted(text: str) -> str:
+    """The text without what looks like a secret, for people and for files."""
+    return _TOKEN.sub(_REDACTED, text)
+
+
 def public(path: str, value: Any) -> str:
     """The setting at dotted `path` as text for people, secrets redacted."""
     try:
@@ -119,7 +124,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collectio
     """Lines `loss.eta: 0.1 in the run, 0.2 now` for what differs between two dumps, in the order of `new`.
 
     Dotted paths in `ignore`, and all below them, are left out. Of a component of another type only the types are
-    told; their settings have nothing to do with each other.
+    told; their settings have nothing to do with each other. A setting that an older version did not have is the same
+    where it is at its default, which is what that version did.
     """
     return list(_differences("", old, new, frozenset(ignore)))
 
@@ -135,10 +141,25 @@ def _differences(path: str, old: Any, new: Any, ignore: frozenset[str]) -> Itera
         yield f"{path or 'experiment'}: {_told(old)} in the run, {_told(new)} now"
         return
     for key, one, other in pairs:
+        if one is _ABSENT and isinstance(new, Mapping) and "type" in new and _by_default(new["type"], key, other):
+            continue
         yield from _differences(f"{path}.{key}" if path else key, one, other, ignore)
 
 
 _ABSENT = object()
+
+
+def _by_default(component: Any, name: str, value: Any) -> bool:
+    """Whether the setting `name` of one of jaxalign's components is at its default."""
+    try:
+        fields = {field.name: field for field in dataclasses.fields(_component(component, "", {}))}
+    except ConfigError:
+        return False
+    field = fields.get(name)
+    if field is None or (field.default is field.default_factory is dataclasses.MISSING):
+        return False
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return _same(plain(name, default), value)
 
 
 def _same(old: Any, new: Any) -> bool:

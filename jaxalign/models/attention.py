@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 from jaxalign.mesh.layout import Layout
 from jaxalign.models.layers import RMSNorm, contract, parameter, read
 from jaxalign.models.rope import Angles, rotate
-from jaxalign.ops.attention import Sight, attend
+from jaxalign.ops.attention import Rounded, Sight, attend
 
-KeyValue = tuple[Float[Array, "n k h c"], Float[Array, "n k c h"]]
+KeyValue = tuple[Float[Array, "n k h c"] | Rounded, Float[Array, "n k c h"] | Rounded]
 """Keys lie with the columns last, so that both products of attention run along rows of memory."""
 
 

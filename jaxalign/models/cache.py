@@ -1,20 +1,24 @@
 """The keys and values that decoding keeps: of each prompt once, and of each row what it has said behind its prompt."""
 
 import dataclasses
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from jaxalign.mesh.layout import Layout
 from jaxalign.models.attention import KeyValue
 from jaxalign.models.rope import Angles
-from jaxalign.ops.attention import Progress
+from jaxalign.ops.attention import Progress, Rounded, rounded
 from jaxalign.types import pytree
 
-Prompts = tuple[tuple[Float[Array, "b k h p"], Float[Array, "b k p h"]], ...]
-Own = tuple[tuple[Float[Array, "n k h t"], Float[Array, "n k t h"]], ...]
+Kind = Literal["exact", "int8"]
+"""Keys and values as computed, or as eight bits and a scale for each head of a token (`ops.attention.rounded`)."""
+
+Prompts = tuple[tuple[Float[Array, "b k h p"] | Rounded, Float[Array, "b k p h"] | Rounded], ...]
+Own = tuple[tuple[Float[Array, "n k h t"] | Rounded, Float[Array, "n k t h"] | Rounded], ...]
 """Keys and values of each layer, apart."""
 
 Turns = tuple[tuple[Float[Array, "b t 1 half"], Float[Array, "b t 1 half"]], ...]
@@ -62,19 +66,26 @@ class Cache:
         return jax.tree.unflatten(structure, places)
 
 
+def kept(key: Float[Array, "n k h c"], value: Float[Array, "n k c h"], kind: Kind) -> KeyValue:
+    """One layer's keys and values, as a cache of this kind keeps them."""
+    return (key, value) if kind == "exact" else (rounded(key, axis=2), rounded(value, axis=3))
+
+
 def insert(old: KeyValue, new: Column, progress: Progress) -> KeyValue:
     """One layer's own keys and values with those of the newest tokens."""
-    return progress.written(old[0], new[0], axis=3), progress.written(old[1], new[1], axis=2)
+    columns = kept(*new, "int8" if isinstance(old[0], Rounded) else "exact")
+    key, value = (partial(progress.written, axis=axis) for axis in (3, 2))
+    return jax.tree.map(key, old[0], columns[0]), jax.tree.map(value, old[1], columns[1])
 
 
 def empty(prompts: Prompts, rows: int, columns: int, layout: Layout | None) -> Own:
     """Room for `columns` tokens of each of `rows` rows, split over a mesh as prompts are."""
 
-    def zeros(like: Float[Array, "b k _ _"], shape: tuple[int, ...]) -> Float[Array, "n k _ _"]:
+    def zeros(like: Shaped[Array, "b k _ _"], axis: int) -> Shaped[Array, "n k _ _"]:
+        shape = [rows, *like.shape[1:]]
+        shape[axis] = columns
         made = jnp.zeros(shape, like.dtype)
         return made if layout is None else layout.place(made, "rows", "kv_heads", None, None)
 
-    return tuple(
-        (zeros(key, (rows, *key.shape[1:3], columns)), zeros(value, (rows, value.shape[1], columns, value.shape[3])))
-        for key, value in prompts
-    )
+    key, value = (partial(zeros, axis=axis) for axis in (3, 2))
+    return tuple((jax.tree.map(key, keys), jax.tree.map(value, values)) for keys, values in prompts)

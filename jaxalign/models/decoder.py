@@ -107,6 +107,8 @@ class DecoderConfig:
     context: int = 2048
     compute_dtype: Dtype = "float32"
     remat: Remat = "none"
+    kv_cache: cache.Kind = "exact"
+    """how decoding keeps keys and values"""
 
     @property
     def output(self) -> str:
@@ -184,6 +186,10 @@ class DecoderConfig:
                 return dataclasses.replace(self, remat=policy)
         raise ModelError(f"remat {remat!r} is none of {', '.join(REMAT)}")
 
+    def caching(self, kind: cache.Kind) -> "DecoderConfig":
+        """The same decoder, which keeps what it decodes so."""
+        return dataclasses.replace(self, kv_cache=kind)
+
     def norm(self, width: int) -> RMSNorm:
         """A norm over `width` numbers, as all of this decoder are."""
         return RMSNorm(width, self.norm_eps, self.norm_offset)
@@ -221,7 +227,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "b d"], cache.Cache]:
         """Hidden state of the last column, and a cache in which `rows` rows may say `room` tokens each."""
         x, stacked = self.scan(tokens, position, sight, keep=True)
-        prompts = tuple(zip(*stacked, strict=True))
+        prompts = tuple(cache.kept(key, value, self.config.kv_cache) for key, value in zip(*stacked, strict=True))
         behind, stack = position[:, -1:] + 1 + jnp.arange(room)[None], self.config.stack
         turns = tuple(angles(behind, rope.frequencies(stack.head_dim)) for rope in stack.ropes)
         kept = cache.Cache(prompts, cache.empty(prompts, rows, room, self.layout), turns)

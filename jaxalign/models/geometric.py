@@ -9,13 +9,14 @@ with a cache of its own.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.mesh.layout import Layout
+from jaxalign.models.cache import Kind
 from jaxalign.models.model import Architecture, Cache, Conversation, Model
 from jaxalign.ops.attention import Progress, Tree
 from jaxalign.types import Params
@@ -45,6 +46,10 @@ class Geometric:
     def chat(self) -> Conversation:
         """The model's."""
         return self.model.chat
+
+    def caching(self, kind: Kind) -> "Geometric":
+        """The same, where each keeps what it reads so."""
+        return replace(self, model=self.model.caching(kind))
 
     def hidden(
         self,

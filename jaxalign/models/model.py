@@ -22,9 +22,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxalign.errors import ModelError
 from jaxalign.formats.weights import Folder, Place, Tensor
 from jaxalign.mesh.layout import Layout
 from jaxalign.mesh.sharding import Rules
+from jaxalign.models.cache import Kind
 from jaxalign.models.layers import is_variable
 from jaxalign.models.low_rank import dense, is_adapted
 from jaxalign.ops.attention import Progress, Shown, Sight, Tree
@@ -61,6 +63,13 @@ class Architecture(Protocol):
     def keeping(self, remat: str) -> "Architecture":
         """The same config, whose backward pass keeps of a layer what the policy `remat` says. Raises ModelError for a
         policy that it does not know."""
+
+
+@runtime_checkable
+class Caching(Protocol):
+    """A family that keeps the keys and values of what it decodes, and may keep them in fewer bits."""
+
+    def caching(self, kind: Kind) -> Architecture: ...
 
 
 @runtime_checkable
@@ -159,6 +168,17 @@ class Model:
         config = self.config.keeping(remat)
         graphdef, stepper = definitions(config, layout)
         return dataclasses.replace(self, config=config, graphdef=graphdef, stepper=stepper, layout=layout)
+
+    def caching(self, kind: Kind) -> "Model":
+        """The same model, whose `prefill` and `decode` keep keys and values so. Raises ModelError for a family that
+        keeps none, or knows no other kind than "exact"."""
+        if kind == "exact":
+            return self
+        if not isinstance(self.config, Caching):
+            raise ModelError(f"{self.source}: a {type(self.config).__name__} has no cache to keep as {kind}")
+        config = self.config.caching(kind)
+        graphdef, stepper = definitions(config, self.layout)
+        return dataclasses.replace(self, config=config, graphdef=graphdef, stepper=stepper)
 
     def load(self, place: Place = on_default_device) -> Params:
         """The source's parameters, fp32, each made where `place` says that it is kept."""

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import pathlib
+from collections.abc import Iterable
 
 from jaxalign.errors import ModelError
 from jaxalign.formats import native, weights
@@ -17,6 +18,7 @@ from jaxalign.models.hf_fields import HfFields
 from jaxalign.models.model import Model, split
 from jaxalign.models.stack import Dtype
 from jaxalign.text import chat
+from jaxalign.text.told import Told, Variable
 
 IGNORED = ("rotary_emb.inv_freq", DIVISORS, "lm_head.weight")
 """Tensors that say nothing new: RoPE frequencies in old files, their divisors (read with the config), and a tied
@@ -33,13 +35,28 @@ class Pretrained:
     """what matrices are multiplied in; parameters stay float32"""
     shape: DecoderConfig | None = None
     """what the files are expected to say, and what a plan is made with where they are not; None: nothing"""
+    template: str = ""
+    """file of a chat template in place of the model's own, or where it has none; empty: its own"""
+    variables: tuple[Variable, ...] = ()
+    """what the template asks for: (("enable_thinking", False),)"""
+    ends: tuple[str, ...] = ()
+    """tokens that end a turn, beside those that the model's files name"""
+
+    def problems(self) -> Iterable[str]:
+        return self._told.problems()
+
+    @property
+    def _told(self) -> Told:
+        return Told(self.template, self.variables, self.ends)
 
     def open(self) -> Model:
         """Reads config, tokenizer and the headers of the weights. Raises ModelError naming file and field."""
         path = folder(self.path)
         if path.suffix == ".gguf":
             file = GgufFile(path)
-            return opened(self.computing(config_of_gguf(GgufFields(file)), path), chat.from_gguf(file), file, path)
+            return opened(
+                self.computing(config_of_gguf(GgufFields(file)), path), chat.from_gguf(file, self._told), file, path
+            )
         if not self.path or not is_directory(path):
             raise ModelError(f"{self.path}: {no_model(self.path)}")
         if not (path / "config.json").is_file():
@@ -53,7 +70,7 @@ class Pretrained:
             config = dataclasses.replace(
                 config, tied=False
             )  # as transformers 5: the two have parted, whatever config says
-        return opened(config, chat.from_directory(path), reader, path)
+        return opened(config, chat.from_directory(path, self._told), reader, path)
 
     def computing(self, config: DecoderConfig, path: Folder) -> DecoderConfig:
         """The config that the file at `path` gave, computed as this source says. ModelError unless it has `shape`."""

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from jaxalign.evals.intervals import Named, named
-from jaxalign.evaluate import RATES, mixed
+from jaxalign.evaluate import RATES
 from jaxalign.report import certificates
 from jaxalign.report.account import PLACE, Account
 from jaxalign.report.arms import measured_by
@@ -24,6 +24,7 @@ from jaxalign.report.curves import HEIGHT, WIDTH, Chart, charts
 from jaxalign.report.evidence import SHOWN, Measured, evidence
 from jaxalign.report.evidence_told import Cells, blocks, unfinished
 from jaxalign.report.seeds import spread
+from jaxalign.report.summary import mixed
 from jaxalign.storage.inputs import shown
 from jaxalign.types import Metrics
 

@@ -9,7 +9,7 @@ from etils import epath
 
 from jaxalign.errors import CheckpointError
 from jaxalign.evals.intervals import beside, told
-from jaxalign.evaluate import mixed
+from jaxalign.report.summary import mixed
 from jaxalign.storage import canonical, durable
 from jaxalign.storage.record import read_summary
 from jaxalign.types import Metrics

@@ -12,13 +12,14 @@ from itertools import zip_longest
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int
 
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.mesh.sharding import bytes_per_device
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import AnchoredRollout, Bounds, Roller, Rollout
+from jaxalign.rollouts.keys import Keys, folded
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.shares import Share, joined, picked
 from jaxalign.types import Params, Prompt
@@ -71,7 +72,7 @@ class BesideRoller:
         self._alone.check(prompts)
 
     def __call__(
-        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Share]:
         """Piece by piece of both; prompts that one has answered before the other wait for it.
 
@@ -79,8 +80,8 @@ class BesideRoller:
         processes in step, and which prompts have waited long enough is another matter on each.
         """
         anchor = params if self._anchor is None else self._anchor
-        mine = self._alone(params, prompts, wanted, key)
-        theirs = self._alone(anchor, prompts, wanted, jax.random.fold_in(key, ANCHOR))
+        mine = self._alone(params, prompts, wanted, keys)
+        theirs = self._alone(anchor, prompts, wanted, folded(keys, ANCHOR))
         first: list[Share] = []
         second: list[Share] = []
         for one, other in zip_longest(mine, theirs):

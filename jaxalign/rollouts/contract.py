@@ -1,14 +1,16 @@
 """What is asked of a policy, and how it is computed: the contracts of rollouts and of their engines.
 
     Rollout         what: so many answers of such a length, drawn so. Opened on a model and a mesh it is a Roller
-    Roller          (params, prompts, wanted, key) → a stream of shares, which a run commits one by one
+    Roller          (params, prompts, wanted, keys) → a stream of shares, which a run commits one by one
     RolloutEngine   how: the order and company in which tokens are drawn. Opened for a Task it is a Drawer
-    Drawer          (params, prompts' tokens, wanted, key) → a stream of drawn tokens
+    Drawer          (params, prompts' tokens, wanted, keys) → a stream of drawn tokens
 
 Streams are lazy: a piece is computed when it is asked for, and nothing is computed of prompts that are not wanted
 (theirs are committed already, maybe cut into other pieces by another mesh). So a run stops between two pieces and goes
 on behind the last, and neither knows of the other. An engine that keeps its rows busy across prompts gives a piece
 whenever some prompts are finished, one that asks a server whenever answers have come.
+
+`keys` is one key for all prompts, to be folded with their numbers, or one for each (see `keys`).
 
 Several processes call a stream with the same arguments and in step. Each yields as many pieces as the others, with the
 prompts that it alone has of each piece: often none, rarely all.
@@ -20,11 +22,12 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int
 
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.models.speaker import Speaker
+from jaxalign.rollouts.keys import Keys
 from jaxalign.rollouts.shares import Share
 from jaxalign.types import Params, Prompt, Sampler
 
@@ -68,7 +71,7 @@ class Roller(Planned, Protocol):
         ...
 
     def __call__(
-        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Share]:
         """Answers to the prompts numbered `wanted`, each once, in any order; see the module's docstring."""
         ...
@@ -117,7 +120,8 @@ class Task:
     """What is drawn: `samples` responses of at most `limit` tokens to each prompt, by `sampler`.
 
     A response ends with a token of `stop`. Token i of sample j of prompt n has the key folded with n, j and i in that
-    order, so what is drawn depends neither on the engine nor on who is decoded together.
+    order (prompt n's own key with j and i, where each has one), so what is drawn depends neither on the engine nor on
+    who is decoded together.
     """
 
     samples: int
@@ -146,7 +150,7 @@ class Drawer(Planned, Protocol):
     """An engine, opened for a task."""
 
     def __call__(
-        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Drawn]:
         """Responses to the prompts numbered `wanted`, each once, in any order; see the module's docstring."""
         ...

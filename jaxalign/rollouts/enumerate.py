@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.errors import ConfigError, DataError
 from jaxalign.mesh.flags import Options
@@ -18,6 +18,7 @@ from jaxalign.mesh.rows import own_rows
 from jaxalign.mesh.sharding import replicated
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import AnchoredRollout, Bounds, Rollout
+from jaxalign.rollouts.keys import Keys
 from jaxalign.rollouts.lengths import encoded
 from jaxalign.rollouts.shares import Share, picked
 from jaxalign.types import Params, Prompt, Rollouts
@@ -83,10 +84,10 @@ class Enumerator:
             )
 
     def __call__(
-        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Share]:
         """One piece of all prompts, with weights π; nothing is drawn."""
-        del key
+        del keys
         if len(wanted):
             own, rollouts = self._enumerate(params, prompts)
             here = np.isin(own, wanted)

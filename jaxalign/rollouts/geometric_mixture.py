@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Int
 
 from jaxalign.errors import ConfigError
 from jaxalign.mesh.flags import Options
@@ -27,6 +27,7 @@ from jaxalign.models.model import Model
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import AnchoredRollout, Bounds, Roller, Rollout
 from jaxalign.rollouts.enumerate import Enumerate
+from jaxalign.rollouts.keys import Keys
 from jaxalign.rollouts.sample import Sample
 from jaxalign.rollouts.shares import Share
 from jaxalign.types import Params, Prompt
@@ -83,9 +84,9 @@ class MixtureRoller:
         self._together.check(prompts)
 
     def __call__(
-        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Share]:
-        return self._together(self._both(params), prompts, wanted, key)
+        return self._together(self._both(params), prompts, wanted, keys)
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
         """The rollout's, which run both, each with a cache of its own."""

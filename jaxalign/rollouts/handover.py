@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from jaxalign.errors import ServerError
+from jaxalign.errors import ConfigError, ServerError
 from jaxalign.served.client import Client
 from jaxalign.served.said import Garbage, excerpt, parsed
 
@@ -88,6 +88,26 @@ class RunCommand:
     def _environment(self, client: Client) -> dict[str, str]:
         """That of this process but for the key, which is no business of the command's."""
         return {name: value for name, value in os.environ.items() if name != client.server.key_variable}
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A command that only a run directory names, which may be a stranger's: who would run it is refused."""
+
+    command: RunCommand
+
+    @property
+    def adapter(self) -> bool:
+        """As the command has it."""
+        return self.command.adapter
+
+    def __call__(self, client: Client, directory: Path) -> str:
+        """Raises ConfigError."""
+        del client, directory
+        raise ConfigError(
+            f"handover command {' '.join(self.command.command)!r:.200}: a run directory names it, which may be a "
+            "stranger's; to have it run, name the config file that says the same (--config FILE)"
+        )
 
 
 def listed(client: Client) -> list[str]:

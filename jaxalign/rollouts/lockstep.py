@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxalign.contracts.traced import drawn
 from jaxalign.mesh.flags import Options
@@ -24,9 +24,11 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
 from jaxalign.mesh.sharding import full_rows, row_sharding
+from jaxalign.models.cache import Kind
 from jaxalign.models.speaker import Speaker
 from jaxalign.ops.attention import Together, Tree
 from jaxalign.rollouts.contract import Drawn, Task
+from jaxalign.rollouts.keys import Keys, of_prompts
 from jaxalign.types import Params, pytree
 
 PROMPT_BUCKET = 16
@@ -144,11 +146,14 @@ def generating(model: Speaker, task: Task, mesh: jax.sharding.Mesh, options: Opt
 class Lockstep:
     """Prompts in batches of similar length; the rows of a batch are decoded together until the last is finished."""
 
+    kv_cache: Kind = "exact"
+    """how keys and values are kept: as computed, or in eight bits ("int8"), which moves log-probs a little"""
+
     def open(
         self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int
     ) -> "LockstepDrawer":
         """Batches of about `rows` responses."""
-        return LockstepDrawer(task, model, mesh, options, rows)
+        return LockstepDrawer(task, model.caching(self.kv_cache), mesh, options, rows)
 
 
 class LockstepDrawer:
@@ -160,7 +165,7 @@ class LockstepDrawer:
         self._generate = generating(model, task, mesh, options)
 
     def __call__(
-        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Drawn]:
         """A piece is a batch; those that nothing is wanted of are left out, and the others are what they would be."""
         by_length = np.array(sorted(range(len(prompts)), key=lambda number: len(prompts[number])))
@@ -168,7 +173,7 @@ class LockstepDrawer:
         for start in range(0, len(prompts), size):
             numbers = by_length[start : start + size]
             if np.isin(numbers, wanted).any():
-                yield self._draw(params, prompts, numbers, wanted, size, key)
+                yield self._draw(params, prompts, numbers, wanted, size, keys)
 
     def programs(self, params: Params, prompt: int) -> tuple[Program, ...]:
         """The largest batch, as wide as its longest prompt."""
@@ -204,18 +209,18 @@ class LockstepDrawer:
         numbers: Int[np.ndarray, " k"],
         wanted: Int[np.ndarray, " w"],
         size: int,
-        key: PRNGKeyArray,
+        keys: Keys,
     ) -> Drawn:
         padded = np.resize(numbers, size)  # a short last batch is filled up with copies, dropped below
         lengths = np.array([len(prompts[number]) for number in padded], np.int32)
         left = np.zeros((size, rounded(int(np.max(lengths)), PROMPT_BUCKET)), np.int32)
         for row, number in enumerate(padded):
             left[row, left.shape[1] - lengths[row] :] = prompts[number]
-        keys = jax.vmap(partial(jax.random.fold_in, key))(padded)
-        data = np.asarray(jax.random.key_data(keys))
+        own_keys = of_prompts(keys, padded)
+        data = np.asarray(jax.random.key_data(own_keys))
         inputs = on_mesh((left, lengths, data), row_sharding(self._mesh))
-        keys = jax.random.wrap_key_data(inputs[2], impl=jax.random.key_impl(key))
-        own, out = own_rows(self._generate(params, *inputs[:2], keys))
+        placed = jax.random.wrap_key_data(inputs[2], impl=jax.random.key_impl(keys))
+        own, out = own_rows(self._generate(params, *inputs[:2], placed))
         real = (own < len(numbers)) & np.isin(padded[own], wanted)
         tokens, lengths, finished, logps = (column[real] for column in out)
         return Drawn(numbers[own[real]], tokens, lengths, finished, logps)

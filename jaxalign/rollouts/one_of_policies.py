@@ -5,21 +5,26 @@ k + 1 players): draw an iterate t, then all k answers from π_t. Answers that ar
 law, which has no such guarantee.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Array, Int, Key
 
 from jaxalign.rollouts.contract import Roller
+from jaxalign.rollouts.keys import Keys, folded
 from jaxalign.rollouts.seam import checked, refuse_gaps
 from jaxalign.rollouts.shares import in_order
 from jaxalign.types import Params, Prompt, Rollouts
 
 
-def drawn(policies: Sequence[int], count: int, key: PRNGKeyArray) -> Int[np.ndarray, " b"]:
-    """One of the policies' numbers for each of `count` prompts, each as likely as the others."""
-    return np.asarray(policies)[np.asarray(jax.random.randint(key, (count,), 0, len(policies)))]
+def drawn(policies: Sequence[int], keys: Key[Array, " b"]) -> Int[np.ndarray, " b"]:
+    """One of the policies' numbers for each prompt, each as likely as the others: by the prompts' own keys, so that
+    whom a prompt is answered by does not depend on what else is asked."""
+    apart = folded(keys, zlib.crc32(b"one of policies") >> 1)  # no sample has this number
+    place = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(policies)))(apart)
+    return np.asarray(policies)[np.asarray(place)]
 
 
 def rolled_from(
@@ -27,14 +32,14 @@ def rolled_from(
     params: Callable[[int], Params],
     policies: Int[np.ndarray, " b"],
     prompts: Sequence[Prompt],
-    key: PRNGKeyArray,
+    keys: Keys,
 ) -> Rollouts:
     """Answers to each prompt by the policy of its number, one policy at a time; for one process alone. Whoever speaks,
     a prompt's key is the same: what policy t says is what it would say if it answered all."""
     shares = [
         share
         for number in np.unique(policies).tolist()
-        for share in checked(roller, params(number), prompts, np.flatnonzero(policies == number), key)
+        for share in checked(roller, params(number), prompts, np.flatnonzero(policies == number), keys)
     ]
     refuse_gaps(roller, shares, len(prompts))
     return in_order(shares)

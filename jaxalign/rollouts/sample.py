@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Int
 
 from jaxalign.contracts.traced import check_sampler
 from jaxalign.mesh.flags import Options
@@ -13,6 +13,7 @@ from jaxalign.mesh.program import Program
 from jaxalign.mesh.rounding import rounded
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Bounds, Drawn, RolloutEngine, Task
+from jaxalign.rollouts.keys import Keys
 from jaxalign.rollouts.lengths import encoded, refuse_longer
 from jaxalign.rollouts.lockstep import PROMPT_BUCKET, Lockstep
 from jaxalign.rollouts.samplers import Greedy, Temperature
@@ -87,12 +88,12 @@ class SampleRoller:
         refuse_longer(lengths, self.bounds.prompt, reason, remedy)
 
     def __call__(
-        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Share]:
         """The engine's pieces."""
         ids = [encoded(self._model.chat, prompt) for prompt in prompts]
         table, lengths = _right_padded(ids)
-        for drawn in self._engine(params, ids, wanted, key):
+        for drawn in self._engine(params, ids, wanted, keys):
             refuse_drawn(self.spec.engine, self.spec.sampler, drawn, wanted, self.bounds)
             yield Share(drawn.numbers, self._rollouts(drawn, prompts, table, lengths), drawn.notes)
 

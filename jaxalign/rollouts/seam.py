@@ -8,29 +8,30 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Int
 
 from jaxalign.contracts.arrays import TOLERANCE, array_problems, described, range_problems
 from jaxalign.contracts.traced import OUTSIDE
 from jaxalign.errors import BrokenContract
 from jaxalign.rollouts.contract import Bounds, Drawn, Roller
+from jaxalign.rollouts.keys import Keys
 from jaxalign.rollouts.shares import Share, in_order
 from jaxalign.types import Params, Prompt, Rollouts
 
 
-def rolled(roller: Roller, params: Params, prompts: Sequence[Prompt], key: PRNGKeyArray) -> Rollouts:
+def rolled(roller: Roller, params: Params, prompts: Sequence[Prompt], keys: Keys) -> Rollouts:
     """Rollouts of all prompts in their order, kept nowhere; for one process alone."""
-    shares = list(checked(roller, params, prompts, np.arange(len(prompts)), key))
+    shares = list(checked(roller, params, prompts, np.arange(len(prompts)), keys))
     refuse_gaps(roller, shares, len(prompts))
     return in_order(shares)
 
 
 def checked(
-    roller: Roller, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+    roller: Roller, params: Params, prompts: Sequence[Prompt], wanted: Int[np.ndarray, " k"], keys: Keys
 ) -> Iterator[Share]:
     """The roller's shares, each refused unless it answers some of the wanted prompts as it should."""
     left = set(wanted.tolist())
-    for share in roller(params, prompts, wanted, key):
+    for share in roller(params, prompts, wanted, keys):
         for problem in share_problems(share, prompts, left, roller.bounds):
             raise BrokenContract(f"rollout {type(roller).__name__}: {problem}")
         left -= set(share.numbers.tolist())

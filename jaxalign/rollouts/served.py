@@ -46,6 +46,7 @@ from jaxalign.models.model import Model
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Drawn, Task
 from jaxalign.rollouts.handover import Handover, LoadAdapter
+from jaxalign.rollouts.keys import Keys, of_prompts
 from jaxalign.rollouts.samplers import Greedy, Temperature, TopK, TopP
 from jaxalign.rollouts.shares import given
 from jaxalign.served.attempts import Failure
@@ -112,7 +113,7 @@ class ServedDrawer:
         self._logps = jax.jit(partial(token_logps, model), out_shardings=replicated(mesh), compiler_options=options)
 
     def __call__(
-        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Drawn]:
         """A piece whenever so many prompts have all their answers. Raises ServerError when one has none."""
         if not len(wanted):
@@ -125,7 +126,7 @@ class ServedDrawer:
         with Client(self._spec.server) as client:
             name = self._spec.handover(client, self._exported(params, f"{PREFIX}-{policy[:16]}"))
             orders = [(number, sample) for number in wanted.tolist() for sample in range(self._task.samples)]
-            seeds = self._seeds(key, orders)
+            seeds = self._seeds(keys, orders)
             asked = [
                 Request("/completions", self._body(name, prompts[number], seed), policy)
                 for (number, _), seed in zip(orders, seeds, strict=True)
@@ -155,12 +156,12 @@ class ServedDrawer:
             export.export(self._model, params, directory, self._spec.dtype)
         return directory
 
-    def _seeds(self, key: PRNGKeyArray, orders: Sequence[tuple[int, int]]) -> list[int]:
-        def seed(number: jax.Array, sample: jax.Array) -> jax.Array:
-            return jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, number), sample)) >> 1
+    def _seeds(self, keys: Keys, orders: Sequence[tuple[int, int]]) -> list[int]:
+        def seed(key: PRNGKeyArray, sample: jax.Array) -> jax.Array:
+            return jax.random.bits(jax.random.fold_in(key, sample)) >> 1
 
         numbers, samples = np.array(orders, np.uint32).T
-        return np.asarray(jax.vmap(seed)(numbers, samples)).tolist()
+        return np.asarray(jax.vmap(seed)(of_prompts(keys, numbers), samples)).tolist()
 
     def _body(self, name: str, prompt: Sequence[int], seed: int) -> dict[str, object]:
         return {"model": name, "prompt": list(prompt), "seed": seed, **self._asked}

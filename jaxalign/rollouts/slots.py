@@ -14,16 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int, PRNGKeyArray
+from jaxtyping import Bool, Int
 
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.rounding import rounded
 from jaxalign.mesh.rows import on_mesh, own_rows
 from jaxalign.mesh.sharding import replicated, row_sharding, row_shards
-from jaxalign.models.cache import Cache
+from jaxalign.models.cache import Cache, Kind
 from jaxalign.models.speaker import Speaker
 from jaxalign.rollouts.contract import Drawn, Task
+from jaxalign.rollouts.keys import Keys, of_prompts
 from jaxalign.rollouts.lockstep import PROMPT_BUCKET
 from jaxalign.rollouts.pools import Pools, advanced, arrived, narrowed, rows_of, vacant, whole, with_rows
 from jaxalign.types import Params
@@ -38,6 +39,8 @@ class Slots:
 
     halvings: int = 2
     """how often the rows are halved when no answer is left to take and half of them are idle; each is a program more"""
+    kv_cache: Kind = "exact"
+    """how keys and values are kept: as computed, or in eight bits ("int8"), which moves log-probs a little"""
 
     def problems(self) -> Iterable[str]:
         if self.halvings < 0:
@@ -47,7 +50,7 @@ class Slots:
         self, task: Task, model: Speaker, mesh: jax.sharding.Mesh, options: Options | None, rows: int
     ) -> "SlotsDrawer":
         """About `rows` rows, as many on each device that rows are split over."""
-        return SlotsDrawer(self, task, model, mesh, options, rows)
+        return SlotsDrawer(self, task, model.caching(self.kv_cache), mesh, options, rows)
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,13 @@ class SlotsDrawer:
         self._programs: Programs | None = None
 
     def __call__(
-        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], key: PRNGKeyArray
+        self, params: Params, prompts: Sequence[Sequence[int]], wanted: Int[np.ndarray, " k"], keys: Keys
     ) -> Iterator[Drawn]:
         """A piece are the prompts that became whole while the devices drew without the host."""
         if len(wanted):
             # as wide as the longest of all, wanted or not: no prompt is computed otherwise for what else is wanted
             width = rounded(max(map(len, prompts)), PROMPT_BUCKET)
-            drawing = _Drawing(self, self._compiled(params), params, prompts, wanted, width, key)
+            drawing = _Drawing(self, self._compiled(params), params, prompts, wanted, width, keys)
             while drawing.busy:
                 yield drawing.further()
 
@@ -219,9 +222,9 @@ class _Drawing:
         prompts: Sequence[Sequence[int]],
         wanted: Int[np.ndarray, " k"],
         width: int,
-        key: PRNGKeyArray,
+        keys: Keys,
     ):
-        self._compiled, self._params, self._prompts, self._key = compiled, params, prompts, key
+        self._compiled, self._params, self._prompts, self._keys = compiled, params, prompts, keys
         self._place, self._width, self._samples = row_sharding(drawer.mesh), width, drawer.task.samples
         self._seating = seating = drawer.seating(drawer.rows_for(len(wanted)))
         self._queues = [wanted[pool :: drawer.pools].tolist() for pool in range(drawer.pools)]
@@ -285,10 +288,10 @@ class _Drawing:
                 tokens[pool, at, self._width - len(ids) :], lengths[pool, at] = ids, len(ids)
                 places[pool, at], numbers[pool, at] = place, number
                 self._occupants[pool, place] = number
-        keys = jax.vmap(jax.vmap(partial(jax.random.fold_in, self._key)))(numbers)
+        keys = of_prompts(self._keys, numbers)
         data = np.asarray(jax.random.key_data(keys))
         tokens, lengths, data, places = on_mesh((tokens, lengths, data, places), self._place)
-        keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(self._key))
+        keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(self._keys))
         self._state = self._compiled.arrived(self._params, self._state, tokens, lengths, keys, places)
 
     def _halved(self) -> int:

@@ -96,6 +96,8 @@ def read(directory: epath.Path, name: str, kind: type[T] | types.GenericAlias) -
         raise CheckpointError(f"{directory / MARKER}: belongs to {marker['artifact']}, not to {name}; {remedy}")
     if marker["kind"] != _kind_name(kind):
         raise CheckpointError(f"{directory / MARKER}: holds {marker['kind']}, not {_kind_name(kind)}; {remedy}")
+    if not set(marker["files"]) <= {ARRAYS, CONTENT}:
+        raise CheckpointError(f"{directory / MARKER}: names files that no artifact has; {remedy}")
     files = {}
     for file, expected in marker["files"].items():
         try:

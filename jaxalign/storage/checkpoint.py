@@ -128,10 +128,9 @@ class FitCheckpoints:
 
     def _seen(self) -> list[int]:
         """What this process sees of them."""
-        if not self._root.is_dir():
-            return []
-        names = [entry.name for entry in self._root.iterdir()]
-        return sorted(int(name) for name in names if name.isdecimal() and pytree.exists(self._root / name))
+        return sorted(
+            int(name) for name in durable.names(self._root) if name.isdecimal() and pytree.exists(self._root / name)
+        )
 
     def save(self, step: int, state: Any, data: dict[str, Any], meta: dict[str, Any]) -> None:
         """Starts saving a PyTree of arrays and two JSON objects; returns once the arrays may be overwritten.
@@ -190,7 +189,7 @@ class FitCheckpoints:
         return None
 
     def _has_damaged(self) -> bool:
-        return self._root.exists() and any(entry.name.startswith("damaged-") for entry in self._root.iterdir())
+        return any(name.startswith("damaged-") for name in durable.names(self._root))
 
     def close(self) -> None:
         """Waits for the save that is under way; CheckpointError when it failed."""
@@ -229,16 +228,16 @@ class FitCheckpoints:
 
     def _sweep(self) -> None:
         """Deletes half-written and half-deleted checkpoints; they hold room that the next save may need."""
-        if not self._hosts.leader or not self._root.is_dir():
+        if not self._hosts.leader:
             return
-        for entry in self._root.iterdir():
+        for entry in map(self._root.joinpath, durable.names(self._root)):
             # a damaged one stays for a person to look at
             if not entry.name.startswith("damaged-") and not (entry.name.isdecimal() and pytree.exists(entry)):
                 with contextlib.suppress(OSError):
                     entry.rmtree() if entry.is_dir() else entry.unlink()
 
     def _set_aside(self, step: int) -> epath.Path:
-        names = {entry.name for entry in self._root.iterdir()}
+        names = set(durable.names(self._root))
         candidates = [f"damaged-{step}", *(f"damaged-{step}-{again}" for again in range(2, len(names) + 3))]
         return self._place(step).rename(self._root / next(name for name in candidates if name not in names))
 
@@ -250,10 +249,8 @@ def _failed(path: epath.Path, tree: Any, error: Exception) -> CheckpointError:
 
 def _delete_drafts(path: epath.Path) -> None:
     """Deletes what a failed or killed save of `path` left beside it."""
-    if not path.parent.exists():
-        return
     draft = re.compile(re.escape(path.name) + r"\.orbax-checkpoint-tmp.*")
-    for entry in path.parent.iterdir():
+    for entry in map(path.parent.joinpath, durable.names(path.parent)):
         if draft.fullmatch(entry.name):
             with contextlib.suppress(OSError):
                 entry.rmtree()

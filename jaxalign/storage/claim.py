@@ -8,6 +8,7 @@ kept, and for more iterations where those that are there were made as they would
 import json
 import os
 import re
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -15,34 +16,35 @@ from etils import epath
 
 from jaxalign.config.resolved import difference
 from jaxalign.errors import CheckpointError, ConfigError
-from jaxalign.storage import canonical, durable, twice
+from jaxalign.storage import bucket, canonical, durable, pytree, twice
+from jaxalign.storage.lease import Lease
 from jaxalign.storage.lock import RunLock
 
 _PLACEMENT = ("placement", "trackers")
 """What of a config says where arrays lie and who watches, not what is computed: each launch may have its own."""
 
 
-def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, Any]) -> RunLock:
+def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, Any]) -> RunLock | Lease:
     """The lock of the run of a config at `root`, which is made if it is not there. Raises as `rundir.open_run`."""
     # Orbax finds parts by patterns, and TensorStore takes \\ for /: policies would be lost, or lie elsewhere
     if durable.is_local(root) and any(sign in os.fspath(root) for sign in "[]\\"):
         raise ConfigError(f"{root}: a run directory's path may hold none of [ ] \\")
     if os.fspath(path).startswith("~"):
         raise ConfigError(f"{path}: `~` stands for itself here; write the path in full")
+    if not durable.is_local(root):
+        bucket.check(root)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root}: is a file, not a run directory")
     _refuse_foreign(root)
     with durable.storage_errors(root, 0):
         durable.make_directory(root)
-        lock = RunLock(root / "lock")
+        lock = RunLock(root / "lock") if durable.is_local(root) else Lease(root / "lock")
     try:
-        there = twice.there(root / "config.json")
-        if there and not _unused([entry.name for entry in root.iterdir()]):
-            refuse_other(root, read_config(root, mend=True), resolved)
-        if not there or _without_placement(read_config(root)) != _without_placement(resolved):
-            with durable.storage_errors(root, len(canonical.to_json(resolved))):
-                twice.write(root / "config.json", canonical.to_json(resolved))
-                durable.sync_directory(root)
+        before = _before(root, resolved) if twice.there(root / "config.json") else None
+        if before is not None and not (_unused(durable.names(root)) and not computed(root)):
+            refuse_other(root, before, resolved)
+        if before is None or _without_placement(before) != _without_placement(resolved):
+            _write(root, resolved)
     except BaseException:
         lock.release()
         raise
@@ -52,30 +54,64 @@ def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, 
 def _refuse_foreign(root: epath.Path) -> None:
     if not root.exists() or twice.there(root / "config.json"):
         return
-    names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and entry.name != "lock")
+    names = sorted(name for name in durable.names(root) if not name.startswith(".") and name != "lock")
     if names:
         raise ConfigError(f"{root}: not empty and no run directory (it holds {', '.join(names[:5])}); choose another")
 
 
 def read_config(root: epath.Path, mend: bool = False) -> dict[str, Any]:
-    """What config.json says; see `twice.read`. CheckpointError where it is damaged, ConfigError where a model's."""
+    """What config.json says, its seal left out; see `twice.read`. CheckpointError where it is damaged or was edited,
+    ConfigError where it is a model's. One that another version wrote, without a seal, is taken as it is."""
+    remedy = "the command that made the run writes it again as it was, or put it back"
     try:
         config = json.loads(twice.read(root / "config.json", mend))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{root / 'config.json'}: damaged ({error}); put it back: the command that made the run prints it with "
-            "--print-config"
-        ) from error
+        raise CheckpointError(f"{root / 'config.json'}: damaged ({error}); {remedy}") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{root / 'config.json'}: damaged (no JSON object)")
+        raise CheckpointError(f"{root / 'config.json'}: damaged (no JSON object); {remedy}")
     if "model_type" in config and "type" not in config:
         raise ConfigError(f"{root}: is a model directory (model_type {config['model_type']!r:.80}), not a run")
-    return config
+    if "seal" not in config:
+        return config
+    try:
+        return canonical.unsealed(config)
+    except ValueError as error:
+        raise CheckpointError(f"{root / 'config.json'}: damaged or edited ({error}); {remedy}") from error
+
+
+def _before(root: epath.Path, resolved: dict[str, Any]) -> dict[str, Any]:
+    """The run's config. One that is damaged is `resolved` where its seal is that of `resolved`: the seal tells
+    what was written from anything else."""
+    try:
+        return read_config(root, mend=True)
+    except CheckpointError:
+        try:
+            content = (root / "config.json").read_bytes()
+        except OSError:
+            content = b""
+        seal = canonical.sealed(resolved)["seal"].encode()
+        if seal[:32] not in content and seal[32:] not in content:  # half of one is enough, where that is what broke
+            raise
+        print(f"{root / 'config.json'}: was damaged; it is written again as it was", file=sys.stderr, flush=True)
+        _write(root, resolved)
+        return resolved
+
+
+def _write(root: epath.Path, resolved: dict[str, Any]) -> None:
+    sealed = canonical.to_json(canonical.sealed(resolved))
+    with durable.storage_errors(root, len(sealed)):
+        twice.write(root / "config.json", sealed)
+        durable.sync_directory(root)
 
 
 def begun(names: Collection[str]) -> bool:
     """Whether one of the names in a run directory is that of something computed."""
     return any(name == "initial" or re.fullmatch(r"\d{4,}", name) for name in names)
+
+
+def computed(root: epath.Path) -> bool:
+    """Whether the base policy is there, asked for by its name: the listing of a bucket may come behind."""
+    return pytree.exists(root / "initial" / "policy")
 
 
 def _unused(names: Collection[str]) -> bool:

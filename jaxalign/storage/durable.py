@@ -14,13 +14,26 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from jaxalign.errors import CheckpointError, first_line
+from jaxalign.errors import CheckpointError, ConfigError, first_line
+from jaxalign.storage import bucket
 
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
-    """The path, independent of the working directory from now on (Orbax takes no other)."""
+    """The path, independent of the working directory from now on (Orbax takes no other). Raises ConfigError for one in
+    a bucket that cannot be reached from here."""
     place = epath.Path(path)
-    return epath.Path(os.path.abspath(place)) if is_local(place) else place
+    if is_local(place):
+        return epath.Path(os.path.abspath(place))
+    bucket.reach(place)
+    return place
+
+
+def refuse_bucket(path: str | os.PathLike[str]) -> None:
+    """Raises ConfigError for a path in a bucket, where files are to be read or drawn beside one another."""
+    if "://" in os.fspath(path):
+        raise ConfigError(
+            f"{path}: lies in a bucket; copy it here first (gcloud storage cp --recursive) and name the copy"
+        )
 
 
 def is_local(path: epath.Path) -> bool:
@@ -42,7 +55,10 @@ def kvstore(path: epath.Path) -> dict[str, str] | str:
 def write_file(path: epath.Path, content: bytes) -> None:
     """Writes and syncs one file, whole or not at all."""
     if not is_local(path):
-        path.write_bytes(content)
+        try:
+            path.write_bytes(content)
+        except Exception as error:  # the bucket's own libraries raise a dozen kinds
+            raise bucket.as_os_error(error, path) from error
         return
     draft = path.with_name(f".{path.name}.draft")
     try:
@@ -59,10 +75,21 @@ def write_file(path: epath.Path, content: bytes) -> None:
 
 def make_directory(path: epath.Path) -> None:
     """Creates the directory and its parents, durably."""
+    if not is_local(path):
+        return  # objects need none
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for directory in missing:
         sync_directory(directory.parent)
+
+
+def names(path: epath.Path) -> list[str]:
+    """What lies in a directory; nothing where there is none. The listing of a bucket may come behind what was written:
+    who must know asks for it by its name."""
+    try:
+        return [entry.name for entry in path.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def sync_directory(path: epath.Path) -> None:
@@ -80,7 +107,9 @@ def storage_errors(path: epath.Path, needed: int) -> Iterator[None]:
     """Turns the operating system's refusals into CheckpointError; `needed` is in bytes."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and not bucket.is_of_bucket(error):
+            raise
         raise CheckpointError(f"{path}: cannot be written: {refusal(error, path, needed)}") from error
 
 

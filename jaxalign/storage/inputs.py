@@ -8,7 +8,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -20,6 +20,8 @@ from jaxalign.types import Reads
 
 BLOCK = 16 * 2**20
 """Bytes hashed at once."""
+CODE = "code"
+"""The field under which the code of components of one's own is pinned."""
 SHOWN = 20
 """Differences written out in one error; further ones are counted."""
 
@@ -63,6 +65,12 @@ def of_components(components: Mapping[str, Any], known: Sequence[Input] = ()) ->
     return [
         found for field, each in reading(components).items() for found in of_files(field, _files(field, each), known)
     ]
+
+
+def of_code(classes: Mapping[str, type], fingerprint: Callable[[type], tuple[str, str]]) -> list[Input]:
+    """The code of classes by name, as `fingerprint` gives its file and SHA-256; what is in no file has none."""
+    told = {name: fingerprint(cls) for name, cls in classes.items()}
+    return [Input(CODE, name, file, digest) for name, (file, digest) in told.items() if digest]
 
 
 def _files(field: str, component: Reads) -> Mapping[str, str | os.PathLike[str]]:

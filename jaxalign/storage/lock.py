@@ -33,10 +33,11 @@ LEASE = 90.0
 class RunLock:
     """Holds `path` from construction until `release`. Raises CheckpointError naming a live holder.
 
-    On POSIX the kernel holds the lock (flock), so it ends with the process however that ends. Elsewhere, as in a
-    bucket, the file's words decide: the holder renews them while it lives. A holder on this machine that is no longer
-    alive is replaced; any other is watched, and replaced when it gives no sign of life for `LEASE` seconds. So a pod
-    that was preempted, and comes back under another name or the same, gets its run back. No clocks are compared.
+    On POSIX the kernel holds the lock (flock), so it ends with the process however that ends. On file systems without
+    it the file's words decide (in a bucket it is a `Lease`): the holder renews them while it lives. A holder on this
+    machine that is no longer alive is replaced; any other is watched, and replaced when it gives no sign of life for
+    `LEASE` seconds. So a pod that was preempted, and comes back under another name or the same, gets its run back. No
+    clocks are compared.
     """
 
     def __init__(self, path: epath.Path):
@@ -53,9 +54,9 @@ class RunLock:
                     raise CheckpointError(self._refusal(self._patient_holder())) from error
         if self._handle is None:
             holder = _holder(path)
-            if holder is not None and _may_live(holder) and self._gives_signs(holder):
+            if holder is not None and may_live(holder) and self._gives_signs(holder):
                 raise CheckpointError(self._refusal(holder))
-        self._words = _self()
+        self._words = myself()
         try:
             self._write(json.dumps(self._words))
         except OSError:
@@ -69,6 +70,9 @@ class RunLock:
                 raise CheckpointError(self._refusal(_holder(path)))
             self._renewal = threading.Thread(target=self._renew, daemon=True)
             self._renewal.start()
+
+    lost = ""
+    """Why this process must not write any more: a file system that is mounted takes no lock away."""
 
     def release(self) -> None:
         """Lets go; to be called once."""
@@ -133,36 +137,51 @@ class RunLock:
         return None
 
     def _refusal(self, holder: dict[str, Any] | None) -> str:
-        if holder is None:
-            who = "another process"
-        elif _may_live(holder):
-            who = f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-        else:
-            who = f"a child that outlived process {holder['pid']} on {holder['host']}"
-        return f"{self._path.parent}: this run directory is in use by {who}"
+        return f"{self._path.parent}: this run directory is in use by {who(holder)}"
 
 
 class LeadersLock:
     """The lock of a run of several processes as all but process 0 have it: process 0 holds it for them."""
 
+    lost = ""
+
     def release(self) -> None:
         """Nothing: it is not theirs."""
 
 
-def _self() -> dict[str, Any]:
+def who(holder: dict[str, Any] | None) -> str:
+    """Whose words they are, for people."""
+    if holder is None:
+        return "another process"
+    if may_live(holder):
+        return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
+    return f"a child that outlived process {holder['pid']} on {holder['host']}"
+
+
+def myself() -> dict[str, Any]:
+    """The words of a holder: this process, and no sign of life yet."""
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "boot": _boot_id(), "beats": 0}
 
 
 def _holder(path: epath.Path) -> dict[str, Any] | None:
     try:
-        holder = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return parsed(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parsed(content: bytes) -> dict[str, Any] | None:
+    """The holder whose words these are; None where they are nobody's."""
+    try:
+        holder = json.loads(content)
+    except ValueError:
         return None
     return holder if isinstance(holder, dict) and holder.keys() >= {"host", "pid", "started", "boot"} else None
 
 
-def _may_live(holder: dict[str, Any]) -> bool:
+def may_live(holder: dict[str, Any]) -> bool:
+    """Whether a holder may be alive: it is on another machine, or a process of its number is here since this boot."""
     if holder["host"] != socket.gethostname():
         return True
     if holder["boot"] != _boot_id():

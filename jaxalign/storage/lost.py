@@ -3,14 +3,28 @@
 import sys
 from itertools import groupby
 
+from jaxalign.storage.record import read_metrics
 from jaxalign.storage.rundir import Iteration, RunDir
 
 
 def tell(run: RunDir, first: int) -> None:
     """Says so on standard error, before anything is computed. `first`: iterations that are complete, up to the first
     that has lost something (`RunDir.finished`)."""
-    if run.hosts.leader and (sentence := remade(run, first)):
-        print(f"jaxalign: {sentence}", file=sys.stderr, flush=True)
+    if run.hosts.leader:
+        for sentence in filter(None, (remade(run, first), unlogged(run, first))):
+            print(f"jaxalign: {sentence}", file=sys.stderr, flush=True)
+
+
+def unlogged(run: RunDir, first: int) -> str:
+    """Which complete iterations metrics.jsonl says nothing of any more; empty where it says something of all."""
+    logged = {line["iteration"] for line in read_metrics(run.path)}
+    gone = [number for number in range(first) if number not in logged]
+    if not gone:
+        return ""
+    return (
+        f"{run.path / 'metrics.jsonl'}: says nothing of the iterations {spans(gone)}, which are complete: it was "
+        "deleted or cut. The run goes on; what was logged there comes back only if you put the file back"
+    )
 
 
 def remade(run: RunDir, first: int) -> str:

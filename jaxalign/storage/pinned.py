@@ -11,8 +11,8 @@ Prompts are read and hashed whole at every launch: ids and messages are compared
 model the fields of its config, its tokenizer, template and ids are compared at every launch; its weights are hashed at
 the first (16 GB are read once more, at about 1.4 GB/s a core) and later known by their place, size and time. Of a
 native directory that is the manifest, which holds a SHA-256 of every part. Who only reads a run compares what it opens:
-the weights only where policies are differences from them. Code is not pinned, neither this package's nor that of a
-component of your own.
+the weights only where policies are differences from them. The code of components of your own is pinned (see
+`config.own_code`), this package's is not.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from jaxalign.config.installed import installed
 from jaxalign.errors import CheckpointError, ConfigError
 from jaxalign.hosts.group import Hosts
 from jaxalign.storage import canonical, durable, twice
-from jaxalign.storage.inputs import Input, differences, listed
+from jaxalign.storage.inputs import CODE, Input, differences, listed
 from jaxalign.storage.rundir import RunDir
 
 FILE = "inputs.json"
@@ -104,7 +104,9 @@ def pin(run: RunDir, before: Pinned | None, now: Pinned) -> None:
     """
     agree(run.hosts, now.inputs)
     if before is not None:
-        before.check(now.inputs, run.path)
+        # a run that another version began has no code pinned: it is from now on
+        coded = any(each.field == CODE for each in before.inputs)
+        before.check([each for each in now.inputs if coded or each.field != CODE], run.path)
         # The same fingerprints; files that were touched or moved are known by their new time and place from now on.
         now = dataclasses.replace(before, inputs=tuple(sorted(now.inputs)))
     if run.hosts.leader and now != before:

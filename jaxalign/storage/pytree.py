@@ -48,10 +48,11 @@ def exists(path: epath.Path) -> bool:
 
 def delete(path: epath.Path) -> None:
     """Deletes a checkpoint, or a directory of them, so that an interrupted deletion leaves nothing that looks whole."""
-    if path.exists():
+    if path.exists() or exists(path):  # the listing of a bucket may not show it yet, and then no more than this goes
         with durable.storage_errors(path, 0):
             (path / _COMMITTED).unlink(missing_ok=True)
-            path.rmtree()
+            if path.exists():
+                path.rmtree()
 
 
 @functools.cache

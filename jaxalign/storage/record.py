@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -22,11 +23,12 @@ from typing import Any
 
 from etils import epath
 
+from jaxalign.config.resolved import redacted
 from jaxalign.contracts.arrays import described
 from jaxalign.contracts.tracking import Line, Tracker, Tracking
 from jaxalign.errors import BrokenContract, CheckpointError, JaxalignError, first_line
 from jaxalign.hosts.group import Hosts
-from jaxalign.storage import durable, twice
+from jaxalign.storage import bucket, durable, twice
 
 _Key = tuple[int | str, str, int]
 
@@ -68,8 +70,15 @@ class Recorder:
         self._perf.append(key, _line(key, metrics))
         self._show(self._perf, key, metrics)
 
+    def flush(self) -> None:
+        """Writes what is not written yet. Before anything is committed, so that what a resumed run does not log again
+        is there; on a file system it always is."""
+        self._metrics.flush()
+        self._perf.flush()
+
     def close(self) -> None:
-        """Closes the trackers; the JSON files are complete at every moment."""
+        """Closes the trackers, and completes the JSON files in a bucket; elsewhere they are at every moment."""
+        self.flush()
         for name, tracking in list(self._tracking.items()):
             self._ask(name, tracking.close)
         self._tracking.clear()
@@ -102,6 +111,9 @@ class Silent:
 
     def perf(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Process 0 logs its own."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -140,7 +152,7 @@ def open_recorder(
 
 def _switched_off(name: str, error: Exception) -> None:
     why = f"{name}: {type(error).__name__}: {first_line(error)}"
-    print(f"{why}; switched off for this launch, metrics.jsonl has everything", file=sys.stderr, flush=True)
+    print(f"{redacted(why)}; switched off for this launch, metrics.jsonl has everything", file=sys.stderr, flush=True)
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -192,6 +204,7 @@ class _Lines:
             raw = copy
         self.lines: list[str] = []
         self.keys: list[_Key] = []
+        self._written = -math.inf
         whole, _, _ = raw.rpartition(b"\n")  # behind it there is nothing, or a torn line
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
@@ -231,20 +244,27 @@ class _Lines:
         self.rewrite()
 
     def append(self, key: _Key, line: str) -> None:
-        self.mend()
+        if self._dirty and durable.is_local(self._path):
+            self.rewrite()
         self.counts[key[1]] += key not in self._index
         self._index[key] = len(self.lines)
         self.lines.append(line)
         self.keys.append(key)
-        if not durable.is_local(self._path):  # buckets have no appending
-            self.rewrite()
-            return
         self._dirty = True  # until the line is whole
+        if not durable.is_local(self._path):  # buckets have no appending, and take one write a second of an object
+            if time.monotonic() - self._written >= bucket.SECONDS:
+                self.rewrite()
+            return
         with durable.storage_errors(self._path, len(line) + 1):
             if self._copy is not None:
                 _append(self._copy, _summed(line))
             _append(self._path, line)
         self._dirty = False
+
+    def flush(self) -> None:
+        """Writes lines of a bucket that wait for others."""
+        if self._dirty and not durable.is_local(self._path):
+            self.rewrite()
 
     def mend(self) -> None:
         """Writes the file, and its copy, anew where they are not what was recorded."""
@@ -261,7 +281,7 @@ class _Lines:
             if self._copy is not None:
                 durable.write_file(self._copy, copy)
             durable.write_file(self._path, content)
-        self._dirty = False
+        self._dirty, self._written = False, time.monotonic()
 
 
 def _append(path: epath.Path, line: str) -> None:

@@ -29,8 +29,9 @@ from etils import epath
 
 from jaxalign.errors import CheckpointError, ConfigError, NotCommitted
 from jaxalign.hosts.group import ALONE, Hosts
-from jaxalign.storage import artifact, canonical, durable, pytree, twice
-from jaxalign.storage.claim import begun, claimed, read_config, refuse_other
+from jaxalign.storage import artifact, bucket, canonical, durable, pytree, twice
+from jaxalign.storage.claim import begun, claimed, computed, read_config, refuse_other
+from jaxalign.storage.lease import Lease
 from jaxalign.storage.lock import LeadersLock, RunLock
 from jaxalign.storage.record import read_summary
 from jaxalign.storage.slot import PolicySlot, shows
@@ -60,6 +61,8 @@ def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts 
         hosts.barrier("open")
         return RunDir(root, resolved, lock, hosts)
     hosts.barrier("open")
+    if not durable.is_local(root):
+        bucket.check(root)
     if not shows(lambda: (root / "config.json").exists(), hosts):
         raise ConfigError(f"{root}: is not there on this host; --workdir must be on storage that all hosts share")
     refuse_other(root, read_config(root), resolved)
@@ -69,6 +72,8 @@ def open_run(path: str | os.PathLike[str], config: dict[str, Any], hosts: Hosts 
 def read_run(path: str | os.PathLike[str]) -> "RunDir":
     """A run as it lies there, to read from: without a lock, whatever else happens to it."""
     root = durable.absolute(path)
+    if not durable.is_local(root):
+        bucket.check(root)
     if not twice.there(root / "config.json"):
         raise ConfigError(f"{root}: is no run directory (it has no config.json)")
     return RunDir(root, read_config(root), None)
@@ -82,12 +87,13 @@ class RunDir:
     """
 
     def __init__(
-        self, path: epath.Path, config: dict[str, Any], lock: RunLock | LeadersLock | None, hosts: Hosts = ALONE
+        self, path: epath.Path, config: dict[str, Any], lock: RunLock | Lease | LeadersLock | None, hosts: Hosts = ALONE
     ):
         self.path = path
         self.config = config
         self.hosts = hosts
         self._lock = lock
+        self._made: dict[str, set[str]] = {}  # artifacts by home that this launch has seen whole
 
     def __enter__(self) -> "RunDir":
         return self
@@ -110,7 +116,7 @@ class RunDir:
 
     def begun(self) -> bool:
         """Whether anything was computed here: an artifact or a policy, whole or in parts."""
-        return self.hosts.told(begun([entry.name for entry in self.path.iterdir()]) if self.hosts.leader else False)
+        return self.hosts.told((begun(durable.names(self.path)) or computed(self.path)) if self.hosts.leader else False)
 
     # Artifacts
 
@@ -125,7 +131,7 @@ class RunDir:
         """
         directory = self._place(iteration, name)
         if not self.has(iteration, name):
-            self._must_write()
+            self.must_write()
             value = make()
             self.hosts.barrier("made")  # nobody reads parts any more
             if self.hosts.leader:
@@ -134,6 +140,7 @@ class RunDir:
         if self.writable:
             with durable.storage_errors(directory, 0):
                 artifact.clear(self._parts(iteration, name))
+        self._made.setdefault(_home_name(iteration), set()).add(name)
         return self.load(iteration, name, kind)
 
     def has(self, iteration: Iteration, name: str) -> bool:
@@ -142,7 +149,7 @@ class RunDir:
 
     def drop(self, iteration: Iteration, name: str) -> None:
         """Deletes the artifact of a phase, if it is there, so that it is made again."""
-        self._must_write()
+        self.must_write()
         if self.hosts.leader:
             artifact.clear(self._place(iteration, name))
         self.hosts.barrier("dropped")
@@ -160,7 +167,8 @@ class RunDir:
         """Writes down what is committed of an iteration that is complete, so that it is known should it be lost."""
         home = self.path / _home_name(iteration)
         if self.hosts.leader:
-            there = sorted(entry.name for entry in home.iterdir() if artifact.committed(entry))
+            known = {*durable.names(home), *self._made.get(_home_name(iteration), ())}
+            there = sorted(name for name in known if artifact.committed(home / name))
             content = canonical.to_json(there)
             if not twice.there(home / _COMPLETE):  # what comes later, at the run's end, can be made again from the rest
                 with durable.storage_errors(home, len(content)):
@@ -191,11 +199,11 @@ class RunDir:
 
     def parts(self, iteration: Iteration, name: str) -> "Parts":
         """Chunks of a long phase, each committed on its own; gone once the phase itself is committed."""
-        return Parts(self._parts(iteration, name), f"{_label(iteration, name)}.parts", self.hosts, self._must_write)
+        return Parts(self._parts(iteration, name), f"{_label(iteration, name)}.parts", self.hosts, self.must_write)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, whole; for process 0 to call."""
-        self._must_write()
+        self.must_write()
         content = canonical.to_json(summary)
         with durable.storage_errors(self.path, len(content)):
             twice.write(self.path / "summary.json", content)
@@ -214,12 +222,16 @@ class RunDir:
 
     def policies(self) -> list[int]:
         """The iterates that are committed, in order; what this process sees."""
-        numbers = [int(home.name) + 1 for home in self.path.iterdir() if re.fullmatch(r"\d{4,}", home.name)]
-        return sorted(iterate for iterate in [0, *numbers] if pytree.exists(self.policy(iterate).path))
+        numbers = {int(name) + 1 for name in durable.names(self.path) if re.fullmatch(r"\d{4,}", name)}
+        found = {iterate for iterate in {0, *numbers} if pytree.exists(self.policy(iterate).path)}
+        # the listing of a bucket may come behind what was written: the next ones are asked for by name
+        while not durable.is_local(self.path) and pytree.exists(self.policy(max(found, default=-1) + 1).path):
+            found.add(max(found, default=-1) + 1)
+        return sorted(found)
 
     def prune(self, keep: int | None, protect: set[int]) -> None:
         """Deletes all iterates but the base, the newest `keep` (None: all) and those in `protect` (the anchor)."""
-        self._must_write()
+        self.must_write()
         if keep is None or not self.hosts.leader:
             return
         trained = [iterate for iterate in self.policies() if iterate > 0]
@@ -251,7 +263,7 @@ class RunDir:
         self._replace(self.moments(iteration), state, {})
 
     def _replace(self, slot: PolicySlot, tree: Params, meta: dict[str, Any]) -> None:
-        self._must_write()
+        self.must_write()
         if slot.exists() and self.hosts.leader:
             pytree.delete(slot.path)
         self.hosts.barrier("replace")
@@ -260,15 +272,15 @@ class RunDir:
     def prune_best(self, iteration: int, steps: set[int]) -> None:
         """Deletes those of all steps but `steps`."""
         root = self.best(iteration, 0).path.parent
-        if self.hosts.leader and root.is_dir():
-            for entry in root.iterdir():
+        if self.hosts.leader:
+            for entry in map(root.joinpath, durable.names(root)):
                 if not entry.name.isdecimal() or int(entry.name) not in steps:
                     pytree.delete(entry)
 
     def clear_fit(self, iteration: int) -> None:
         """Deletes an iteration's training checkpoints, and the moments that its fit began with. Raises CheckpointError
         unless its policy is committed."""
-        self._must_write()
+        self.must_write()
         if not self.policy(iteration + 1).exists():
             raise CheckpointError(f"{self.fit_path(iteration)}: still needed, the policy is not committed")
         if self.hosts.leader:
@@ -285,9 +297,12 @@ class RunDir:
     def _parts(self, iteration: Iteration, name: str) -> epath.Path:
         return self._place(iteration, name).with_name(f"{name}.parts")
 
-    def _must_write(self) -> None:
+    def must_write(self) -> None:
+        """Raises CheckpointError where this process must not write to the run: it only reads, or another has it now."""
         if self._lock is None:
             raise CheckpointError(f"{self.path}: opened for reading only")
+        if why := self._lock.lost:
+            raise CheckpointError(f"{why}; this launch writes nothing more, and the same command continues")
 
 
 @dataclasses.dataclass(frozen=True)

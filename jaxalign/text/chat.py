@@ -25,6 +25,7 @@ from jaxalign.formats.gguf import GgufFile
 from jaxalign.formats.huggingface import read_json
 from jaxalign.formats.weights import Folder
 from jaxalign.text import added_tokens, gguf_tokenizer, sandbox
+from jaxalign.text.told import NOTHING, Told
 
 Message = Mapping[str, Any]
 """A turn: `role`, `content`, and what else its template reads."""
@@ -238,44 +239,43 @@ def compile_template(template: str, file: str) -> jinja2.Template:
         raise ModelError(f"{file}: the chat template is no valid template: {error}") from error
 
 
-def from_gguf(file: GgufFile) -> Chat:
-    """Tokenizer and template of a GGUF file's metadata. Raises ModelError naming the field."""
-    vocabulary = gguf_tokenizer.read(file)
-    template = file.field("tokenizer.chat_template", str)
-    for_tools = "tokenizer.chat_template.tool_use"
-    tools = file.field(for_tools, str) if for_tools in file.fields else None
-    return checked(
-        Chat(
-            vocabulary.tokenizer, template, vocabulary.stop, vocabulary.pad, vocabulary.specials, str(file.path), tools
-        )
-    )
+def from_gguf(file: GgufFile, told: Told = NOTHING) -> Chat:
+    """Tokenizer and template of a GGUF file's metadata, but for what is `told`. Raises ModelError naming the field."""
+    vocabulary, template, tools = gguf_tokenizer.read(file), told.text(), None
+    if template is None:
+        template = file.field("tokenizer.chat_template", str)
+        for_tools = "tokenizer.chat_template.tool_use"
+        tools = file.field(for_tools, str) if for_tools in file.fields else None
+    stop = told.stop(vocabulary.stop, vocabulary.tokenizer)
+    spoken = Chat(vocabulary.tokenizer, template, stop, vocabulary.pad, vocabulary.specials, str(file.path), tools)
+    return checked(_with(spoken, told))
 
 
-def from_directory(path: Folder) -> Chat:
-    """Tokenizer, template and ids of a Hugging Face directory. Raises ModelError naming the file and field."""
+def _with(chat: Chat, told: Told) -> Chat:
+    """The chat whose templates find the variables that are told."""
+    tools = None if chat.tool_template is None else told.set(chat.tool_template)
+    return dataclasses.replace(chat, template=told.set(chat.template), tool_template=tools)
+
+
+def from_directory(path: Folder, told: Told = NOTHING) -> Chat:
+    """Tokenizer, template and ids of a Hugging Face directory, but for what is `told`. Raises ModelError naming the
+    file and field."""
     found = added_tokens.read(path)
     ends = found.names.get("eos_token")
-    stop, settings = stops(path, None if ends is None else found.tokenizer.token_to_id(ends))
+    eos = None if ends is None else found.tokenizer.token_to_id(ends)
+    stop, settings = stops(path, eos, told.stop((), found.tokenizer))
     # padding is told by position and never by id, so any id will do for it
     pad = found.tokenizer.token_to_id(found.names["pad_token"]) if "pad_token" in found.names else None
-    template, tool_template = templates(path, found.config)
+    template, tool_template = told.text(), None
+    if template is None:
+        template, tool_template = templates(path, found.config)
     pad = stop[0] if pad is None else pad
     if "padding_side" in found.config:
         settings["padding_side"] = found.config["padding_side"]
     padding = read_json(path / "config.json").get("pad_token_id") if (path / "config.json").is_file() else None
-    return checked(
-        Chat(
-            found.tokenizer,
-            template,
-            stop,
-            pad,
-            found.names,
-            str(path),
-            tool_template,
-            settings=settings,
-            unread=padding if type(padding) is int else None,
-        )
-    )
+    unread = padding if type(padding) is int else None
+    spoken = Chat(found.tokenizer, template, stop, pad, found.names, str(path), tool_template)
+    return checked(_with(dataclasses.replace(spoken, settings=settings, unread=unread), told))
 
 
 def fitted(chat: Chat, rows: int) -> Chat:
@@ -323,7 +323,10 @@ def templates(path: Folder, config: Mapping[str, Any]) -> tuple[str, str | None]
         raise ModelError(f"{path}: has {FILES['tool_use']}, and no {FILES['default']} beside it")
     template, tool_template = named.get("default"), named.get("tool_use")
     if not isinstance(template, str) or not isinstance(tool_template, str | None):
-        raise ModelError(f"{path}: neither chat_template.jinja nor a chat_template in tokenizer_config.json")
+        raise ModelError(
+            f"{path}: neither chat_template.jinja nor a chat_template in tokenizer_config.json; a model without one is "
+            "told one as `template`"
+        )
     return template, tool_template
 
 
@@ -339,8 +342,9 @@ def written(file: Folder) -> str | None:
         raise ModelError(f"{file}: not readable text ({error})") from error
 
 
-def stops(path: Folder, eos: int | None) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Ids that end a turn, the tokenizer's `eos` among them, and what else generation_config.json says."""
+def stops(path: Folder, eos: int | None, told: tuple[int, ...] = ()) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Ids that end a turn, the tokenizer's `eos` and those that are told among them, and what else
+    generation_config.json says."""
     # chat models end turns with another token than texts (Llama 3: <|eot_id|>), and say so only here; old directories
     # have no generation_config.json, and transformers takes the ids of config.json for it
     settings: dict[str, Any] = {}
@@ -353,6 +357,7 @@ def stops(path: Folder, eos: int | None) -> tuple[tuple[int, ...], dict[str, Any
     ids = [
         *(listed if isinstance(listed, list) else [] if listed is None else [listed]),
         *([] if eos is None else [eos]),
+        *told,
     ]
     if not ids or not all(type(i) is int and i >= 0 for i in ids):
         raise ModelError(

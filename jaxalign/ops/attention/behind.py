@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.ops.attention.reference import MASKED, wide
+from jaxalign.ops.attention.rounded import Rounded
 from jaxalign.ops.softcap import softcap
 from jaxalign.types import pytree
 
@@ -114,16 +115,16 @@ Progress = Together | Apart
 class Behind:
     """Sight of the newest token of each row: of all that the row has said, and of its prompt."""
 
-    key: Float[Array, "b k h p"]
+    key: Float[Array, "b k h p"] | Rounded
     """of the prompts, which end in the last column"""
-    value: Float[Array, "b k p h"]
+    value: Float[Array, "b k p h"] | Rounded
     progress: Progress
 
 
 def continued(
     query: Float[Array, "n 1 k g h"],
-    key: Float[Array, "n k h t"],
-    value: Float[Array, "n k t h"],
+    key: Float[Array, "n k h t"] | Rounded,
+    value: Float[Array, "n k t h"] | Rounded,
     sight: Behind,
     window: Int[Array, ""] | None,
     scalar: float,
@@ -135,16 +136,27 @@ def continued(
     # Queries stand left and are not moved in any product: with the cache on the left, as einsum would have it to give
     # the axes in another order, XLA's CPU compiler multiplies matrices of g columns, at a quarter of the speed.
     rows = query[:, 0]
-    of_prompt = _scores(progress.gathered(rows), progress.trunks(sight.key), scalar, cap)
+    trunk_keys, trunk_values = jax.tree.map(progress.trunks, (sight.key, sight.value))
+    of_prompt = _scores(progress.gathered(rows), trunk_keys, scalar, cap)
     of_prompt = progress.scattered(jnp.where(seen[:, None, None], of_prompt, MASKED), n)
     of_own = jnp.where(own[:, None, None], _scores(rows, key, scalar, cap), MASKED)
-    share = jax.nn.softmax(jnp.concatenate([of_prompt, of_own], axis=-1), axis=-1).astype(value.dtype)
-    found = wide("ukqp,ukph->ukqh", progress.gathered(share[..., :p]), progress.trunks(sight.value))
-    return (progress.scattered(found, n) + wide("nkgt,nkth->nkgh", share[..., p:], value)).astype(query.dtype)[:, None]
+    share = jax.nn.softmax(jnp.concatenate([of_prompt, of_own], axis=-1), axis=-1)
+    found = _found(progress.gathered(share[..., :p]), trunk_values, query.dtype)
+    return (progress.scattered(found, n) + _found(share[..., p:], value, query.dtype)).astype(query.dtype)[:, None]
 
 
-def _scores(query: Array, key: Array, scalar: float, cap: float | None) -> Float[Array, "n k q c"]:
-    return softcap(wide("nkqh,nkhc->nkqc", query, key) / math.sqrt(scalar), cap)
+def _scores(query: Array, key: Array | Rounded, scalar: float, cap: float | None) -> Float[Array, "n k q c"]:
+    if isinstance(key, Rounded):
+        found = wide("nkqh,nkhc->nkqc", query, key.codes.astype(query.dtype)) * key.scale
+    else:
+        found = wide("nkqh,nkhc->nkqc", query, key)
+    return softcap(found / math.sqrt(scalar), cap)
+
+
+def _found(share: Float[Array, "n k q c"], value: Array | Rounded, dtype: jnp.dtype) -> Float[Array, "n k q h"]:
+    if isinstance(value, Rounded):
+        share, value = share * value.scale.swapaxes(2, 3), value.codes
+    return wide("nkqc,nkch->nkqh", share.astype(dtype), value.astype(dtype))
 
 
 def _shown(

@@ -19,6 +19,7 @@ from jaxalign.ops.attention.behind import Behind, continued
 from jaxalign.ops.attention.engine import Engine, attended
 from jaxalign.ops.attention.problem import Problem, Scores
 from jaxalign.ops.attention.reference import dense
+from jaxalign.ops.attention.rounded import Rounded
 from jaxalign.ops.attention.sight import Shown, Tree
 from jaxalign.ops.attention.tuning import tuning
 
@@ -31,8 +32,8 @@ BLOCK = tuning()["blockwise"]["queries"]
 
 def attend(
     query: Float[Array, "n q k g h"],
-    key: Float[Array, "n k h c"],
-    value: Float[Array, "n k c h"],
+    key: Float[Array, "n k h c"] | Rounded,
+    value: Float[Array, "n k c h"] | Rounded,
     sight: Sight,
     window: Int[Array, ""] | None,
     scalar: float,
@@ -47,6 +48,8 @@ def attend(
     """
     if isinstance(sight, Behind):
         return continued(query, key, value, sight, window, scalar, cap)
+    if isinstance(key, Rounded) or isinstance(value, Rounded):
+        raise TypeError("keys and values in eight bits are read one new token a row: pass a sight Behind prompts")
     if isinstance(sight, Shown):
         return dense(query, key, value, sight.mask(window), scalar, cap)
     problem, scores = Problem(query, key, value, sight, sight, window), Scores(scalar, cap)
