@@ -172,10 +172,10 @@ def test_a_small_collective_takes_its_hops():
     small = priced(busy, [collective(1000, times=1000)])
     assert small.scheduled_seconds == pytest.approx(1 + 1000 * 6 * 2.7e-6)
     assert small.bound_seconds == pytest.approx(1 + 1000 * 6 * 1e-6)
-    assert small.hop_seconds == pytest.approx(1000 * (6 * 2.7e-6 - 1000 / 90e9))
+    assert small.ici_hop_seconds == pytest.approx(1000 * (6 * 2.7e-6 - 1000 / 90e9))
     summed = priced(busy, [collective(1000, times=1000, kind="all-reduce")])
     assert summed.scheduled_seconds == pytest.approx(1 + 1000 * 12 * 2.7e-6)
-    assert priced(busy, [collective(45 * 10**9)]).hop_seconds == 0
+    assert priced(busy, [collective(45 * 10**9)]).ici_hop_seconds == 0
 
 
 def test_an_all_to_all_loads_the_link_in_the_middle():

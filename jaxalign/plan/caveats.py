@@ -7,7 +7,7 @@ from jaxalign.plan import gpu
 from jaxalign.plan.chips import Topology
 from jaxalign.plan.compiled import Compiled, TooLarge
 
-TPU = ("Times are estimates, of the compiled program at published speeds; no TPU ran.",)
+TPU = ("Times are estimates of the compiled program; no TPU ran.",)
 
 GPU = (
     "Compiled without a GPU: nothing is autotuned, so algorithms of matrix products, their workspace and with it the "
@@ -16,8 +16,8 @@ GPU = (
     "CUDA context take is not in it.",
     "A run has the memory that is counted on here only with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 in its environment: "
     "JAX takes 75 % of a GPU unless told otherwise.",
-    "Times are estimates, of the compiled program at published speeds, collectives at those of NVLink and of the "
-    "network in chips.json; no GPU ran.",
+    "Times are estimates of the compiled program, collectives at the speeds of NVLink and of the network in "
+    "chips.json; no GPU ran.",
 )
 
 

@@ -57,7 +57,7 @@ class Estimate:
     """asynchronous ones"""
     dcn_seconds: float
     dcn_hidden_seconds: float
-    hop_seconds: float
+    ici_hop_seconds: float
     """what synchronous collectives of a slice take for their hops and not for their bytes; a part of `ici_seconds`"""
     tokens_per_s_per_chip: float
     """expected, as the two shares that follow"""
