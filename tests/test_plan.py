@@ -32,6 +32,7 @@ from jaxalign.plan.chips import topology
 from jaxalign.plan.compiled import model_flops
 from jaxalign.plan.evaluation import asked
 from jaxalign.plan.lowered import programs
+from jaxalign.plan.plan import chosen
 from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import model_of, sizes_of
 from jaxalign.programs import check_batches
@@ -134,14 +135,16 @@ def test_programs_are_lowered_from_shapes_alone_and_run_as_a_session_runs_them()
     experiment = dataclasses.replace(tiny(), placement=placement, reference=Live())
     found = programs(experiment, Machine(experiment.model.open(), placement, 0), Sizes(32, 24))
     # one answer to each of so many prompts: as many rows as of training, and more prompts
-    assert [program.name for program in found] == ["train", "logp", "rollout", "evaluation/rollout"]
-    train, logp, rollout, _ = found
+    assert [program.name for program in found] == ["train", "logp", "answers", "rollout", "evaluation/rollout"]
+    train, logp, answers, rollout, _ = found
     state = train.arguments[0]
     # parameters and two moments in fp32; the policy that the fit began with stays beside them
     assert 3 * train.resident == pytest.approx(bytes_per_device((state.params, state.opt_state)), abs=100)
     assert train.work.tokens == experiment.fit.batch_size * 96
     assert train.work.passes == ("train", "forward", "forward")
     assert (logp.work.passes, rollout.work.passes) == (("forward",), ("forward",))
+    # certificates read all four answers of a prompt in one row, beside the policy that gave them
+    assert (answers.arguments[1].rows.tokens.shape, answers.resident) == ((16, 608), train.resident)
     for program in found:
         assert "sharding" in program.lower().as_text()
 
@@ -160,7 +163,7 @@ def test_a_mixture_is_planned_with_the_passes_and_the_cache_of_two():
     experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)))
     mixed = fed(experiment, rollout=GeometricMixture(experiment.feedback.rollout, share=0.5))
     machine = Machine(experiment.model.open(), experiment.placement, 0)
-    alone, both = (programs(each, machine, Sizes(32, 24))[2] for each in (experiment, mixed))
+    alone, both = (chosen(programs(each, machine, Sizes(32, 24)), ("rollout",))[0] for each in (experiment, mixed))
     assert bytes_per_device(both.arguments[0]) == 2 * bytes_per_device(alone.arguments[0])
     assert model_flops(both, machine.model) == 2 * model_flops(alone, machine.model)
     assert (both.work.cached, both.work.kept) == (2 * alone.work.cached, 2 * alone.work.kept)
@@ -222,6 +225,15 @@ def test_a_head_on_a_frozen_trunk_is_planned_as_it_runs():
     }
 
 
+def test_programs_are_chosen_by_name():
+    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)))
+    found = programs(experiment, Machine(experiment.model.open(), experiment.placement, 0), Sizes(32, 24))
+    assert [program.name for program in chosen(found, ("rollout", "train"))] == ["train", "rollout"]
+    assert chosen(found, ()) == list(found)
+    with pytest.raises(ConfigError, match="no program 'judge'; of this experiment there are train, logp, answers"):
+        chosen(found, ("judge",))
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # How often, how long
 
@@ -230,12 +242,13 @@ def test_calls_of_a_run_are_counted_as_the_loop_makes_them():
     experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=2), rollout_rows=32))
     machine = Machine(experiment.model.open(), experiment.placement, 0)
     # 4 iterations; 16 prompts in batches of 8; 2 pairs a prompt in batches of 8; two cached references by 16 groups
-    # and the answers of five policies to 16 held-out prompts together
-    answers = {"rollout": 4 * 2, "evaluation/rollout": 5}
-    assert calls(experiment, machine) == {"train": 4 * 4, "logp": 4 * 2 * 2, **answers}
+    # and the answers of five policies to 16 held-out prompts together. In the second iteration of a round the anchor
+    # reads all answers, 16 prompts in one batch, and is not asked again
+    answers = {"rollout": 4 * 2, "evaluation/rollout": 5, "answers": 2}
+    assert calls(experiment, machine) == {"train": 4 * 4, "logp": 4 * 2 * 2 - 2 * 2, **answers}
     assert calls(dataclasses.replace(experiment, reference=Live()), machine)["logp"] == 0
     shared = dataclasses.replace(experiment, fit=dataclasses.replace(experiment.fit, scored_rows=OnePrompt(2)))
-    assert calls(shared, machine) == {"train": 4 * 4, "logp": 4 * 2 * 1, **answers}
+    assert calls(shared, machine) == {"train": 4 * 4, "logp": 4 * 2 * 1 - 2, **answers}
 
 
 def test_what_is_left_out_of_fits_is_scored_and_not_trained_on():
@@ -249,7 +262,7 @@ def test_what_is_left_out_of_fits_is_scored_and_not_trained_on():
     found = calls(experiment, machine)
     # eight pairs each are half a batch of what is scored, under both references
     assert (found["train"], found["left_out"]) == (4 * 2, 4 * (3 + 2))
-    assert found["logp"] == 4 * 2 * (1 + 1 + 1)
+    assert found["logp"] == 4 * 2 * (1 + 1 + 1) - 2 * (1 + 1 + 1)
     follows = calls(dataclasses.replace(experiment, reference=Following()), machine)
     assert follows["left_out"] == 4 * (2 * 3 + 2), "evaluated against the anchor where it stands, too"
 
@@ -283,8 +296,9 @@ def test_a_run_scores_as_often_as_planned(what, monkeypatch, tmp_path):
     planned = calls(experiment, machine)
     assert len(left_out) == planned["left_out"] > 0
     # In the first iteration the anchor is the policy that sampled: four batches less. In the second it reads all
-    # answers for the certificates, which plans do not count, in two batches, and its other four are looked up there.
-    assert planned["logp"] - len(logp) == (4 - 2 + 4 if what == "sampled" else 0)
+    # answers for the certificates, in two batches, and references look them up.
+    assert planned.get("answers", 0) == (2 if what == "sampled" else 0)
+    assert planned["logp"] + planned.get("answers", 0) - len(logp) == (4 if what == "sampled" else 0)
 
 
 def test_held_out_pairs_are_scored_by_policies_that_are_evaluated():

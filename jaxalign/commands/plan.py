@@ -7,6 +7,7 @@ field of the experiment is an option, as in `train`.
 
 import argparse
 import json
+import os
 import sys
 
 HELP = "compile for a machine that is not here: memory, cost, fit"
@@ -22,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slices", type=int, metavar="N", help="pod slices; default: placement.mesh.slices")
     parser.add_argument("--explore", action="store_true", help="also compile the training step of all alternatives")
     parser.add_argument("--print-shardings", action="store_true", help="print how every parameter is split, and stop")
+    parser.add_argument("--only", default="", metavar="A,B", help="programs to compile: train, logp …; default: all")
+    parser.add_argument(
+        "--kept",
+        metavar="DIR",
+        help="folder that compilers' results are read from and kept in for later plans; off: none (default: one in "
+        "your cache)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -32,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.config.load import load, override, validate
     from jaxalign.errors import ConfigError, DoesNotFit
     from jaxalign.plan.chips import topology
+    from jaxalign.plan.kept import kept_in
     from jaxalign.plan.plan import make
     from jaxalign.plan.report import as_json, as_text
 
@@ -51,7 +60,10 @@ def run(args: argparse.Namespace) -> None:
         machine = machine_of(experiment, target)
         print(describe(machine.mesh, machine.abstract))
         return
-    plan = make(experiment, target, args.explore, lambda line: print(f"plan: {line}", file=sys.stderr, flush=True))
+    kept = kept_in(args.kept, os.environ)
+    plan = make(
+        experiment, target, args.explore, lambda line: print(f"plan: {line}", file=sys.stderr, flush=True), kept
+    )
     print(json.dumps(as_json(plan), indent=2) if args.json else as_text(plan))
     if not plan.fits:
         raise DoesNotFit(f"{args.config} does not fit {target.name}")

@@ -58,8 +58,12 @@ def keep_compiled(where: str | None) -> None:
 
 def users_folder(environment: Mapping[str, str]) -> Path:
     """The default one, of this kind of processor."""
-    cache = Path(environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    return cache / "jaxalign" / "compiled" / f"{platform.machine()}-{processor()}"
+    return users_cache(environment) / "compiled" / f"{platform.machine()}-{processor()}"
+
+
+def users_cache(environment: Mapping[str, str]) -> Path:
+    """What is ours of the user's cache. Raises RuntimeError where there is no home."""
+    return Path(environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "jaxalign"
 
 
 def processor() -> str:

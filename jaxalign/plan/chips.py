@@ -1,8 +1,13 @@
 """Chips that a plan can be for, and the names of their topologies.
 
 The figures stand in `chips.json`, each with its source: "published" (the vendor's documentation), "libtpu reports"
-(0.0.42 and 0.0.52, compiling without a chip), "derived" from both, or "assumption". Kernels' block sizes and VMEM
-budgets are not here: they are in `ops/*/tuning.json`, under the same generation names.
+(0.0.42 and 0.0.52, compiling without a chip), "derived" from both, or "assumption". What stands there twice is
+published twice: the vendor's figure, which nothing exceeds, and what others have seen reached. Kernels' block sizes and
+VMEM budgets are not here: they are in `ops/*/tuning.json`, under the same generation names.
+
+Links and rings: Google Cloud's pages of v4, v5e, v5p, v6e and TPU7x (bidirectional ICI bandwidth of a chip, over its
+links, in one direction; "all 4x4x4 and larger slices have full 3D torus"); what a link and a hop take in use: Austin et
+al. 2025, How to Scale Your Model, parts 2 and 3 (https://jax-ml.github.io/scaling-book).
 """
 
 import json
@@ -30,6 +35,9 @@ CUBES = {  # chips → the usual slice shape (Google Cloud documentation of v4, 
     6144: "16x16x24",
 }
 SQUARES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+LARGEST = {"v4": 4096, "v5p": 6144, "v5e": 256, "v6e": 256, "tpu7x": 9216}
+"""Chips of the largest slice (Google Cloud documentation; of v5p the largest job, of the others a pod)."""
+NICKNAMES = {"trillium": "v6e", "ironwood": "tpu7x", "v7x": "tpu7x", "v7": "tpu7x", "v4p": "v4"}
 _CLOUD = {"v4": ("v4", 2), "v5p": ("v5p", 2), "v5litepod": ("v5e", 1), "v5e": ("v5e", 1), "v6e": ("v6e", 1)}
 
 
@@ -43,6 +51,9 @@ class Chip:
     """axes of the interconnect"""
     bf16_flops: float
     """peak FLOP/s in bf16, dense"""
+    reached: float
+    """share of it that training steps which others have published reach, by the FLOPs that their models ask for: the
+    median"""
     hbm_capacity: int
     """bytes, as published"""
     hbm_usable: int
@@ -50,7 +61,13 @@ class Chip:
     hbm_bandwidth: float
     """bytes/s"""
     link_bandwidth: float
-    """bytes/s of one link in one direction"""
+    """bytes/s of one link in one direction, as published"""
+    link_reached: float
+    """bytes/s of it that collectives reach"""
+    hop_seconds: float
+    """overhead of one hop, whatever is sent"""
+    hop_reached: float
+    """seconds of a hop as measured in a small collective"""
     links: int
     """links to other chips of the slice"""
     dcn_bandwidth: float
@@ -64,6 +81,8 @@ class Chip:
     """cycles/s, those of the compiler's estimates"""
     wraps_at: int
     """an axis closes to a ring where its length is a multiple of this"""
+    wraps_together: bool
+    """all axes close, or none does"""
 
     @property
     def device_flops(self) -> float:
@@ -74,11 +93,6 @@ class Chip:
     def device_hbm_bandwidth(self) -> float:
         """Bytes/s between a JAX device and its HBM."""
         return self.hbm_bandwidth / self.devices
-
-    @property
-    def neighbour_bandwidth(self) -> float:
-        """Bytes/s of a permute: libtpu issues them in pairs around a ring, one in each direction."""
-        return min(2, self.links) * self.link_bandwidth / self.devices
 
     @property
     def device_hbm_usable(self) -> int:
@@ -128,24 +142,13 @@ class Topology:
             found["chips_per_host_bounds"] = [1, 1, 1]
         return found
 
-    def bandwidth(self, chip: Chip, group: int) -> float:
-        """Bytes/s that a device can send to the others of its group inside a slice, in one direction.
-
-        A group is taken to fill as few axes of the torus as hold it, the longest first. It has both links of an axis
-        that closes to a ring, one of an axis that does not. A group within one chip is taken to have one axis. GPUs
-        reach each other over a switch within a host, over the network beyond.
-        """
-        if chip.torus_dims == 1 and group > chip.chips_per_host:
-            return chip.device_dcn_bandwidth
-        axes: list[int] = []
-        held = 1
-        for size in sorted(self.dims, reverse=True):
-            if held * chip.devices >= group and axes:
-                break
-            axes.append(size)
-            held *= size
-        links = sum(2 if size % chip.wraps_at == 0 else 1 for size in axes if size > 1)
-        return min(max(links, 1), chip.links) * chip.link_bandwidth / chip.devices
+    @property
+    def rings(self) -> tuple[bool, ...]:
+        """Which of the slice's axes close to a ring. Cubes of optical switches close all axes, if each is a multiple of
+        a cube's; pods of v5e and v6e those that are as long as the pod."""
+        known = chip(self.generation)
+        closing = tuple(size % known.wraps_at == 0 for size in self.dims)
+        return (all(closing),) * len(closing) if known.wraps_together else closing
 
 
 @cache
@@ -190,6 +193,14 @@ def topology(name: str, slices: int = 1) -> Topology:
     return Topology(name, found.generation, dims, slices)
 
 
+def listed(generation: str, dims: tuple[int, ...]) -> bool:
+    """Whether Google Cloud lists slices of this shape, in any order of its sides; of 4x4x4 and more, all that are made
+    of such cubes. GPUs come in any number."""
+    shapes = {1: (), 2: SQUARES.values(), 3: CUBES.values()}[chip(generation).torus_dims]
+    known = {tuple(sorted(map(int, shape.split("x")))) for shape in shapes}
+    return not known or tuple(sorted(dims)) in known or (len(dims) == 3 and not any(size % 4 for size in dims))
+
+
 def _problem(chip: Chip, dims: tuple[int, ...]) -> str:
     if len(dims) != chip.torus_dims or not all(dims):
         example = {1: "8", 2: "4x4", 3: "4x4x4"}[chip.torus_dims]
@@ -197,6 +208,10 @@ def _problem(chip: Chip, dims: tuple[int, ...]) -> str:
     if chip.torus_dims > 1 and prod(dims) > 1 and any(size % 2 for size in dims[:2]):
         shapes = SQUARES if chip.torus_dims == 2 else CUBES
         return f"the first two sides must be even (hosts of 2x2 chips); usual shapes: {', '.join(shapes.values())}"
+    if prod(dims) > LARGEST.get(chip.generation, prod(dims)):
+        if chip.torus_dims == 3:
+            return f"{prod(dims):,} chips; the largest slice of {chip.generation} has {LARGEST[chip.generation]:,}"
+        return f"a {chip.generation} pod has 16x16 chips: take more slices"
     if chip.torus_dims == 2 and max(dims) > 16:
         return f"a {chip.generation} pod has 16x16 chips: take more slices"
     return ""
@@ -211,5 +226,8 @@ def _unknown(name: str) -> str:
         counted = f"{chips} chips" + (" of two cores" if cores == 2 else "")
         use = f"use {generation}:{shape}" if shape else f"use {generation}: and the slice's sides"
         return f"{name} is the cloud's name for {counted}: {use}"
+    named = name.partition(":")
+    if named[0] in NICKNAMES:
+        return f"{name}: {named[0]} is {NICKNAMES[named[0]]} here: use {NICKNAMES[named[0]]}:{named[2]}"
     known = ", ".join(generations())
     return f"unknown topology {name!r}: write a generation ({known}), a colon and the slice's sides, as in v5p:4x4x8"

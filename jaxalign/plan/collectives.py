@@ -6,7 +6,7 @@ J. Parallel Distrib. Comput. 69(2)):
     all-gather          (g − 1) / g · result            = (g − 1) · operand
     reduce-scatter      (g − 1) / g · operand
     all-reduce          2 (g − 1) / g · operand         a reduce-scatter and an all-gather
-    all-to-all          (g − 1) / g · operand           not counting that it is forwarded
+    all-to-all          (g − 1) / g · operand           not counting that it is forwarded (see `torus`, crossing)
     collective-permute  operand                         0 where every device keeps its own
 
 How compilers print them, libtpu where nothing else is said, and what is made of it:
@@ -31,6 +31,7 @@ from math import prod
 import numpy as np
 
 from jaxalign.plan.hlo import Instruction, Module, TextError
+from jaxalign.plan.torus import NEXT, Span, Torus
 from jaxalign.plan.walk import Executed, Walk
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -67,6 +68,8 @@ class Collective:
     """other work is scheduled between its start and its end"""
     across_slices: bool
     """over the data-centre network rather than the interconnect of a slice"""
+    span: Span = NEXT
+    """what the group has of the slice's torus: of its groups the one that has least"""
 
     @property
     def total_bytes(self) -> int:
@@ -170,11 +173,14 @@ def _device_order(text: str) -> np.ndarray:
     return _iota(iota[1], iota[2]) if iota else np.asarray(_ints(text))
 
 
-def collectives(module: Module, walk: Walk, slices: Sequence[int] = ()) -> tuple[Collective, ...]:
+def collectives(
+    module: Module, walk: Walk, slices: Sequence[int] = (), torus: Torus | None = None
+) -> tuple[Collective, ...]:
     """Every collective that a run of the program executes, in the order of the text.
 
     `slices[p]` is the slice of partition p; empty where one slice holds all, or where the compiler separated them.
-    Raises TextError for groups and transfers that cannot be read.
+    `torus`: where the partitions of a slice run; None where a switch joins them. Raises TextError for groups and
+    transfers that cannot be read.
     """
     begun = {_channel(e.instruction) for e in walk.executed if _starts_chain(e)}
     found = []
@@ -186,7 +192,7 @@ def collectives(module: Module, walk: Walk, slices: Sequence[int] = ()) -> tuple
         if instruction.opcode == "send" and "_xla_megascale_transfer_type" in instruction.attributes:
             found.append(_between_slices(executed))
         elif _kind(executed):
-            found.append(_within_program(executed, module.partitions, slices, chained))
+            found.append(_within_program(executed, module.partitions, slices, chained, torus))
     return tuple(found)
 
 
@@ -209,7 +215,9 @@ def _starts_chain(executed: Executed) -> bool:
     return any(user.attribute("custom_call_target") == "AsyncCollectiveStart" for user in users)
 
 
-def _within_program(executed: Executed, partitions: int, slices: Sequence[int], chained: bool) -> Collective:
+def _within_program(
+    executed: Executed, partitions: int, slices: Sequence[int], chained: bool, torus: Torus | None
+) -> Collective:
     instruction, kind = executed.instruction, _kind(executed)
     assert kind is not None
     pairs = _PAIRS.search(instruction.attributes)
@@ -221,7 +229,16 @@ def _within_program(executed: Executed, partitions: int, slices: Sequence[int], 
         size = max(len(group) for group in groups)
     crossing = bool(slices) and any(len({slices[p] for p in group}) > 1 for group in groups)
     started = instruction.opcode.endswith("-start") and '"is_sync":true' not in instruction.attributes
-    return _collective(executed, kind, size, chained or executed.asynchronous or started, crossing)
+    span = _span(torus, groups, kind == "collective-permute" and size == 2)
+    return _collective(executed, kind, size, chained or executed.asynchronous or started, crossing, span)
+
+
+def _span(torus: Torus | None, groups: Sequence[Sequence[int]], pairs: bool) -> Span:
+    if torus is None:
+        return NEXT
+    if pairs:
+        return Span(1.0, max(1, *(torus.apart(*pair) for pair in groups)), 0.5)
+    return min((torus.span(group) for group in groups), key=lambda span: (span.links, -span.hops))
 
 
 def _between_slices(executed: Executed) -> Collective:
@@ -231,10 +248,10 @@ def _between_slices(executed: Executed) -> Collective:
     if transfer is None or target is None or transfer[1] not in MEGASCALE:
         raise TextError(f"a transfer between slices that cannot be read: {executed.instruction.name}")
     kind = MEGASCALE[transfer[1]]
-    return _collective(executed, kind, len(re.split(r",|->", target[1])), True, True)
+    return _collective(executed, kind, len(re.split(r",|->", target[1])), True, True, NEXT)
 
 
-def _collective(executed: Executed, kind: str, group: int, asynchronous: bool, across: bool) -> Collective:
+def _collective(executed: Executed, kind: str, group: int, asynchronous: bool, across: bool, span: Span) -> Collective:
     instruction = executed.instruction
     operands = [shape for shapes in executed.computation.operand_shapes(instruction) for shape in shapes]
     arrays = [shape for shape in operands if shape.dtype != "token"]
@@ -249,6 +266,7 @@ def _collective(executed: Executed, kind: str, group: int, asynchronous: bool, a
         executed.times,
         asynchronous,
         across,
+        span,
     )
 
 

@@ -4,11 +4,11 @@ import math
 import re
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.model import Model
@@ -18,9 +18,13 @@ from jaxalign.ops.linear_logp import costs as linear_logp
 from jaxalign.ops.linear_logp import on_layout
 from jaxalign.plan import collectives, cost, hlo
 from jaxalign.plan.chips import Chip, Topology
-from jaxalign.plan.target import quiet
+from jaxalign.plan.kept import PACKAGES, Analysis, Kept, Returned, name_of
+from jaxalign.plan.target import quiet, version_of
+from jaxalign.plan.torus import Torus
 from jaxalign.plan.walk import walk
 from jaxalign.plan.work import DeviceWork, buffers, device_work
+
+NOTHING = Kept()
 
 
 @dataclass(frozen=True)
@@ -75,42 +79,86 @@ class TooLarge:
     compile_seconds: float
 
 
-def compile_program(program: Program, model: Model, topology: Topology, chip: Chip) -> Compiled | TooLarge:
-    """Compiles and reads the result. Errors other than exhausted memory are the compiler's own and pass through."""
-    began = time.perf_counter()
-    try:
-        with quiet():
-            compiled = program.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        needed = re.search(r"Used ([\d.]+)([GM]) of", str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+def compile_program(
+    program: Program,
+    model: Model,
+    topology: Topology,
+    chip: Chip,
+    options: Options | None = None,
+    kept: Kept = NOTHING,
+) -> Compiled | TooLarge:
+    """Compiles, or finds among what is `kept`, and reads the result. Errors other than exhausted memory are the
+    compiler's own and pass through.
+
+    options: what the program is compiled with; it knows them, and they name what is kept.
+    """
+    returned = ask(program, topology, options, kept)
+    if returned.memory is None:
+        needed = re.search(r"Used ([\d.]+)([GM]) of", returned.text)
         size = float(needed[1]) * {"G": 2**30, "M": 2**20}[needed[2]] if needed else None
-        reason = next((line for line in str(error).splitlines() if "Used" in line), str(error).splitlines()[0])
-        seconds = time.perf_counter() - began
-        return TooLarge(program.name, None if size is None else int(size), reason.strip()[:300], seconds)
-    seconds = time.perf_counter() - began
-    module = hlo.parse(compiled.as_text())
+        lines = returned.text.splitlines()
+        reason = next((line for line in lines if "Used" in line), lines[0])
+        return TooLarge(program.name, None if size is None else int(size), reason.strip()[:300], returned.seconds)
+    module = hlo.parse(returned.text)
     walked = walk(module)
-    sent, done = collectives.collectives(module, walked), device_work(module, walked)
+    sent = collectives.collectives(module, walked, torus=torus_of(program, topology))
+    done = device_work(module, walked)
     kernels = kernel_costs(done, program, model, topology.generation)
     asked = model_flops(program, model)
     found = cost.estimate(done, sent, topology, chip, program.work.tokens, asked, kernels)
     return Compiled(
         name=program.name,
-        memory=memory_of(compiled.memory_analysis(), program),
+        memory=memory_of(returned.memory, program),
         traffic=collectives.summary(sent),
         flops=cost.compiled_flops(done, kernels),
         model_flops=asked,
         tokens=program.work.tokens,
         estimate=found,
-        compile_seconds=seconds,
+        compile_seconds=returned.seconds,
         shapes=buffers(walked),
         bounded=walked.bounded,
     )
 
 
-def memory_of(analysis: Any, program: Program) -> Memory:
+def ask(program: Program, topology: Topology, options: Options | None, kept: Kept) -> Returned:
+    """What the compiler returns for a program, or returned for the same one before."""
+    with quiet():
+        lowered = program.lower()
+        devices = [device.id for device in devices_of_program(program)]
+        versions = {package: version_of(package) for package in PACKAGES}
+        target = f"{topology.name} {topology.arguments}"
+        name = name_of(lowered.as_text(), options, devices, target, versions)
+        if (found := kept.get(name)) is not None:
+            return found
+        began = time.perf_counter()
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            returned = Returned(str(error), None, time.perf_counter() - began)
+        else:
+            seconds = time.perf_counter() - began
+            returned = Returned(compiled.as_text(), Analysis.of(compiled.memory_analysis()), seconds)
+    kept.put(name, returned)
+    return returned
+
+
+def devices_of_program(program: Program) -> list[jax.Device]:
+    """In the order of its partitions."""
+    return list(jax.tree.leaves(program.arguments)[0].sharding.mesh.devices.flat)
+
+
+def torus_of(program: Program, topology: Topology) -> Torus | None:
+    """Where the program's partitions run, those of several slices as in the first; None for GPUs, which have
+    switches."""
+    if len(topology.dims) == 1:
+        return None
+    places = tuple(tuple(device.coords[: len(topology.dims)]) for device in devices_of_program(program))
+    return Torus(places, topology.dims, topology.rings)
+
+
+def memory_of(analysis: Analysis, program: Program) -> Memory:
     """What the compiler's analysis says, for one device."""
     return Memory(
         arguments=analysis.argument_size_in_bytes,
@@ -129,7 +177,7 @@ def kernel_costs(done: DeviceWork, program: Program, model: Model, generation: s
     scored = program.work.scored / program.work.microbatches
     found = {
         kernel.name: linear_logp.kernel_cost(kernel.name, scored, shape, itemsize, place)
-        or attention.kernel_cost(kernel.name, generation)
+        or attention.kernel_cost(kernel.name, generation, itemsize)
         for kernel in done.kernels
     }
     return {name: priced for name, priced in found.items() if priced is not None}

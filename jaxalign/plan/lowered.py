@@ -1,5 +1,5 @@
 """The programs of an experiment on a mesh of absent devices: training step, pass for log-probs or through a frozen
-trunk, losses of what no fit trains on, rollouts, judges.
+trunk, what certificates read, losses of what no fit trains on, rollouts, judges.
 
 They are the ones that a run compiles, lowered from shapes and shardings alone: no array is made.
 """
@@ -16,6 +16,7 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import bytes_per_device, row_sharding
 from jaxalign.models.low_rank import frozen, head_alone
 from jaxalign.plan.abstract import featured, stacked
+from jaxalign.plan.answers import answers
 from jaxalign.plan.evaluation import evaluation_rollouts
 from jaxalign.plan.judges import judges
 from jaxalign.plan.left_out import left_out
@@ -37,6 +38,7 @@ def programs(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
         fitted = (_train(experiment, machine, sizes), _logp(experiment, machine, sizes))
     return (
         *fitted,
+        *answers(experiment, machine),
         *left_out(experiment, machine, sizes),
         *experiment.feedback.programs(machine),
         *evaluation_rollouts(experiment, machine),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jaxalign.fits.references import ANSWERS
+from jaxalign.plan.chips import sources
 from jaxalign.plan.compiled import Compiled, TooLarge
 from jaxalign.plan.judges import EVALUATION
 from jaxalign.plan.left_out import NAME as LEFT_OUT
@@ -9,16 +11,21 @@ from jaxalign.plan.plan import HEADROOM, Attempt, Plan, fits
 
 GIB = 2**30
 
-FORMULA = (
-    "step = max(compute, hidden collectives) + other collectives, of the compiled program; "
-    "MFU = model FLOPs / (chips · peak · step)"
-)
+
+def formula(plan: Plan) -> str:
+    """What the two ends of a range are, with the evidence for them."""
+    chip = plan.chip
+    source, note = sources(chip.generation)["reached"]
+    return (
+        "bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at "
+        f"{chip.link_reached / 1e9:.0f} GB/s and {1e6 * chip.hop_reached:.1f} us a hop as measured, and no more than "
+        f"{100 * chip.reached:.1f} % of the peak ({source}: {note}); MFU = model FLOPs / (chips · peak · expected)"
+    )
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """Everything in the plan; sizes of one chip in GiB or bytes, times in seconds."""
-    train = plan.programs[0]
-    known = train if isinstance(train, Compiled) else None
+    known = plan.train if isinstance(plan.train, Compiled) else None
     hours = plan.hours
     return {
         "topology": plan.topology.name,
@@ -32,18 +39,22 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "headroom": {program.name: _headroom(plan, program) for program in plan.programs},
         "collective_bytes": None if known is None else known.traffic.ici_bytes + known.traffic.dcn_bytes,
         "flops": None if known is None else known.flops,
+        "step_seconds_range": None if known is None else list(known.estimate.range),
+        "step_seconds_evidence": formula(plan),
         "step_seconds_estimate": None if known is None else known.estimate.step_seconds,
         "tokens_per_s_per_chip_estimate": None if known is None else known.estimate.tokens_per_s_per_chip,
         "mfu_estimate": None if known is None else known.estimate.mfu,
         "compile_seconds": sum(program.compile_seconds for program in plan.programs),
-        "hours_estimate": hours,
-        "chip_hours_estimate": None if hours is None else hours * plan.topology.chips,
+        "hours_range": None if hours is None else list(hours),
+        "hours_estimate": None if hours is None else hours[1],
+        "chip_hours_estimate": None if hours is None else hours[1] * plan.topology.chips,
         "tokens": {"prompt": plan.sizes.prompt, "response": plan.sizes.response, "row": plan.rows.row},
         "rows": plan.step.rows,
         "calls": None if plan.calls is None else dict(plan.calls),
         "programs": {program.name: _program(program) for program in plan.programs},
         "attempts": [_attempt(plan, attempt) for attempt in plan.attempts],
         "host_peak_gib": plan.host_peak_gib,
+        "verdict": _verdict(plan),
         "caveats": list(plan.caveats),
     }
 
@@ -117,16 +128,18 @@ def as_text(plan: Plan) -> str:
     lines += [_memory_line(plan, program, wide) for program in plan.programs]
     lines += [
         "",
-        f"{'a call':<{wide}}      ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip  "
+        f"{'a call':<{wide}}ms: bound  expected  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip  "
         "collectives",
     ]
     lines += [_cost_line(program, wide) for program in plan.programs if isinstance(program, Compiled)]
-    lines += ["", FORMULA]
+    lines += ["", formula(plan)]
     if plan.hours is not None and plan.calls is not None:
+        low, high = plan.hours
         counts = ", ".join(f"{count:,} {name}" for name, count in plan.calls.items())
         evaluated = any(name.startswith(EVALUATION) for name in plan.calls)
         lines.append(
-            f"whole run: {plan.hours:.1f} h, {plan.hours * top.chips:,.0f} chip-hours ({counts}; rows all of the "
+            f"whole run: {low:.1f} to {high:.1f} h, {low * top.chips:,.0f} to {high * top.chips:,.0f} chip-hours "
+            f"({counts}; rows all of the "
             f"longest length; without judges that have no weights{'' if evaluated else ', and evaluation'})"
         )
     lines += plan.caveats
@@ -150,7 +163,8 @@ def _cost_line(program: Compiled, wide: int) -> str:
     found, sent = program.estimate, program.traffic
     kinds = ", ".join(f"{of.count} {kind} {of.bytes / 2**20:,.0f} MiB" for kind, of in sent.by_kind.items())
     return (
-        f"{program.name:<{wide}}{1e3 * found.step_seconds:>8,.0f}{found.tokens_per_s_per_chip:>15,.0f}"
+        f"{program.name:<{wide}}{1e3 * found.bound_seconds:>9,.0f}{1e3 * found.step_seconds:>10,.0f}"
+        f"{found.tokens_per_s_per_chip:>15,.0f}"
         f"{100 * found.mfu:>6.1f} %{100 * found.hfu:>5.1f} %{program.flops / 1e12:>13.1f}"
         f"{sent.ici_bytes / 2**20:>14,.0f}{sent.dcn_bytes / 2**20:>14,.0f}  {kinds}"
     )
@@ -169,6 +183,12 @@ def _attempt_table(plan: Plan) -> list[str]:
 
 ROLLOUTS = {f"{when}rollout{part}" for when in ("", EVALUATION) for part in ("", ".prompts", ".halved")}
 """Programs that grow with the rows of a rollout."""
+SCORED = {
+    "logp": "the log-prob pass",
+    ANSWERS: "the pass that certificates take",
+    "features": "the pass through the frozen trunk",
+}
+"""Programs that grow with the rows that are scored."""
 
 
 def _verdict(plan: Plan) -> str:
@@ -184,9 +204,9 @@ def _verdict(plan: Plan) -> str:
         said += "; a rollout takes less with a smaller placement.rollout_rows, or with a larger placement.mesh.tensor"
     if LEFT_OUT in large:
         said += "; scoring what no fit trains on takes less with a larger placement.accumulate"
-    if set(large) - ROLLOUTS - {"train", "logp", "features", LEFT_OUT}:
+    if set(large) - ROLLOUTS - {"train", "logp", "features", ANSWERS, LEFT_OUT}:
         said += "; a judge takes less with a smaller placement.judge_batch_size, or in bfloat16"
-    for name, what in (("logp", "the log-prob pass"), ("features", "the pass through the frozen trunk")):
+    for name, what in SCORED.items():
         if name in large:
             said += f"; {what} takes less with a smaller placement.score_batch_size"
     return said

@@ -2,9 +2,11 @@
 
 import dataclasses
 import datetime
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 import jax
@@ -54,10 +56,15 @@ def machine_of(experiment: Experiment, topology: Topology) -> Machine:
     shape = experiment.placement.mesh
     if topology.slices != shape.slices:
         raise ConfigError(f"plan: {topology.slices} slices, but placement.mesh.slices is {shape.slices}")
-    machine = Machine(model_of(experiment.model), experiment.placement, experiment.seed, devices_of(topology))
-    if machine.mesh.size != topology.devices:
-        raise ConfigError(f"plan: {topology.name} has {topology.devices} devices, the mesh {shape.sizes}")
-    return machine
+    sizes = [size for size in shape.sizes.values() if size != -1]
+    rest, remainder = divmod(topology.devices, math.prod(sizes))
+    if remainder or (len(sizes) == len(shape.sizes) and rest != 1):
+        product = " · ".join(f"{axis} {size}" for axis, size in shape.sizes.items() if size != 1) or "one device"
+        raise ConfigError(
+            f"plan: {topology.name} has {topology.devices} devices, and placement.mesh is {product}: sizes must have "
+            f"{topology.devices} for a product; one of them may be -1, for what the others leave"
+        )
+    return Machine(model_of(experiment.model), experiment.placement, experiment.seed, devices_of(topology))
 
 
 def model_of(source: Source) -> Model:
@@ -124,6 +131,14 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def version_of(package: str) -> str:
+    """Of an installed package; "" where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
 def devices_of(topology: Topology) -> list[jax.Device]:
     """The devices of a topology. Raises ConfigError with the command to install its compiler where that is absent."""
     from jax.experimental import topologies
@@ -138,5 +153,8 @@ def devices_of(topology: Topology) -> list[jax.Device]:
             raise ConfigError(
                 f"plan: compiling for {topology.name} takes the TPU compiler: pip install 'jaxalign[plan]' ({error})"
             ) from error
-        raise ConfigError(f"plan: {topology.name}: {first_line(error)}") from error
+        raise ConfigError(
+            f"plan: libtpu {version_of('libtpu')} cannot compile for {topology.name}: {first_line(error)}; a newer one "
+            "may: pip install -U libtpu"
+        ) from error
     return list(found.devices)

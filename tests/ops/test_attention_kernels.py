@@ -202,14 +202,17 @@ def test_generations_by_the_kind_of_device(kind: str, generation: str | None) ->
 
 def test_a_kernels_name_says_what_it_costs() -> None:
     name = kernel_name("forward", 8 * 36, 4 * 512, 512, 128)
-    cost = kernel_cost(f"jvp_{name}_.3", "v5p")
+    cost = kernel_cost(f"jvp_{name}_.3", "v5p", 2)
     assert cost is not None
     assert cost.flops == 2 * 2 * 8 * 36 * 4 * 512 * 512 * 128
     assert cost.share == tuning()["pallas_tpu"]["v5p"]["share"]["forward"]
-    back = kernel_cost(kernel_name("backward", 8 * 36, 4 * 512, 512, 128), "v6e")
+    back = kernel_cost(kernel_name("backward", 8 * 36, 4 * 512, 512, 128), "v6e", 2)
     assert back is not None
     assert back.flops == 2.5 * cost.flops
-    assert kernel_cost("logp_forward", "v5p") is None
+    assert kernel_cost("logp_forward", "v5p", 2) is None
+    wide = kernel_cost(name, "v5p", 4)
+    assert wide is not None
+    assert (wide.flops, wide.share) == (cost.flops, cost.share / 6), "a product of fp32 is six of bf16"
 
 
 def test_no_scores_of_a_row_are_held() -> None:

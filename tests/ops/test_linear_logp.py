@@ -335,6 +335,9 @@ def test_the_cost_of_a_kernel_is_that_of_its_products_on_one_device() -> None:
     assert cost("logp_forward", layout=None).flops == 2 * 128 * 16 * 100
     assert cost("transpose_jvp_logp_head__", layout=None).flops == 4 * 128 * 16 * 100
     assert cost("another_kernel", layout=None) is None
+    wide = kernel_cost("logp_forward", 128, (100, 16), 4, None)
+    assert wide is not None
+    assert wide.share == pytest.approx(0.9 / 6)
 
 
 def test_the_cost_of_a_kernel_is_that_of_a_piece_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:

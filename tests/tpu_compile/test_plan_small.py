@@ -27,7 +27,9 @@ from jaxalign.ops.linear_logp import sharded
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, compile_program
 from jaxalign.plan.lowered import programs
+from jaxalign.plan.remarks import remarks
 from jaxalign.plan.target import devices_of, machine_of, model_of, quiet, sizes_of
+from jaxalign.programs import planned_step
 from jaxalign.rollouts.sample import Sample
 from jaxalign.training.step import Fit
 
@@ -155,7 +157,9 @@ def test_every_flag_is_known_to_the_compiler() -> None:
     assert all(entry["why"] for flags in flags.table().values() for entry in flags.values())
 
 
-def test_plan_prints_its_verdict_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_its_verdict_as_json_and_compiles_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from jaxalign.__main__ import main
 
     options = {
@@ -175,7 +179,8 @@ def test_plan_prints_its_verdict_as_json(capsys: pytest.CaptureFixture[str]) -> 
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     config_file = str(CONFIGS / "iter_ipo_llama3_8b_v5p_64.py")
-    assert main(["plan", config_file, "--topology", "v5e:2x2", "--json", *arguments]) == 0
+    arguments = ["plan", config_file, "--topology", "v5e:2x2", "--json", "--kept", str(tmp_path), *arguments]
+    assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] is True
     assert found["chips"] == 4
@@ -183,4 +188,34 @@ def test_plan_prints_its_verdict_as_json(capsys: pytest.CaptureFixture[str]) -> 
     assert 15 < found["hbm_capacity_gib"] < 16
     for name in ("collective_bytes", "flops", "step_seconds_estimate", "tokens_per_s_per_chip_estimate"):
         assert found[name] > 0, name
+    bound, expected = found["step_seconds_range"]
+    assert 0 < bound < expected == found["step_seconds_estimate"]
     assert math.isclose(found["compile_seconds"], sum(p["compile_seconds"] for p in found["programs"].values()))
+    with monkeypatch.context() as refusing:
+        refusing.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("compiled again"))
+        assert main([*arguments, "--only", "train,logp"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["programs"]["train"] == found["programs"]["train"]
+    assert (again["programs"].keys(), again["hours_range"]) == ({"train", "logp"}, None)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "name", "said"),
+    [
+        (MeshShape(tensor=16, fsdp=1), "v5p:2x2x4", "tensor 16 does not divide the model's 8 KV heads: keys, values"),
+        (MeshShape(context=4, fsdp=4), "v5p:2x2x4", "Kernels of attention refuse rows of 32768 tokens"),
+        (MeshShape(expert=4, fsdp=4), "v5p:2x2x4", "expert 4, but the model has no experts"),
+    ],
+)
+def test_meshes_that_nobody_ships_are_told_of_before_anything_is_compiled(
+    mesh: MeshShape, name: str, said: str
+) -> None:
+    shape = dataclasses.replace(LLAMA3_8B, context=32_768)
+    experiment = dataclasses.replace(
+        small(mesh, name), model=Pretrained("nowhere", compute_dtype="bfloat16", shape=shape), fit=Fit(batch_size=16)
+    )
+    longest = Sample(samples=2, max_tokens=16_000, max_prompt_tokens=768)
+    experiment = dataclasses.replace(experiment, feedback=dataclasses.replace(experiment.feedback, rollout=longest))
+    machine = machine_of(experiment, topology(name))
+    step = planned_step(experiment, machine, sizes_of(experiment, machine.model))
+    assert said in " ".join(remarks(machine, topology(name), step))

@@ -3,7 +3,7 @@
 import re
 
 from jaxalign.ops.attention.tuning import tuning
-from jaxalign.ops.costs import KernelCost
+from jaxalign.ops.costs import KernelCost, share_of_bf16
 
 PRODUCTS = {"forward": 2, "backward": 5}
 """Kernel → matrix products of queries, keys and head size: q kᵀ and p v; backward q kᵀ, do vᵀ, doᵀ p, qᵀ dz, dz k."""
@@ -25,9 +25,9 @@ def flops(kernel: str, visits: int, queries: int, keys: int, h: int) -> int:
     return 2 * PRODUCTS[kernel] * visits * queries * keys * h
 
 
-def kernel_cost(name: str, generation: str) -> KernelCost | None:
-    """Of one execution of the kernel that a compiled program for a TPU generation calls `name`; None where it is none
-    of this op's.
+def kernel_cost(name: str, generation: str, itemsize: int) -> KernelCost | None:
+    """Of one execution of the kernel that a compiled program for a TPU generation calls `name`, of numbers of
+    `itemsize` bytes; None where it is none of this op's.
 
     Rows of many groups visit fewer blocks than the name says, for what they visit depends on the data.
     """
@@ -36,4 +36,5 @@ def kernel_cost(name: str, generation: str) -> KernelCost | None:
         return None
     sizes = (int(size) for size in found.groups()[1:])
     table = tuning()["pallas_tpu"]
-    return KernelCost(float(flops(found[1], *sizes)), table[generation]["share"][found[1]])
+    share = share_of_bf16(table[generation]["share"][found[1]], itemsize)
+    return KernelCost(float(flops(found[1], *sizes)), share)

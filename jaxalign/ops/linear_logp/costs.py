@@ -2,7 +2,7 @@
 
 import re
 
-from jaxalign.ops.costs import KernelCost
+from jaxalign.ops.costs import KernelCost, share_of_bf16
 from jaxalign.ops.linear_logp.sharded import OnMesh
 from jaxalign.ops.linear_logp.tuning import tuning
 
@@ -40,7 +40,7 @@ def kernel_cost(
     if layout is not None:
         tokens /= layout.devices(layout.tokens)
         v = layout.rows_of_a_piece(head, itemsize)
-    return KernelCost(float(flops(found[1], tokens, d, v)), SHARE)
+    return KernelCost(float(flops(found[1], tokens, d, v)), share_of_bf16(SHARE, itemsize))
 
 
 def holds_all(platform: str, n: int, v: int) -> bool:
