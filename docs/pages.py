@@ -81,7 +81,7 @@ def shown(path: str) -> str:
 
 
 def command_line() -> str:
-    """What `jaxalign VERB --help` prints, for every verb, eighty columns wide."""
+    """What `jaxalign VERB --help` prints, for every verb, a hundred columns wide."""
     from jaxalign.commands import command_of, declare, look, verbs
 
     os.environ["COLUMNS"] = "100"

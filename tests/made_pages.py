@@ -2,7 +2,7 @@
 
 A block is ```LANGUAGE, and the line above may say something of it: `<!-- file: PATH -->`, it is that file;
 `<!-- part of a config -->`, it is no whole file; `<!-- not run: REASON -->`, its commands cost what a test cannot pay.
-In a block of `console` a line that begins with `$ ` is a command, at whose end `# exit code N` may stand, and the others
+In a block of `console` a line that begins with `$ ` is a command, at whose end `# exit code N` may stand, and others
 are shown of what it prints, `…` standing for anything.
 """
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from made_pages import (
@@ -166,3 +167,34 @@ def test_links_and_headings_are_read_as_they_are_shown():
     assert site().target("docs/x.md", "../README.md#here") == ("README.md", "here")
     assert site().target("docs/x.md", "#here") == ("docs/x.md", "here")
     assert "before-a-pod-is-spent-jaxalign-doctor" in anchors("docs/pod.md")
+
+
+def test_every_page_has_its_line_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert [page for page in site().documents().values() if f"- {page}\n" not in navigation] == []
+
+
+def test_the_reference_has_every_module_once():
+    shown = [module for modules in site().rooms().values() for module in modules]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in (ROOT / "jaxalign").rglob("[!_]*.py")]
+    assert len(modules) > 300
+    assert len(shown) == len(set(shown))
+    assert {each for each in modules if not each.startswith("jaxalign.commands.")} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "turned"),
+    [
+        ("index.md", "docs/trl.md#data", "trl.md#data"),
+        ("trl.md", "../README.md#words", "index.md#words"),
+        ("trl.md", "../tests/test_docs.py", "source/tests/test_docs.py.md"),
+        ("tpu/README.md", "../docs/pod.md", "../pod.md"),
+        ("BENCHMARKS.md", "tpu/weak_scaling.svg", "tpu/weak_scaling.svg"),
+        ("trl.md", "#data", "#data"),
+        ("trl.md", "https://x.y/z.md", "https://x.y/z.md"),
+    ],
+)
+def test_links_of_a_checkout_become_links_of_the_site(page, link, turned):
+    shown = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    code = f"\n```text\n[a]({link})\n```\n"
+    assert site().on_page_markdown(f"[a]({link}){code}", shown, None, None) == f"[a]({turned}){code}"

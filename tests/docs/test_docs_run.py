@@ -69,6 +69,7 @@ def run(command: Command, folder: Path, environment: dict[str, str]) -> str:
 def test_every_command_of_a_page_does_what_it_says(page, tmp_path, environment):
     folder = tmp_path / "here"
     folder.mkdir()
+    (folder / "configs").symlink_to(ROOT / "configs")
     for block in blocks(page):
         if block.file:
             block.write(folder)
