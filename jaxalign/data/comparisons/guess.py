@@ -48,13 +48,16 @@ ONE = ("completion", "response", "answer", "output")
 def guessed(table: Table, shape: str | None, prompts: Table | None, on_bad_row: OnBadRow) -> Comparisons:
     """A source over the table, of the given shape if one is given; `prompts` is the table to join prompts from.
 
-    DataError naming the columns where they do not tell, and the rows where none can be read.
+    DataError naming the columns where they do not tell, and the rows where none can be read. Pairs that are asked for
+    by name are there whatever their columns are called.
     """
     readable = _readable(table)
     row = {name: value for values in reversed(readable) for name, value in values.items() if value is not None}
     for name, make in SHAPES.items():
         if shape in (None, name) and (found := make(table, row, prompts, on_bad_row)) is not None:
             return found
+    if shape == "pairs":  # under names that nobody guesses: options say them (--answers a,b), or reading says which lack
+        return Pairs(table, _asked(row, prompts) or Field(), on_bad_row=on_bad_row)
     raise DataError(
         f"{table.title}: its columns {', '.join(map(jsonl.quoted, row))} do not tell "
         + (f"what is what for the shape {shape}" if shape else f"a shape ({', '.join(SHAPES)})")
