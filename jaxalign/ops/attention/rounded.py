@@ -22,6 +22,7 @@ class Rounded:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """That of the numbers."""
         return tuple(self.codes.shape)
 
 
