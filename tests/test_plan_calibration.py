@@ -15,7 +15,7 @@ from jaxalign.programs import check_batches
     [
         ("dpo", 16, 128, 2**20 / 16 / 15.4),  # 1,048,576 tokens a step of 15.4 s
         ("scoring", 16, 512, 4 * 2**20 / 16 / 13.4),
-        ("pretraining", 256, 768, 7207),
+        ("pretraining", 16, 32, 7207),
     ],
 )
 def test_cases_have_the_published_shapes(name, chips, rows, published):

@@ -25,10 +25,11 @@ from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.releases import LLAMA3_8B
 from jaxalign.ops.linear_logp import sharded
 from jaxalign.plan.chips import chip, topology
-from jaxalign.plan.compiled import Compiled, compile_program
+from jaxalign.plan.compiled import Compiled, compile_program, torus_of
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.remarks import remarks
 from jaxalign.plan.target import devices_of, machine_of, model_of, quiet, sizes_of
+from jaxalign.plan.torus import Span
 from jaxalign.programs import planned_step
 from jaxalign.rollouts.sample import Sample
 from jaxalign.training.step import Fit
@@ -110,6 +111,19 @@ def test_no_full_logits_and_no_whole_parameter(
     assert not logits
     assert not whole, {shape: whole_parameters()[shape.elements] for shape in whole}
     assert max(shape.elements for shape in buffers) < largest
+
+
+def test_partitions_run_where_their_devices_are() -> None:
+    """Of a mesh of 4 x 2 on 2x2x2 chips the pairs of its last axis are neighbours, and all are three axes without a
+    ring."""
+    experiment, target = small(MeshShape(fsdp=4, tensor=2), "v5p:2x2x2"), topology("v5p:2x2x2")
+    machine = machine_of(experiment, target)
+    found = programs(experiment, machine, sizes_of(experiment, machine.model))[0]
+    torus = torus_of(found, target)
+    assert torus is not None
+    assert len(set(torus.places)) == 8
+    assert [torus.apart(n, n + 1) for n in range(0, 8, 2)] == [1] * 4
+    assert torus.span(range(8)) == Span(links=3.0, hops=3, crossing=0.5)
 
 
 def test_weights_are_gathered_beside_products_and_gradients_scattered() -> None:
