@@ -46,7 +46,7 @@ def killed_until_done(run: pathlib.Path, log: pathlib.Path, dice: random.Random,
     """Runs to the end, killed in each launch at a random moment, `most` times at most; returns how often that was."""
     for kills in range(most):
         by_event = dice.random() < 0.75
-        events = dice.randrange(1, 300) if by_event else None
+        events = dice.randrange(1, 150) if by_event else None
         seconds = None if by_event else dice.uniform(0.5, 16.0)
         code = launched(run, log, events, seconds)
         if code == 0:
