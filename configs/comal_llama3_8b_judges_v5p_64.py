@@ -6,7 +6,8 @@ sequence classifiers of the base model's shape and one output where the paths be
 paper's scores enter is not published; here both enter as they are.
 
     jaxalign plan configs/comal_llama3_8b_judges_v5p_64.py
-    tpu/launch.sh configs/comal_llama3_8b_judges_v5p_64.py --workdir gs://BUCKET/comal_llama3_8b_judges
+    tpu/launch.sh configs/comal_llama3_8b_judges_v5p_64.py \\
+        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_llama3_8b_judges
 
 What `jaxalign plan` printed (2026-11-28, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
 

@@ -1,7 +1,8 @@
 """COMAL on Llama-3-8B-Instruct on 64 chips of TPU v5p: `comal_llama3_8b` with a mesh, and both references live.
 
 jaxalign plan configs/comal_llama3_8b_v5p_64.py
-tpu/launch.sh configs/comal_llama3_8b_v5p_64.py --workdir gs://BUCKET/comal_llama3_8b
+tpu/launch.sh configs/comal_llama3_8b_v5p_64.py \\
+    --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_llama3_8b
 
 What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
 

@@ -1,7 +1,8 @@
 """COMAL on Qwen2.5-7B-Instruct on 64 chips of TPU v6e: `comal_llama3_8b_v5p_64` in a third of the memory.
 
 jaxalign plan configs/comal_qwen25_7b_v6e_64.py
-tpu/launch.sh configs/comal_qwen25_7b_v6e_64.py --workdir gs://BUCKET/comal_qwen25_7b
+tpu/launch.sh configs/comal_qwen25_7b_v6e_64.py \\
+    --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_qwen25_7b
 
 What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
 

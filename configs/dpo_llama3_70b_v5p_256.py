@@ -3,7 +3,8 @@
 One pair a prompt, drawn i.i.d. from its answers and labelled with the oracle's probability, as in `iter_ipo_llama3_8b`.
 
 jaxalign plan configs/dpo_llama3_70b_v5p_256.py
-tpu/launch.sh configs/dpo_llama3_70b_v5p_256.py --workdir gs://BUCKET/dpo_llama3_70b
+tpu/launch.sh configs/dpo_llama3_70b_v5p_256.py \\
+    --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_llama3_70b
 
 What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
 

@@ -9,7 +9,8 @@ solves another game, that of who beats whom, or circles (BENCHMARKS.md has its f
 of it. Exact steps of 1/eta = 200 would settle on games that rotate slower than omega .0037 only.
 
     jaxalign plan configs/inpo_llama3_8b_v5p_64.py
-    tpu/launch.sh configs/inpo_llama3_8b_v5p_64.py --workdir gs://BUCKET/inpo_llama3_8b
+    tpu/launch.sh configs/inpo_llama3_8b_v5p_64.py \\
+        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/inpo_llama3_8b
 
 What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
 

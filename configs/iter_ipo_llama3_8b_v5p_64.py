@@ -4,7 +4,8 @@ The anchor moves with every iteration, so that there is one reference and not tw
 its answers: in expectation multiplicative weights, whose last iterate circles where the Nash policy is mixed.
 
     jaxalign plan configs/iter_ipo_llama3_8b_v5p_64.py
-    tpu/launch.sh configs/iter_ipo_llama3_8b_v5p_64.py --workdir gs://BUCKET/iter_ipo_llama3_8b
+    tpu/launch.sh configs/iter_ipo_llama3_8b_v5p_64.py \\
+        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/iter_ipo_llama3_8b
 
 What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
 

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Runs CONFIG on a GKE cluster as a JobSet: renders jobset.yaml and gives it to kubectl. --dry-run prints the manifest.
-# --image holds this repository installed (Dockerfile). --service-account may use the bucket. --megascale-env sets by hand
-# what GKE's webhook sets for slices that work together.
+# Runs CONFIG on a GKE cluster as a JobSet: renders jobset.yaml and gives it to kubectl, to which the cluster is known. With
+# --dry-run it prints the manifest. A JobSet of this name that has ended is deleted first: Kubernetes starts none again.
 #
-#   tpu/jobset.sh CONFIG --topology v5p:4x4x4 --slices 2 --image IMAGE --workdir gs://BUCKET/RUN [--spot]
-#                 [--service-account NAME] [--grace SECONDS] [--megascale-env] [--loss.eta 0.05 …] [--dry-run]
+#   tpu/jobset.sh CONFIG --topology v5p:4x4x4 --slices 2 --image IMAGE:TAG --workdir gs://BUCKET/RUN [--spot]
+#                 [--service-account NAME] [--data gs://BUCKET/FOLDER] [--grace SECONDS] [--loss.eta 0.05 …] [--dry-run]
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
-opt_image='' opt_grace=120 opt_megascale_env=''
 opt_max_restarts=10 # of failures; interruptions do not count
-verb_values="image grace" verb_switches="megascale-env"
 parse "$@"
 look_up_topology
 need image
 set_train_command
-[[ $opt_grace =~ ^[0-9]+$ ]] || die "--grace is a number of seconds, not '$opt_grace'"
 ((opt_slices == 1 || hosts > 1)) || die "GKE joins slices of several hosts only; $opt_topology has one"
+tagged='[^/]*(:[^/]+|@sha256:[0-9a-f]+)$'
+[[ $opt_image =~ $tagged && $opt_image != *:latest ]] ||
+  die "--image $opt_image needs a tag other than latest, or a digest: a Pod that starts again must run the same code"
+[[ -z $opt_data || $opt_data == gs://?* ]] || die "--data is gs://BUCKET or gs://BUCKET/FOLDER, not '$opt_data'"
 
 # A word as a JSON string, which is a YAML string too. Kubernetes would put a variable in the place of $(NAME).
 json() {
@@ -45,28 +45,58 @@ env_list() {
   printf '[%s]' "$text"
 }
 
-selector="cloud.google.com/gke-tpu-accelerator: $gke_accelerator, cloud.google.com/gke-tpu-topology: $gke_topology"
-[[ -z $opt_spot ]] || selector+=', cloud.google.com/gke-spot: "true"'
+# GKE's driver for Cloud Storage mounts the bucket on every host alike. Its sidecar serves Pods that carry the annotation.
+set_volumes() {
+  local bucket folder options=implicit-dirs
+  annotations='{}' volumes='[]' mounts='[]'
+  [[ -n $opt_data ]] || return 0
+  bucket=${opt_data#gs://} && bucket=${bucket%%/*}
+  folder=${opt_data#gs://"$bucket"} && folder=${folder#/} && folder=${folder%/}
+  [[ -z $folder ]] || options+=",only-dir=$folder"
+  annotations='{gke-gcsfuse/volumes: "true"}'
+  volumes="[{name: data, csi: {driver: gcsfuse.csi.storage.gke.io, readOnly: true, volumeAttributes:"
+  volumes+=" {bucketName: $(json "$bucket"), mountOptions: $(json "$options")}}}]"
+  mounts='[{name: data, mountPath: /data, readOnly: true}]'
+}
+
+set_selector() {
+  selector="cloud.google.com/gke-tpu-accelerator: $gke_accelerator, cloud.google.com/gke-tpu-topology: $gke_topology"
+  [[ -z $opt_spot ]] || selector+=', cloud.google.com/gke-spot: "true"'
+  [[ -z $opt_flex_start ]] || selector+=', cloud.google.com/gke-flex-start: "true"'
+  # Nodes that pools.sh makes of a reservation are there already; a cluster that makes its own is told which to use.
+  [[ -z $opt_reservation || -z $opt_autopilot ]] || selector+=", cloud.google.com/reservation-name: $(json "$opt_reservation")"
+}
 
 # Replaces @KEY@ in the text. The replacement is quoted: newer shells give & a meaning in it.
 fill() { manifest=${manifest//"@$1@"/"$2"}; }
 
-manifest=$(< "$here/jobset.yaml")
-fill NAME "$opt_name"
-fill SLICES "$opt_slices"
-fill HOSTS "$hosts"
-fill CHIPS_PER_HOST "$chips_per_host"
-fill MAX_RESTARTS "$opt_max_restarts"
-fill GRACE "$opt_grace"
-fill SERVICE_ACCOUNT "$(json "${opt_service_account:-default}")"
-fill NODE_SELECTOR "{$selector}"
-fill IMAGE "$(json "$opt_image")"
-fill ENV "$(env_list)"
-# Last, so that nothing in the user's words is taken for a key.
-fill COMMAND "$(json_list "${train[@]}")"
+render() {
+  manifest=$(< "$here/jobset.yaml")
+  fill NAME "$opt_name"
+  fill NAMESPACE "$opt_namespace"
+  fill SLICES "$opt_slices"
+  fill HOSTS "$hosts"
+  fill CHIPS_PER_HOST "$chips_per_host"
+  fill MAX_RESTARTS "$opt_max_restarts"
+  fill GRACE "$opt_grace"
+  fill ANNOTATIONS "$annotations"
+  fill SERVICE_ACCOUNT "$(json "${opt_service_account:-default}")"
+  fill NODE_SELECTOR "{$selector}"
+  fill IMAGE "$(json "$opt_image")"
+  fill ENV "$(env_list)"
+  fill MOUNTS "$mounts"
+  fill VOLUMES "$volumes"
+  # Last, so that nothing in the user's words is taken for a key.
+  fill COMMAND "$(json_list "${train[@]}")"
+}
 
+set_volumes
+set_selector
+render
 if [[ -n $dry_run ]]; then
   printf '%s\n' "$manifest"
-else
-  kubectl apply -f - <<< "$manifest"
+  exit
 fi
+state=$(kubectl --namespace="$opt_namespace" get jobset "$opt_name" --ignore-not-found --output='jsonpath={.status.terminalState}')
+[[ -z $state ]] || kube delete jobset "$opt_name" --wait
+kubectl apply -f - <<< "$manifest"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Asks the experiment to stop: it commits what it has and ends. A second time it ends at once; nothing committed is lost.
+# Asks the experiment to stop: its Pods get SIGTERM, commit what they have within --grace and are gone. The node pools stay, and
+# are billed. tpu/launch.sh or tpu/jobset.sh with the same words continues it.
 #
-#   tpu/stop.sh --topology v5p:4x4x4 --zone us-east5-a [--dry-run]
+#   tpu/stop.sh --cluster CLUSTER --zone us-east5-a --topology v5p:4x4x4 [--name NAME] [--dry-run]
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 parse "$@"
-describe_pod
-
-# Asked once, whether it succeeds or not: asking again means at once.
-for node in "${nodes[@]}"; do on "$node" all bash host.sh stop; done
+describe_cluster
+get_credentials
+kube patch jobset "$opt_name" --type=merge --patch='{"spec": {"suspend": true}}'

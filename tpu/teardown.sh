@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
-# Deletes the queued resource and its TPUs, running or not, and with them what is billed by the hour. Asks first unless
-# --yes. The run directory stays in its bucket. To commit the last minutes of a run, stop.sh first.
+# Deletes the JobSet, running or not, and the node pools, which are what is billed by the hour. Asks first unless --yes. The run
+# directory stays in its bucket, the cluster stays too. Hosts have --grace to commit.
 #
-#   tpu/teardown.sh --topology v5p:4x4x4 --zone us-east5-a [--yes] [--dry-run]
+#   tpu/teardown.sh --cluster CLUSTER --zone us-east5-a --topology v5p:4x4x4 [--slices 2] [--yes] [--dry-run]
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 parse "$@"
-describe_pod
+describe_cluster
 
 if [[ -z $dry_run && -z $opt_yes ]]; then
-  printf 'Delete %s: %s x %s in %s? [y/N] ' "$opt_name" "$opt_slices" "$accelerator_type" "$opt_zone" >&2
+  printf 'Delete JobSet %s and node pools %s (%s) of cluster %s? [y/N] ' \
+    "$opt_name" "${pools[*]}" "$accelerator_type" "$opt_cluster" >&2
   read -r answer || answer=''
   [[ $answer == [yY]* ]] || die "nothing was deleted"
 fi
-run gcloud compute tpus queued-resources delete "$opt_name" "${place[@]}" --force --quiet
+get_credentials
+kube delete jobset "$opt_name" --ignore-not-found --wait
+[[ -z $opt_autopilot ]] || exit 0
+for pool in "${pools[@]}"; do
+  [[ -z $(ask "$pool" gcloud container node-pools list "${where[@]}" --filter="name=$pool" --format="value(name)") ]] ||
+    run gcloud container node-pools delete "$pool" "${where[@]}" --quiet
+done

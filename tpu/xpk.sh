@@ -7,15 +7,14 @@
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
-opt_cluster='' opt_image=''
-verb_values="cluster image"
 parse "$@"
-need cluster image
-describe_pod
+need image
+describe_cluster
 set_train_command
-[[ -z $opt_spot && -z $opt_reserved ]] || die "--spot and --reserved were chosen when the cluster was made"
+[[ -z $opt_spot$opt_flex_start$opt_reservation ]] || die "spot, flex-start or a reservation was chosen when the cluster was made"
+[[ -z $opt_data ]] || die "xpk mounts buckets by itself: xpk storage create"
 
 # 75: jaxalign was interrupted and the same command continues; 9: another host is gone.
 run xpk workload create --cluster="$opt_cluster" --workload="$opt_name" --tpu-type="$accelerator_type" \
   --num-slices="$opt_slices" --docker-image="$opt_image" --max-restarts="$opt_max_restarts" \
-  --restart-on-exit-codes=9,75 "${place[@]}" --command="$(quoted "${train[@]}")"
+  --restart-on-exit-codes=9,75 "${project[@]}" --zone="$opt_zone" --command="$(quoted "${train[@]}")"

@@ -2,12 +2,15 @@
 
 Rows are one causal text, or pairs that share their prompts, packed; the implementations take turns, and a time is the
 least of all rounds. Timed: what the queries find, and with it the gradients of queries, keys and values. The error is
-the largest of what is found, against all scores at once.
+the largest of what is found, against all scores at once. Of one causal text torch's own attention is beside them, where
+torch is installed: it knows no trees.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 HELP = "attention of tree rows: all scores at once, blocks of XLA, kernels"
 
 DENSE = "all scores"
+TORCH = "torch scaled_dot_product_attention"
 
 PAIR, PROMPT, ANSWERS = (300, 600), (60, 200), (48,) * 6
 """Tokens of a pair with its prompt, of a prompt of several answers, of these"""
@@ -56,6 +60,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.visits:
         return [_visited(problem, blocks) for blocks in BLOCKS]
     calls = {name: _calls(engine, problem, scores) for name, engine in _engines(problem, scores).items()}
+    if args.trees == "causal" and find_spec("torch") is not None:
+        calls[TORCH] = _torch_calls(problem, scores)
     found = {name: np.asarray(forward(), np.float32) for name, (forward, _) in calls.items()}
     for _, both in calls.values():
         both()
@@ -65,7 +71,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             times = [_ms(call) for call in pair]
             best[name] = [min(old, new) for old, new in zip(best.get(name, times), times, strict=True)]
     real = np.asarray(problem.mine.group) >= 0
-    return [
+    rows = [
         {
             "implementation": name,
             "device": jax.devices()[0].device_kind,
@@ -76,6 +82,9 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for name, (forward, both) in best.items()
     ]
+    if args.trees == "causal" and TORCH not in calls:
+        rows.append({"implementation": TORCH, "skipped": "torch not installed"})
+    return rows
 
 
 def _problems(args: argparse.Namespace) -> list[str]:
@@ -122,6 +131,62 @@ def _calls(
     operands = problem.query, problem.key, problem.value
     forward, both = jax.jit(found), jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
     return lambda: jax.block_until_ready(forward(*operands)), lambda: jax.block_until_ready(both(*operands))
+
+
+def _torch_calls(problem: "Problem", scores: "Scores") -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """As `_calls`, by torch on its GPU where it has one, of one causal text; its result is given as ours lies."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    (n, s, k, g, h), kind = problem.query.shape, getattr(torch, str(problem.query.dtype))
+
+    def moved(array: Any, *axes: int) -> Any:
+        """On torch's device, as [n heads tokens h]."""
+        laid = np.asarray(array, np.float32).transpose(*axes)
+        return torch.tensor(laid.reshape(n, -1, s, h), dtype=kind, device=device)
+
+    query, key, value = (
+        moved(problem.query, 0, 2, 3, 1, 4),
+        moved(problem.key, 0, 1, 3, 2),
+        moved(problem.value, 0, 1, 2, 3),
+    )
+
+    def attend(query: Any, key: Any, value: Any) -> Any:
+        scale = scores.scalar**-0.5
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=True
+        )
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def forward() -> Any:
+        with torch.no_grad():
+            found = attend(query, key, value)
+        wait()
+        return Found(found, (n, k, g, s, h))
+
+    def both() -> Any:
+        operands = [each.detach().requires_grad_() for each in (query, key, value)]
+        attend(*operands).float().square().sum().backward()
+        wait()
+        return [each.grad for each in operands]
+
+    return forward, both
+
+
+@dataclass(frozen=True)
+class Found:
+    """What torch found, on its device until somebody asks: copying is not what is timed."""
+
+    found: Any
+    shape: tuple[int, ...]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy
+        values = self.found.float().cpu().numpy().reshape(self.shape)
+        return values.transpose(0, 3, 1, 2, 4).astype(dtype or np.float32)
 
 
 def _visited(problem: "Problem", blocks: tuple[int, int, int]) -> dict[str, Any]:

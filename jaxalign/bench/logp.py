@@ -11,7 +11,6 @@ import argparse
 import ctypes
 import gc
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxalign.bench.peers.processes import told
 from jaxalign.config.numbers import Whole
 
 HELP = "log-probs of tokens against full logits, torch, Liger, cut-cross-entropy and tokamax"
@@ -39,8 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=Whole(), default=576, help="width of the hidden states, d (default 576)")
     parser.add_argument("--vocabulary", type=Whole(), default=49152, help="rows of the head, v (default 49152)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of both (default float32)")
+    names = [side.replace(" ", "-") for side in SIDES]
+    parser.add_argument("--sides", nargs="+", choices=names, default=names, metavar="SIDE", help="default: all")
     parser.add_argument("--rounds", type=Whole(), default=3, help="processes of each side, taking turns (default 3)")
     parser.add_argument("--repeats", type=Whole(), default=3, help="timed calls in each (default 3)")
+    parser.add_argument("--limit-s", type=Whole(), default=3600, help="seconds that a process may take (default 3600)")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -48,16 +51,26 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     made: dict[str, dict[str, Any]] = {}
     for _ in range(args.rounds):
         for side, (needs, _) in SIDES.items():
+            if side.replace(" ", "-") not in args.sides:
+                continue
             if missing := [module for module in needs if find_spec(module) is None]:
                 made[side] = {"implementation": side, "skipped": f"{', '.join(missing)} not installed"}
             elif "skipped" not in made.get(side, {}):
                 made[side] = _best(made.get(side), _in_a_process(side, args))
-    rows = list(made.values())
-    for row in rows:
-        for name, other in (("full", made[FULL]), *((s, made[s]) for s in SIDES if not s.startswith("jaxalign"))):
-            if "skipped" not in row and "skipped" not in other:
-                for key in LEAST:
-                    row[f"{key}_over_{name.replace(' ', '_')}"] = _ratio(row[key], other[key])
+    return compared(list(made.values()))
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With columns for the ratios to our full logits and to the peers that have figures."""
+    measured = [row for row in rows if "skipped" not in row]
+    others = [
+        row for row in measured if not row["implementation"].startswith("jaxalign") or row["implementation"] == FULL
+    ]
+    for row in measured:
+        for other in others:
+            name = other["implementation"].removeprefix("jaxalign ").replace(" ", "_")
+            for key in LEAST:
+                row[f"{key}_over_{name}"] = _ratio(row[key], other[key])
     return rows
 
 
@@ -75,11 +88,8 @@ def _best(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
 def _in_a_process(side: str, args: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(args, name) for name in ("tokens", "width", "vocabulary", "dtype", "repeats")}
     command = [sys.executable, "-m", "jaxalign.bench.logp", side, json.dumps(given)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return {"implementation": side, "skipped": f"failed: {last[0][:200]}"}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    found = told(command, float(args.limit_s))
+    return {"implementation": side, **found} if "skipped" in found else found
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -8,13 +8,16 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
-SCRIPTS = sorted((ROOT / "tpu").glob("*.sh"))
-LIBRARY = sorted((ROOT / "tpu/lib").glob("*.sh"))
+LIBRARY = [*sorted((ROOT / "tpu/lib").glob("*.sh")), ROOT / "tpu/legacy/pod.sh"]
+SCRIPTS = sorted({*(ROOT / "tpu").glob("*.sh"), *(ROOT / "tpu/legacy").glob("*.sh")} - {*LIBRARY})
+VERBS = [str(path.relative_to(ROOT / "tpu").with_suffix("")) for path in SCRIPTS if path.stem != "host"]
 TOOLS = """awk basename bash cat dirname env grep gzip head hostname mkdir mv nohup rm sed setsid sleep tail tar tr"""
 CONFIG = "my configs/tiny lm.py"
 POD = ["--topology", "v5p:2x2x2", "--zone", "us-east5-a", "--poll", "0"]
 RUN = [CONFIG, *POD, "--workdir", "gs://bucket/run"]
 HOSTS = 2  # of v5p:2x2x2
+CLUSTER = ["--cluster", "my-cluster", "--zone", "us-east5-a", "--topology", "v5p:4x4x4", "--slices", "2"]
+GKE = [CONFIG, *CLUSTER, "--image", "registry/jaxalign:1", "--workdir", "gs://b/run"]
 
 
 def columns(path: str) -> list[list[str]]:

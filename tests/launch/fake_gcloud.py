@@ -1,7 +1,8 @@
 """Stands in for `gcloud`, `kubectl` and `xpk`: records how it was called and answers from answers.json beside it.
 
-Answers are queues by kind of call: `list` (state of the queued resource), `scp`, and what host.sh is told. An answer of
-null is a failure. Where home.json names a directory, it plays the pod: `scp` copies into it, `ssh` runs there.
+Answers are queues by kind of call: `list` (states of queued resources and node pools), `scp`, `get` (of kubectl), and
+what host.sh is told; `otherwise` is one answer to all that has no queue. An answer of null is a failure. Where
+home.json names a directory, it plays the pod: `scp` copies into it, `ssh` runs there.
 """
 
 import json
@@ -17,7 +18,7 @@ with open(f"{here}/calls.jsonl", "a") as calls:
 
 def kind() -> str:
     """Which queue answers."""
-    for word in ("list", "scp"):
+    for word in ("list", "scp", *(["get"] if name == "kubectl" else [])):
         if word in words:
             return word
     remote = next((word for word in words if word.startswith("--command=bash host.sh ")), "")
@@ -30,8 +31,9 @@ home = None
 if os.path.exists(f"{here}/home.json"):
     with open(f"{here}/home.json") as file:
         home = json.load(file)
-if kind() in answers:
-    answer = answers[kind()].pop(0)  # a question too many is an error
+if kind() in answers or "otherwise" in answers:
+    # A question too many is an error.
+    answer = answers[kind()].pop(0) if kind() in answers else answers["otherwise"][0]
     with open(f"{here}/answers.json", "w") as file:
         json.dump(answers, file)
     if answer is None:

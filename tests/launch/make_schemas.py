@@ -3,9 +3,10 @@
     pip install kubernetes-validate==1.35.0 && python tests/launch/make_schemas.py
 
 The Job inside it: the schema of `io.k8s.api.batch.v1.JobSpec` of Kubernetes 1.35 with all that it refers to, unknown
-fields refused, less the descriptions and less volumes, affinity and the like. The JobSet around it: transcribed from
-JobSet's custom resource definition (config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml, v1alpha2). Both are
-licensed under the Apache License 2.0 (Copyright The Kubernetes Authors).
+fields refused, less the descriptions and less affinity, volumes other than of drivers, and the like. The JobSet around
+it: transcribed from JobSet 0.10's custom resource definition (repository kubernetes-sigs/jobset,
+config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml, v1alpha2). Both are licensed under the Apache License 2.0
+(Copyright The Kubernetes Authors).
 """
 
 import json
@@ -20,9 +21,10 @@ TARGET = pathlib.Path(__file__).with_name("jobset.schema.json")
 JOB = "io.k8s.api.batch.v1.JobSpec"
 # Not referred to by the template: dropping them refuses them, and keeps the file small.
 DROPPED = {
-    "io.k8s.api.core.v1.PodSpec": {"volumes", "affinity", "ephemeralContainers", "initContainers"},
+    "io.k8s.api.core.v1.PodSpec": {"affinity", "ephemeralContainers", "initContainers"},
     "io.k8s.api.core.v1.Container": {"livenessProbe", "readinessProbe", "startupProbe", "lifecycle"},
 }
+KEPT = {"io.k8s.api.core.v1.Volume": {"name", "csi"}}
 
 
 def bare(node: Any) -> Any:
@@ -47,6 +49,8 @@ def closure(definitions: dict[str, Any], name: str, found: dict[str, Any]) -> No
     schema = bare(definitions[name])
     for field in DROPPED.get(name, ()):
         del schema["properties"][field]
+    for field in set(schema.get("properties", ())) - KEPT.get(name, set(schema.get("properties", ()))):
+        del schema["properties"][field]
     found[name] = schema
     for other in re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema)):
         closure(definitions, other, found)
@@ -67,6 +71,7 @@ RULE = fields(
     action={"enum": ["FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"]},
     name={"type": "string", "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
     onJobFailureReasons=STRINGS,
+    onJobFailureMessagePatterns=STRINGS,
     targetReplicatedJobs=STRINGS,
 )
 JOBSET = fields(
@@ -76,6 +81,7 @@ JOBSET = fields(
     metadata=METADATA | {"required": ["name"]},
     spec=fields(
         ["replicatedJobs"],
+        suspend={"type": "boolean"},
         failurePolicy=fields(
             [],
             maxRestarts=WHOLE,

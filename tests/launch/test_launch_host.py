@@ -75,7 +75,7 @@ def host(desk):
 
 @pytest.fixture
 def ready(desk, host):
-    desk.run("setup", CONFIG, *POD)
+    desk.run("legacy/setup", CONFIG, *POD)
     return host
 
 
@@ -91,7 +91,7 @@ def test_setup_installs_the_pinned_packages_and_the_tpu_library_of_jax(ready):
 def test_launch_goes_from_nothing_to_the_end_of_the_experiment(desk, host):
     host.ends("0")
     one_host = ["--topology", "v5e:2x4"]
-    out = desk.run("launch", *RUN, *one_host, "--loss.eta", "0.05")
+    out = desk.run("legacy/launch", *RUN, *one_host, "--loss.eta", "0.05")
     assert f"jaxalign train {CONFIG} --workdir gs://bucket/run --distributed off --loss.eta 0.05" in out
     assert "finished: gs://bucket/run" in desk.errors
     assert (host.home / "platforms").read_text() == "on tpu,cpu\n"  # never silently on the CPU
@@ -117,7 +117,7 @@ def test_a_run_outlives_its_start_and_is_stopped_by_asking(desk, ready):
     other = ready.run("start", "jaxalign", "train", "another")
     assert other.returncode == 1
     assert "another experiment is running" in other.stderr
-    assert "nothing was changed" in desk.run("setup", CONFIG, *POD)
+    assert "nothing was changed" in desk.run("legacy/setup", CONFIG, *POD)
     ready.run("stop")
     ready.wait_for("resume")
     assert ready.run("stop").returncode == 0

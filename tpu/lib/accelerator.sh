@@ -2,12 +2,12 @@
 # Variables go from file to file, which the checker does not see:
 # shellcheck shell=bash disable=SC2034,SC2154
 
-# Sets chips, hosts (of one slice), accelerator_type, runtime, gke_accelerator, gke_topology.
+# Sets chips, hosts (of one slice), accelerator_type, runtime, gke_accelerator, gke_topology, machine.
 look_up_topology() {
   [[ -n $opt_topology ]] || topology_of_config
   need topology
   local name known=''
-  while IFS=$'\t' read -r name chips hosts accelerator_type runtime gke_accelerator gke_topology; do
+  while IFS=$'\t' read -r name chips hosts accelerator_type runtime gke_accelerator gke_topology machine; do
     [[ $name == '#'* ]] && continue
     [[ $name == "$opt_topology" ]] && break
     [[ $accelerator_type == "$opt_topology" ]] && die "--topology $opt_topology is Google's name; here it is $name"

@@ -2,4 +2,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/command.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/accelerator.sh"
-source "$(dirname "${BASH_SOURCE[0]}")/pod.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"

@@ -6,24 +6,36 @@
 config=''              # CONFIG as it lies in the repository
 overrides=()           # options of the experiment, handed to `jaxalign train` as they are
 dry_run=''             # --dry-run: print the commands, run none
-opt_name=jaxalign      # --name: of the queued resource, the JobSet or the workload
-opt_topology=''        # --topology: v5p:4x4x4, as `jaxalign plan` calls it
+opt_name=jaxalign      # --name: of the JobSet, the node pools, the workload or the queued resource
+opt_topology=''        # --topology: v5p:4x4x4, as `jaxalign plan` calls it; default is that of CONFIG
 opt_slices=1           # --slices: how many of it, connected by the data-centre network
-opt_zone=''            # --zone: such as us-east5-a
+opt_zone=''            # --zone: of the TPUs, such as us-east5-a
 opt_project=''         # --project: default is that of gcloud's configuration
 opt_workdir=''         # --workdir: gs://BUCKET/RUN, or a directory that all hosts mount
-opt_runtime=''         # --runtime: another runtime version than that of accelerators.tsv
-opt_service_account='' # --service-account: that the hosts act as; on GKE a Kubernetes account
-opt_max_restarts=100   # --max-restarts: how often a preempted or interrupted run is started again
-opt_poll=30            # --poll: seconds between two looks
+opt_service_account='' # --service-account: that the hosts act as; on GKE one of Kubernetes, which may use the bucket
+opt_max_restarts=100   # --max-restarts: how often a run that ended too soon is started again (GKE: 10, of failures only)
 opt_spot=''            # --spot: capacity that may be taken away
-opt_reserved=''        # --reserved: capacity of a reservation
 opt_yes=''             # --yes: do not ask before deleting
+opt_cluster=''         # --cluster: of GKE
+opt_location=''        # --location: of the cluster's control plane; default is the region of --zone
+opt_namespace=default  # --namespace: of Kubernetes
+opt_image=''           # --image: this repository installed (Dockerfile), with a tag other than latest, or a digest
+opt_data=''            # --data: gs://BUCKET[/FOLDER] that every host of GKE sees as /data, read-only
+opt_grace=600          # --grace: seconds that a host of GKE has to commit when it is asked to stop
+opt_disk=100           # --disk: GB of a GKE node's boot disk, which holds the image
+opt_flex_start=''      # --flex-start: GKE waits for capacity and lends it for seven days at most
+opt_reservation=''     # --reservation: capacity of this reservation, on GKE
+opt_autopilot=''       # --autopilot: the cluster makes its own nodes
+opt_megascale_env=''   # --megascale-env: set by hand what GKE sets for slices that work together
+opt_runtime=''         # --runtime: legacy: another runtime version than that of accelerators.tsv
+opt_poll=30            # --poll: legacy: seconds between two looks
+opt_reserved=''        # --reserved: legacy: capacity of a reservation
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/tpu
-shared_values="name topology slices zone project workdir runtime service-account max-restarts poll"
-shared_switches="dry-run spot reserved yes"
+shared_values="name topology slices zone project workdir service-account max-restarts cluster location namespace image"
+shared_values+=" data grace disk reservation runtime poll"
+shared_switches="dry-run spot yes flex-start autopilot megascale-env reserved"
 
 usage() {
   sed -n '2,/^$/s/^#\{0,1\} \{0,1\}//p' "$0"
@@ -83,16 +95,19 @@ check_options() {
   local key
   if [[ -n $dry_run ]]; then # what is only to be looked at may leave them open
     opt_zone=${opt_zone:-ZONE}
+    opt_cluster=${opt_cluster:-CLUSTER}
+    opt_image=${opt_image:-IMAGE:TAG}
     [[ -z $config ]] || opt_workdir=${opt_workdir:-gs://BUCKET/$(basename "$config" .py)}
   fi
-  for key in slices max_restarts poll; do
+  for key in slices max_restarts poll grace disk; do
     local name="opt_$key"
     [[ ${!name} =~ ^[0-9]+$ ]] || die "--${key//_/-} is a whole number, not '${!name}'"
   done
   ((opt_slices > 0)) || die "--slices is at least 1"
   [[ $opt_name =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
     die "--name '$opt_name': at most 40 of a-z, 0-9 and -, beginning with a letter and not ending with -"
-  [[ -z $opt_spot || -z $opt_reserved ]] || die "--spot and --reserved exclude each other"
+  local kinds=(${opt_spot:+--spot} ${opt_flex_start:+--flex-start} ${opt_reservation:+--reservation} ${opt_reserved:+--reserved})
+  ((${#kinds[@]} < 2)) || die "${kinds[0]} and ${kinds[1]} exclude each other"
 }
 
 # Dies unless these options were given.

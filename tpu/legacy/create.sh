@@ -2,10 +2,11 @@
 # Creates the queued resource if there is none and waits until it is ACTIVE. One that was taken away or that failed is
 # deleted and requested again.
 #
-#   tpu/create.sh --topology v5p:4x4x4 --zone us-east5-a --spot [--slices 2] [--dry-run]
+#   tpu/legacy/create.sh --topology v5p:4x4x4 --zone us-east5-a --spot [--slices 2] [--dry-run]
 
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/all.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/pod.sh"
 parse "$@"
 describe_pod
 

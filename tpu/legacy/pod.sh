@@ -9,6 +9,8 @@ describe_pod() {
   local slice
   need zone
   look_up_topology
+  [[ $runtime != - ]] || die "the Cloud TPU API ends before ${opt_topology%%:*}: use GKE, tpu/launch.sh"
+  [[ -z $opt_flex_start$opt_reservation$opt_data ]] || die "--flex-start, --reservation and --data are of GKE, tpu/launch.sh"
   all_hosts=$((hosts * opt_slices))
   place=(--zone="$opt_zone")
   [[ -z $opt_project ]] || place+=(--project="$opt_project")

@@ -3,10 +3,11 @@
 # pod again after a preemption. The run goes on from its run directory. Ending this command does not end the experiment.
 # Exit code: 0 finished, 1 the experiment failed by itself.
 #
-#   tpu/watch.sh CONFIG --topology v5p:4x4x4 --zone us-east5-a --workdir gs://BUCKET/RUN [--loss.eta 0.05 …] [--dry-run]
+#   tpu/legacy/watch.sh CONFIG --topology v5p:4x4x4 --zone us-east5-a --workdir gs://BUCKET/RUN [--loss.eta 0.05 …] [--dry-run]
 
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/all.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/pod.sh"
 parse "$@"
 describe_pod
 set_train_command
@@ -24,7 +25,7 @@ start_again() {
   mixed=0 silent=0
   for step in "${@:2}"; do
     # What did not succeed is found and done again by the next look.
-    "$here/$step.sh" "${arguments[@]}" || break
+    "$here/legacy/$step.sh" "${arguments[@]}" || break
   done
   pause
 }
@@ -43,7 +44,7 @@ any() { grep -Eq "$1" <<< "$states"; }
 # ended they are asked again, which ends them at once.
 look_at_mixed() {
   if ((++mixed % patience == 1)) && any ' (failed [0-9]+|resume|orphaned|lost|absent)$'; then
-    "$here/stop.sh" "${arguments[@]}" || note "not all hosts were asked to stop"
+    "$here/legacy/stop.sh" "${arguments[@]}" || note "not all hosts were asked to stop"
   fi
   pause
 }
@@ -72,7 +73,7 @@ while :; do
     start_again "it was interrupted" run
   elif any ' failed [0-9]+$'; then
     printf '%s\n' "$states" >&2
-    note "the experiment failed; tpu/logs.sh shows why, and the pod is still there and billed"
+    note "the experiment failed; tpu/legacy/logs.sh shows why, and the pod is still there and billed"
     exit 1
   elif any ' orphaned$'; then
     start_again "hosts lost one another" run
@@ -80,4 +81,4 @@ while :; do
     break
   fi
 done
-note "finished: $opt_workdir. Next: tpu/fetch.sh, then tpu/teardown.sh (the pod is still there and billed)"
+note "finished: $opt_workdir. Next: tpu/legacy/fetch.sh, then tpu/legacy/teardown.sh (the pod is still there and billed)"
