@@ -87,7 +87,7 @@ fuzz: install-test  ## files of any content through every reader, 5,000 of each 
 test-multiprocess: install-test  ## two processes of four CPU devices: equal runs, kills, stops; minutes
 	$(BIN)/python -m pytest -m multiprocess tests/multiprocess
 
-test-chaos: install-test  ## kills at random moments, flipped bits, failing disks; a quarter of an hour (CHAOS_KILLS=1000 CHAOS_FLIPS=2000 CHAOS_FAULTS=500: half a day)
+test-chaos: install-test  ## kills at random moments, flipped bits, failing disks; as many as CHAOS_KILLS, _FLIPS, _FAULTS and _PAIRS say, a kill takes some 15 s
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -s -m chaos tests/chaos
 
 test-parity: install-test  ## against torch and transformers, which this installs

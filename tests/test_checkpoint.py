@@ -219,3 +219,14 @@ def test_training_checkpoints_go_only_once_the_policy_is_there(run: rundir.RunDi
     run.clear_fit(0)
     run.clear_fit(0)
     assert not run.fit_path(0).exists()
+
+
+def test_a_reason_of_several_lines_is_told_in_one(run, monkeypatch):
+    def unreadable(*_):
+        raise ValueError("Unexpected fields:\n  'a'\n\n  'b'")
+
+    run.policy(1).save(tiny(1), {})
+    monkeypatch.setattr("jaxalign.storage.pytree.ocp.load_checkpointables", unreadable)
+    with pytest.raises(CheckpointError, match=r"cannot be read \(ValueError: Unexpected fields: 'a' 'b'\)") as refused:
+        run.policy(1).load(abstract(tiny(0)))
+    assert "\n" not in str(refused.value)

@@ -147,7 +147,8 @@ def _read(path: epath.Path, items: dict[str, Any]) -> dict[str, Any]:
             inner: BaseException = error
             while inner.__cause__ is not None:
                 inner = inner.__cause__
-            message = f"{path}: cannot be read ({type(inner).__name__}: {str(inner)[:300]})"
+            reason = " ".join(str(inner).split())[:300]  # Orbax's run over lines
+            message = f"{path}: cannot be read ({type(inner).__name__}: {reason})"
             # Too little memory says nothing about the checkpoint.
             memory = isinstance(inner, MemoryError) or "RESOURCE_EXHAUSTED" in message
             del inner  # and with it the frames that hold the abandoned reads
