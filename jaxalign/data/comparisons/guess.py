@@ -56,9 +56,8 @@ def guessed(table: Table, shape: str | None, prompts: Table | None, on_bad_row: 
     for name, make in SHAPES.items():
         if shape in (None, name) and (found := make(table, row, prompts, on_bad_row)) is not None:
             return found
-    if (
-        shape == "pairs"
-    ):  # under names that nobody guesses: options say them (--answers a,b), or reading says which lack
+    if shape == "pairs":
+        # under names that nobody guesses: options say them (--answers a,b), or reading says which are missing
         return Pairs(table, _asked(row, prompts) or Field(), on_bad_row=on_bad_row)
     raise DataError(
         f"{table.title}: its columns {', '.join(map(jsonl.quoted, row))} do not tell "
