@@ -1,6 +1,7 @@
 """What is refused of buckets before anything is computed, by a machine that cannot reach one."""
 
 import importlib.util
+import re
 
 import pytest
 from made_runs import CONFIGS
@@ -9,6 +10,7 @@ from jaxalign.__main__ import main
 from jaxalign.errors import ConfigError
 from jaxalign.storage import bucket, rundir
 
+ROOT = CONFIGS.parent
 GAME = str(CONFIGS / "games" / "three_action.py")
 
 
@@ -54,3 +56,12 @@ def test_a_bucket_without_its_package_is_one_line_with_the_remedy(monkeypatch, c
 def test_verbs_that_work_on_files_say_so(capsys, arguments):
     assert main(list(arguments)) == 2
     assert "lies in a bucket; copy it here first" in capsys.readouterr().err
+
+
+def test_the_page_on_buckets_names_tests_that_there_are():
+    page = (ROOT / "docs" / "buckets.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", page)
+    assert len(named) >= 6
+    for file, test in named:
+        text = (ROOT / "tests" / "buckets" / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in text, test
