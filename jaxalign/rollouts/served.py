@@ -160,7 +160,7 @@ class ServedDrawer:
         def seed(key: PRNGKeyArray, sample: jax.Array) -> jax.Array:
             return jax.random.bits(jax.random.fold_in(key, sample)) >> 1
 
-        numbers, samples = np.array(orders, np.uint32).T
+        numbers, samples = np.array(orders, np.int32).T
         return np.asarray(jax.vmap(seed)(of_prompts(keys, numbers), samples)).tolist()
 
     def _body(self, name: str, prompt: Sequence[int], seed: int) -> dict[str, object]:
