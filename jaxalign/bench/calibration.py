@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxalign.config.overrides import refuse
-from jaxalign.data.comparisons.alone import Alone
 from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.tables.inline import Inline
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.feedback.recorded import Recorded
 from jaxalign.losses.dpo import DPO
-from jaxalign.losses.self_play_gradient import SelfPlayGradient
 from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import Pretrained
@@ -29,7 +27,6 @@ from jaxalign.plan.compiled import Compiled, compile_program
 from jaxalign.plan.kept import kept_in
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.target import machine_of, sizes_of
-from jaxalign.references.cached import Cached
 from jaxalign.references.live import Live
 from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
@@ -74,17 +71,6 @@ def dpo() -> Experiment:
     )
 
 
-def pretraining() -> Experiment:
-    """Rows of one sequence of 8,192 tokens, two a chip, on 16 chips of v6e; attention kept, the rest recomputed."""
-    return _llama(
-        feedback=Recorded(pairs=Alone(Pairs(Inline(()))), max_prompt_tokens=32, max_tokens=2 * LENGTH - 32),
-        loss=SelfPlayGradient(),
-        reference=Cached(),
-        fit=Fit(batch_size=32),
-        placement=Placement(MeshShape(fsdp=16), "v6e:4x4", remat="attention", score_batch_size=16),
-    )
-
-
 CASES = {
     "dpo": Published(
         "DPO of 8B, 128 pairs of 4,096, 16 v5p", dpo, "train", 128 * 2 * LENGTH / 16 / 15.4, "Marin: 15.4 s a step"
@@ -95,13 +81,6 @@ CASES = {
         "logp",
         512 * 2 * LENGTH / 16 / 13.4,
         "Marin: 13.4 s a batch of evaluation with cached references",
-    ),
-    "pretraining": Published(
-        "pre-training of 8B, rows of 8,192, 16 v6e",
-        pretraining,
-        "train",
-        7207.0,
-        "MaxText, model tiers: 7,207 on 256 chips (its recipes: 7,032 to 7,247 on 8 to 256)",
     ),
 }
 
