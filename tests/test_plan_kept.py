@@ -3,6 +3,7 @@ anew."""
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxalign.__main__ import main
+from jaxalign.errors import ConfigError
 from jaxalign.mesh.compiled import ENTRY
 from jaxalign.mesh.program import Program, Work
 from jaxalign.plan import compiled
@@ -130,3 +133,17 @@ def test_where_results_are_kept(tmp_path):
     assert kept_in("off", {}) == Kept()
     assert kept_in(str(tmp_path), {}) == Kept(tmp_path)
     assert kept_in(None, {"XDG_CACHE_HOME": str(tmp_path)}) == Kept(tmp_path / "jaxalign" / "plans")
+
+
+def test_the_programs_that_are_named_are_planned_alone(monkeypatch):
+    asked = []
+
+    def enough(*given):
+        asked.append(given[-1])
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("jaxalign.plan.plan.make", enough)
+    config = str(Path(__file__).parents[1] / "configs" / "iter_ipo_llama3_8b_v5p_64.py")
+    assert main(["plan", config, "--only", "train,logp"]) == 2
+    assert main(["plan", config]) == 2
+    assert asked == [["train", "logp"], []]

@@ -61,8 +61,9 @@ def run(args: argparse.Namespace) -> None:
         print(describe(machine.mesh, machine.abstract))
         return
     kept = kept_in(args.kept, os.environ)
+    only = [each for each in args.only.split(",") if each]
     plan = make(
-        experiment, target, args.explore, lambda line: print(f"plan: {line}", file=sys.stderr, flush=True), kept
+        experiment, target, args.explore, lambda line: print(f"plan: {line}", file=sys.stderr, flush=True), kept, only
     )
     print(json.dumps(as_json(plan), indent=2) if args.json else as_text(plan))
     if not plan.fits:

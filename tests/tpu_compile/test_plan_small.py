@@ -26,6 +26,7 @@ from jaxalign.models.releases import LLAMA3_8B
 from jaxalign.ops.linear_logp import sharded
 from jaxalign.plan.chips import chip, topology
 from jaxalign.plan.compiled import Compiled, compile_program, torus_of
+from jaxalign.plan.kept import Kept
 from jaxalign.plan.lowered import programs
 from jaxalign.plan.remarks import remarks
 from jaxalign.plan.target import devices_of, machine_of, model_of, quiet, sizes_of
@@ -171,6 +172,7 @@ def test_every_flag_is_known_to_the_compiler() -> None:
     assert all(entry["why"] for flags in flags.table().values() for entry in flags.values())
 
 
+@pytest.mark.tpu_compile
 def test_plan_prints_its_verdict_as_json_and_compiles_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +208,7 @@ def test_plan_prints_its_verdict_as_json_and_compiles_once(
     assert 0 < bound < expected == found["step_seconds_estimate"]
     assert math.isclose(found["compile_seconds"], sum(p["compile_seconds"] for p in found["programs"].values()))
     with monkeypatch.context() as refusing:
-        refusing.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("compiled again"))
+        refusing.setattr(Kept, "put", lambda *_: pytest.fail("compiled again"))
         assert main([*arguments, "--only", "train,logp"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["programs"]["train"] == found["programs"]["train"]
