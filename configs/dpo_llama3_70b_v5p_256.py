@@ -6,7 +6,7 @@ jaxalign plan configs/dpo_llama3_70b_v5p_256.py
 tpu/launch.sh configs/dpo_llama3_70b_v5p_256.py \\
     --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_llama3_70b
 
-What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
+What `jaxalign plan` printed before it gave ranges (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; no TPU ran):
 
     v5p:4x8x8: 256 chips, mesh data=4 fsdp=16 tensor=4; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)

@@ -7,7 +7,7 @@ its answers: in expectation multiplicative weights, whose last iterate circles w
     tpu/launch.sh configs/iter_ipo_llama3_8b_v5p_64.py \\
         --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/iter_ipo_llama3_8b
 
-What `jaxalign plan` printed (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; compiled on 2 CPU cores, no TPU ran):
+What `jaxalign plan` printed before it gave ranges (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; no TPU ran):
 
     v5p:4x4x4: 64 chips, mesh data=4 fsdp=16; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)

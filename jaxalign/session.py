@@ -112,8 +112,14 @@ class Session:
         self.stop_here(f"before {name}")
         fresh = not self.run.has(iteration, name)
         began = time.perf_counter()
+
+        def made() -> T:
+            value = make()
+            self.recorder.flush()  # what was logged on the way is not logged again once this is committed
+            return value
+
         self.recorder.flush()
-        value = self.run.phase(iteration, name, make, kind)
+        value = self.run.phase(iteration, name, made, kind)
         if fresh:
             self.recorder.perf(iteration, name, 0, {"perf/seconds": time.perf_counter() - began})
         return value

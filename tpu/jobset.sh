@@ -97,6 +97,11 @@ if [[ -n $dry_run ]]; then
   printf '%s\n' "$manifest"
   exit
 fi
+# Given alone; launch.sh has pointed kubectl at the cluster already.
+if [[ -n $opt_cluster && -z ${kubectl_pointed:-} ]]; then
+  describe_cluster
+  get_credentials
+fi
 state=$(kubectl --namespace="$opt_namespace" get jobset "$opt_name" --ignore-not-found --output='jsonpath={.status.terminalState}')
 [[ -z $state ]] || kube delete jobset "$opt_name" --wait
 kubectl apply -f - <<< "$manifest"

@@ -18,11 +18,12 @@ need image
 set_train_command
 # CONFIG is asked once.
 words=(--topology "$opt_topology" --slices "$opt_slices" "$@")
-"$here/jobset.sh" "${words[@]}" --dry-run > /dev/null
+# Before the words: behind a lone -- all belong to the experiment.
+"$here/jobset.sh" --dry-run "${words[@]}" > /dev/null
 
 "$here/check.sh" "${words[@]}"
 "$here/pools.sh" "${words[@]}"
 [[ -z $dry_run ]] || printf "kubectl apply -f - <<'JOBSET'\n"
-"$here/jobset.sh" "${words[@]}"
+kubectl_pointed=1 "$here/jobset.sh" "${words[@]}"
 [[ -z $dry_run ]] || printf 'JOBSET\n'
 note "watch: tpu/logs.sh; ask it to commit and end: tpu/stop.sh; when it has finished: tpu/fetch.sh, then tpu/teardown.sh"

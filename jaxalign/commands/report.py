@@ -102,9 +102,10 @@ def _refuse_unknown(paths: list[Path], roots: list[Path], config: str | None) ->
     the page."""
     from jaxalign.errors import CheckpointError
     from jaxalign.reopen import reopen
+    from jaxalign.storage import durable, twice
 
     for path in paths:
-        if path in roots or (path / "config.json").exists():
+        if path in roots or twice.there(durable.absolute(path) / "config.json"):
             try:
                 _ = reopen(path, config).experiment
             except CheckpointError:

@@ -43,7 +43,9 @@ class Pretrained:
     """tokens that end a turn, beside those that the model's files name"""
 
     def problems(self) -> Iterable[str]:
-        return self._told.problems()
+        yield from self._told.problems()
+        if self.shape is not None and self.shape.kv_cache != "exact":
+            yield "shape.kv_cache is no field of a model's files: the engine of a rollout has it (engine.kv_cache)"
 
     @property
     def _told(self) -> Told:

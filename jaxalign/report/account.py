@@ -16,6 +16,7 @@ from jaxalign.evaluate import Votes
 from jaxalign.experiment import anchor_of
 from jaxalign.reopen import Run, reopen
 from jaxalign.report.samples import Sample, samples_of, votes_in
+from jaxalign.storage import durable, twice
 from jaxalign.storage.pinned import Pinned
 from jaxalign.storage.record import read_metrics, read_perf, read_summary
 
@@ -74,7 +75,7 @@ def read(name: str, path: Path, config: str | None = None) -> Account:
     run: Run | None = tried(lambda: reopen(path, config), None)
     metrics = tried(lambda: numbers(read_metrics(path), path / "metrics.jsonl"), nothing)
     perf = tried(lambda: numbers(read_perf(path), path / "perf.jsonl"), nothing)
-    there = (path / "summary.json").exists()
+    there = twice.there(durable.absolute(path) / "summary.json")
     summary: Mapping[str, Any] | None = (
         tried(lambda: whole(read_summary(path), path / "summary.json"), None) if there else None
     )

@@ -9,6 +9,7 @@ from etils import epath
 
 from jaxalign.errors import ConfigError
 from jaxalign.report.seeds import measured
+from jaxalign.storage import durable, twice
 from jaxalign.storage.claim import read_config
 from jaxalign.storage.record import read_metrics, read_summary
 from jaxalign.types import Metrics
@@ -43,13 +44,13 @@ def arms_of(root: Path) -> dict[str, Arm]:
 
 def _runs(path: Path) -> list[Path]:
     """The runs of an arm: itself, or those of its seeds; none in a directory of something else."""
-    there = [path] if (path / "config.json").exists() else sorted(path.glob("seed-*"))
-    return [each for each in there if (each / "config.json").exists()]
+    there = [path] if _there(path, "config.json") else sorted(path.glob("seed-*"))
+    return [each for each in there if _there(each, "config.json")]
 
 
 def arm_at(name: str, runs: Sequence[Path]) -> Arm:
     """The arm of these runs."""
-    done = [each for each in runs if (each / "summary.json").exists()]
+    done = [each for each in runs if _there(each, "summary.json")]
     seeds = {int(read_config(epath.Path(each)).get("seed", 0)): each for each in done}
     return Arm(name, dict(sorted(seeds.items())), tuple(each.name for each in runs if each not in done))
 
@@ -69,3 +70,8 @@ def measured_by(summary: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) 
             if "fit/heldout_change_stderr" in line:
                 found[f"{name}_stderr"] = line["fit/heldout_change_stderr"]
     return found
+
+
+def _there(run: Path, name: str) -> bool:
+    """Whether a run has one of the files that are kept twice."""
+    return twice.there(durable.absolute(run) / name)

@@ -10,7 +10,7 @@ from etils import epath
 from jaxalign.errors import CheckpointError
 from jaxalign.evals.intervals import beside, told
 from jaxalign.report.summary import mixed
-from jaxalign.storage import canonical, durable
+from jaxalign.storage import canonical, durable, twice
 from jaxalign.storage.record import read_summary
 from jaxalign.types import Metrics
 
@@ -72,7 +72,7 @@ def last_policies(runs: Mapping[str, Path]) -> str:
     finished, lines = {}, []
     for name, path in runs.items():
         try:
-            if (path / "summary.json").exists():
+            if twice.there(durable.absolute(path) / "summary.json"):
                 finished[name] = read_summary(path)
             else:
                 lines.append(f"not finished yet: {name}")

@@ -41,8 +41,12 @@ def claimed(path: str | os.PathLike[str], root: epath.Path, resolved: dict[str, 
         lock = RunLock(root / "lock") if durable.is_local(root) else Lease(root / "lock")
     try:
         before = _before(root, resolved) if twice.there(root / "config.json") else None
-        if before is not None and not (_unused(durable.names(root)) and not computed(root)):
+        unused = _unused(durable.names(root)) and not computed(root)
+        if before is not None and not unused:
             refuse_other(root, before, resolved)
+        if unused and durable.is_local(root):  # copies that somebody left who emptied the directory are another run's
+            for name in ("metrics.jsonl", "inputs.json", "summary.json"):
+                twice.delete(root / name)
         if before is None or _without_placement(before) != _without_placement(resolved):
             _write(root, resolved)
     except BaseException:

@@ -88,7 +88,7 @@ def names(path: epath.Path) -> list[str]:
     who must know asks for it by its name."""
     try:
         return [entry.name for entry in path.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

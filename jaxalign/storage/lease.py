@@ -45,7 +45,10 @@ class Lease:
     def lost(self) -> str:
         """Why this process must not write any more; empty while it may."""
         if self._taken_over:
-            return self._refusal(parsed(bucket.read(self._path)[0]))
+            holder = None
+            with contextlib.suppress(Exception):  # who it is is for people; that it is another is known
+                holder = parsed(bucket.read(self._path)[0])
+            return self._refusal(holder)
         silent = time.monotonic() - self._since
         if silent >= LEASE:
             return (

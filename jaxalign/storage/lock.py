@@ -72,7 +72,8 @@ class RunLock:
             self._renewal.start()
 
     lost = ""
-    """Why this process must not write any more: a file system that is mounted takes no lock away."""
+    """Why this process must not write any more; empty while it may. The kernel takes no lock away; where words decide
+    another may have replaced a holder that was silent for too long."""
 
     def release(self) -> None:
         """Lets go; to be called once."""
@@ -101,9 +102,10 @@ class RunLock:
     def beat(self) -> bool:
         """One sign of life. False: the words are another's, and are left to it."""
         holder = _holder(self._path)
-        if holder is None:  # a bucket that does not answer now may answer the next time
+        if holder is None:  # what cannot be read now may be the next time
             return True
         if not self._is_own(holder):
+            self.lost = self._refusal(holder)
             return False
         with contextlib.suppress(OSError):
             self._write(json.dumps({**self._words, "beats": holder["beats"] + 1}))

@@ -23,7 +23,8 @@ def unlogged(run: RunDir, first: int) -> str:
         return ""
     return (
         f"{run.path / 'metrics.jsonl'}: says nothing of the iterations {spans(gone)}, which are complete: it was "
-        "deleted or cut. The run goes on; what was logged there comes back only if you put the file back"
+        "deleted or cut. The run goes on; what was logged there comes back only if you put the file back, "
+        "and delete its copy beside it, while no launch runs"
     )
 
 

@@ -78,10 +78,12 @@ class Recorder:
 
     def close(self) -> None:
         """Closes the trackers, and completes the JSON files in a bucket; elsewhere they are at every moment."""
-        self.flush()
-        for name, tracking in list(self._tracking.items()):
-            self._ask(name, tracking.close)
-        self._tracking.clear()
+        try:
+            self.flush()
+        finally:
+            for name, tracking in list(self._tracking.items()):
+                self._ask(name, tracking.close)
+            self._tracking.clear()
 
     def _show(self, lines: "_Lines", key: _Key, metrics: Mapping[str, float]) -> None:
         """Shows the line just appended to all trackers, if no launch has come to its place before."""
@@ -194,8 +196,10 @@ class _Lines:
     def __init__(self, path: epath.Path, copied: bool):
         self._path = path
         self._copy = twice.copy_of(path) if copied and durable.is_local(path) else None
+        # the copy first: a line that a live run writes meanwhile is then in the file alone
+        copied_lines = None if self._copy is None else _unsummed(self._copy)
         raw = path.read_bytes() if path.exists() else b""
-        copy, torn = _unsummed(self._copy) if self._copy is not None else (raw, False)
+        copy, torn = (raw, False) if copied_lines is None else copied_lines
         self._dirty = torn or raw != copy or (bool(raw) and not raw.endswith(b"\n"))
         if not raw.startswith(copy):
             # a kill may lie between a line's two places, or inside the second; more than that is damage

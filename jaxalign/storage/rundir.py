@@ -134,6 +134,7 @@ class RunDir:
             self.must_write()
             value = make()
             self.hosts.barrier("made")  # nobody reads parts any more
+            self.must_write()  # making it may have taken long
             if self.hosts.leader:
                 artifact.commit(directory, _label(iteration, name), value)
             self.hosts.barrier("committed")

@@ -7,6 +7,7 @@ on: there they are defaults, which whoever serves the model may set otherwise.
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 
 import tokenizers
@@ -60,9 +61,18 @@ class Told:
         """What is wrong with the names."""
         names = [name for name, _ in self.variables]
         wrong = [name for name in names if not (name.isascii() and name.isidentifier()) or name in FIXED]
-        return [f"variables: {name!r} is no name that can be set" for name in wrong] + [
-            f"variables: {name!r} is there twice" for name in sorted({name for name in names if names.count(name) > 1})
-        ]
+        return (
+            [f"variables: {name!r} is no name that can be set" for name in wrong]
+            + [
+                f"variables: {name!r} is there twice"
+                for name in sorted({name for name in names if names.count(name) > 1})
+            ]
+            + [
+                f"variables: {name!r} must be finite, got {value}"
+                for name, value in self.variables
+                if isinstance(value, float) and not math.isfinite(value)
+            ]
+        )
 
 
 NOTHING = Told()
@@ -71,4 +81,4 @@ NOTHING = Told()
 
 def _literal(value: bool | int | float | str | None) -> str:
     """A value as Jinja writes it, which are JSON's spellings but for None."""
-    return "none" if value is None else json.dumps(value)
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)

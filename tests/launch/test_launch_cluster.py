@@ -37,6 +37,15 @@ def test_what_is_run_is_what_was_printed(desk):
     assert calls[-1] == ["kubectl", "apply", "-f", "-"]
 
 
+def test_what_lies_behind_a_lone_dash_is_the_experiments_and_nothing_is_applied_before_the_checks(desk):
+    desk.fake(list=["", ""], get=["array", "serviceaccount/default", ""], otherwise=["there"])
+    desk.run("launch", *GKE, "--", "--iterations", "6")
+    calls = desk.calls()
+    assert [words[0] for words in calls].count("kubectl") > 1
+    assert [words[1:3] for words in calls].index(["apply", "-f"]) == len(calls) - 1
+    assert calls[0][0] == "gcloud"
+
+
 def test_a_slice_is_a_pool_of_all_its_hosts(desk):
     pools = creations(desk.printed("pools", *CLUSTER))
     assert [words[4] for words in pools] == ["jaxalign-0", "jaxalign-1"]

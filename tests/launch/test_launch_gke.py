@@ -214,7 +214,8 @@ def test_kubectl_is_given_the_manifest_that_was_printed(desk):
     printed = desk.run("jobset", *GKE, "--dry-run")
     desk.fake(get=[""])
     desk.run("jobset", *GKE)
-    looked, applied = [json.loads(line) for line in (desk.bin / "calls.jsonl").read_text().splitlines()]
+    pointed, looked, applied = [json.loads(line) for line in (desk.bin / "calls.jsonl").read_text().splitlines()]
+    assert pointed["words"][:4] == ["gcloud", "container", "clusters", "get-credentials"]
     assert looked["words"][:5] == ["kubectl", "--namespace=default", "get", "jobset", "jaxalign"]
     assert applied == {"words": ["kubectl", "apply", "-f", "-"], "stdin": printed}
 
@@ -223,7 +224,7 @@ def test_kubectl_is_given_the_manifest_that_was_printed(desk):
 def test_a_jobset_that_has_ended_is_replaced(desk, ended):
     desk.fake(get=[ended])
     desk.run("jobset", *GKE)
-    assert [words[2] for words in desk.calls()] == ["get", "delete", "-f"]
+    assert [words[2] for words in desk.calls()] == ["clusters", "get", "delete", "-f"]
 
 
 def test_gke_does_not_join_slices_of_one_host(desk):
