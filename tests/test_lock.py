@@ -133,7 +133,9 @@ def test_a_holder_whose_words_were_replaced_leaves_those_of_the_other(tmp_path: 
     held = lock.RunLock(epath.Path(tmp_path / "lock"))
     assert held.beat()
     words(tmp_path / "lock", host="another-machine")
+    assert not held.lost
     assert not held.beat()
+    assert "in use by" in held.lost
     held.release()
     assert json.loads((tmp_path / "lock").read_text())["host"] == "another-machine"
 

@@ -10,6 +10,7 @@ from jaxalign.config.load import validate
 from jaxalign.errors import ConfigError, ModelError
 from jaxalign.exchange.export import export
 from jaxalign.models.pretrained import Pretrained
+from jaxalign.models.releases import LLAMA3_8B
 from jaxalign.text import sandbox
 from jaxalign.text.chat import compile_template
 from jaxalign.text.told import Told
@@ -58,6 +59,7 @@ def test_a_template_that_is_told_takes_the_place_of_the_models_own(tmp_path):
         ('a "b" {{ c }}', 'a "b" {{ c }}'),
         (None, "None"),
         ("é", "é"),
+        ("\N{GRINNING FACE}", "\N{GRINNING FACE}"),
     ],
 )
 def test_variables_have_their_values_everywhere_in_a_template(value, written):
@@ -139,3 +141,11 @@ def test_a_file_that_is_no_template_is_named(base, tmp_path, content, words):
 def test_what_is_told_is_a_value():
     one = Pretrained("here", variables=(("x", False),), ends=("e",))
     assert hash(one) == hash(dataclasses.replace(one))
+
+
+def test_what_no_template_and_no_model_has_is_refused():
+    odd = Pretrained("nowhere", variables=(("x", float("inf")),), shape=dataclasses.replace(LLAMA3_8B, kv_cache="int8"))
+    assert list(odd.problems()) == [
+        "variables: 'x' must be finite, got inf",
+        "shape.kv_cache is no field of a model's files: the engine of a rollout has it (engine.kv_cache)",
+    ]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from jaxalign.storage import durable, twice
+from jaxalign.storage import durable, rundir, twice
+from jaxalign.storage.record import Recorder, read_metrics
 
 CONTENT = b'{"seed": 0}\n'
 
@@ -66,3 +67,17 @@ def test_a_death_between_the_two_leaves_what_was_written_last(
     with pytest.raises(KeyboardInterrupt):
         twice.write(file, b"{}")
     assert twice.read(file) == (b"{}" if written else CONTENT)
+
+
+def test_copies_in_a_directory_that_was_emptied_are_of_no_run(tmp_path: Path) -> None:
+    """A shell's * leaves names that begin with a dot."""
+    first = {"seed": 0}
+    rundir.open_run(tmp_path, first).close()
+    Recorder(tmp_path).log(0, "fit", 1, {"loss": 1.0})
+    for name in ("metrics.jsonl", "config.json", "lock"):
+        (tmp_path / name).unlink()
+    assert (tmp_path / ".metrics.jsonl.copy").exists()
+    for config in (first, {"seed": 1}):
+        rundir.open_run(tmp_path, config).close()
+        assert read_metrics(tmp_path) == []
+        assert rundir.read_run(tmp_path).config == config
