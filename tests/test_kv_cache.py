@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_families import loaded
-from made_models import ONE, mesh, nudged, place, tiny
+from made_models import ONE, mesh, nudged, place
 from made_rollouts import PROMPTS, assert_same_answers
 
 from jaxalign.bench.precision import cached, differences, told
@@ -65,16 +65,6 @@ def test_attention_to_codes_is_attention_to_what_they_stand_for(progress, window
     found = attend(query, key, value, Behind(*trunk, far), seen, float(h), cap, None)
     exact = attend(query, meant(key), meant(value), Behind(*map(meant, trunk), far), seen, float(h), cap, None)
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return model.load()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from made_families import loaded
-from made_models import ONE, mesh, nudged, place, shardings, tiny
+from made_models import ONE, mesh, nudged, place, shardings
 from made_rollouts import CLOSE, PROMPTS, assert_same_answers, prompt
 
 from jaxalign.bench.rollout import Ending
@@ -32,16 +32,6 @@ Hasty = functools.partial(Ending, stop=EOS)
 
 SPEC = Sample(samples=3, max_tokens=6, sampler=Hasty(0.3))
 SEVEN = (*PROMPTS, prompt("Tell me a longer story, please.", "long"), prompt("B", "short"))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return model.load()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
+from jaxalign.errors import CheckpointError
 from jaxalign.storage import durable, rundir, twice
 from jaxalign.storage.record import Recorder, read_metrics
 
@@ -81,3 +82,16 @@ def test_copies_in_a_directory_that_was_emptied_are_of_no_run(tmp_path: Path) ->
         rundir.open_run(tmp_path, config).close()
         assert read_metrics(tmp_path) == []
         assert rundir.read_run(tmp_path).config == config
+
+
+def test_what_is_put_back_counts_where_both_were_damaged(tmp_path: Path) -> None:
+    rundir.open_run(tmp_path, {"seed": 0}).close()
+    (tmp_path / "initial").mkdir()  # something was computed
+    whole = (tmp_path / "config.json").read_bytes()
+    (tmp_path / "config.json").write_bytes(whole.replace(b'"seed": 0', b'"seed": 7'))
+    (tmp_path / ".config.json.copy").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="damaged or edited"):
+        rundir.open_run(tmp_path, {"seed": 1})
+    (tmp_path / "config.json").write_bytes(whole)
+    rundir.open_run(tmp_path, {"seed": 0}).close()
+    assert rundir.read_run(tmp_path).config == {"seed": 0}

@@ -68,7 +68,7 @@ def read_config(root: epath.Path, mend: bool = False) -> dict[str, Any]:
     ConfigError where it is a model's. One that another version wrote, without a seal, is taken as it is."""
     remedy = "the command that made the run writes it again as it was, or put it back"
     try:
-        config = json.loads(twice.read(root / "config.json", mend))
+        config = json.loads(twice.read(root / "config.json", mend, _sealed))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{root / 'config.json'}: damaged ({error}); {remedy}") from error
     if not isinstance(config, dict):
@@ -81,6 +81,13 @@ def read_config(root: epath.Path, mend: bool = False) -> dict[str, Any]:
         return canonical.unsealed(config)
     except ValueError as error:
         raise CheckpointError(f"{root / 'config.json'}: damaged or edited ({error}); {remedy}") from error
+
+
+def _sealed(content: bytes) -> None:
+    """Raises ValueError for a config that does not fit its seal."""
+    config = json.loads(content)
+    if "seal" in config:
+        canonical.unsealed(config)
 
 
 def _before(root: epath.Path, resolved: dict[str, Any]) -> dict[str, Any]:

@@ -31,9 +31,9 @@ class Lease:
         if holder is not None and may_live(holder):
             content, generation = self._outlived(holder, content, generation)
         self._words = {**myself(), "beats": 0}
-        self._content = json.dumps(self._words).encode()
+        words = json.dumps(self._words).encode()
         began = time.monotonic()
-        taken = bucket.write_over(path, self._content, generation)
+        taken = bucket.write_over(path, words, generation)
         if taken is None:  # two found it free at once
             raise CheckpointError(self._refusal(parsed(bucket.read(path)[0])))
         self._generation, self._since, self._taken_over = taken, began, False

@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from jaxalign.errors import CheckpointError
-from jaxalign.storage.durable import is_local, write_file
+from jaxalign.storage.durable import write_file
 
 try:
     import fcntl
@@ -43,7 +43,7 @@ class RunLock:
     def __init__(self, path: epath.Path):
         self._path = path
         self._handle: int | None = None
-        if fcntl is not None and is_local(path):
+        if fcntl is not None:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -143,7 +143,9 @@ def read(root: epath.Path, mend: bool = False) -> dict[str, Any]:
     """The content of inputs.json; see `twice.read`."""
     file = root / FILE
     try:
-        content = canonical.unsealed(json.loads(twice.read(file, mend)))
+        content = canonical.unsealed(
+            json.loads(twice.read(file, mend, lambda told: canonical.unsealed(json.loads(told))))
+        )
         parsed(content)
     except FileNotFoundError as error:
         raise CheckpointError(

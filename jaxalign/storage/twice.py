@@ -5,8 +5,11 @@ last, as it is written first. On object stores, which keep checksums of their ow
 runs of earlier versions.
 """
 
+import contextlib
+import json
 import os
 import sys
+from collections.abc import Callable
 
 from etils import epath
 
@@ -20,16 +23,19 @@ def write(path: epath.Path, content: bytes) -> None:
     durable.write_file(path, content)
 
 
-def read(path: epath.Path, mend: bool = False) -> bytes:
+def read(path: epath.Path, mend: bool = False, check: Callable[[bytes], object] = json.loads) -> bytes:
     """What was written last. Raises OSError where there is none, as of `path`.
 
-    stderr is told where `path` holds something else; with `mend` it is written anew.
+    stderr is told where `path` holds something else; with `mend` it is written anew, and so is a copy that is damaged,
+    unless `check` raises ValueError for what `path` holds: then both are, and what is put back is to count.
     """
     copy = _copied(path)
     if copy is None:
         found = path.read_bytes()
         if mend and durable.is_local(path) and copy_of(path).exists():
-            durable.write_file(copy_of(path), _summed(found))  # the copy is what is damaged
+            with contextlib.suppress(ValueError):
+                check(found)
+                durable.write_file(copy_of(path), _summed(found))  # the copy is what is damaged
         return found
     found = path.read_bytes() if path.exists() else None
     if found != copy:
