@@ -95,6 +95,15 @@ def test_the_rest_is_not(folder, file, old, new):
     assert told(folder) == before
 
 
+def test_what_a_star_imports_is_followed(folder):
+    change(folder / "own.py", "from tools import doubled", "from tools import *")
+    before = told(folder)
+    change(folder / "tools.py", "UNUSED = 1", "UNUSED = 2")
+    assert told(folder) == before
+    change(folder / "tools.py", "FACTOR = 2.0", "FACTOR = 3.0")
+    assert told(folder) != before
+
+
 def test_what_is_in_no_file_has_none():
     assert fingerprint(type("Made", (), {"__module__": "nowhere"})) == ("", "")
 

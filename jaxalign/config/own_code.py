@@ -44,6 +44,8 @@ def _reached(file: Path, name: str) -> set[str]:
                 if wanted == its or wanted == "*":
                     found.add(f"{at.name}: {_said(statement)}")
                     ways.extend([other] if other is not None else [(at, each) for each in _named(statement)])
+                elif its == "*" and other is not None:  # `from beside import *` may be where it comes from
+                    ways.append((other[0], wanted))
     return found
 
 
