@@ -5,7 +5,7 @@ to its probability: `OnlineIPO` in `jaxalign.games`. With `rollout=GeometricMixt
 
     jaxalign train configs/games/three_action_online_ipo_2.py --workdir runs/three_action_online_ipo_2
 
-Expected: `nash/gap` towards 0.0588; 0.067 after 72 iterations.
+Expected: `nash/gap` towards 0.0588; 0.065 after 72 iterations.
 """
 
 import dataclasses

@@ -15,8 +15,9 @@ INPO with eta = tau), on the same answers of μ; the policy it ends with is the 
 The closing fit asks for margins up to 1/(2 tau) nats, eta/tau times those of the other fits, of which nearly all is
 there already: it wants soft labels, and enough pairs and steps to average what is left.
 
-The left side of the test is estimated from samples (`games.inner_gap`), so it gets the benefit of no doubt: `errors`
-standard errors over the prompts are added. A round takes as long as it takes. What was not sampled is not seen.
+The left side of the test is estimated from samples (`games.inner_gap`), and `errors` standard errors over the prompts
+are added. A round takes as long as it takes. What was not sampled is not seen: of few samples a prompt the estimate can
+be far too small where an answer that is rarely given beats the others.
 """
 
 import math

@@ -1,8 +1,9 @@
 """What would contract on the games that a run has sampled: searched for, and then tried on them, exactly.
 
-At a fixed number of inner steps no smaller step ever helps: its factor tends to 1 from above. And at steps above
-1 / omega no tau helps but by chance: the largest stable step, 2 tau / (tau² + omega²), is never larger, and only a few
-inner steps that have not diverged yet can contract all the same. So settings are searched jointly.
+Where the inner loop is stable and its steps are too few, a smaller step alone is no help: the factor of a round tends
+to 1 from above (at tau .02 and two steps, at every frequency looked at). And at steps above 1 / omega no inner loop is
+stable, whatever tau: the largest stable step, 2 tau / (tau² + omega²), is never larger. A few inner steps that have not
+diverged yet can contract all the same. So settings are searched jointly.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,14 +37,20 @@ PULLS = 24
 
 
 def advice(games: SampledGames, setting: Setting) -> str:
-    """A clause on what to change, or that nothing at this step does; speaks of the fields of an INPO experiment."""
-    games = (games if setting.inner is None else games.those(games.rotating)).thinned(SEARCHED)
-    kept, smaller = at_this_step(games, setting), next(smaller_steps(games, setting), None)
+    """A clause on what to change, or that nothing which was tried does; speaks of the fields of an INPO experiment."""
+    concerned = games if setting.inner is None else games.those(games.rotating)
+    games = concerned.thinned(SEARCHED)
+    tried, count = len(games.prefer), len(concerned.prefer)
+    where = "these answers" if tried == count else f"{tried} of these {count} prompts, which were tried"
+    if (kept := at_this_step(games, setting)) is not None:
+        return f"{described(kept, setting)} would contract on {where}"
+    what, each = (
+        ("loss.tau", "step") if setting.inner is None else (f"loss.tau and swap_every up to {LONGEST}", "round")
+    )
+    smaller = next(smaller_steps(games, setting), None)
     other = f"{described(smaller, setting)} would" if smaller else "nor does any smaller step that was tried"
-    if kept is not None:
-        return f"{described(kept, setting)} would contract on these answers"
-    what = "loss.tau" if setting.inner is None else f"loss.tau and no swap_every up to {LONGEST}"
-    return f"no {what} contracts at this step (loss.eta {1 / setting.step:.3g}); {other}"
+    slow = f"{1 - SURELY:.0%} or more a {each} on {where}"
+    return f"no {what} that was tried contracts by {slow} at loss.eta {1 / setting.step:.3g}; {other}"
 
 
 def described(found: Setting, now: Setting) -> str:
@@ -59,7 +66,7 @@ def described(found: Setting, now: Setting) -> str:
 
 
 def at_this_step(games: SampledGames, setting: Setting) -> Setting | None:
-    """The least change that contracts with the step left alone: more inner steps, then another tau, then both."""
+    """The least change that contracts with the step left alone: other inner steps, then another tau, then both."""
     return next(contracting(games, _kept_step(games, setting)), None)
 
 
@@ -108,12 +115,11 @@ def _kept_step(games: SampledGames, setting: Setting, itself: bool = False) -> I
     if itself:
         yield setting
     if setting.inner is None:
-        yield from (replace(setting, tau=tau) for tau in _pulls(setting) if tau > setting.tau)
+        yield from (replace(setting, tau=tau) for tau in _pulls(setting))
         return
-    if (longer := _inner(games, setting)) is not None:
-        yield longer
-    yield from (replace(setting, tau=tau) for tau in _pulls(setting) if tau > setting.tau)
-    both = [found for tau in _pulls(setting) if (found := _inner(games, replace(setting, tau=tau))) is not None]
+    yield from _inner(games, setting)
+    yield from (replace(setting, tau=tau) for tau in _pulls(setting))
+    both = [found for tau in _pulls(setting) for found in _inner(games, replace(setting, tau=tau))]
     yield from sorted(both, key=lambda each: (each.inner or 0, each.tau))
 
 
@@ -122,14 +128,13 @@ def _pulls(setting: Setting) -> list[float]:
     return sorted({float(f"{tau:.2g}") for tau in np.geomspace(1e-3, 0.999, PULLS) / setting.step})
 
 
-def _inner(games: SampledGames, setting: Setting) -> Setting | None:
-    """The same with the fewest inner steps from those in force on that contract surely; None where there are none."""
+def _inner(games: SampledGames, setting: Setting) -> list[Setting]:
+    """The same with the fewest inner steps beyond those in force that contract surely, and with the most below them."""
     assert setting.inner is not None
-    if setting.inner >= LONGEST:
-        return None
-    inner = np.arange(setting.inner + 1, LONGEST + 1)
-    found = np.flatnonzero(enough(round_factor(_all(games), setting.step, setting.tau, inner[:, None])))
-    return replace(setting, inner=int(inner[found[0]])) if found.size else None
+    inner = np.arange(1, LONGEST + 1)
+    surely = inner[enough(round_factor(_all(games), setting.step, setting.tau, inner[:, None]))]
+    more, fewer = surely[surely > setting.inner], surely[surely < setting.inner]
+    return [replace(setting, inner=int(each)) for each in (*more[:1], *fewer[-1:])]
 
 
 def _all(games: SampledGames) -> Float[np.ndarray, " n"]:

@@ -8,8 +8,12 @@ deviation gains, in units of win probability, and 0 only at the solution. With h
 
 Of m samples the plug-in errs to both sides. Noise of the win rates, divided by tau, counts as gap and lifts it. And the
 logarithm of a mean over m answers misses rare good ones, which takes it down: an answer of probability .001 that beats
-all others nearly always makes a gap of .31 at tau .02, and eight samples say .003. No estimate from the samples sees
-what was not sampled: each is of the game between answers that the policy gives.
+all others nearly always makes a gap of .31 at tau .02, and eight samples say .003. The second order errs to both sides
+too, with however many samples: it is too large where few answers are worse than the rest, and too small where few are
+better (one of probability .1 that beats the others .95 to .05 makes a gap of .184 at tau .1, its second order is .091).
+So what is logged is the larger of two estimates that have the plug-in's noise taken off: the second order, and the
+plug-in less that noise, which is right with many samples. With few, both are too small where good answers are rare; no
+estimate sees what was not sampled: each is of the game between answers that the policy gives.
 """
 
 import numpy as np
@@ -47,8 +51,7 @@ def corrected_inner_gap(
 
     Var h = Var r - 2 Cov(r, g) / tau + Var g / tau², r the log-ratio and g(y) = P(y ≻ μ), whose mean is 1/2. Each part
     is a U-statistic: an answer, and one or two opponents that are not the answer itself nor one another. Near the
-    solution this is the gap. Far from it, where h spans many nats, it is up to some times larger, which errs on the
-    side of "not solved yet".
+    solution this is the gap. Far from it, where h spans many nats, it is up to some times larger or smaller.
     """
     samples = prefer.shape[-1]
     assert samples >= FEWEST, f"{samples} samples a prompt; the estimate needs {FEWEST}"
@@ -60,18 +63,34 @@ def corrected_inner_gap(
     return np.asarray(0.5 * tau * (log_ratio.var(-1, ddof=1) - 2.0 * coupled / tau + spread / tau**2))
 
 
+def denoised_inner_gap(
+    prefer: Float[np.ndarray, "*b m m"], log_ratio: Float[np.ndarray, "*b m"], tau: Number
+) -> Float[np.ndarray, "*b"]:
+    """The plug-in of m i.i.d. samples less its noise to second order, win probability; of either sign.
+
+    That noise is what the plug-in's own tau/2 Var h has above the unbiased estimate. It goes with 1/m, and the estimate
+    to the gap, however far the policy is from the solution. Of few samples at a small tau the plug-in's higher orders
+    are noise themselves, of negative sign: the unbiased second order is larger then.
+    """
+    even = np.full(log_ratio.shape, 1.0 / log_ratio.shape[-1])
+    h = log_ratio - prefer.mean(-1, dtype=np.float64) / tau
+    return inner_gap(prefer, log_ratio, even, tau) - 0.5 * tau * h.var(-1) + corrected_inner_gap(prefer, log_ratio, tau)
+
+
 def inner_metrics(games: SampledGames, whole: Bool[np.ndarray, " b"], tau: Number) -> dict[str, float]:
     """What a run logs of its inner problem, over the prompts of an iteration.
 
     `align/inner_gap` the plug-in estimate. `align/inner_gap_corrected` the exact gap of prompts whose answers are all
-    there are (`whole`), the unbiased estimate of others, the plug-in of those with fewer than `FEWEST` answers; and its
-    standard error over prompts, `align/inner_gap_stderr`, absent where a single prompt was sampled: nothing tells it.
-    All win probability. `align/anchor_kl_nats`, KL(μ ‖ anchor) from the samples.
+    there are (`whole`); of others that of two estimates, second order and less noise, whose mean is larger; the plug-in
+    of those with fewer than `FEWEST` answers. Its standard error over prompts is `align/inner_gap_stderr`, absent where
+    a single prompt was sampled: nothing tells it. All win probability. `align/anchor_kl_nats`, KL(μ ‖ anchor) from the
+    samples.
     """
     plug_in = inner_gap(games.prefer, games.log_ratio, games.weights, tau)
     corrected, count = plug_in, len(plug_in)
     if games.prefer.shape[-1] >= FEWEST:
-        corrected = np.where(whole, plug_in, corrected_inner_gap(games.prefer, games.log_ratio, tau))
+        estimates = (each(games.prefer, games.log_ratio, tau) for each in (corrected_inner_gap, denoised_inner_gap))
+        corrected = max((np.where(whole, plug_in, each) for each in estimates), key=np.mean)
     metrics = {
         "align/inner_gap": float(plug_in.mean()),
         "align/inner_gap_corrected": float(corrected.mean()),

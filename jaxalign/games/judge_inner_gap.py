@@ -1,8 +1,8 @@
 """How estimates of the inner gap from a few samples a prompt err, on games of 400 answers whose truth is known.
 
 `python -m jaxalign.games.judge_inner_gap` prints a row for each game and number of exact steps to a fixed anchor: the
-gap tau KL(μ ‖ BR(μ)) over all answers, and means of its plug-in and its corrected estimate over prompts, with the
-standard error of the latter.
+gap tau KL(μ ‖ BR(μ)) over all answers, and means over prompts of its estimates: the plug-in, the second order, and the
+plug-in less its noise, with standard errors of both of these. Runs log the larger one.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxalign.games.families import Matrix, bradley_terry, mixture
-from jaxalign.games.inner_gap import corrected_inner_gap, inner_gap
+from jaxalign.games.inner_gap import corrected_inner_gap, denoised_inner_gap, inner_gap
 from jaxalign.games.sampled_games import log_weights, mirror_steps
 
 ANSWERS, SAMPLES, PROMPTS = 400, 8, 2000
@@ -32,11 +32,18 @@ def clusters(rng: np.random.Generator) -> Matrix:
     return 0.5 + np.where(ahead == 1, 0.4, np.where(ahead == 2, -0.4, 0.0))
 
 
+def few_better(rng: np.random.Generator) -> Matrix:
+    """One answer in twenty beats the others .95 to .05."""
+    better = rng.permutation(ANSWERS) < ANSWERS // 20
+    return 0.5 + 0.45 * (better[:, None].astype(float) - better[None, :])
+
+
 GAMES: Mapping[str, Callable[[np.random.Generator], Matrix]] = {
     "panel of 3": lambda rng: mixture(12 * rng.normal(size=(3, ANSWERS)), np.ones(3) / 3),
     "Elo and noise": noisy_elo,
     "Bradley-Terry": lambda rng: bradley_terry(4 * rng.normal(size=ANSWERS)),
     "three clusters": clusters,
+    "one in twenty is better": few_better,
 }
 
 
@@ -52,15 +59,18 @@ def rows(name: str, seed: int = 0) -> list[dict[str, float | int | str]]:
         policy, ratio = np.exp(logp[0]), (logp - anchor)[0]
         drawn = rng.choice(ANSWERS, (PROMPTS, SAMPLES), p=policy / policy.sum())
         sampled, ratios = prefer[drawn[:, :, None], drawn[:, None, :]], ratio[drawn]
-        corrected = corrected_inner_gap(sampled, ratios, TAU)
+        second = corrected_inner_gap(sampled, ratios, TAU)
+        denoised = denoised_inner_gap(sampled, ratios, TAU)
         found.append(
             {
                 "game": name,
                 "steps": steps,
                 "truth": float(inner_gap(prefer, ratio, policy, TAU)),
                 "plug_in": float(inner_gap(sampled, ratios, np.full(drawn.shape, 1 / SAMPLES), TAU).mean()),
-                "corrected": float(corrected.mean()),
-                "stderr": float(corrected.std(ddof=1) / PROMPTS**0.5),
+                "second": float(second.mean()),
+                "second_stderr": float(second.std(ddof=1) / PROMPTS**0.5),
+                "denoised": float(denoised.mean()),
+                "denoised_stderr": float(denoised.std(ddof=1) / PROMPTS**0.5),
             }
         )
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxalign.games.advice import advice, at_this_step, described, settles, smaller_steps
-from jaxalign.games.certificates import SILENT, diagnose, round_factor, skew_spectrum
+from jaxalign.games.certificates import SILENT, diagnose, round_factor, skew_spectrum, step_modulus
 from jaxalign.games.families import bradley_terry, cyclic, random_skew, three_action, with_dominated
 from jaxalign.games.files import read_matrix
 from jaxalign.games.game import MatrixGame
@@ -256,7 +256,7 @@ def test_more_iterations_a_swap_are_advised_where_they_do():
 
 
 @pytest.mark.parametrize("omega", [0.02, 0.05, 0.1, 0.2, 0.3])
-def test_a_smaller_step_alone_never_helps(omega):
+def test_two_inner_steps_at_a_small_tau_expand_at_every_step(omega):
     steps = np.geomspace(1e-3, 10, 200)
     assert min(round_factor(np.array(omega), step, 0.02, 2) for step in steps) > 1 - 1e-9
 
@@ -268,7 +268,8 @@ def test_where_nothing_helps_at_a_step_that_is_said_and_a_smaller_one_found(omeg
     found = next(smaller_steps(games, QUICKSTART))
     assert found.step < 10
     said = advice(games, QUICKSTART)
-    assert said.startswith("no loss.tau and no swap_every up to 100 contracts at this step (loss.eta 0.1); loss.eta")
+    none = "no loss.tau and swap_every up to 100 that was tried contracts by 2% or more a round on these answers"
+    assert said.startswith(f"{none} at loss.eta 0.1; loss.eta")
     count = 3000 // found.inner
     end = rounds(games.prefer, games.start, found.step, found.tau, found.inner, count)
     goal = log_weights(games.nash)
@@ -286,6 +287,34 @@ def test_inpo_is_advised_what_settles(step, tau):
     assert stability(games, closer).expanding.all()
     assert "loss.tau" in advice(games, closer)
     assert "loss.eta" not in advice(games, closer)
+
+
+def test_fewer_iterations_are_advised_where_a_loop_has_not_diverged_yet():
+    """A step above 1 / omega, whose inner loops diverge at every tau."""
+    games, now = one(three_action(), (0.2, 0.5, 0.3)), Setting(5.5, 0.02, 9)
+    found = at_this_step(games, now)
+    assert found is not None
+    assert (found.step, found.inner) == (5.5, 3)
+    assert (step_modulus(games.frequencies[0], found.step, found.tau) > 1).all()
+    assert (round_factor(games.frequencies[0], found.step, found.tau, 3) < 0.6).all()
+    end = rounds(games.prefer, games.start, found.step, found.tau, 3, 40)
+    assert kl(log_weights(games.nash), end)[0] < 1e-9
+    assert advice(games, now) == f"loss.tau {found.tau:.3g}, swap_every 3 would contract on these answers"
+
+
+@pytest.mark.parametrize("step", [4.97, 5.0])
+def test_what_contracts_by_less_than_is_advised_is_not_denied(step):
+    """A tau of 1 / step settles, by 1 to 2 % a step; the step is 1 / omega, nearly."""
+    games, now = one(three_action(), (0.2, 0.5, 0.3)), Setting(step, 0.02, None)
+    slow = dataclasses.replace(now, tau=1 / step)
+    end = mirror_steps(games.prefer, games.start, games.start, step, slow.tau, 1500)
+    assert kl(games.regularised(slow.tau), end)[0] < 1e-9
+    assert "contracts by 2% or more a step" in advice(games, now)
+
+
+def test_it_is_said_where_only_some_prompts_were_tried():
+    games = SampledGames.of(np.tile(faint(0.05), (40, 1, 1)), np.tile([0.5, 0.3, 0.2], (40, 1)))
+    assert advice(games, QUICKSTART).endswith("would contract on 32 of these 40 prompts, which were tried")
 
 
 def test_advice_for_many_games_contracts_on_all_of_them():
