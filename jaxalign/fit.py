@@ -29,6 +29,7 @@ from jaxalign.session import Session
 from jaxalign.storage import pytree
 from jaxalign.storage.checkpoint import FitCheckpoints
 from jaxalign.storage.rundir import MOMENTS_REMEDY
+from jaxalign.storage.tiers import TieredCheckpoints
 from jaxalign.training.outcomes import Intake, Outcomes
 from jaxalign.training.row_plan import row_tokens
 from jaxalign.training.rows import RowShape, pack, stack_microbatches
@@ -49,7 +50,7 @@ def fit(
     """Policy `iteration` + 1, committed: `policy` after all steps of the iteration's fit, unless what `watch` sees or
     its trust region end it earlier. Continues a fit cut short."""
     if session.run.policy(iteration + 1).exists():
-        session.run.clear_fit(iteration)
+        session.clear_fit(iteration)
         return session.policy(iteration + 1)
     spec = session.experiment.fit
     order, steps = steps_of(session.experiment, session.machine, iteration, groups)
@@ -65,9 +66,10 @@ def fit(
             batch = make_batch(groups, references, rows, shape, accumulate, here)
             return on_mesh(batch, placed), int((rows >= 0).sum()), row_tokens(groups, rows)
 
-    with FitCheckpoints(
+    lasting = FitCheckpoints(
         session.run.fit_path(iteration), spec.checkpoint_every, spec.keep_checkpoints, session.hosts
-    ) as checkpoints:
+    )
+    with TieredCheckpoints(lasting, session.local_tier) as checkpoints:
         trial = Trial(session, iteration, len(order), watch)
         begin = partial(_begun, session, iteration, training, policy, live, len(order))
         first, state = _start(checkpoints, order, training, trial, begin)
@@ -123,7 +125,7 @@ def make_batch(
 
 
 def _start(
-    checkpoints: FitCheckpoints, order: GroupOrder, training: Training, trial: Trial, begin: Callable[[], TrainState]
+    checkpoints: TieredCheckpoints, order: GroupOrder, training: Training, trial: Trial, begin: Callable[[], TrainState]
 ) -> tuple[int, TrainState]:
     """The step to begin or continue with, and the state before it."""
     found = checkpoints.restore(training.abstract)
@@ -168,7 +170,7 @@ def _committed(session: Session, iteration: int, kept: Params) -> Params:
     if jax.tree.leaves(kept.get("moments")) and iteration + 1 < session.experiment.iterations:
         session.run.keep_moments(iteration, {"moments": kept["moments"]})
     session.commit_policy(iteration + 1, kept["params"])
-    session.run.clear_fit(iteration)
+    session.clear_fit(iteration)
     params: Params = kept["params"]
     return params
 
@@ -191,7 +193,7 @@ def _tell(
 def _keep_when_due(
     session: Session,
     trial: Trial,
-    checkpoints: FitCheckpoints,
+    checkpoints: TieredCheckpoints,
     order: GroupOrder,
     done: int,
     state: TrainState,
@@ -211,7 +213,7 @@ def _keep_when_due(
     with jax.transfer_guard("allow"):  # copies to the host are what it is for
         session.run.must_write()
         session.recorder.flush()
-        checkpoints.save(done, state, order.state(done), trial.meta)
+        checkpoints.save(done, state, order.state(done), trial.meta, stopping)
     trial.forget(checkpoints.steps())
     if stopping:
         checkpoints.close()

@@ -55,6 +55,11 @@ class Placement:
     """prompts judged between two commits of what was said, over all processes"""
     judge_batch_size: int = 16
     """rows that a judge with weights of its own reads together, over all devices: a prompt with its answers each"""
+    local_checkpoints: str = ""
+    """where each host keeps training checkpoints of its own devices' shards, between those in the run directory: in its
+    memory (/dev/shm/jaxalign) or on its own disk; `{process}` is the number of the process. Empty: nowhere"""
+    local_checkpoint_every: int = 10
+    """steps between them"""
 
     def problems(self) -> Iterable[str]:
         for name, value in (
@@ -63,6 +68,7 @@ class Placement:
             ("rollout_rows", self.rollout_rows),
             ("judge_block_size", self.judge_block_size),
             ("judge_batch_size", self.judge_batch_size),
+            ("local_checkpoint_every", self.local_checkpoint_every),
         ):
             if value < 1:
                 yield f"{name} must be at least 1, got {value}"

@@ -96,7 +96,16 @@ def test_without_flock_a_holder_that_renews_its_words_is_believed(tmp_path: Path
 
 
 @pytest.mark.usefixtures("leases")
-@pytest.mark.parametrize("changes", [{"host": "another-machine"}, {}], ids=["another host", "the same pid, restarted"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"host": "another-machine"},
+        {},
+        {"boot": "another", "pid": 2**22 + 1},
+        {"space": "pid:[1]", "pid": 2**22 + 1},
+    ],
+    ids=["another host", "the same pid, restarted", "another of this name", "another container of this name"],
+)
 def test_without_flock_a_holder_that_gives_no_sign_of_life_is_replaced(
     tmp_path: Path, changes: dict, clock: Clock
 ) -> None:
@@ -117,11 +126,8 @@ def test_without_flock_a_holder_that_lets_go_is_followed(tmp_path: Path, clock: 
 
 
 @pytest.mark.usefixtures("leases")
-@pytest.mark.parametrize("changes", [{"boot": "before"}, {"pid": 2**22 + 1}], ids=["rebooted", "dead"])
-def test_without_flock_a_holder_that_cannot_live_is_replaced_at_once(
-    tmp_path: Path, changes: dict, clock: Clock
-) -> None:
-    words(tmp_path / "lock", **changes)
+def test_without_flock_a_holder_that_has_died_here_is_replaced_at_once(tmp_path: Path, clock: Clock) -> None:
+    words(tmp_path / "lock", pid=2**22 + 1)
     held = lock.RunLock(epath.Path(tmp_path / "lock"))
     assert clock.now < 2  # the moment in which two that found it free would see one another
     assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()

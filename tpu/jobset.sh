@@ -3,7 +3,7 @@
 # --dry-run it prints the manifest. A JobSet of this name that has ended is deleted first: Kubernetes starts none again.
 #
 #   tpu/jobset.sh CONFIG --topology v5p:4x4x4 --slices 2 --image IMAGE:TAG --workdir gs://BUCKET/RUN [--spot]
-#                 [--service-account NAME] [--data gs://BUCKET/FOLDER] [--grace SECONDS] [--loss.eta 0.05 …] [--dry-run]
+#                 [--service-account NAME] [--data gs://BUCKET/FOLDER] [--local /dev/shm/jaxalign] [--grace SECONDS] [--loss.eta 0.05 …] [--dry-run]
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
@@ -16,6 +16,8 @@ set_train_command
 tagged='[^/]*(:[^/]+|@sha256:[0-9a-f]+)$'
 [[ $opt_image =~ $tagged && $opt_image != *:latest ]] ||
   die "--image $opt_image needs a tag other than latest, or a digest: a Pod that starts again must run the same code"
+[[ -z $opt_local || ($opt_local == /?* && -z $opt_autopilot) ]] ||
+  die "--local is an absolute path of the nodes, of clusters that are not Autopilot, not '$opt_local'"
 [[ -z $opt_data || $opt_data == gs://?* ]] || die "--data is gs://BUCKET or gs://BUCKET/FOLDER, not '$opt_data'"
 
 # A word as a JSON string, which is a YAML string too. Kubernetes would put a variable in the place of $(NAME).
@@ -46,17 +48,28 @@ env_list() {
 }
 
 # GKE's driver for Cloud Storage mounts the bucket on every host alike. Its sidecar serves Pods that carry the annotation.
+# What a host keeps for itself lies on its node: a JobSet that starts again has new Pods, and what was theirs is gone.
 set_volumes() {
+  annotations='{}' volumes='' mounts=''
+  if [[ -n $opt_local ]]; then
+    volumes="{name: local, hostPath: {path: $(json "$opt_local"), type: DirectoryOrCreate}}"
+    mounts="{name: local, mountPath: $(json "$opt_local")}"
+  fi
+  if [[ -n $opt_data ]]; then
+    set_data_volume
+  fi
+  volumes="[$volumes]" mounts="[$mounts]"
+}
+
+set_data_volume() {
   local bucket folder options=implicit-dirs
-  annotations='{}' volumes='[]' mounts='[]'
-  [[ -n $opt_data ]] || return 0
   bucket=${opt_data#gs://} && bucket=${bucket%%/*}
   folder=${opt_data#gs://"$bucket"} && folder=${folder#/} && folder=${folder%/}
   [[ -z $folder ]] || options+=",only-dir=$folder"
   annotations='{gke-gcsfuse/volumes: "true"}'
-  volumes="[{name: data, csi: {driver: gcsfuse.csi.storage.gke.io, readOnly: true, volumeAttributes:"
-  volumes+=" {bucketName: $(json "$bucket"), mountOptions: $(json "$options")}}}]"
-  mounts='[{name: data, mountPath: /data, readOnly: true}]'
+  volumes+="${volumes:+, }{name: data, csi: {driver: gcsfuse.csi.storage.gke.io, readOnly: true, volumeAttributes:"
+  volumes+=" {bucketName: $(json "$bucket"), mountOptions: $(json "$options")}}}"
+  mounts+="${mounts:+, }{name: data, mountPath: /data, readOnly: true}"
 }
 
 set_selector() {

@@ -8,6 +8,7 @@ committed before is touched by it. Where several processes run together all save
 import contextlib
 import os
 import re
+import secrets
 import sys
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from jaxalign.storage.streamed import StreamedArrays
 from jaxalign.types import Params
 
 _SECONDS = 1200.0  # a save that takes longer than this has failed
+_NAME = "name"
 
 
 class Restored(NamedTuple):
@@ -132,6 +134,21 @@ class FitCheckpoints:
             int(name) for name in durable.names(self._root) if name.isdecimal() and pytree.exists(self._root / name)
         )
 
+    def name(self) -> str:
+        """That of the fit whose checkpoints these are, and of no other: drawn when it is first asked for."""
+        return self._hosts.told(self._named() if self._hosts.leader else "")
+
+    def _named(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            found = (self._root / _NAME).read_bytes().decode("ascii")
+            if re.fullmatch("[0-9a-f]{32}", found):
+                return found
+        drawn = secrets.token_hex(16)
+        with durable.storage_errors(self._root, len(drawn)):
+            durable.make_directory(self._root)
+            durable.write_file(self._root / _NAME, drawn.encode())
+        return drawn
+
     def save(self, step: int, state: Any, data: dict[str, Any], meta: dict[str, Any]) -> None:
         """Starts saving a PyTree of arrays and two JSON objects; returns once the arrays may be overwritten.
 
@@ -232,7 +249,8 @@ class FitCheckpoints:
             return
         for entry in map(self._root.joinpath, durable.names(self._root)):
             # a damaged one stays for a person to look at
-            if not entry.name.startswith("damaged-") and not (entry.name.isdecimal() and pytree.exists(entry)):
+            stays = entry.name == _NAME or entry.name.startswith("damaged-")
+            if not stays and not (entry.name.isdecimal() and pytree.exists(entry)):
                 with contextlib.suppress(OSError):
                     entry.rmtree() if entry.is_dir() else entry.unlink()
 

@@ -35,9 +35,9 @@ class RunLock:
 
     On POSIX the kernel holds the lock (flock), so it ends with the process however that ends. On file systems without
     it the file's words decide (in a bucket it is a `Lease`): the holder renews them while it lives. A holder on this
-    machine that is no longer alive is replaced; any other is watched, and replaced when it gives no sign of life for
-    `LEASE` seconds. So a pod that was preempted, and comes back under another name or the same, gets its run back. No
-    clocks are compared.
+    machine that has died since this boot is replaced; any other is watched, and replaced when it gives no sign of life
+    for `LEASE` seconds. So a pod that was preempted, and comes back under another name or the same, gets its run back.
+    No clocks are compared.
     """
 
     def __init__(self, path: epath.Path):
@@ -163,7 +163,7 @@ def who(holder: dict[str, Any] | None) -> str:
 def myself() -> dict[str, Any]:
     """The words of a holder: this process, and no sign of life yet."""
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "boot": _boot_id(), "beats": 0}
+    return {**_here(), "pid": os.getpid(), "started": started, "beats": 0}
 
 
 def _holder(path: epath.Path) -> dict[str, Any] | None:
@@ -183,11 +183,10 @@ def parsed(content: bytes) -> dict[str, Any] | None:
 
 
 def may_live(holder: dict[str, Any]) -> bool:
-    """Whether a holder may be alive: it is on another machine, or a process of its number is here since this boot."""
-    if holder["host"] != socket.gethostname():
+    """Whether a holder may be alive: a process of its number is here, or nobody here can tell. Machines of one name are
+    told apart by their boots, and containers that do not see each other's processes by where these are numbered."""
+    if {**holder, **_here()} != holder:
         return True
-    if holder["boot"] != _boot_id():
-        return False
     try:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
@@ -197,7 +196,16 @@ def may_live(holder: dict[str, Any]) -> bool:
     return True
 
 
-def _boot_id() -> str:
+def _here() -> dict[str, str]:
+    """Where numbers of processes are this process's own."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return {"host": socket.gethostname(), "boot": boot_id(), "space": space}
+
+
+def boot_id() -> str:
+    """Of this machine's present boot; empty where it is not told."""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
     return ""

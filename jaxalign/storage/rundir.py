@@ -9,6 +9,7 @@ initial/<phase>/               artifacts made before the first iteration
 0000/<phase>.parts/00007/      chunks of a phase that is still running
       00007-00001-of-00004/    those of one process, where several run together
 0000/fit/                      Orbax: training checkpoints inside the fit; removed once the policy is committed
+      name                     what hosts call that fit which keep checkpoints of their own (see `tiers`)
 0000/best/00000020/            Orbax: the parameters after a step of the fit that was the best so far; removed likewise
 0000/policy                    Orbax: the policy trained in iteration 0, iterate 1
 0000/moments                   Orbax: what its optimizer ended with, where the next fit goes on from that; then removed

@@ -81,8 +81,15 @@ def test_a_holder_that_says_nothing_is_replaced_and_one_that_let_go_at_once(path
     assert lock.parsed(objects.read(path)[0]) is None
 
 
-def test_a_holder_that_cannot_live_is_replaced_at_once(path):
-    words(path, boot="before")
+def test_another_machine_of_the_same_name_is_watched(path):
+    words(path, boot="another", pid=2**22 + 1)
+    began = time.monotonic()
+    Lease(path).release()
+    assert time.monotonic() - began >= lease.LEASE
+
+
+def test_a_holder_that_has_died_here_is_replaced_at_once(path):
+    words(path, pid=2**22 + 1)
     began = time.monotonic()
     Lease(path).release()
     assert time.monotonic() - began < lease.LEASE

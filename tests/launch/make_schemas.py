@@ -3,8 +3,8 @@
     pip install kubernetes-validate==1.35.0 && python tests/launch/make_schemas.py
 
 The Job inside it: the schema of `io.k8s.api.batch.v1.JobSpec` of Kubernetes 1.35 with all that it refers to, unknown
-fields refused, less the descriptions and less affinity, volumes other than of drivers, and the like. The JobSet around
-it: transcribed from JobSet 0.10's custom resource definition (repository kubernetes-sigs/jobset,
+fields refused, less the descriptions and less affinity, volumes other than of drivers and hosts, and the like. The
+JobSet around it: transcribed from JobSet 0.10's custom resource definition (repository kubernetes-sigs/jobset,
 config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml, v1alpha2). Both are licensed under the Apache License 2.0
 (Copyright The Kubernetes Authors).
 """
@@ -24,7 +24,7 @@ DROPPED = {
     "io.k8s.api.core.v1.PodSpec": {"affinity", "ephemeralContainers", "initContainers"},
     "io.k8s.api.core.v1.Container": {"livenessProbe", "readinessProbe", "startupProbe", "lifecycle"},
 }
-KEPT = {"io.k8s.api.core.v1.Volume": {"name", "csi"}}
+KEPT = {"io.k8s.api.core.v1.Volume": {"name", "csi", "hostPath"}}
 
 
 def bare(node: Any) -> Any:

@@ -33,6 +33,7 @@ WORDS = [
     ["--flex-start"],
     ["--megascale-env"],
     ["--data", "gs://weights/llama"],
+    ["--local", "/dev/shm/jaxalign"],
     ["--model.path", 'a: "b" {c} # $(D) \\'],
 ]
 
@@ -158,6 +159,22 @@ def test_every_host_sees_the_data_read_only(desk):
     assert template["metadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}
     (whole,) = pod_of(manifest(desk, "--data", "gs://weights"))["volumes"]
     assert whole["csi"]["volumeAttributes"] == {"bucketName": "weights", "mountOptions": "implicit-dirs"}
+
+
+def test_a_host_keeps_its_checkpoints_on_its_node(desk):
+    pod = pod_of(manifest(desk, "--local", "/dev/shm/near", "--data", "gs://weights"))
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert volumes["local"]["hostPath"] == {"path": "/dev/shm/near", "type": "DirectoryOrCreate"}
+    (container,) = pod["containers"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert mounts == {"local": "/dev/shm/near", "data": "/data"}
+    assert container["command"][-2:] == ["--placement.local_checkpoints", "/dev/shm/near"]
+
+
+@pytest.mark.parametrize("words", [["--local", "near"], ["--local", "/dev/shm/near", "--autopilot"]])
+def test_a_directory_that_nodes_do_not_have_is_refused(desk, words):
+    desk.run("jobset", *GKE, "--image", "r.io/a/jaxalign:1", *words, "--dry-run", code=2)
+    assert "absolute path of the nodes" in desk.errors
 
 
 @pytest.mark.parametrize(

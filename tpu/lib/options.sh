@@ -21,6 +21,7 @@ opt_location=''        # --location: of the cluster's control plane; default is 
 opt_namespace=default  # --namespace: of Kubernetes
 opt_image=''           # --image: this repository installed (Dockerfile), with a tag other than latest, or a digest
 opt_data=''            # --data: gs://BUCKET[/FOLDER] that every host of GKE sees as /data, read-only
+opt_local=''           # --local: directory of a GKE node, /dev/shm/jaxalign, for checkpoints that each host keeps for itself
 opt_grace=600          # --grace: seconds that a host of GKE has to commit when it is asked to stop
 opt_disk=100           # --disk: GB of a GKE node's boot disk, which holds the image
 opt_flex_start=''      # --flex-start: GKE waits for capacity and lends it for seven days at most
@@ -34,7 +35,7 @@ opt_reserved=''        # --reserved: legacy: capacity of a reservation
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/tpu
 shared_values="name topology slices zone project workdir service-account max-restarts cluster location namespace image"
-shared_values+=" data grace disk reservation runtime poll"
+shared_values+=" data local grace disk reservation runtime poll"
 shared_switches="dry-run spot yes flex-start autopilot megascale-env reserved"
 
 usage() {
@@ -145,4 +146,5 @@ set_train_command() {
   need_workdir
   ((hosts * opt_slices > 1)) || distributed=off
   train=(jaxalign train "$config" --workdir "$opt_workdir" --distributed "$distributed" "${overrides[@]}")
+  [[ -z $opt_local ]] || train+=(--placement.local_checkpoints "$opt_local")
 }
