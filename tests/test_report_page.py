@@ -1,6 +1,7 @@
 """The page on runs: well-formed, whole in itself, of the recorded numbers, and never undone by what runs say."""
 
 import base64
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -9,18 +10,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from made_reports import CERTIFICATES, PROMPTS, RATES, VOTES, evals, made_run
+from etils import epath
+from made_reports import CERTIFICATES, PROMPTS, RATES, VOTES, answers, evals, made_run
 
 from jaxalign.__main__ import main
-from jaxalign.evaluate import votes_of
+from jaxalign.evaluate import Votes, votes_of
 from jaxalign.reopen import Run
 from jaxalign.report import page as pages
 from jaxalign.report.account import read
 from jaxalign.report.certificates import NONE, YET
 from jaxalign.report.fronts import MARGINS
 from jaxalign.report.page import page, visible
+from jaxalign.report.samples import TOGETHER, samples_of
 from jaxalign.storage.record import read_metrics, read_perf
-from jaxalign.types import Preferences
+from jaxalign.storage.rundir import RunDir
+from jaxalign.types import Preferences, Rollouts
 
 VOID = {"meta", "img", "br"}
 HOSTILE = "</pre><script>alert(1)</script>\n<img src=x onerror=\"alert('2')\">&amp;{{ 7 * 7 }}\x00\x1b\u202e\ud800\r"
@@ -366,3 +370,30 @@ def test_the_command_writes_it_beside_the_figures(run, tmp_path, monkeypatch, ca
     assert "Not drawn: " in (other / "report" / "index.html").read_text(encoding="utf-8")
     assert main(["report", str(run), str(tmp_path / "absent")]) == 2
     assert "is no run directory" in capsys.readouterr().err
+
+
+class Listed(RunDir):
+    """As much of a run as samples need, whose held-out answers are all that there are."""
+
+    def __init__(self) -> None:
+        super().__init__(epath.Path("nowhere"), {}, None)
+
+    def finished(self) -> int:
+        return 1
+
+    def has(self, home: int | str, name: str) -> bool:
+        return name == "heldout"
+
+    def load(self, home: int | str, name: str, kind: type) -> Rollouts:
+        law = np.array([[0.125, 0.875]] if home == 0 else [[0.75, 0.25]])
+        listed = answers(("one", "other"), ("first",))
+        return dataclasses.replace(listed, weights=np.float32(law), logps=np.log(law)[..., None])
+
+
+def test_of_answers_that_are_listed_the_likeliest_are_shown_and_their_votes():
+    (sample,) = samples_of(Listed(), Votes(("one", "two"), VOTES[:1], np.stack([VOTES[:1], 1 - VOTES[:1]], 1)))
+    (side,) = sample.sides
+    assert (side.heading, side.base_text, side.last_text) == ("Likeliest answers", "one", "other")
+    assert dict(side.votes) == pytest.approx(
+        {TOGETHER: VOTES[0, 1, 0], "one": VOTES[0, 1, 0], "two": 1 - VOTES[0, 1, 0]}
+    )

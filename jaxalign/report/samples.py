@@ -1,6 +1,7 @@
 """Held-out answers of the base and of the last policy side by side, with what the judge said of them: from artifacts.
 
-The first prompts, as at the end of a run, and of each policy its first answer. Votes are kept from the run's end on;
+The first prompts, as at the end of a run, and of each policy its first answer; where answers are listed in place of
+drawn, the likeliest one. Votes are kept from the run's end on;
 answers that were drawn only to be shown (`Evaluation.shown`) were judged by nobody.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from jaxalign.evals.context import iterate_name
 from jaxalign.evaluate import Votes
 from jaxalign.experiment import SAMPLES_SHOWN
+from jaxalign.rollouts.enumerate import enumerated
 from jaxalign.storage.rundir import RunDir, home
 from jaxalign.types import Rollouts
 
@@ -57,14 +59,17 @@ def samples_of(run: RunDir, votes: Votes | None) -> tuple[Sample, ...]:
         return ()
     last = iterate_name(number)
     base_answers, last_answers = (run.load(home(each), "heldout", Rollouts) for each in (0, number))
+    listed = all(enumerated(each).all() for each in (base_answers, last_answers))
     drawn = tuple(run.load(home(each), "shown", Rollouts) for each in (0, number) if run.has(home(each), "shown"))
 
     def sides(index: int) -> Iterator[Side]:
         if len(drawn) == 2:
             base_shown, last_shown = (each.texts[index][0] for each in drawn)
             yield Side("Drawn to be shown; nobody judged them", last, base_shown, last_shown)
-        base_text, last_text = (each.texts[index][0] for each in (base_answers, last_answers))
-        yield Side("First judged answers" if votes else "First answers", last, base_text, last_text, said(votes, index))
+        places = tuple(int(each.weights[index].argmax()) if listed else 0 for each in (base_answers, last_answers))
+        base_text, last_text = base_answers.texts[index][places[0]], last_answers.texts[index][places[1]]
+        what = "Likeliest answers" if listed else "First judged answers" if votes else "First answers"
+        yield Side(what, last, base_text, last_text, said(votes, index, *places))
 
     return tuple(
         Sample(prompt.text, len(prompt.messages) - 1, tuple(sides(index)))
@@ -72,10 +77,11 @@ def samples_of(run: RunDir, votes: Votes | None) -> tuple[Sample, ...]:
     )
 
 
-def said(votes: Votes | None, index: int) -> tuple[tuple[str, float], ...]:
-    """P(the last policy's first answer beats the base's) to a prompt, by all annotators together and by each."""
+def said(votes: Votes | None, index: int, base: int, last: int) -> tuple[tuple[str, float], ...]:
+    """P(the last policy's answer number `last` beats the base's number `base`) to a prompt, by all annotators together
+    and by each."""
     if votes is None:
         return ()
-    each = zip(votes.annotators, votes.by_annotator[index, :, 0, 0], strict=True)
+    each = zip(votes.annotators, votes.by_annotator[index, :, last, base], strict=True)
     alone = tuple((name, float(vote)) for name, vote in each)
-    return ((TOGETHER, float(votes.prefer[index, 0, 0])), *(alone if len(alone) > 1 else ()))
+    return ((TOGETHER, float(votes.prefer[index, last, base])), *(alone if len(alone) > 1 else ()))
