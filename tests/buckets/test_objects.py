@@ -12,9 +12,12 @@ from made_artifacts import Small, same, small
 from made_bucket import NAME, Bucket
 
 from jaxalign.errors import CheckpointError
+from jaxalign.hosts.group import ALONE
 from jaxalign.storage import artifact, checkpoint, pytree, rundir
+from jaxalign.storage.local import LocalTier
 from jaxalign.storage.record import Recorder, read_metrics
 from jaxalign.storage.slot import PolicySlot
+from jaxalign.storage.tiers import TieredCheckpoints
 
 CONFIG = {"seed": 0}
 TREE = {"w": jnp.arange(12.0).reshape(3, 4), "b": jnp.ones(3, jnp.bfloat16)}
@@ -144,3 +147,18 @@ def test_an_object_that_is_written_too_often_is_written_later(root, bucket: Buck
         rundir.durable.write_file(file, json.dumps(number).encode())
     assert json.loads(file.read_bytes()) == 2
     assert bucket.refused[root.removeprefix(f"gs://{NAME}/") + "/summary.json"] >= 2
+
+
+def test_a_fit_goes_on_from_what_its_host_keeps_beside_the_bucket(run, tmp_path):
+    def tiers() -> TieredCheckpoints:
+        lasting = checkpoint.FitCheckpoints(run.fit_path(0), every=4, keep=2)
+        return TieredCheckpoints(lasting, LocalTier(str(tmp_path), 1, run.path, ALONE))
+
+    with tiers() as fit:
+        for step in (4, 5):
+            fit.save(step, jax.tree.map(lambda leaf, step=step: leaf * step, TREE), {"next": step}, {})
+    with tiers() as again:
+        found = again.restore(abstract(TREE))
+        assert again.steps() == [4, 5]
+    assert (found.step, found.data) == (5, {"next": 5})
+    assert equal(found.state, jax.tree.map(lambda leaf: leaf * 5, TREE))
