@@ -50,7 +50,7 @@ def fit(
     """Policy `iteration` + 1, committed: `policy` after all steps of the iteration's fit, unless what `watch` sees or
     its trust region end it earlier. Continues a fit cut short."""
     if session.run.policy(iteration + 1).exists():
-        session.clear_fit(iteration)
+        _clear(session, iteration)
         return session.policy(iteration + 1)
     spec = session.experiment.fit
     order, steps = steps_of(session.experiment, session.machine, iteration, groups)
@@ -170,9 +170,16 @@ def _committed(session: Session, iteration: int, kept: Params) -> Params:
     if jax.tree.leaves(kept.get("moments")) and iteration + 1 < session.experiment.iterations:
         session.run.keep_moments(iteration, {"moments": kept["moments"]})
     session.commit_policy(iteration + 1, kept["params"])
-    session.clear_fit(iteration)
+    _clear(session, iteration)
     params: Params = kept["params"]
     return params
+
+
+def _clear(session: Session, iteration: int) -> None:
+    """Deletes what an iteration's fit kept of itself, in the run directory and on each host."""
+    session.run.clear_fit(iteration)
+    if session.local_tier is not None:
+        session.local_tier.clear()
 
 
 def _tell(

@@ -81,8 +81,8 @@ class Session:
         self.experiment = as_of(experiment, date)
         self.machine = Machine(experiment.model.open().dated(date), experiment.placement, experiment.seed)
         check_mesh(self.machine.mesh, self.hosts.count)
-        where, every = experiment.placement.local_checkpoints, experiment.placement.local_checkpoint_every
-        self.local_tier = LocalTier(where, every, run.path, self.hosts) if where else None
+        near, every = experiment.placement.local_checkpoints, experiment.placement.local_checkpoint_every
+        self.local_tier = LocalTier(near, every, run.path, self.hosts) if near else None
         check_batches(experiment, row_shards(self.machine.mesh))
         check_steps(experiment, self.machine.model)
         datasets, responses = durable.beside(run.path, "datasets"), experiment.feedback.responses
@@ -310,12 +310,6 @@ class Session:
         self.run.must_write()
         self.recorder.flush()
         self.run.policy(index).save(trained(params), {"model": redacted(self.machine.model.source)})
-
-    def clear_fit(self, iteration: int) -> None:
-        """Deletes what an iteration's fit kept of itself, here and on each host; see `RunDir.clear_fit`."""
-        self.run.clear_fit(iteration)
-        if self.local_tier is not None:
-            self.local_tier.clear()
 
     def anchor(self, iteration: int) -> int:
         """Number of the policy that anchors `iteration`."""

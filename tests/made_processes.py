@@ -21,6 +21,13 @@ from jaxalign.storage.rundir import read_run
 MESH = ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "4")
 """The parameters are split over the devices of a process, the rows over all."""
 OTHER_MESH = ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "2", "--placement.mesh.tensor", "2")
+BRIEF = (
+    *("--iterations", "1", "--swap_every", "none", "--feedback.prompts_per_iteration", "8"),
+    *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "8", "--placement.rollout_rows", "12"),
+    *("--evaluation.rollout.max_tokens", "8", "--evaluation.prompts.limit", "8"),
+    *("--fit.batch_size", "8", "--fit.epochs", "4"),
+)
+"""One iteration of tiny_lm, whose fit has eight steps."""
 HERE = pathlib.Path(__file__).parent
 START = """
 import os, signal, sys

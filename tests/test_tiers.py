@@ -130,9 +130,13 @@ def test_a_host_that_cannot_write_costs_its_own_tier_only(
         tried.append(directory)
         raise CheckpointError(f"{directory}: no space left on the disk")
 
+    fill(tmp_path, 2)
     monkeypatch.setattr(artifact, "commit", full)
-    fill(tmp_path, 2, 4, 6)
-    assert len(tried) == 1, "and then no more"
+    with both(tmp_path) as found:
+        for step in (4, 6, 8, 10):
+            found.save(step, placed(params(step), (2, 4)), {"next": step}, META)
+        assert len(tried) == 1, "and then no more"
+        assert found.steps() == [2, 6], "what is there may be gone on from, and what it needs stays"
     said = capsys.readouterr().err
     assert "no space left on the disk" in said
     assert "those in the run directory go on" in said

@@ -3,7 +3,8 @@
 # --dry-run it prints the manifest. A JobSet of this name that has ended is deleted first: Kubernetes starts none again.
 #
 #   tpu/jobset.sh CONFIG --topology v5p:4x4x4 --slices 2 --image IMAGE:TAG --workdir gs://BUCKET/RUN [--spot]
-#                 [--service-account NAME] [--data gs://BUCKET/FOLDER] [--local /dev/shm/jaxalign] [--grace SECONDS] [--loss.eta 0.05 …] [--dry-run]
+#                 [--service-account NAME] [--data gs://BUCKET/FOLDER] [--local /dev/shm/jaxalign] [--grace SECONDS]
+#                 [--loss.eta 0.05 …] [--dry-run]
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
@@ -47,7 +48,6 @@ env_list() {
   printf '[%s]' "$text"
 }
 
-# GKE's driver for Cloud Storage mounts the bucket on every host alike. Its sidecar serves Pods that carry the annotation.
 # What a host keeps for itself lies on its node: a JobSet that starts again has new Pods, and what was theirs is gone.
 set_volumes() {
   annotations='{}' volumes='' mounts=''
@@ -55,12 +55,11 @@ set_volumes() {
     volumes="{name: local, hostPath: {path: $(json "$opt_local"), type: DirectoryOrCreate}}"
     mounts="{name: local, mountPath: $(json "$opt_local")}"
   fi
-  if [[ -n $opt_data ]]; then
-    set_data_volume
-  fi
+  [[ -z $opt_data ]] || set_data_volume
   volumes="[$volumes]" mounts="[$mounts]"
 }
 
+# GKE's driver for Cloud Storage mounts the bucket on every host alike. Its sidecar serves Pods that carry the annotation.
 set_data_volume() {
   local bucket folder options=implicit-dirs
   bucket=${opt_data#gs://} && bucket=${bucket%%/*}

@@ -13,6 +13,7 @@ describe_cluster
 set_train_command
 [[ -z $opt_spot$opt_flex_start$opt_reservation ]] || die "spot, flex-start or a reservation was chosen when the cluster was made"
 [[ -z $opt_data ]] || die "xpk mounts buckets by itself: xpk storage create"
+[[ -z $opt_local ]] || die "--local needs a directory of the nodes, which xpk does not mount; tpu/launch.sh without xpk does"
 
 # 75: jaxalign was interrupted and the same command continues; 9: another host is gone.
 run xpk workload create --cluster="$opt_cluster" --workload="$opt_name" --tpu-type="$accelerator_type" \

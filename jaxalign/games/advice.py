@@ -115,12 +115,16 @@ def _kept_step(games: SampledGames, setting: Setting, itself: bool = False) -> I
     if itself:
         yield setting
     if setting.inner is None:
-        yield from (replace(setting, tau=tau) for tau in _pulls(setting))
+        yield from _other_pulls(setting)
         return
     yield from _inner(games, setting)
-    yield from (replace(setting, tau=tau) for tau in _pulls(setting))
+    yield from _other_pulls(setting)
     both = [found for tau in _pulls(setting) for found in _inner(games, replace(setting, tau=tau))]
     yield from sorted(both, key=lambda each: (each.inner or 0, each.tau))
+
+
+def _other_pulls(setting: Setting) -> Iterator[Setting]:
+    return (replace(setting, tau=tau) for tau in _pulls(setting) if tau != setting.tau)
 
 
 def _pulls(setting: Setting) -> list[float]:

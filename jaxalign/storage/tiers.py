@@ -35,6 +35,7 @@ class TieredCheckpoints:
         self._tier = tier
         self._local: LocalCheckpoints | None = tier.of(lasting.name()) if tier is not None else None
         self._hosts = tier.hosts if tier is not None else ALONE
+        self._saves = True  # locally; what is there counts even where no more can be saved
 
     def __enter__(self) -> "TieredCheckpoints":
         return self
@@ -58,7 +59,7 @@ class TieredCheckpoints:
         """As `FitCheckpoints.save`: in the run directory when it is due there, or last before a stop."""
         if stopping or self._lasting.due(step):
             self._lasting.save(step, state, data, meta)
-        elif self._local is not None:
+        elif self._local is not None and self._saves:
             try:
                 self._local.save(step, own(state), data, meta)
             except CheckpointError as error:
@@ -83,7 +84,7 @@ class TieredCheckpoints:
                 self._give_up(error)
 
     def _give_up(self, error: CheckpointError) -> None:
-        self._local = None
+        self._saves = False
         print(
             f"{error}. No local checkpoints of this host until the next launch; those in the run directory go on",
             file=sys.stderr,

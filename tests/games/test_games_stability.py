@@ -312,6 +312,15 @@ def test_what_contracts_by_less_than_is_advised_is_not_denied(step):
     assert "contracts by 2% or more a step" in advice(games, now)
 
 
+def test_what_is_in_force_is_no_advice():
+    """A warning may be of prompts that are not among those that are tried."""
+    games = one(three_action(), (0.2, 0.5, 0.3))
+    for now in (Setting(3.0, 0.05, None), Setting(5.5, 0.02, 9)):
+        found = at_this_step(games, now)
+        assert found is not None
+        assert at_this_step(games, found) != found
+
+
 def test_it_is_said_where_only_some_prompts_were_tried():
     games = SampledGames.of(np.tile(faint(0.05), (40, 1, 1)), np.tile([0.5, 0.3, 0.2], (40, 1)))
     assert advice(games, QUICKSTART).endswith("would contract on 32 of these 40 prompts, which were tried")

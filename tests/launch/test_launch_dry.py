@@ -127,6 +127,12 @@ def test_xpk_is_told_the_same_run(desk):
     assert shlex.split(option(command, "command"))[:3] == ["jaxalign", "train", CONFIG]
 
 
+@pytest.mark.parametrize("words", [["--data", "gs://b"], ["--local", "/dev/shm/near"]])
+def test_what_xpk_does_not_mount_is_refused(desk, words):
+    desk.run("xpk", *RUN, "--cluster", "c", "--image", "i", *words, "--dry-run", code=2)
+    assert "mount" in desk.errors
+
+
 README = (ROOT / "tpu/README.md").read_text().replace("\\\n", " ")
 
 

@@ -36,11 +36,6 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
 def config(tmp_path_factory):
     home = tmp_path_factory.mktemp("judges")
     judges = {name: str(judge_directory(home / name, outputs)) for name, outputs in (("reward", 1), ("general", 4))}

@@ -14,7 +14,7 @@ import socket
 import jax
 import numpy as np
 import pytest
-from made_processes import MESH, OTHER_MESH, PATIENCE, Launch, assert_same_trajectory, files, finish
+from made_processes import BRIEF, MESH, OTHER_MESH, PATIENCE, Launch, assert_same_trajectory, files, finish
 from made_runs import CONFIGS, policy
 from safetensors.numpy import load_file
 
@@ -27,18 +27,8 @@ from jaxalign.storage.rundir import read_run
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 
 CONFIG = CONFIGS / "tiny_lm.py"
-SMALL = (
-    *("--iterations", "1", "--swap_every", "none", "--feedback.prompts_per_iteration", "8"),
-    *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "8", "--placement.rollout_rows", "12"),
-    *("--evaluation.rollout.max_tokens", "8"),
-    *("--evaluation.prompts.limit", "8", "--fit.batch_size", "8", "--fit.epochs", "4", "--fit.checkpoint_every", "2"),
-)
+SMALL = (*BRIEF, "--fit.checkpoint_every", "2")
 STEPS = 8
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,6 @@ OPTIONS = (*("--fit.epochs", "2", "--fit.checkpoint_every", "2", "--fit.evaluate
 STEPS = 14
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture(scope="module", params=[POLICY, SCORES], ids=["a policy", "a head on a frozen trunk"])
 def both(request, tmp_path_factory, cache):
     """The config, a run of it by one process and one by two, and what the latter said."""

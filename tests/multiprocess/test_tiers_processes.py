@@ -9,7 +9,7 @@ import shutil
 import signal
 
 import pytest
-from made_processes import Launch, assert_same_trajectory, finish
+from made_processes import BRIEF, MESH, Launch, assert_same_trajectory, finish
 from made_runs import CONFIGS
 
 from jaxalign.storage.local import name_of
@@ -18,21 +18,9 @@ from jaxalign.storage.record import read_metrics
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(600)]
 
 CONFIG = CONFIGS / "tiny_lm.py"
-SMALL = (
-    *("--iterations", "1", "--swap_every", "none", "--feedback.prompts_per_iteration", "8"),
-    *("--feedback.rollout.samples", "3", "--feedback.rollout.max_tokens", "8", "--placement.rollout_rows", "12"),
-    *("--evaluation.rollout.max_tokens", "8", "--evaluation.prompts.limit", "8"),
-    *("--fit.batch_size", "8", "--fit.epochs", "4", "--fit.checkpoint_every", "100"),
-)
-COPIES = ("--placement.mesh.data", "2", "--placement.mesh.fsdp", "4")
-"""Each process has all parameters, a quarter on each of its devices."""
+SMALL = (*BRIEF, "--fit.checkpoint_every", "100")
 SPLIT = ("--placement.mesh.data", "1", "--placement.mesh.fsdp", "8")
 """Half of them are here and half are there."""
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
 
 
 def local(home: pathlib.Path) -> tuple[str, ...]:
@@ -54,14 +42,14 @@ def killed(home: pathlib.Path, cache: pathlib.Path, mesh: tuple[str, ...]) -> pa
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, cache):
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    finish(CONFIG, workdir, cache, 2, *SMALL, *COPIES)
+    finish(CONFIG, workdir, cache, 2, *SMALL, *MESH)
     return workdir
 
 
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory, cache):
     home = tmp_path_factory.mktemp("cut")
-    killed(home, cache, COPIES)
+    killed(home, cache, MESH)
     return home
 
 
@@ -73,7 +61,7 @@ def test_a_run_goes_on_from_what_its_hosts_have_together(cut, whole, cache, tmp_
         shutil.rmtree(home / f"host-{lost}")
     for host in home.glob("host-*"):  # the copy lies elsewhere, and hosts know a run by its path
         (host / name_of(cut / "run")).rename(host / name_of(home / "run"))
-    launch = finish(CONFIG, home / "run", cache, 2, *SMALL, *COPIES, *local(home))
+    launch = finish(CONFIG, home / "run", cache, 2, *SMALL, *MESH, *local(home))
     said = re.search(r"goes on from the hosts' own checkpoints after step (\d+)(.*)", launch.said(0))
     assert said, launch.everything()
     assert int(said[1]) >= 4
@@ -93,7 +81,7 @@ def test_a_shard_that_nobody_has_any_more_begins_the_fit_again(cache, tmp_path):
 
 def test_two_processes_of_a_host_need_directories_of_their_own(cache, tmp_path):
     with Launch(
-        CONFIG, tmp_path / "run", cache, 2, *SMALL, *COPIES, "--placement.local_checkpoints", str(tmp_path / "one")
+        CONFIG, tmp_path / "run", cache, 2, *SMALL, *MESH, "--placement.local_checkpoints", str(tmp_path / "one")
     ) as launch:
         assert launch.codes() == [2, 2], launch.everything()
     assert "two processes of" in launch.said(0)
