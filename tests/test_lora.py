@@ -16,6 +16,7 @@ from jaxalign.__main__ import main
 from jaxalign.errors import Interrupted, ModelError
 from jaxalign.exchange.export import export
 from jaxalign.exchange.peft import factors
+from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import dense, dropped, frozen, is_low_rank, join, trained
 from jaxalign.models.pretrained import Pretrained
@@ -125,6 +126,24 @@ def test_gradients_are_those_of_the_merged_matrix_by_the_chain_rule(model, base,
     size = float(jnp.abs(a).max())
     np.testing.assert_allclose(a, 2.0 * jnp.einsum("lio,lro->lir", g, leaf.b), rtol=1e-3, atol=1e-5 * size)
     np.testing.assert_allclose(b, 2.0 * jnp.einsum("lir,lio->lro", leaf.a, g), rtol=1e-3, atol=1e-5 * size)
+
+
+def test_gradients_on_a_mesh_are_those_of_one_device_and_no_matrix_has_one(model, params, rows):
+    """Where the gradient of a matrix is made a reduce-scatter sums it (`mesh.layout`); there is none."""
+
+    def gradient(model, params):
+        rest = frozen(params)
+        run = jax.jit(jax.grad(lambda each: jnp.sin(model.hidden(join(each, rest), *rows)).sum()))
+        compiled = run.lower(trained(params)).compile()
+        return compiled(trained(params)), compiled.as_text()
+
+    devices = mesh("2x2x2")
+    there = model.on(devices, MeshShape().rules)
+    split, text = gradient(there, jax.device_put(params, shardings(model, devices)))
+    assert "all-reduce(" in text
+    assert "reduce-scatter(" not in text
+    for one, other in zip(jax.tree.leaves(split), jax.tree.leaves(gradient(model, params)[0]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5 * float(np.abs(other).max()))
 
 
 @pytest.mark.parametrize("name", ["1x8x1", "2x2x2"])

@@ -186,6 +186,24 @@ def test_model_flops_are_those_of_every_product():
     assert model_flops(train, model) == pytest.approx(expected, rel=1e-9)
 
 
+def test_adapters_ask_for_no_gradients_of_what_is_frozen():
+    """Two passes through the matrices in place of three; attention, which has no weights, has three."""
+    placement = Placement(MeshShape(fsdp=1))
+    experiment = dataclasses.replace(tiny(), placement=placement, reference=Cached())
+    adapted = dataclasses.replace(experiment, model=LoRA(experiment.model, rank=1))
+    asked = []
+    for each in (experiment, adapted):
+        machine = Machine(each.model.open(), placement, 0)
+        (train,) = chosen(programs(each, machine, Sizes(32, 24)), ("train",))
+        scored = dataclasses.replace(train, work=dataclasses.replace(train.work, passes=("forward",)))
+        asked.append((model_flops(train, machine.model), model_flops(scored, machine.model), machine.model))
+    (whole, forward, model), (low, alike, _) = asked
+    shape = model.config
+    attention = 8 * 96 * shape.layers * 4 * shape.heads * shape.head_dim * 96 / 2
+    assert whole == pytest.approx(3 * forward)
+    assert low == pytest.approx(2 * alike + attention)
+
+
 def test_objectives_kept_apart_have_a_backward_pass_each():
     experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)), reference=Cached())
     machine = Machine(experiment.model.open(), experiment.placement, 0)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxalign.models.layers import contract, product
+from jaxalign.models.layers import contract
+from jaxalign.models.low_rank import LowRank
+from jaxalign.models.products import Contraction, product
 from jaxalign.models.remat import REMAT
 
 CASES = {"nsd,df->nsf": (12, 20), "nsd,dkh->nskh": (12, 3, 5), "nskh,khd->nsd": (3, 5, 12)}
@@ -90,3 +92,49 @@ def test_no_gradient_is_transposed(subscripts) -> None:
 
     assert transposes(partial(product, subscripts)) == 0
     assert transposes(partial(jnp.einsum, subscripts)) > 0
+
+
+def low_rank(subscripts: str, rank: int = 2) -> LowRank:
+    shape = CASES[subscripts]
+    inputs = 1 if subscripts.startswith("nsd") else 2
+    a, b = jax.random.split(jax.random.key(7))
+    base = operands(subscripts)[1]
+    return LowRank(
+        base, jax.random.normal(a, (*shape[:inputs], rank)), jax.random.normal(b, (rank, *shape[inputs:])), 1.5
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("subscripts", CASES)
+def test_a_difference_has_through_its_rank_the_gradients_of_the_sum(subscripts, dtype) -> None:
+    x, weight = operands(subscripts, dtype)[0], low_rank(subscripts)
+    contraction = Contraction(subscripts)
+
+    def through(x: jax.Array, parts: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jnp.sin(contraction(x, LowRank(weight.base, *parts, weight.scale)).astype(jnp.float32)).sum()
+
+    def summed(x: jax.Array, parts: tuple[jax.Array, jax.Array]) -> jax.Array:
+        dense = LowRank(weight.base, *parts, weight.scale).dense().astype(dtype)
+        return jnp.sin(jnp.einsum(subscripts, x, dense).astype(jnp.float32)).sum()
+
+    given = x, (weight.a, weight.b)
+    found, wanted = (jax.tree.leaves(jax.jit(jax.grad(run, (0, 1)))(*given)) for run in (through, summed))
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one, other, 3e-6 if dtype == "float32" else 2**-5)
+
+
+def test_a_frozen_matrix_costs_no_gradient_of_its_own() -> None:
+    """What comes back through it is one product of its size; the derivative of the sum has two."""
+    width, tokens, rank = 64, 256, 2
+    x, a, b = jnp.ones((1, tokens, width)), jnp.ones((width, rank)), jnp.ones((rank, width))
+    contraction, base = Contraction("nsd,df->nsf"), jnp.ones((width, width))
+
+    def flops(run) -> float:
+        gradient = jax.jit(jax.grad(lambda x, a, b: jnp.square(run(x, LowRank(base, a, b, 1.0))).sum(), (0, 1, 2)))
+        return gradient.lower(x, a, b).compile().cost_analysis()["flops"]
+
+    whole = 2 * tokens * width * width
+    sums = 2 * 2 * rank * width * width  # of the difference, forward and back, and what the sum's gradient is cut to
+    through_rank = 4 * 2 * rank * tokens * width
+    assert flops(contraction) < 2 * whole + sums + through_rank + 0.2 * whole
+    assert flops(lambda x, weight: contraction(x, weight.dense())) > 3 * whole

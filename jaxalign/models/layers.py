@@ -9,7 +9,6 @@ RMSNorm: Zhang & Sennrich 2019 (1910.07467). SwiGLU and GeGLU: Shazeer 2020 (200
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -21,6 +20,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxalign.mesh.layout import Layout, entry
+from jaxalign.models.low_rank import LowRank
+from jaxalign.models.products import Contraction
 
 Activation = Literal["silu", "gelu_tanh"]
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
@@ -49,42 +50,9 @@ def contract(
     subscripts: str, x: Float[Array, "n s ..."], kernel: nnx.Param, layout: Layout | None
 ) -> Float[Array, "n s ..."]:
     """einsum(subscripts, x, kernel) in the dtype of x; a "product" to policies of what the backward pass keeps."""
-    weight = kernel[...].astype(x.dtype)
-    if layout is None:
-        return checkpoint_name(product(subscripts, x, weight), "product")
-    return checkpoint_name(layout.contract(subscripts, x, weight, kernel.get_metadata("logical")), "product")
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(subscripts: str, x: Float[Array, "n s ..."], weight: Float[Array, "..."]) -> Float[Array, "n s ..."]:
-    """einsum(subscripts, x, weight) of "ns<inputs>,<inputs><outputs>->ns<outputs>", on one device.
-
-    JAX's own derivative makes the weight's gradient as the transpose of gradientᵀ · x, and XLA's CPU compiler, to undo
-    that, copies the gradient of every product transposed, at strides: a seventh of a training step. Here it is
-    xᵀ · gradient. The price is `jax.jvp`: derivatives of custom_vjp functions are backwards only.
-    """
-    if x.ndim == 3:
-        return jnp.einsum(subscripts, x, weight)
-    # a contraction over two axes, for which the same compiler would copy both operands transposed
-    inputs = math.prod(x.shape[2:])
-    return x.reshape(*x.shape[:2], inputs) @ weight.reshape(inputs, *weight.shape[x.ndim - 2 :])
-
-
-def _product(subscripts: str, x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
-    return product(subscripts, x, weight), (x, weight)
-
-
-def _pulled_back(subscripts: str, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, weight = residuals
-    # plain matrices: for contractions over two axes, tokens of rows here, XLA would transpose after all
-    tokens, inputs = math.prod(x.shape[:2]), math.prod(x.shape[2:])
-    rows, made, matrix = x.reshape(tokens, inputs), gradient.reshape(tokens, -1), weight.reshape(inputs, -1)
-    of_input = jax.lax.dot_general(made, matrix, (((1,), (1,)), ((), ())))
-    of_weight = jax.lax.dot_general(rows, made, (((0,), (0,)), ((), ())))
-    return of_input.reshape(x.shape), of_weight.reshape(weight.shape)
-
-
-product.defvjp(_product, _pulled_back)
+    contraction = Contraction(subscripts, layout, kernel.get_metadata("logical"))
+    weight = kernel.get_value()
+    return checkpoint_name(contraction(x, weight if isinstance(weight, LowRank) else kernel[...]), "product")
 
 
 def lookup(table: nnx.Param, tokens: Int[Array, "n s"], dtype: Any, layout: Layout | None) -> Float[Array, "n s d"]:

@@ -3,8 +3,9 @@
     W + (alpha / rank) A B,   A [in, rank] ~ N(0, 1 / in), B [rank, out] = 0 at first
 
 Hu et al. 2021 (arXiv 2106.09685). A `LowRank` stands in the tree of parameters where its matrix was: whatever computes
-with the tree reads the sum, one layer at a time inside the scan over layers, and cannot tell. With B = 0, or `switched
-off`, it is the base exactly: that is what references of an adapter run are.
+with the tree reads the sum, one layer at a time inside the scan over layers, and cannot tell; layers' products alone
+look inside, for their gradients (`products`). With B = 0, or `switched off`, it is the base exactly: that is what
+references of an adapter run are.
 
 Trees of one policy are taken apart and put together here: what is trained and stored (`trained`: A, B and what is
 `Whole` alone, or everything where nothing is adapted) and what all policies of a run share (`frozen`).

@@ -74,7 +74,22 @@ class Unrolled(nnx.Module):
         for block, kind, trunk, old in zip(self.blocks, stack.kinds, kept.prompts, kept.own, strict=True):
             turn = None if kind.rope is None else turns[kind.rope]
             window = None if kind.window is None else jnp.int32(kind.window)
-            sight = Behind(*trunk, progress)
-            x, memory = block(x, turn, sight, window, lambda new, old=old: cache.insert(old, new, progress))
+            x, memory = layer_step(*nnx.split(block), x, turn, Behind(*trunk, progress), window, old)
             written.append(memory)
         return self.norm(x)[:, 0], dataclasses.replace(kept, own=tuple(written))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def layer_step(
+    definition: Any,
+    weights: Any,
+    x: Float[Array, "n 1 d"],
+    turn: Any,
+    sight: Behind,
+    window: Int[Array, ""] | None,
+    old: Any,
+) -> tuple[Float[Array, "n 1 d"], Any]:
+    """One layer on the rows' newest tokens, and its memory with them. Jitted, so that layers which are alike are traced
+    and lowered once: of thirty layers that was most of the seconds before a rollout's program is known."""
+    block = nnx.merge(definition, weights)
+    return block(x, turn, sight, window, lambda new: cache.insert(old, new, sight.progress))

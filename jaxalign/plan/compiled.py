@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.models.decoder import DecoderConfig
+from jaxalign.models.low_rank import head_alone, is_adapted, is_whole
 from jaxalign.models.model import Model
 from jaxalign.ops.attention import costs as attention
 from jaxalign.ops.costs import KernelCost
@@ -184,7 +185,8 @@ def kernel_costs(done: DeviceWork, program: Program, model: Model, generation: s
 
 
 def model_flops(program: Program, model: Model) -> float:
-    """FLOPs that the model asks of one run of the program, of all devices."""
+    """FLOPs that the model asks of one run of the program, of all devices: 6 N a token that is trained on, 4 N where
+    differences of low rank are, whose bases have no gradients of their own."""
     config = model.config
     if not isinstance(config, DecoderConfig):
         return 0.0
@@ -193,13 +195,17 @@ def model_flops(program: Program, model: Model) -> float:
     if config.mixture:
         experts = 3 * config.layers * config.mixture.experts * config.width * config.mixture.mlp
         body -= experts - experts * config.mixture.chosen // config.mixture.experts
-    head = math.prod(model.abstract()[config.output].shape)
+    output = model.abstract()[config.output]
+    head, adapted = math.prod(output.shape), is_adapted(model.abstract()) and not head_alone(model.abstract())
 
-    def flops(passes: float) -> float:
+    def flops(kind: str) -> float:
         """The body sees all tokens, the head those that are scored."""
-        through = cost.model_flops(
-            body, work.rows_tokens, config.layers, config.heads, config.head_dim, work.row, passes, causal=True
+        passes = {"train": 3.0, "backward": 2.0, "forward": 1.0}[kind]
+        of_matrices = passes - 1 if adapted and kind != "forward" else passes
+        of_head = passes if is_whole(output) else of_matrices
+        attention = cost.model_flops(
+            0, work.rows_tokens, config.layers, config.heads, config.head_dim, work.row, passes, causal=True
         )
-        return through + passes * 2.0 * head * work.scored
+        return attention + 2.0 * (of_matrices * body * work.rows_tokens + of_head * head * work.scored)
 
-    return sum(flops({"train": 3.0, "backward": 2.0, "forward": 1.0}[kind]) for kind in work.passes)
+    return sum(map(flops, work.passes))
