@@ -189,6 +189,11 @@ def judge_problems(path: str, date: str, shape: DecoderConfig | None) -> Iterabl
     """What is wrong with the settings that judges share."""
     if shape is None and not Path(path).is_dir():
         yield f"path {path!r} is no directory"
+    yield from day_problems(date)
+
+
+def day_problems(date: str) -> Iterable[str]:
+    """What is wrong with a judge's date."""
     try:
         datetime.date.fromisoformat(date or "2026-11-28")
     except ValueError:

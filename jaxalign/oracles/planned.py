@@ -13,6 +13,7 @@ from jaxalign.mesh.sharding import full_rows, param_shardings, row_sharding
 from jaxalign.models.model import Model, Source
 from jaxalign.oracles.reading import Head, reading_program
 from jaxalign.oracles.trees import Ids, lines, packed, width
+from jaxalign.types import Params
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,28 @@ def reading_of(
     made, _ = lines(groups, there.config.context)
     rows, branches = full_rows(site.mesh, site.rows), max(len(line.branches) for line in made)
     blank = packed((), np.zeros(rows, bool), width(len(made[0])))
-    split, params = row_sharding(site.mesh), jax.eval_shape(there.computing, there.abstract())
-    shardings = param_shardings(site.mesh, site.rules, there.abstract(), there.axes)
-
-    def on(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    arguments = (
-        jax.tree.map(on, params, shardings),
-        jax.tree.map(lambda leaf: on(leaf, split), blank),
-        jax.ShapeDtypeStruct((rows, branches, wanted), np.int32, sharding=split),
-    )
+    asked = jax.ShapeDtypeStruct((rows, branches, wanted), np.int32)
+    arguments = (weights_on(there, site), *by_rows((blank, asked), site))
     tokens = rows * blank.tokens.shape[1]
     work = Work(tokens, tokens, rows * branches if scored else 0, blank.tokens.shape[1], ("forward",))
     program = Program(name, reading_program(there, head, site), arguments, work, model=there)
     return JudgeProgram(program, rows, len(made))
+
+
+def weights_on(there: Model, site: Site) -> Params:
+    """Shapes of a judge's weights as they lie on a site, in the compute dtype."""
+    shardings = param_shardings(site.mesh, site.rules, there.abstract(), there.axes)
+    return jax.tree.map(on, jax.eval_shape(there.computing, there.abstract()), shardings)
+
+
+def by_rows(arrays: Any, site: Site) -> Any:
+    """Shapes of arrays that are split by rows."""
+    return jax.tree.map(lambda leaf: on(leaf, row_sharding(site.mesh)), arrays)
+
+
+def on(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """The shape of an array that lies so."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def conversations(asked: Asked, context: int) -> list[list[int]]:

@@ -2,8 +2,9 @@
 2508.04149).
 
 The paper keeps the recorded pairs whose implicit rewards, of a policy that DPO has trained, are least apart: the policy
-does not tell them apart yet. Here they are chosen among the answers to a prompt, by whatever scores them; of recorded
-pairs `data.comparisons.by_gap` keeps a share. Pairs are no i.i.d. draws from the policy: nothing is certified.
+does not tell them apart yet. Here they are chosen among the answers to a prompt, by whatever scores them:
+`oracles.log_prob.DensityRatio` of that policy over the one that it began with is the implicit reward. Of recorded pairs
+`data.comparisons.by_gap` keeps a share. Pairs are no i.i.d. draws from the policy: nothing is certified.
 """
 
 from collections.abc import Iterable
