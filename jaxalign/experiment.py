@@ -8,7 +8,7 @@ from jaxalign.anchors.adaptive import NEXT, Adaptive
 from jaxalign.config.load import exchanged
 from jaxalign.config.ranges import ITERATIONS
 from jaxalign.contracts.extras import extras_of
-from jaxalign.contracts.pairing import OfBoth
+from jaxalign.contracts.pairing import third_of
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.contracts.scores import Compares, ScoreLoss
 from jaxalign.contracts.step_rule import StepRule
@@ -166,11 +166,10 @@ class Experiment:
         name, extras = type(self.loss).__name__, extras_of(self.loss)
         if reason := heedless(self.loss, self.feedback):
             yield f"feedback.pairing {reason}"
-        if isinstance(self.loss, OfBoth):
-            third, made = self.loss.third, self.feedback.pairing if isinstance(self.feedback, Sampled) else None
-            if not (isinstance(made, OfBoth) and made.third == third):
-                take = {"anchor": "AgainstAnchor", "policy": "AnchorPairs"}[third]
-                yield f"{name} reads the {third}'s own answer beside a pair, and the pairs have none: take {take}"
+        third, made = third_of(self.loss), self.feedback.pairing if isinstance(self.feedback, Sampled) else None
+        if third is not None and third_of(made) != third:
+            take = {"anchor": "AgainstAnchor", "policy": "AnchorPairs"}[third]
+            yield f"{name} reads the {third}'s own answer beside a pair, and the pairs have none: take {take}"
         if "anchor_tokens" in extras and "anchor" not in self.reference.live(self.loss.needs):
             yield (
                 f"{name} reads the anchor's log-probs token by token, and {type(self.reference).__name__} keeps sums: "

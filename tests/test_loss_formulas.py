@@ -187,7 +187,7 @@ def ampo(n: Seen, h: Seen) -> np.ndarray:
 
 def swepo(n: Seen, h: Seen) -> np.ndarray:
     """Scores fall from answer to answer: one or two are above their mean."""
-    s = 0.1 * n.ratios + 0.5 * (n.score - n.score.mean(-1, keepdims=True))
+    s = 0.1 * n.ratios + 0.5 * abs(n.score - n.score.mean(-1, keepdims=True))
     good = n.score > n.score.mean(-1, keepdims=True)
     return np.log(np.exp(s).sum(-1)) - np.log((np.exp(s) * good).sum(-1))
 

@@ -13,6 +13,9 @@ import jaxalign.losses.parts.absolute_links
 import jaxalign.losses.parts.divergences
 import jaxalign.losses.parts.links
 import jaxalign.losses.parts.scores
+from jaxalign.contracts.group_size import misfit
+from jaxalign.contracts.pairing import third_of
+from jaxalign.contracts.votes import annotators_of
 from jaxalign.losses.alpha_po import AlphaPO
 from jaxalign.losses.ampo import AMPO
 from jaxalign.losses.composed import Composed
@@ -26,6 +29,7 @@ from jaxalign.losses.gpo import GPO
 from jaxalign.losses.hinge import HingePO
 from jaxalign.losses.hypo import HyPO
 from jaxalign.losses.inpo import INPO
+from jaxalign.losses.kto import KTO
 from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.likelihood import Likelihood, TokenLikelihood
 from jaxalign.losses.mappo import MaPPO
@@ -49,8 +53,11 @@ from jaxalign.losses.simpo import SimPO
 from jaxalign.losses.sppo import SPPO, SPPOHard
 from jaxalign.losses.sum_of import SumOf
 from jaxalign.losses.swepo import SWEPO
+from jaxalign.losses.trpa import TRPA
 from jaxalign.losses.vpo import VPO
+from jaxalign.losses.weighted_votes import WeightedVotes
 from jaxalign.losses.win_rate_regression import WinRateRegression
+from jaxalign.losses.xpo import XPO
 from jaxalign.types import Loss
 
 SCORES = examples(jaxalign.losses.parts.scores, Score, least=6) | examples(
@@ -68,8 +75,29 @@ LEGAL = {
 
 
 def test_most_compositions_mean_something():
-    """What does not: five absolute links of four scores without a reference, squares of two divergences."""
-    assert len(LEGAL) == len(SCORES) * len(LINKS) - 5 * 4 - 2
+    """What does not: five absolute links of four scores without a reference, the difference squared of three scores
+    that grow exponentially, and each squared of the two of them that have a reference."""
+    assert len(LEGAL) == len(SCORES) * len(LINKS) - 5 * 4 - 3 - 2
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_what_is_legal_is_finite_however_far_the_policy_has_gone(score):
+    """Either answer or both ten thousand nats up or down, weighed or not; values and slopes."""
+    x = logps(groups=1)
+    far = jnp.array([[[a], [b]] for a in (-1e4, 0.0, 1e4) for b in (-1e4, 0.0, 1e4)], jnp.float32)
+    moved = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(far), axis=0), x)
+    spread = moved.mask.astype(jnp.float32) / moved.lengths[..., None].astype(jnp.float32)
+    tokens = moved.tokens + far * spread
+    for (_, link), loss in ((each, loss) for each, loss in LEGAL.items() if each[0] == score):
+        for weight in (None, OnPolicy(1.0), OnPolicy(None)):
+            weighed = dataclasses.replace(loss, weight=weight)
+            if list(weighed.problems()):
+                assert weight == OnPolicy(None)
+                continue
+            run = lambda tokens, loss=weighed: loss(dataclasses.replace(moved, tokens=tokens)).sum()  # noqa: E731
+            value, slopes = jax.value_and_grad(run)(tokens)
+            assert np.isfinite(value), (link, weight)
+            assert np.isfinite(np.asarray(slopes)).all(), (link, weight)
 
 
 def test_every_part_has_finite_values_and_slopes():
@@ -93,6 +121,15 @@ def test_every_part_has_finite_values_and_slopes():
         (Composed(Logp(), jaxalign.losses.parts.absolute_links.UpAndDown(0.1)), "log-probs are negative"),
         (Composed(TokenMean(Logp()), jaxalign.losses.parts.absolute_links.Classifier(0.1)), "TokenMean has none"),
         (Composed(ForwardKL(), Squared(0.1)), "fp32 ends there"),
+        (Composed(TokenMean(ForwardKL()), Squared(0.1)), "fp32 ends there"),
+        (Composed(AlphaDivergence(2.0), Logistic(), OnPolicy()), "has no bound"),
+        (SumOf((DPO(), KTO()), (1.0, 1.0)), "same number of answers: DPO reads 2, KTO reads 1"),
+        (SumOf((HyPO(), Likelihood()), (1.0, 1.0)), "HyPO reads 3, Likelihood reads 2"),
+        (SumOf((HyPO(), XPO()), (1.0, 1.0)), "same third answer: HyPO reads policy, XPO reads anchor"),
+        (
+            SumOf((WeightedVotes(DPO(), (0.5, 0.5)), WeightedVotes(DPO(0.2), (0.2, 0.3, 0.5))), (1.0, 1.0)),
+            "same number of annotators",
+        ),
         (TokenMean(LogOdds()), "LogOdds is a mean over tokens already"),
         (TokenMean(TokenMean(LogRatio())), "TokenMean is a mean over tokens already"),
         (AlphaDivergence(1.0), "take LogRatio"),
@@ -116,6 +153,17 @@ def test_every_part_has_finite_values_and_slopes():
 )
 def test_what_means_nothing_is_refused_with_its_reason(nonsense, why):
     assert any(why in problem for problem in nonsense.problems())
+
+
+def test_sums_read_the_groups_that_their_terms_do():
+    assert SumOf((PlackettLuce(), InfoNCA(0.5)), (1.0, 1.0)).responses is None
+    assert SumOf((PlackettLuce(), DPO()), (1.0, 1.0)).responses == 2
+    third = SumOf((HyPO(), HyPO(kl=0.1)), (1.0, 1.0))
+    assert (third.responses, third.third) == (3, "policy")
+    assert misfit(third, 2) == "reads groups of 3 answers, and the feedback gives pairs"
+    assert third_of(SumOf((DPO(),), (1.0,))) is None
+    votes = SumOf((WeightedVotes(DPO(), (0.5, 0.5)), Likelihood()), (1.0, 1.0))
+    assert annotators_of(votes) == 2
 
 
 def test_needs_and_extras_are_those_of_the_parts():
@@ -172,10 +220,21 @@ def test_one_good_answer_without_a_reference_is_ampo():
     x = logps(responses=4)
     score = jnp.tile(jnp.array([[2.0, 0.0, 0.3, 0.1]], jnp.float32), (5, 1))
     free = dataclasses.replace(x, anchor=jnp.zeros_like(x.anchor), labels=dataclasses.replace(x.labels, score=score))
-    np.testing.assert_allclose(SWEPO(0.5, beta=1.0)(free), AMPO(0.5)(free), rtol=1e-5)
+    np.testing.assert_allclose(SWEPO(0.0, beta=1.0)(free), AMPO(0.0)(free), rtol=1e-5)
     alike = dataclasses.replace(free, labels=dataclasses.replace(x.labels, score=jnp.ones((5, 4))))
     slopes = jax.grad(lambda t: SWEPO(0.5)(dataclasses.replace(alike, tokens=t)).sum())(x.tokens)
     np.testing.assert_array_equal(slopes, jnp.zeros_like(slopes))
+
+
+def test_answers_far_from_the_mean_count_most_on_both_sides():
+    """Of likely alike ones: the pull on an answer is its share of the weights, among good ones and among all."""
+    x = logps(groups=1, responses=4)
+    score = jnp.array([[3.0, 1.0, -0.5, -3.5]], jnp.float32)
+    alike = dataclasses.replace(x, anchor=x.sums, labels=dataclasses.replace(x.labels, score=score))
+    slopes = jax.grad(lambda t: SWEPO(0.5)(dataclasses.replace(alike, tokens=t)).sum())(x.tokens)[0, :, 0]
+    weight = np.exp(0.5 * np.array([3.0, 1.0, 0.5, 3.5]))
+    wanted = 0.1 * (weight / weight.sum() - weight * [1, 1, 0, 0] / weight[:2].sum())
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-4)
 
 
 def test_scores_that_are_win_rates_make_sppo_of_gpo():
@@ -223,6 +282,17 @@ def test_divergences_agree_near_the_anchor(score):
 
 def test_its_own_pair_alone_is_dpo():
     np.testing.assert_allclose(RelativePO(own=1.0, beta=0.1)(logps()), DPO(0.1)(logps()), rtol=1e-5)
+    alone = jnp.array([0.0, 0.0, 2.0, 0.0, 0.0], jnp.float32)
+    one = dataclasses.replace(logps(), weight=alone)
+    np.testing.assert_allclose(RelativePO(own=0.3, beta=0.1)(one)[2], DPO(0.1)(one)[2], rtol=1e-5)
+
+
+def test_the_first_level_of_trpa_is_the_best_of_a_group_or_what_a_rule_says():
+    x = logps(responses=3)
+    score = jnp.tile(jnp.array([[1.0, 0.0, 0.0]], jnp.float32), (5, 1))
+    x = dataclasses.replace(x, labels=dataclasses.replace(x.labels, score=score))
+    np.testing.assert_array_equal(TRPA(0.3, 2.5, top=1.0)(x), TRPA(0.3, 2.5)(x))
+    np.testing.assert_array_equal(TRPA(0.3, 2.5, top=2.0)(x), TRPA(0.3, 1.0)(x))
 
 
 def test_robust_is_unbiased_under_flips():

@@ -1,7 +1,7 @@
 """Losses: the properties every one obeys, discovered per file, then hand-computed values."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,18 @@ from made_logps import at_indifference, logps, one_pair, responses_of
 
 import jaxalign.losses
 from jaxalign.contracts.extras import extras_of
+from jaxalign.contracts.remembering import begun, recalling
 from jaxalign.errors import DataError
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ipo import IPO
 from jaxalign.losses.mirror import MirrorStep, mirror_step
 from jaxalign.losses.sppo import SPPO
-from jaxalign.types import GroupLogps, Labels, Loss
+from jaxalign.models.tabular import TabularPolicy
+from jaxalign.training.rows import RowShape, abstract_batch
+from jaxalign.training.views import LogpView
+from jaxalign.training.whole_batch import whole
+from jaxalign.types import Batch, GroupLogps, Labels, Loss, Params
 
 LOSSES = examples(jaxalign.losses, Loss, least=30)
 PAIR_LOSSES = [DPO(beta=0.1), INPO(eta=0.1, tau=0.03), IPO(tau=0.1)]
@@ -38,7 +43,8 @@ def test_what_game_a_loss_solves():
     assert {name for name, loss in LOSSES.items() if mirror_step(loss)} == {"INPO", "WinRateRegression"}
 
 
-VARIANTS = ("as it is", "permuted", "-1e4 nats", "1e4 nats", "indifferent", "noise where nothing is said")
+FAR = ("-1e4 nats", "1e4 nats", "the last -1e4 nats", "the last 1e4 nats", "all -1e4 nats", "all 1e4 nats")
+VARIANTS = ("as it is", "permuted", *FAR, "indifferent", "noise where nothing is said")
 ORDER = np.array([3, 1, 4, 0, 2])
 
 
@@ -46,11 +52,15 @@ ORDER = np.array([3, 1, 4, 0, 2])
 def variants(responses: int) -> GroupLogps:
     """Stacked, so that each loss is compiled once."""
     x = logps(responses=responses)
-    low, high = (dataclasses.replace(x, tokens=x.tokens.at[:, 0, 0].add(nats)) for nats in (-1e4, 1e4))
+    far = [
+        dataclasses.replace(x, tokens=x.tokens.at[:, which, 0].add(nats))
+        for which in (0, -1, slice(None))
+        for nats in (-1e4, 1e4)
+    ]
     noisy = dataclasses.replace(x, tokens=jnp.where(x.mask, x.tokens, 99.0))
     permuted = jax.tree.map(lambda leaf: leaf[ORDER], x)
     equal = at_indifference(responses=responses)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), x, permuted, low, high, equal, noisy)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), x, permuted, *far, equal, noisy)
 
 
 @pytest.fixture(scope="module", params=LOSSES.values(), ids=named)
@@ -91,8 +101,62 @@ def test_equal_instances_hash_equal_and_nothing_is_wrong_with_the_example(loss):
 
 def test_finite_at_extreme_margins(found):
     _, made = found
-    for nats in ("-1e4 nats", "1e4 nats"):
+    for nats in FAR:
         assert all(np.isfinite(each).all() for each in made[nats])
+
+
+ALONE = {name: loss for name, loss in LOSSES.items() if "batch" not in extras_of(loss)}
+TOGETHER = {name: loss for name, loss in LOSSES.items() if name not in ALONE}
+
+
+@pytest.mark.parametrize("loss", ALONE.values(), ids=named)
+def test_what_reads_no_batch_makes_of_each_group_what_it_makes_of_it_alone(loss):
+    """So microbatches and devices may have any of them."""
+    x = logps(responses=responses_of(loss))
+    parts = [loss(jax.tree.map(lambda leaf, at=at: leaf[at], x)) for at in (slice(0, 1), slice(1, None))]
+    np.testing.assert_allclose(jnp.concatenate(parts), loss(x), rtol=2e-6, atol=1e-7)
+
+
+def of_a_step(loss: Loss, microbatches: int, devices: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Gradient and metrics of a step of eight groups, whose policy has a number to add to the log-prob of each place;
+    one of them has no weight, and there is a memory where the loss has one."""
+    count, responses = 8, responses_of(loss)
+    x, memory = logps(groups=count, responses=responses, prefer=0.8), begun(loss)
+
+    def seen_of(params: Params, batch: Batch) -> GroupLogps:
+        mine: GroupLogps = jax.tree.map(lambda leaf: leaf[batch.references["number"][:, 0].astype(jnp.int32)], x)
+        tokens = jnp.where(mine.mask, mine.tokens + params["by_place"][None, None], 0.0)
+        mine = dataclasses.replace(mine, tokens=tokens, weight=batch.weight)
+        return recalling(mine, memory) if memory else mine
+
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        abstract_batch(RowShape(4, 2, 1), count, ("number",), responses=responses),
+    )
+    batch = dataclasses.replace(
+        empty,
+        weight=jnp.asarray([1, 2, 0.5, 1, 0, 1, 3, 1], jnp.float32),
+        references={"number": jnp.tile(jnp.arange(count, dtype=jnp.float32)[:, None], responses)},
+    )
+    mesh = jax.make_mesh((devices,), ("rows",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "rows"))
+    stacked = jax.tree.map(lambda leaf: leaf.reshape(microbatches, -1, *leaf.shape[1:]), batch)
+    view = LogpView(TabularPolicy((0.5, 0.5)).open(), loss)
+    start = {"by_place": jnp.zeros(7, jnp.float32)}
+    gradient, metrics = jax.jit(partial(whole, view, seen_of))(start, jax.device_put(stacked, split))
+    return np.asarray(gradient["by_place"]), jax.tree.map(np.asarray, metrics)
+
+
+@pytest.mark.parametrize("loss", TOGETHER.values(), ids=named)
+def test_groups_of_a_step_see_one_another_however_they_are_split(loss):
+    gradient, metrics = of_a_step(loss, 1)
+    assert np.abs(gradient).max() > 1e-4
+    for split in ({"microbatches": 4}, {"microbatches": 1, "devices": 8}):
+        again, told = of_a_step(loss, **split)
+        np.testing.assert_allclose(again, gradient, rtol=2e-5, atol=2e-6 * np.abs(gradient).max())
+        assert told.keys() == metrics.keys()
+        for name, value in told.items():
+            np.testing.assert_allclose(value, metrics[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
 RISING = {"DiscoPOP", "APODown", "GPO"}

@@ -24,6 +24,9 @@ def test_every_loss_has_a_line(capsys):
     assert "anchor" in dpo
     assert "beta=0.1 smoothing=0.0" in dpo
     assert "2305.18290" in dpo
+    assert "loss = −log σ( beta ( [log π/π_anchor](chosen) − [log π/π_anchor](rejected) ) )" in dpo
+    (token,) = (line for line in lines if line.startswith("TokenLikelihood "))
+    assert "loss = −log π(chosen) / (mean |chosen|)" in token
     assert dpo.endswith("DPO: direct preference optimisation")
 
 
@@ -34,6 +37,25 @@ def test_one_loss_says_all_of_itself(capsys, name):
     assert "loss = −log σ( beta (" in said
     assert "    gamma_ratio = 0.5\n        gamma/beta: by how many nats a token" in said
     assert "reads no reference" in said
+
+
+@pytest.mark.parametrize(("asked", "found"), [("mmpo", "MarginSoftDPO"), ("ODPO", "OffsetDPO"), ("rpo", "RelativePO")])
+def test_the_fields_own_names_are_known(capsys, asked, found):
+    assert f"import {found}\n" in printed(capsys, asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("SparsePO", "left out: masks of tokens"),
+        ("BMC", "left out: weighs"),
+        ("MPO", "SumOf"),
+        ("apo", "APODown, APOZero"),
+    ],
+)
+def test_a_name_of_none_or_of_several_says_where_to_look(capsys, asked, why):
+    assert main(["losses", asked]) != 0
+    assert why in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused_with_its_neighbours(capsys):

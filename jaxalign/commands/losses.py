@@ -46,26 +46,42 @@ def run(args: argparse.Namespace) -> None:
 
 
 def chosen(known: "list[Entry]", name: str) -> "Entry":
-    """The loss of that name, however it is capitalised. Raises ConfigError, naming what is near."""
+    """The loss of that name, or the one that the field calls so, however it is capitalised. Raises ConfigError: with
+    those that are called so, the reason where it is left out, or what is near."""
     from jaxalign.config.overrides import nearest
+    from jaxalign.losses.parts.catalogue import CAPITALS
+    from jaxalign.losses.parts.left_out import LEFT_OUT
 
-    by_name = {entry.name.lower(): entry for entry in known}
-    if name.lower() not in by_name:
-        near = [by_name[found.removeprefix("--")].name for found in nearest(name.lower(), by_name)]
-        raise ConfigError(
-            f"no loss is called {name!r}; " + (f"nearest: {', '.join(near)}" if near else "see the table")
-        )
-    return by_name[name.lower()]
+    asked, by_name = name.lower(), {entry.name.lower(): entry for entry in known}
+    if asked in by_name:
+        return by_name[asked]
+    called = [entry for entry in known if asked in entry.also]
+    if len(called) == 1:
+        return called[0]
+    out = [reason for method, _, reason in LEFT_OUT if asked in {word.lower() for word in CAPITALS.findall(method)}]
+    told = [entry.name for entry in called or known if asked in entry.words]
+    if called or told:
+        help = f"of it tell: {', '.join(told)}"
+    elif out:
+        help = f"it is left out: {out[0]}"
+    else:
+        near = [by_name[found.removeprefix("--")].name for found in nearest(asked, by_name)]
+        help = f"nearest: {', '.join(near)}" if near else "see the table"
+    raise ConfigError(f"no loss is called {name!r}; {help}")
 
 
 def table(known: "list[Entry]") -> list[str]:
-    """A line for each: name, what it reads, its settings, first paper, first sentence."""
-    rows = [("loss", "reads", "settings", "arXiv", "")] + [
-        (entry.name, " ".join(entry.reads) or "-", short(entry), (*entry.papers, "-")[0], entry.title)
+    """A line for each: name, what it reads, its settings, first paper, first line of its formula, first sentence."""
+    rows = [("loss", "reads", "settings", "arXiv", "formula", "")] + [
+        (entry.name, " ".join(entry.reads) or "-", short(entry), (*entry.papers, "-")[0], entry.line, entry.title)
         for entry in known
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows]
+    *columns, last = zip(*rows, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), end])
+        for row, end in zip(rows, last, strict=True)
+    ]
 
 
 def short(entry: "Entry") -> str:

@@ -1,6 +1,6 @@
 """How many responses of a group a loss of log-probs reads: pairs, lone ones, or as many as it says."""
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.types import Loss
@@ -16,12 +16,18 @@ class ReadsGroups(Protocol):
     pairs.
     """
 
-    responses: ClassVar[int | None]
+    @property
+    def responses(self) -> int | None: ...
+
+
+def responses_of(loss: Loss) -> int | None:
+    """How many responses of a group `loss` reads; None: any number."""
+    return loss.responses if isinstance(loss, ReadsGroups) else PAIR
 
 
 def misfit(loss: Loss, responses: int) -> str | None:
     """Why `loss` cannot read groups of so many responses; None where it can."""
-    wanted = loss.responses if isinstance(loss, ReadsGroups) else PAIR
+    wanted = responses_of(loss)
     if wanted in (None, responses):
         return None
     return f"reads {named(wanted)}, and the feedback gives {named(responses)}" + remedy(wanted, responses)

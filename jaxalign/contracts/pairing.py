@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -31,9 +31,15 @@ Third = Literal["anchor", "policy"]
 class OfBoth(Protocol):
     """A pairing of the policy's answers and as many of its anchor's, which stand behind them (`BesideAnchor`); it says
     whose the third answer of each group is. Or a loss that reads such groups. The anchor's is one of the pair again;
-    the policy's stands beside a pair of the anchor's."""
+    the policy's stands beside a pair of the anchor's. None: of no loss that reads one."""
 
-    third: ClassVar[Third]
+    @property
+    def third(self) -> Third | None: ...
+
+
+def third_of(made: object) -> Third | None:
+    """Whose the third answer is of the groups that a pairing makes, or a loss reads; None where they have none."""
+    return made.third if isinstance(made, OfBoth) else None
 
 
 @runtime_checkable

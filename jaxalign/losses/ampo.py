@@ -5,6 +5,7 @@ group contrast of SWEPO (Gupta et al. 2024, arXiv 2412.04628) for one positive a
 
 over the K answers of a group, the best rated one being the first of them: `BestBottom` makes such groups. alpha > 0
 asks for less where an answer is rated lower, alpha < 0 for more; 0 is a plain contrast. Log-probs are sums over tokens.
+The formula is that of a published summary of the paper, whose own text could not be read.
 """
 
 from dataclasses import dataclass

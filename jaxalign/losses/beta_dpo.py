@@ -7,10 +7,11 @@
 
 m and s are running mean and deviation of A, each 0.9 of what they were and 0.1 of the batch's own, from 0 on; they take
 in a batch before its loss. A share `drop` of the batch is left out: the others are drawn without replacement with
-weights exp( −½ ((A − m)/s)² ). No gradient flows through beta_t, m and s. All of it is over all groups of an
-optimizer's step; a group's weight counts in the mean of the loss and not in these. s is a thousandth of a nat at least:
-at the anchor itself margins are rounding, which must not decide who is kept. Of an uncertain label the likelier answer
-is the chosen one. Held-out pairs are scored by DPO's loss with `beta`.
+weights exp( −½ ((A − m)/s)² ), by noise that the number of the step decides, whatever the run's seed. No gradient flows
+through beta_t, m and s. All of it is over all groups of an optimizer's step; a group's weight counts in the mean of the
+loss and not in these. s is a thousandth of a nat at least: at the anchor itself margins are rounding, which must not
+decide who is kept. Of an uncertain label the likelier answer is the chosen one. Held-out pairs are scored by DPO's loss
+with `beta`.
 """
 
 from collections.abc import Iterable, Mapping

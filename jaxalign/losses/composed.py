@@ -14,9 +14,8 @@ from jaxtyping import Array, Float
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.losses.parts.compared import compared
-from jaxalign.losses.parts.contract import Link, Score, Weight
-from jaxalign.losses.parts.divergences import AlphaDivergence, ForwardKL
-from jaxalign.losses.parts.links import Hinge, Squared
+from jaxalign.losses.parts.contract import Bounded, Link, Score, Squares, Weight, grows_exponentially
+from jaxalign.losses.parts.links import Hinge
 from jaxalign.losses.parts.scores import LogRatio
 from jaxalign.losses.parts.weights import OnPolicy
 from jaxalign.types import GroupLogps
@@ -50,11 +49,13 @@ class Composed:
                 f"{link} asks whether an answer is likelier than under a reference, and {score} has none: log-probs "
                 "are negative whatever the policy; take LogRatio, or a link that reads differences alone"
             )
-        if isinstance(self.score, ForwardKL | AlphaDivergence) and isinstance(self.link, Squared):
-            yield (
-                f"{link} squares {score}, which grows as fast as a ratio of probabilities: fp32 ends there; take a "
-                "link that grows linearly, or JensenShannon"
-            )
+        if not grows_exponentially(self.score):
+            return
+        ends = f"{score}, which grows as fast as a ratio of probabilities: fp32 ends there"
+        if isinstance(self.link, Squares) and self.link.squares:
+            yield f"{link} squares {ends}; take a link that grows linearly, or JensenShannon"
+        if self.weight is not None and not (isinstance(self.weight, Bounded) and self.weight.bounded):
+            yield f"{type(self.weight).__name__} has no bound and multiplies {ends}; give it one"
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         found = compared(logps, self.score(logps), self.link)

@@ -4,7 +4,8 @@
     loss_i = own · f(M_ii) + (1 − own) · mean_{j ≠ i} f(M_ij),        f(m) = −log σ(beta m)
     M_ij   = [log π/π_anchor](chosen_i) − [log π/π_anchor](rejected_j)
 
-j runs over all groups of an optimizer's step. Of an uncertain label the likelier answer is the chosen one. (The paper's
+j runs over all groups of an optimizer's step that have a weight, and counts each alike; a step of one pair is DPO. Of
+an uncertain label the likelier answer is the chosen one. (The paper's
 other strategy weighs M_ij by how alike the prompts are, which needs their embeddings.)
 """
 
@@ -45,7 +46,8 @@ class RelativePO:
         pairs = -jax.nn.log_sigmoid(self.beta * (ratios[:, :1] - ratios[None, :, 1]))
         others = counts[None, :] & ~jnp.eye(len(counts), dtype=bool)
         across = jnp.where(others, pairs, 0.0).sum(1) / jnp.maximum(others.sum(1), 1).astype(jnp.float32)
-        return self.own * jnp.diagonal(pairs) + (1 - self.own) * across
+        alone = jnp.diagonal(pairs)
+        return self.own * alone + (1 - self.own) * jnp.where(others.any(1), across, alone)
 
 
 EXAMPLE = RelativePO(own=0.8, beta=0.1)

@@ -1,11 +1,13 @@
-"""SWEPO: a set of good answers against all of a prompt. Gupta et al. 2024 (arXiv 2412.04628, also called
-multi-preference optimisation), with the deviation term that AMPO (arXiv 2502.18293) has of it.
+"""SWEPO: a set of good answers against all of a prompt, those that deviate most first. Gupta et al. 2024 (arXiv
+2412.04628, also called multi-preference optimisation).
 
-    loss = −log( Σ_{good} e^s / Σ_{all} e^s ),        s = beta log π/π_anchor(y) + alpha ( S(y) − mean S )
+    loss = −log( Σ_{good} w e^s / Σ_{all} w e^s )
+    s    = beta log π/π_anchor(y),        w = exp( alpha |S(y) − mean S| )
 
 over the K answers of a group; good ones are rated above their mean, and a group whose ratings are all alike has no
-gradient. Of two answers, with alpha = 0, it is DPO. `AMPO` is the form with one good answer and no reference. What is
-learnt is how likely the good answers are together: which of them is said is left to the anchor.
+gradient. Weights grow away from the mean on both sides, as the paper's abstract says in words; of its formulas only the
+weight of good answers could be read, at second hand. Of two answers, with alpha = 0, it is DPO. What is learnt is how
+likely the good answers are together: which of them is said is left to the anchor.
 """
 
 from collections.abc import Iterable
@@ -27,7 +29,7 @@ class SWEPO:
     """Negative log-likelihood (nats) of the good answers among those of their group."""
 
     alpha: float
-    """of the ratings' deviation from their mean, in nats a unit of them, >= 0"""
+    """how much more answers count that are rated far from the mean, in nats a unit of ratings, >= 0"""
     beta: float = 0.1
     """scale of the implicit reward beta · log π/π_anchor, > 0"""
     by: By = "score"
@@ -44,7 +46,7 @@ class SWEPO:
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         rated = ratings(logps, self.by)
         above = rated - jnp.mean(rated, axis=-1, keepdims=True)
-        scores = self.beta * LogRatio()(logps) + self.alpha * above
+        scores = self.beta * LogRatio()(logps) + self.alpha * jnp.abs(above)
         good = jnp.where((above > 0).any(-1, keepdims=True), above > 0, True)
         return jax.nn.logsumexp(scores, axis=-1) - jax.nn.logsumexp(scores, axis=-1, where=good)
 

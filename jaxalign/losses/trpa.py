@@ -3,10 +3,11 @@
 
     loss = mean over pairs with S_i > S_j of −log σ( k beta ( s_i − s_j ) ),        s = log π/π_anchor(y) / |y|
 
-for the K answers of a group; k is `first` for pairs whose better answer has the level of the group's best one, else 1.
-Levels are the different ratings: what rules give (right, well-formed, neither), not scores of a model. Groups of one
-level have no gradient. The code's mean is over all pairs of a batch, here every group counts the same; its pull to the
-policy that sampled is a term of its own.
+for the K answers of a group; k is `first` for pairs whose better answer is of the first level, else 1. Levels are the
+different ratings: what rules give (right, well-formed, neither), not scores of a model. The code's first level is what
+its rules find right, whether a group has such an answer or not: that is `top`. Groups of one level have no gradient.
+The code's mean is over all pairs of a batch, here every group counts the same; its pull to the policy that sampled is a
+term of its own.
 """
 
 from collections.abc import Iterable
@@ -30,7 +31,9 @@ class TRPA:
     beta: float = 0.1
     """scale of the mean log-ratio, > 0"""
     first: float = 2.5
-    """how much more it counts for answers of the best level, > 0 (the code's anisotropy)"""
+    """how much more it counts for answers of the first level, > 0 (the code's anisotropy)"""
+    top: float | None = None
+    """rating from which an answer is of the first level; None: the best answers of each group are"""
     by: By = "score"
     """what says of which level an answer is"""
 
@@ -43,7 +46,7 @@ class TRPA:
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         levels, score = ratings(logps, self.by), LogRatio()(logps) / token_counts(logps)
         above = levels[:, :, None] > levels[:, None, :]
-        best = levels == levels.max(-1, keepdims=True)
+        best = levels >= (levels.max(-1, keepdims=True) if self.top is None else jnp.float32(self.top))
         scale = self.beta * jnp.where(best, jnp.float32(self.first), jnp.float32(1))
         pairs = -jax.nn.log_sigmoid(scale[:, :, None] * (score[:, :, None] - score[:, None, :]))
         count = jnp.maximum(above.sum((1, 2)), 1).astype(jnp.float32)

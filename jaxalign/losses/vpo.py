@@ -5,8 +5,10 @@
 
 The reward model that DPO implies is regularised by the value J*(r) = −beta E_cal log π/π_anchor of its best policy,
 where rewards are 0 on average over the calibrating answers: alpha > 0 favours rewards of a high value, to explore when
-answers are sampled; alpha < 0 doubts them, for recorded pairs. The calibrating answers are the chosen ones, so
-alpha = −c/beta is DPO less c times the log-likelihood of the chosen answer (Liu et al. 2024, arXiv 2405.16436).
+answers are sampled; alpha < 0 doubts them, for recorded pairs. The calibrating answers are the chosen ones, as the
+paper has it for recorded pairs: alpha = −c/beta is DPO less c times the log-likelihood of the chosen answer (Liu et al.
+2024, arXiv 2405.16436). Optimism about them makes chosen answers less likely; that about the anchor's own answers,
+which explores, is `XPO`.
 """
 
 from collections.abc import Iterable

@@ -84,6 +84,7 @@ class EachSquared:
     """distance that is asked for between the two, > 0"""
 
     absolute: ClassVar[bool] = True
+    squares: ClassVar[bool] = True
 
     def problems(self) -> Iterable[str]:
         yield from positive(eta=self.eta)

@@ -15,6 +15,8 @@ from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scores import ScoreLoss
 from jaxalign.types import Loss
 
+CAPITALS = re.compile(r"\b[\w-]*[A-Z]{2,}[\w-]*")
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -36,6 +38,23 @@ class Entry:
     def title(self) -> str:
         """The first sentence."""
         return first_sentence(self.doc.partition("\n\n")[0])
+
+    @property
+    def also(self) -> frozenset[str]:
+        """Names that the field has for it: the capitals of the first paragraph, in small letters."""
+        return frozenset(word.lower() for word in CAPITALS.findall(self.doc.partition("\n\n")[0]))
+
+    @property
+    def words(self) -> frozenset[str]:
+        """All words of the docstring, in small letters."""
+        return frozenset(re.findall(r"[\w-]+", self.doc.lower()))
+
+    @property
+    def line(self) -> str:
+        """The first line of the formula, of its own where a module has several losses."""
+        lines = [each.strip() for each in self.formula.splitlines() if each.strip()]
+        own = (each.removeprefix(self.name).strip() for each in lines if each.split()[0] == self.name)
+        return next(own, lines[0])
 
     @property
     def papers(self) -> tuple[str, ...]:

@@ -52,3 +52,35 @@ class Weight(Protocol):
         ...
 
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]: ...
+
+
+# What a part may say of itself besides: how fast it grows.
+
+
+@runtime_checkable
+class Exponential(Protocol):
+    """A score that may grow as fast as a ratio of probabilities does: fp32 holds it, and not its square."""
+
+    @property
+    def exponential(self) -> bool: ...
+
+
+@runtime_checkable
+class Squares(Protocol):
+    """A link that grows as fast as the square of what it reads."""
+
+    @property
+    def squares(self) -> bool: ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A weight that says whether there is a bound that no pair's exceeds."""
+
+    @property
+    def bounded(self) -> bool: ...
+
+
+def grows_exponentially(score: Score) -> bool:
+    """Whether it says so of itself."""
+    return isinstance(score, Exponential) and score.exponential

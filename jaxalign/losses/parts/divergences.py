@@ -26,6 +26,7 @@ class ForwardKL:
     """f′(t) = 1 − 1/t"""
 
     compared: ClassVar[bool] = True
+    exponential: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("anchor",)
 
     def __call__(self, logps: GroupLogps) -> Float[Array, "b r"]:
@@ -52,6 +53,7 @@ class AlphaDivergence:
     """order, other than 1; 0 is the forward KL"""
 
     compared: ClassVar[bool] = True
+    exponential: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("anchor",)
 
     def problems(self) -> Iterable[str]:

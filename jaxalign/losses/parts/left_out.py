@@ -27,12 +27,8 @@ LEFT_OUT: tuple[tuple[str, str, str], ...] = (
     (
         "RPO with weights between prompts",
         "2402.10958",
-        "weighs pairs of prompts by their embeddings, which nobody makes here; `RelativePO` is its diagonal strategy",
-    ),
-    (
-        "Dr. SoW, density ratios of a strong over a weak model",
-        "2411.02481",
-        "scores answers by log-probs of two language models; an oracle reads what a judge says at the end of an answer",
+        "weighs pairs of prompts by how alike their embeddings are, and a loss sees no prompts; `RelativePO` is its "
+        "diagonal strategy",
     ),
     (
         "DRO-V",
@@ -42,7 +38,33 @@ LEFT_OUT: tuple[tuple[str, str, str], ...] = (
     (
         "GPO, generalised preference optimisation",
         "2402.05749",
-        "any convex link: `Composed` takes the logistic one, the hinge and the square; the exponential overflows fp32",
+        "any convex link: `Composed` takes the logistic one, the hinge and the square; the exponential grows as ratios "
+        "of probabilities do, and where fp32 ends it has no gradient",
+    ),
+    (
+        "WRPO, weighted-reward preference optimisation",
+        "2412.03187",
+        "mixes the chosen answers of two models in one pair, the share of one growing step by step, which no loss sees",
+    ),
+    (
+        "MNPO, multiplayer Nash preference optimisation",
+        "",
+        "INPO against several past policies in place of the last one, and a fit keeps one",
+    ),
+    (
+        "SSO",
+        "",
+        "a loss between pairs of three prompts that are written for one another",
+    ),
+    (
+        "ComPO",
+        "",
+        "needs no gradient: perturbs the head and keeps what raises the chosen and lowers the rejected answer",
+    ),
+    (
+        "BVPO and DPO on rationales",
+        "",
+        "mix answers with and without their reasoning, or add its likelihood; the formulas are not verified",
     ),
     (
         "SGDPO, UAPO, SRPO, OFS-DPO, IRPO with position weights, SPO with a degree of preference",

@@ -86,6 +86,7 @@ class Squared:
     """half the inverse of the distance that is asked for, > 0"""
 
     absolute: ClassVar[bool] = False
+    squares: ClassVar[bool] = True
 
     def problems(self) -> Iterable[str]:
         yield from positive(tau=self.tau)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.extras import extras_of
-from jaxalign.losses.parts.contract import Score
+from jaxalign.losses.parts.contract import Score, grows_exponentially
 from jaxalign.types import GroupLogps
 
 
@@ -61,6 +61,10 @@ class TokenMean:
     def extras(self) -> tuple[str, ...]:
         return extras_of(self.of)
 
+    @property
+    def exponential(self) -> bool:
+        return grows_exponentially(self.of)
+
     def problems(self) -> Iterable[str]:
         if isinstance(self.of, TokenMean | LogOdds | PowerMean):
             yield f"{type(self.of).__name__} is a mean over tokens already"
@@ -89,6 +93,7 @@ class PowerMean:
     """above 0 unlikely answers count more, below 0 less; other than 0"""
 
     compared: ClassVar[bool] = False
+    exponential: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterable[str]:

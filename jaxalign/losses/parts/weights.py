@@ -21,6 +21,10 @@ class OnPolicy:
     most: float | None = None
     """upper bound of a pair's weight, > 0; None: none (TRL). The paper's own code has 1"""
 
+    @property
+    def bounded(self) -> bool:
+        return self.most is not None
+
     extras: ClassVar[tuple[str, ...]] = ("log_sum_p2",)
 
     def problems(self) -> Iterable[str]:
@@ -30,8 +34,8 @@ class OnPolicy:
     def __call__(self, logps: GroupLogps) -> Float[Array, " b"]:
         assert logps.log_sum_p2 is not None
         aligned = jnp.where(logps.mask, logps.tokens - logps.log_sum_p2, 0.0).sum(-1) / token_counts(logps)
-        # Of a token far likelier than any draw from the policy would be on average: fp32 ends at e^88.
-        weight = jnp.exp(jnp.minimum(aligned.sum(-1), 80.0))
+        # At most twice the logarithm of the vocabulary, 24 nats of 2^17 tokens: only of log-probs that are none more.
+        weight = jnp.exp(jnp.minimum(aligned.sum(-1), 40.0))
         return jax.lax.stop_gradient(weight if self.most is None else jnp.minimum(weight, self.most))
 
 
