@@ -1,4 +1,4 @@
-"""A fork of losses_dpo.py: alignment via optimal transport, in batches of four.
+"""A fork of losses_dpo.py: alignment via optimal transport, between the 21 pairs of a post.
 
 jaxalign train configs/preference/losses_aot.py --workdir runs/losses/aot --seeds 2
 """

@@ -1,4 +1,4 @@
-"""A fork of losses_dpo.py: weighted preference optimisation.
+"""A fork of losses_dpo.py: weighted preference optimisation, bounded as the paper's code has it, with the others' beta.
 
 jaxalign train configs/preference/losses_wpo.py --workdir runs/losses/wpo --seeds 2
 """

@@ -3,11 +3,12 @@
     jaxalign train configs/raco/tldr.py --workdir runs/raco_tldr
     jaxalign train configs/raco/tldr.py --workdir runs/raco_tldr_even --combiner.weights 0.5,0.5
 
-The pairs are those of preference/dpo_tldr.py. Objective 0 is the judge's P(better); objective 1, brevity, is derived:
-the summary of fewer words wins, ties say nothing. The two are mostly at odds, as in the paper, whose beta and c these
-are; its models have 4 to 8 billion parameters and its data are other comparisons of such posts. `HeldOutObjectives`
-tells margins and accuracies of each objective on posts that are not trained on. 320 pairs are drawn, 40 steps; the
-learning rate is a guess, since nothing of this file has been run to its end yet.
+The posts and pairs are those of preference/losses_dpo.py: most posts have 21 pairs of twelve summaries, which share a
+row, and a step is one post. Objective 0 is the judge's P(better); objective 1, brevity, is derived: the summary of
+fewer words wins, ties say nothing. The two are mostly at odds, as in the paper, whose beta and c these are; its models
+have 4 to 8 billion parameters and its data are other comparisons of such posts. `HeldOutObjectives` tells margins and
+accuracies of each objective on posts that are not trained on. The learning rate is that of losses_dpo.py, with one
+objective; nothing of this file has been run to its end yet.
 """
 
 from jaxalign.data.comparisons.asked import Joined
@@ -30,6 +31,8 @@ from jaxalign.training.optim import AdamW, WarmupLinear
 from jaxalign.training.step import Fit
 
 FOLDER = "../shared/data/discopop-tldr"
+PAIRS = 21
+"""Of a post, mostly."""
 
 TLDR = Derived(
     Pairs(
@@ -44,16 +47,15 @@ TLDR = Derived(
 experiment = Experiment(
     model=LoRA(SmolLM2(), rank=16, alpha=32.0),
     feedback=Recorded(
-        pairs=ByPrompt(TLDR, 0.1, 1.0),
-        heldout=ByPrompt(TLDR, 0.0, 0.02),
-        pairs_per_iteration=320,
-        max_prompt_tokens=640,
-        max_tokens=160,
+        pairs=ByPrompt(TLDR, 0.1, 0.19),
+        heldout=ByPrompt(TLDR, 0.0, 0.03),
+        max_prompt_tokens=320,
+        max_tokens=96,
     ),
     loss=DPO(beta=0.2),
     combiner=RACO(weights=(0.8, 0.2), c=0.4),
-    optimizer=AdamW(WarmupLinear(peak=2e-4, warmup=0.1)),
-    fit=Fit(batch_size=8, rows=OnePrompt(shapes=4), scored_rows=OnePrompt(16, shapes=4), checkpoint_every=20),
+    optimizer=AdamW(WarmupLinear(peak=5e-4, warmup=0.1)),
+    fit=Fit(batch_size=PAIRS, rows=OnePrompt(PAIRS, shapes=4), checkpoint_every=20),
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(), HeldOutObjectives())),
