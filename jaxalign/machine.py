@@ -16,7 +16,7 @@ from jaxtyping import PRNGKeyArray
 from jaxalign.contracts.scope import Site
 from jaxalign.errors import ConfigError
 from jaxalign.mesh.flags import FlagSet, options
-from jaxalign.mesh.sharding import MeshShape, param_shardings
+from jaxalign.mesh.sharding import MeshShape, on, param_shardings
 from jaxalign.models.low_rank import frozen, is_adapted, join, trained
 from jaxalign.models.model import Model
 from jaxalign.models.remat import Remat
@@ -146,8 +146,3 @@ class Machine:
                 "prompts; it is trained on recorded pairs, and evaluated without prompts"
             )
         return rollout.on(self.model, self.mesh, self.flags, self.placement.rollout_rows)
-
-
-def on(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of `leaf`, in that place."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -19,10 +19,10 @@ from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.order import GroupOrder
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
-from jaxalign.machine import Machine, Placement, on
+from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.once import once
-from jaxalign.mesh.sharding import bytes_per_device, full_rows, param_shardings, replicated, row_shards
+from jaxalign.mesh.sharding import bytes_per_device, full_rows, on, param_shardings, replicated, row_shards
 from jaxalign.models.low_rank import head_alone, trained
 from jaxalign.models.model import Model
 from jaxalign.references.blended import Blended

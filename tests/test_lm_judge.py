@@ -174,6 +174,12 @@ def test_models_that_cannot_judge_are_refused():
         said(alike, asked())
 
 
+def test_a_day_that_is_none_is_refused_before_anything_is_opened():
+    assert list(LMJudge(RandomLlama(), date="yesterday").problems()) == [
+        "date 'yesterday' is no day such as 2026-11-28"
+    ]
+
+
 def test_a_judge_is_asked_as_on_its_day():
     dated = JUDGE.dated(datetime.date(2024, 5, 1))
     assert dated.date == "2024-05-01"

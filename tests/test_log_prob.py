@@ -9,6 +9,7 @@ import pytest
 from made_judges import SITE, judge_directory, site
 from made_rollouts import rollouts
 
+from jaxalign.config.load import components
 from jaxalign.contracts.scope import opened
 from jaxalign.errors import DataError, ModelError
 from jaxalign.mesh.sharding import MeshShape
@@ -18,9 +19,9 @@ from jaxalign.models.random_llama import RandomLlama
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.oracles.log_prob import DensityRatio, LogProb
 from jaxalign.oracles.panel import Panel, Weighted
-from jaxalign.oracles.planned import Asked
+from jaxalign.oracles.planned import Asked, Planned
 from jaxalign.pairings.close_ratings import CloseRatings
-from jaxalign.types import Prompt, Rollouts
+from jaxalign.types import Dated, Prompt, Rollouts
 
 KEY = jax.random.key(0)
 STRONG, WEAK = RandomLlama(tied=False, context=256, seed=1), RandomLlama(tied=True, context=256, seed=2)
@@ -89,6 +90,12 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path) -> None:
         with pytest.raises(DataError, match=f"log_prob: the answer .* to prompt 'p0' .*{why}"):
             scores(LogProb(dataclasses.replace(STRONG, context=context)), asked())
     assert list(LogProb(STRONG, date="yesterday").problems()) == ["date 'yesterday' is no day such as 2026-11-28"]
+
+
+def test_plans_and_pins_find_both_models_of_a_ratio() -> None:
+    found = [each for each in components(Panel((Weighted(RATIO),))).values() if isinstance(each, Planned)]
+    assert found == [RATIO.strong, RATIO.weak]
+    assert all(isinstance(each, Dated) for each in found)
 
 
 def test_the_planned_program_is_lowered_from_shapes_alone() -> None:

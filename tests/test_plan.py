@@ -22,7 +22,6 @@ from jaxalign.models import releases
 from jaxalign.models.lora import LoRA
 from jaxalign.models.low_rank import frozen
 from jaxalign.models.pretrained import Pretrained
-from jaxalign.objectives.weighted_sum import WeightedSum
 from jaxalign.pairings.even_pairs import EvenPairs
 from jaxalign.pairings.every_answer import EveryAnswer
 from jaxalign.pairings.large_margin import LargeMargin
@@ -36,7 +35,6 @@ from jaxalign.plan.plan import chosen
 from jaxalign.plan.schedule import calls
 from jaxalign.plan.target import model_of, sizes_of
 from jaxalign.programs import check_batches
-from jaxalign.references.cached import Cached
 from jaxalign.references.following import Following
 from jaxalign.references.live import Live
 from jaxalign.references.of_run import OfRun
@@ -168,49 +166,6 @@ def test_a_mixture_is_planned_with_the_passes_and_the_cache_of_two():
     assert model_flops(both, machine.model) == 2 * model_flops(alone, machine.model)
     assert (both.work.cached, both.work.kept) == (2 * alone.work.cached, 2 * alone.work.kept)
     assert both.work.tokens == alone.work.tokens
-
-
-def test_model_flops_are_those_of_every_product():
-    """By hand for one layer: products of the tokens with the matrices, scored tokens with the head, and attention."""
-    placement = Placement(MeshShape(fsdp=1))
-    experiment = dataclasses.replace(tiny(), placement=placement, reference=Cached())
-    model = experiment.model.open()
-    shape = model.config
-    train = programs(experiment, Machine(model, placement, 0), Sizes(32, 24))[0]
-    tokens, scored, row = 8 * 96, 8 * 64, 96
-    matrices = shape.width * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads) + 3 * shape.width * shape.mlp
-    norms = 2 * shape.width
-    attention = 4 * shape.heads * shape.head_dim * row / 2
-    body = shape.layers * (2 * (matrices + norms) + attention)
-    expected = 3 * (tokens * body + scored * 2 * shape.vocab * shape.width)
-    assert model_flops(train, model) == pytest.approx(expected, rel=1e-9)
-
-
-def test_adapters_ask_for_no_gradients_of_what_is_frozen():
-    """Two passes through the matrices in place of three; attention, which has no weights, has three."""
-    placement = Placement(MeshShape(fsdp=1))
-    experiment = dataclasses.replace(tiny(), placement=placement, reference=Cached())
-    adapted = dataclasses.replace(experiment, model=LoRA(experiment.model, rank=1))
-    asked = []
-    for each in (experiment, adapted):
-        machine = Machine(each.model.open(), placement, 0)
-        (train,) = chosen(programs(each, machine, Sizes(32, 24)), ("train",))
-        scored = dataclasses.replace(train, work=dataclasses.replace(train.work, passes=("forward",)))
-        asked.append((model_flops(train, machine.model), model_flops(scored, machine.model), machine.model))
-    (whole, forward, model), (low, alike, _) = asked
-    shape = model.config
-    attention = 8 * 96 * shape.layers * 4 * shape.heads * shape.head_dim * 96 / 2
-    assert whole == pytest.approx(3 * forward)
-    assert low == pytest.approx(2 * alike + attention)
-
-
-def test_objectives_kept_apart_have_a_backward_pass_each():
-    experiment = dataclasses.replace(tiny(), placement=Placement(MeshShape(fsdp=1)), reference=Cached())
-    machine = Machine(experiment.model.open(), experiment.placement, 0)
-    together = programs(experiment, machine, Sizes(32, 24))[0]
-    apart = programs(dataclasses.replace(experiment, combiner=WeightedSum((0.5, 0.3, 0.2))), machine, Sizes(32, 24))[0]
-    assert apart.arguments[-1].labels.votes.shape[-1] == 3
-    assert model_flops(apart, machine.model) == pytest.approx(7 / 3 * model_flops(together, machine.model))
 
 
 def test_a_head_on_a_frozen_trunk_is_planned_as_it_runs():

@@ -10,8 +10,8 @@ losses of one kind; accuracies compare all. Pairs count with the probability of 
 a loss takes the likelier answer for the better one (AOT, by its definition).
 
 Most posts have 21 pairs of twelve summaries. They share a row, in which the post and each summary are computed once,
-and a step is one post: its 21 pairs take the time of two or three. So a loss that compares the pairs of a step with one
-another sees those of one post.
+and a step is one post: its 21 pairs have the tokens of two or three (`jaxalign bench rows`). So a loss that compares
+the pairs of a step with one another sees those of one post.
 """
 
 import dataclasses

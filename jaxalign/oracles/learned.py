@@ -26,6 +26,7 @@ from jaxalign.models.model import Model, Source
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.stack import Dtype
 from jaxalign.oracles.annotators import Scores
+from jaxalign.oracles.days import day_problems, on_day
 from jaxalign.oracles.fitting import TooLong, tokens
 from jaxalign.oracles.panel import probabilities
 from jaxalign.oracles.planned import Asked, JudgeProgram, conversations, reading_of
@@ -192,20 +193,12 @@ def judge_problems(path: str, date: str, shape: DecoderConfig | None) -> Iterabl
     yield from day_problems(date)
 
 
-def day_problems(date: str) -> Iterable[str]:
-    """What is wrong with a judge's date."""
-    try:
-        datetime.date.fromisoformat(date or "2026-11-28")
-    except ValueError:
-        yield f"date {date!r} is no day such as 2026-11-28"
-
-
 def judge_reader(model: Model, date: str, site: Site, fits: Callable[[int], bool], count: str) -> Reader:
     """A judge's model, on its date if it has one. Raises ModelError unless its number of outputs fits."""
     found = len(model.config.outputs)
     if not (found and fits(found)):
         raise ModelError(f"{model.source}: has {found} outputs; this judge needs {count}")
-    return Reader.of(model.dated(datetime.date.fromisoformat(date)) if date else model, scored, site)
+    return Reader.of(on_day(model, date), scored, site)
 
 
 def scored(

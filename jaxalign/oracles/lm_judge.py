@@ -9,7 +9,7 @@ all tokens up to the second one.
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from jaxalign.errors import BrokenContract, ModelError
 from jaxalign.formats.weights import Folder
 from jaxalign.models.model import Model, Source
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.oracles.days import day_problems, on_day
 from jaxalign.oracles.fitting import TooLong, tokens
 from jaxalign.oracles.planned import Asked, JudgeProgram, conversations, reading_of
 from jaxalign.oracles.reading import Reader, Reading
@@ -52,6 +53,9 @@ class LMJudge:
     date: str = ""
     """what its template is told when it asks, as 2026-11-28; empty: the day of the run's first launch"""
 
+    def problems(self) -> Iterable[str]:
+        yield from day_problems(self.date)
+
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
@@ -72,8 +76,7 @@ class LMJudge:
             model = self.model.open()
             if not isinstance(model.chat, Chat):
                 raise ModelError(f"{model.source}: a judge must read text, and this policy is a table")
-            dated = model.dated(datetime.date.fromisoformat(self.date)) if self.date else model
-            return Reader.of(dated, label_logps, site)
+            return Reader.of(on_day(model, self.date), label_logps, site)
 
         with site.once(self, reader).loaded() as reading:
             yield OpenLMJudge(self, reading)

@@ -29,7 +29,7 @@ from jaxalign.mesh.program import Program, Work
 from jaxalign.mesh.sharding import full_rows
 from jaxalign.models.model import Model, Source
 from jaxalign.oracles.annotators import Scores
-from jaxalign.oracles.learned import day_problems
+from jaxalign.oracles.days import day_problems, on_day
 from jaxalign.oracles.planned import Asked, JudgeProgram, by_rows, weights_on
 from jaxalign.oracles.reading import loaded
 from jaxalign.text.chat import Chat
@@ -70,8 +70,7 @@ class LogProb:
             model = self.model.open()
             if model.config.outputs or not isinstance(model.chat, Chat):
                 raise ModelError(f"{model.source}: is no language model that reads text, and {self.name} needs one")
-            dated = model.dated(datetime.date.fromisoformat(self.date)) if self.date else model
-            there = dated.on(site.mesh, site.rules)
+            there = on_day(model, self.date).on(site.mesh, site.rules)
             return there, Scorer(there, site.mesh, site.rows, site.options)
 
         model, scorer = site.once(self, make)

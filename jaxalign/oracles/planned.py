@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxalign.contracts.scope import Site
 from jaxalign.mesh.program import Program, Work
-from jaxalign.mesh.sharding import full_rows, param_shardings, row_sharding
+from jaxalign.mesh.sharding import full_rows, on, param_shardings, row_sharding
 from jaxalign.models.model import Model, Source
 from jaxalign.oracles.reading import Head, reading_program
 from jaxalign.oracles.trees import Ids, lines, packed, width
@@ -73,11 +73,6 @@ def weights_on(there: Model, site: Site) -> Params:
 def by_rows(arrays: Any, site: Site) -> Any:
     """Shapes of arrays that are split by rows."""
     return jax.tree.map(lambda leaf: on(leaf, row_sharding(site.mesh)), arrays)
-
-
-def on(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    """The shape of an array that lies so."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def conversations(asked: Asked, context: int) -> list[list[int]]:

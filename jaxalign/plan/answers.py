@@ -7,9 +7,9 @@ from jaxalign.experiment import Experiment
 from jaxalign.feedback.certifiable import uncertified
 from jaxalign.feedback.sampled import Sampled
 from jaxalign.fits.references import ANSWERS
-from jaxalign.machine import Machine, on
+from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program, Work
-from jaxalign.mesh.sharding import row_sharding
+from jaxalign.mesh.sharding import on, row_sharding
 from jaxalign.programs import beside_a_fit
 from jaxalign.references.blended import Blended
 from jaxalign.training.logps import scoring

@@ -11,9 +11,9 @@ import jax
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.votes import annotators_of
 from jaxalign.experiment import Experiment
-from jaxalign.machine import Machine, on
+from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program, Work
-from jaxalign.mesh.sharding import bytes_per_device, row_sharding
+from jaxalign.mesh.sharding import bytes_per_device, on, row_sharding
 from jaxalign.models.low_rank import frozen, head_alone
 from jaxalign.plan.abstract import featured, stacked
 from jaxalign.plan.answers import answers
