@@ -67,6 +67,13 @@ def test_over_seeds_is_students_interval_and_one_seed_has_none():
     assert over_seeds([0.5]) is None
 
 
+def test_seeds_that_agree_show_no_spread_and_get_no_interval():
+    """Two seeds each 7 of 244 answers above the reference's: no certainty that the third would be too."""
+    assert over_seeds([177 / 244 - 170 / 244, 180 / 244 - 173 / 244]) is None
+    assert over_seeds([0.0, 0.0, 0.0]) is None
+    assert over_seeds([170 / 244, 171 / 244]) is not None
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_of_one_seed_whose_prompts_do_not_count_alike_it_is_nearly_the_interval_over_prompts(seed):
     """Shares of pairs that count, as of `evals.comparable`: some prompts have none."""

@@ -15,6 +15,7 @@ from jaxalign.programs import check_batches
     [
         ("dpo", 16, 128, 2**20 / 16 / 15.4),  # 1,048,576 tokens a step of 15.4 s
         ("scoring", 16, 512, 4 * 2**20 / 16 / 13.4),
+        ("lone", 256, 768, 7032),  # the lower of those that are published
     ],
 )
 def test_cases_have_the_published_shapes(name, chips, rows, published):
@@ -34,4 +35,4 @@ def test_cases_have_the_published_shapes(name, chips, rows, published):
 
 def test_unknown_cases_are_refused(capsys):
     assert main(["bench", "calibration", "--cases", "dpo,ppo"]) == 2
-    assert "there is no 'ppo', but dpo, scoring" in capsys.readouterr().err
+    assert "there is no 'ppo', but dpo, scoring, lone" in capsys.readouterr().err

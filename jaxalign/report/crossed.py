@@ -30,6 +30,9 @@ from scipy.special import stdtrit
 
 from jaxalign.evals.intervals import LEVEL, Estimate
 
+ROUNDING = 1e-9
+"""Relative; by less than this values do not differ."""
+
 
 def crossed(
     table: Float[np.ndarray, "s b"],
@@ -57,12 +60,13 @@ def crossed(
 
 
 def over_seeds(values: Sequence[float], level: float = LEVEL) -> Estimate | None:
-    """The mean over seeds of what each seed measured, with Student's interval; None of a single seed, which has none.
+    """The mean over seeds of what each seed measured, with Student's interval; None of a single seed, and of seeds that
+    agree to rounding (of two that count answers): of how they vary nothing was seen, and no width would mean anything.
 
     It covers what the seeds drew each for itself. What they share (the same held-out prompts) it takes as given.
     """
     table = np.array(values, np.float64)
-    if len(table) < 2:
+    if len(table) < 2 or np.ptp(table) <= ROUNDING * np.abs(table).max():
         return None
     variance = float(table.var(ddof=1)) / len(table)
     half, mean = _half((variance,), (len(table) - 1,), level), float(table.mean())

@@ -166,7 +166,7 @@ def _difference(
 
 
 def _told(found: Estimate | None, covers: str, values: Sequence[float]) -> dict[str, Any]:
-    """An estimate in JSON; of a single seed that has none the value, without an interval."""
+    """An estimate in JSON; where there is none, the value without an interval."""
     if found is None:
         return {"mean": float(np.mean(values)), "stderr": None, "ci95": None, "covers": None}
     return {"mean": found.value, "stderr": found.stderr, "ci95": [found.low, found.high], "covers": covers}
