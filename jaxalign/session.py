@@ -24,7 +24,8 @@ from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import check_loss
 from jaxalign.data.groups import TrainingGroups, with_logps
 from jaxalign.data.prompts import opened
-from jaxalign.data.strays import as_trained, check_strays
+from jaxalign.data.strays import check_strays
+from jaxalign.data.trained import as_trained
 from jaxalign.errors import ConfigError, Interrupted, NotCommitted
 from jaxalign.experiment import SAMPLES_SHOWN, Experiment, anchor_of, as_of, members_of, outside
 from jaxalign.feedback.contract import Compared

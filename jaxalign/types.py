@@ -222,7 +222,8 @@ class Batch:
 
     A row holds k responses: those of one group, or the different ones of b / n groups that stand together. Then
     `branch` says which of its row's responses each response of a group is; None: each group has a row of its own.
-    `last_tokens` are log-probs by token that the policy which sampled has logged, where they are read.
+    `last_tokens` are log-probs by token that the policy which sampled has logged, and `edited` ids of tokens in which
+    the answers of a pair differ, -1 elsewhere, where they are read.
     """
 
     rows: Rows
@@ -233,6 +234,7 @@ class Batch:
     features: Float[Anywhere, "b r d"] | None = None
     branch: Int[Anywhere, "b r"] | None = None
     last_tokens: Float[Anywhere, "n k t"] | None = None
+    edited: Int[Anywhere, "b r t"] | None = None
 
 
 @pytree
@@ -254,6 +256,7 @@ class GroupLogps:
     log_sum_p2: Float[Array, "b r t"] | None = None
     anchor_tokens: Float[Array, "b r t"] | None = None
     stray: Float[Array, " b"] | None = None
+    edited: Int[Array, "b r t"] | None = None
     weight: Float[Array, " b"] | None = None
     memory: dict[str, Float[Array, " b"]] | None = None
     last_tokens: Float[Array, "b r t"] | None = None

@@ -32,6 +32,9 @@ def logps(
         log_sum_p2=jnp.asarray(np.where(mask, -rng.exponential(1.0, mask.shape), 0.0).astype(np.float32)),
         anchor_tokens=jnp.asarray(anchor),
         stray=jnp.asarray(rng.normal(0.5, 1, groups).astype(np.float32)),
+        edited=jnp.asarray(
+            np.where(mask & (rng.random(mask.shape) < 0.5), rng.integers(0, 9, mask.shape), -1), jnp.int32
+        ),
         weight=jnp.ones(groups, jnp.float32),
     )
 

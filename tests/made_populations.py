@@ -4,6 +4,8 @@ S are rewards and μ the reference, from which pairs are drawn; a policy is name
 constant.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,7 @@ def slope(
         spread = jnp.broadcast_to(jax.nn.logsumexp(2 * likely), tokens.shape)
         whole = jnp.ones(tokens.shape, bool)
         seen = GroupLogps(tokens, whole, log_mu, log_mu, labels, log_sum_p2=spread, anchor_tokens=log_mu[..., None])
+        seen = dataclasses.replace(seen, edited=jnp.asarray(groups, jnp.int32)[..., None])
         return (loss(seen) * jnp.asarray(weight / weight.sum(), jnp.float32)).sum()
 
     return np.asarray(jax.jit(jax.grad(mean))(jnp.asarray(np.log(reference) + ratio, jnp.float32)))

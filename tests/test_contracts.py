@@ -18,6 +18,7 @@ from jaxalign.contracts.oracle import checked
 from jaxalign.contracts.pairing import CheckedPairing
 from jaxalign.contracts.traced import built, check_loss, check_sampler
 from jaxalign.errors import BrokenContract, ConfigError, DataError
+from jaxalign.losses.bmc import BMC
 from jaxalign.losses.dpo import DPO
 from jaxalign.losses.sppo import SPPO
 from jaxalign.objectives.mixed import Mixed
@@ -192,6 +193,11 @@ def test_a_loss_that_needs_what_there_is_not_is_refused_by_name():
     misspelt = type("Misspelt", (Loss,), {"needs": ("lst", "anchor")})
     with pytest.raises(BrokenContract, match="loss Misspelt: needs lst; there are last, anchor"):
         check_loss(misspelt(jnp.abs), Mixed(), Labels.unsaid(2, 2))
+
+
+def test_what_two_answers_differ_in_is_not_asked_of_one():
+    with pytest.raises(DataError, match=r"BMC: reads what two answers differ in .* lone answers"):
+        check_loss(BMC(), Mixed(), Labels.unsaid(2, 1), responses=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,7 @@ def test_seeds_that_agree_show_no_spread_and_get_no_interval():
     """Two seeds each 7 of 244 answers above the reference's: no certainty that the third would be too."""
     assert over_seeds([177 / 244 - 170 / 244, 180 / 244 - 173 / 244]) is None
     assert over_seeds([0.0, 0.0, 0.0]) is None
+    assert over_seeds([0.1 + 0.2 - 0.3, 0.0]) is None
     assert over_seeds([170 / 244, 171 / 244]) is not None
 
 

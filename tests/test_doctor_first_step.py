@@ -12,7 +12,9 @@ from jaxalign.doctor.checks.first_step import FirstStep, Seen
 from jaxalign.doctor.checks.row import Row
 from jaxalign.doctor.checks.sampling import Sampling
 from jaxalign.doctor.opened import Opened
+from jaxalign.losses.bmc import BMC
 from jaxalign.losses.dpo import DPO
+from jaxalign.losses.sum_of import SumOf
 from jaxalign.models.model import definitions
 from jaxalign.references.live import Live
 
@@ -36,7 +38,7 @@ def short(tmp_path, *overrides: str, **replaced) -> Opened:
     ],
 )
 def test_step_0_and_sampling_hold_under_remat_dtype_and_mesh(tmp_path, overrides):
-    there = short(tmp_path, *overrides, reference=Live(), loss=DPO())
+    there = short(tmp_path, *overrides, reference=Live(), loss=SumOf((DPO(), BMC()), (0.5, 0.5)))
     found = [*FirstStep()(there), *Sampling()(there), *Row()(there)]
     assert len(found) == 5
     assert all(outcome.status == "ok" for outcome in found), found

@@ -109,6 +109,16 @@ def long_tail(n: Seen, h: Seen) -> np.ndarray:
     return softplus(-0.1 * (score[:, 0] - score[:, 1]))
 
 
+def bridged(n: Seen, h: Seen) -> np.ndarray:
+    """The weights are of what is likely now, `h`, and of the anchor."""
+    edited, score = np.asarray(n.x.edited), np.zeros((len(n.w), 2))
+    for group, answer, place in np.argwhere(n.mask):
+        at, counts = (group, answer, place), edited[group, answer, place] >= 0
+        more = [1 + counts * min(np.exp(-each[at]), 2.0) for each in (h.tokens, n.anchor_tokens)]
+        score[group, answer] += more[0] * n.tokens[at] - more[1] * n.anchor_tokens[at]
+    return softplus(-0.1 * (score[:, 0] - score[:, 1]))
+
+
 def transported(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     """Values in the order of `upper`'s groups."""
     found = np.zeros_like(upper)
@@ -244,6 +254,7 @@ FORMULAS: dict[str, Callable[[Seen, Seen], np.ndarray]] = {
     "DiscoPOP": discopop,
     "FDPO": lambda n, h: softplus(-0.1 * (np.exp(-n.rl) - np.exp(-n.rw))),
     "LDDPO": long_tail,
+    "BMC": bridged,
     "RePO": lambda n, h: np.maximum(0, 0.6 - (n.w / n.nw - n.l / n.nl)),
     "WPO": lambda n, h: on_policy(h) * softplus(-0.1 * (n.rw - n.rl)),
     "Composed": lambda n, h: on_policy(h) * np.maximum(0, 1 - 0.1 * (n.rw - n.rl)),

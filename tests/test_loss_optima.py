@@ -39,6 +39,7 @@ from jaxalign.losses.ampo import AMPO
 from jaxalign.losses.anchored import APOAlone
 from jaxalign.losses.bco import BCO
 from jaxalign.losses.bco_pairs import BCOPairs
+from jaxalign.losses.bmc import BMC
 from jaxalign.losses.composed import Composed
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dno import DNO
@@ -114,6 +115,7 @@ THEORY: dict[str, tuple[Loss, np.ndarray, np.ndarray]] = {
     "DPO by the token": (TokenMeanDPO(0.7), S / 0.7, odds(S)),
     "IPO by the token": (TokenMeanIPO(0.7), WIN / 0.7, CYCLE),
     "LD-DPO of answers of one length": (LDDPO(0.7), S / 0.7, odds(S)),
+    "BMC counts all tokens of a chance below 1/delta alike": (BMC(0.7 / 2.5, 1.5), S / 0.7, odds(S)),
     "WPO weighs pairs that are all right": (WPO(0.7), S / 0.7, odds(S)),
     "EXO doubts linearly": (EXO(0.7, 0.01), 0.2 * S * np.log(0.99 / 0.01) / 0.7, LINEAR),
     "AlphaPO bends the reward": (AlphaPO(0.3, 0.7, 0.0), np.log(TILTED / MU), odds(0.7 * (1 - TILTED**-0.3) / 0.3)),

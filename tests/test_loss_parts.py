@@ -18,6 +18,7 @@ from jaxalign.contracts.pairing import third_of
 from jaxalign.contracts.votes import annotators_of
 from jaxalign.losses.alpha_po import AlphaPO
 from jaxalign.losses.ampo import AMPO
+from jaxalign.losses.bmc import BMC
 from jaxalign.losses.composed import Composed
 from jaxalign.losses.cpo import CPO
 from jaxalign.losses.dpo import DPO
@@ -40,7 +41,7 @@ from jaxalign.losses.offset_dpo import OffsetDPO
 from jaxalign.losses.parts.contract import Link, Score
 from jaxalign.losses.parts.divergences import AlphaDivergence, ForwardKL, JensenShannon
 from jaxalign.losses.parts.links import Hinge, Logistic, Robust, Squared
-from jaxalign.losses.parts.scores import LogOdds, Logp, LogRatio, LongTail, PowerMean, TokenMean
+from jaxalign.losses.parts.scores import EditedTokens, LogOdds, Logp, LogRatio, LongTail, PowerMean, TokenMean
 from jaxalign.losses.parts.weights import OnPolicy
 from jaxalign.losses.plackett_luce import PlackettLuce
 from jaxalign.losses.pmpo import PMPO
@@ -171,6 +172,7 @@ def test_needs_and_extras_are_those_of_the_parts():
     assert set(both.needs) == {"last", "anchor"}
     assert set(both.extras) == {"log_sum_p2", "anchor_tokens"}
     assert Composed(TokenMean(LongTail()), Logistic()).extras == ("anchor_tokens",)
+    assert Composed(EditedTokens(), Hinge()).extras == ("anchor_tokens", "edited")
     assert Composed(Logp(), Logistic()).needs == ()
 
 
@@ -180,6 +182,8 @@ SAME = {
     "no offset": (OffsetDPO(0.1, 0.0), DPO(0.1)),
     "all of the weight on the label": (MODPO(0.1, 1.0), DPO(0.1)),
     "all of the tail": (LDDPO(0.1, 1.0), DPO(0.1)),
+    "no more of what was edited": (BMC(0.1, 1e-30), DPO(0.1)),
+    "all tokens ignored": (BMC(0.1, 2.0, tuple(range(9))), DPO(0.1)),
     "no value": (VPO(0.0, 0.1), DPO(0.1)),
     "composed": (Composed(LogRatio(), Logistic(0.1)), DPO(0.1)),
     "composed hinge": (Composed(LogRatio(), Hinge(0.1)), HingePO(0.1)),

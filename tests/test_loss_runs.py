@@ -19,13 +19,14 @@ MINE = """
 import dataclasses
 from jaxalign.config.load import load
 from jaxalign.losses.aot import AOT
+from jaxalign.losses.bmc import BMC
 from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.sum_of import SumOf
 from jaxalign.losses.wpo import WPO
 from jaxalign.references.live import Live
 dpo = load({dpo!r})
 experiment = dataclasses.replace(
-    dpo, loss=SumOf((LDDPO(), WPO(), AOT()), (1.0, 1.0, 1.0)), reference=Live()
+    dpo, loss=SumOf((LDDPO(), WPO(), AOT(), BMC()), (1.0, 1.0, 1.0, 1.0)), reference=Live()
 )
 """
 
@@ -59,7 +60,7 @@ def test_configs_train_and_are_evaluated(name, tmp_path):
 
 
 def test_a_sum_of_what_few_losses_read_trains_in_microbatches(tmp_path):
-    """On eight devices; log Σ p², the anchor token by token, and an order over both microbatches."""
+    """On eight devices; log Σ p², the anchor token by token, edited tokens, and an order over both microbatches."""
     config = tmp_path / "mine.py"
     config.write_text(MINE.format(dpo=str(CONFIGS / "dpo_tiny.py")))
     lines = trained(config, tmp_path / "run", "--fit.batch_size", "16", "--placement.accumulate", "2")

@@ -48,7 +48,7 @@ def test_the_fields_own_names_are_known(capsys, asked, found):
     ("asked", "why"),
     [
         ("SparsePO", "left out: masks of tokens"),
-        ("BMC", "left out: weighs"),
+        ("SparsePO", "left out: masks"),
         ("MPO", "SumOf"),
         ("apo", "APODown, APOZero"),
     ],

@@ -21,6 +21,7 @@ from jaxalign.config.load import load
 from jaxalign.data.groups import RolledGroups, with_logps
 from jaxalign.experiment import Experiment
 from jaxalign.losses.aot import AOTUnpaired
+from jaxalign.losses.bmc import BMC
 from jaxalign.losses.inpo import INPO
 from jaxalign.losses.ld_dpo import LDDPO
 from jaxalign.losses.relative_po import RelativePO
@@ -86,8 +87,8 @@ def opened(kind: str) -> Model:
     return RandomModel(shape).open()
 
 
-EVERYTHING = SumOf((WPO(), LDDPO(), AOTUnpaired(), RelativePO(own=0.5)), (1.0, 1.0, 1.0, 1.0))
-"""What no other loss reads: log Σ p², the anchor token by token, the other groups."""
+EVERYTHING = SumOf((WPO(), LDDPO(), BMC(), AOTUnpaired(), RelativePO(own=0.5)), (1.0, 1.0, 1.0, 1.0, 1.0))
+"""What no other loss reads: log Σ p², the anchor token by token, edits, the other groups."""
 
 
 def experiment_of(placement: Placement, combiner: Combiner, loss: Loss) -> Experiment:

@@ -10,7 +10,7 @@ from made_pairs import dpo, inline
 from made_runs import lines_of, policy, run_here, same_when_stopped
 
 from jaxalign.data.comparisons.alone import Alone
-from jaxalign.data.strays import as_trained
+from jaxalign.data.trained import as_trained
 from jaxalign.errors import DataError
 from jaxalign.feedback.rowed import check_rows
 from jaxalign.losses.kto import KTO

@@ -324,7 +324,8 @@ def scores_of(
     it is DPO's: accuracy and margin are the same."""
     import numpy as np
 
-    from jaxalign.data.strays import as_trained, check_strays
+    from jaxalign.data.strays import check_strays
+    from jaxalign.data.trained import as_trained
     from jaxalign.errors import ConfigError
     from jaxalign.experiment import members_of, outside
     from jaxalign.models.low_rank import frozen, trained

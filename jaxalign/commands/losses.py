@@ -22,7 +22,8 @@ INTRODUCTION = """# Losses
 Made by `jaxalign losses --markdown` from the docstrings. A config imports the loss that it names; `--loss.beta 0.3` and
 the like change its settings. *Reads* are references (`last`: the policy that sampled, `anchor`: the slowly swapped one)
 and what else a loss asks for: `log_sum_p2` costs arithmetic in the pass over the vocabulary, `anchor_tokens` wants
-`reference=Live()`, `batch` orders, compares or counts all groups of an optimizer's step.
+`reference=Live()`, `edited` says in which tokens the answers of a pair differ, `stray` costs an answer to another
+prompt beside each, `batch` orders, compares or counts all groups of an optimizer's step.
 """
 
 
@@ -97,8 +98,9 @@ def described(entry: "Entry") -> str:
         f"    {name}{f' = {default}' if default else ''}\n        {doc}\n" for name, default, doc in entry.settings()
     )
     reads = ", ".join(entry.reads) or "no reference"
+    live = "    from jaxalign.references.live import Live\n" if "anchor_tokens" in entry.reads else ""
     return (
-        f"{entry.doc}\n\n{cls.__name__}: {cls.__doc__}\n\n    from {cls.__module__} import {cls.__name__}\n\n"
+        f"{entry.doc}\n\n{cls.__name__}: {cls.__doc__}\n\n    from {cls.__module__} import {cls.__name__}\n{live}\n"
         f"reads {reads}\n{settings}"
     )
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxalign.contracts.arrays import described
 from jaxalign.contracts.extras import EXTRAS, extras_of
+from jaxalign.contracts.group_size import PAIR
 from jaxalign.contracts.remembering import Remembers
 from jaxalign.contracts.scores import GroupScores, ScoreLoss
 from jaxalign.errors import BrokenContract, ConfigError, DataError
@@ -108,6 +109,8 @@ def check_loss(
     if unknown := sorted(set(extras) - set(EXTRAS)):
         raise BrokenContract(f"loss {type(loss).__name__}: reads {', '.join(unknown)}; there are {', '.join(EXTRAS)}")
     name = type(loss).__name__
+    if "edited" in extras and responses < PAIR:
+        raise DataError(f"loss {name}: reads what two answers differ in (edited), and the feedback gives lone answers")
     if isinstance(loss, Remembers) and "batch" not in extras:
         raise BrokenContract(f"loss {name}: remembers from step to step, and must read batch: a step is all its groups")
     for role in set(loss.needs) - set(there):
@@ -139,6 +142,7 @@ def two_groups(loss: Loss, labels: Labels, responses: int) -> GroupLogps:
         log_sum_p2=tokens if "log_sum_p2" in extras else None,
         anchor_tokens=tokens if "anchor_tokens" in extras else None,
         stray=jnp.zeros(2) if "stray" in extras else None,
+        edited=jnp.full(tokens.shape, -1).at[:, :, 1].set(7) if "edited" in extras else None,
         weight=jnp.ones(2) if "batch" in extras else None,
     )
 

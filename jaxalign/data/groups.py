@@ -21,7 +21,8 @@ class Taken:
     """Some b groups of r responses each, chosen first: token ids, right-padded beyond their lengths, and what is said
     of them. `weight` is a group's share in the loss before normalisation, `features` what a frozen trunk makes of the
     last token of each response, where that is known, `logps` the log-probs by token that the policy which sampled them
-    has logged, where they are asked for."""
+    has logged, and `edited` the ids of tokens in which a pair's answers differ, -1 elsewhere: where they are asked
+    for."""
 
     prompt: Int[np.ndarray, "b p"]
     prompt_lengths: Int[np.ndarray, " b"]
@@ -31,6 +32,7 @@ class Taken:
     labels: Labels
     features: Float[np.ndarray, "b r d"] | None = None
     logps: Float[np.ndarray, "b r t"] | None = None
+    edited: Int[np.ndarray, "b r t"] | None = None
 
 
 @runtime_checkable

@@ -88,12 +88,6 @@ def _beside(own: Shaped[np.ndarray, "b r t"], other: Shaped[np.ndarray, "b r u"]
     return np.concatenate(tables, axis=1)
 
 
-def as_trained(loss: object, groups: TrainingGroups, beside: TrainingGroups | None = None) -> TrainingGroups:
-    """The groups that a fit of `loss` has rows of: strayed, if it reads strays. Groups that are left out of it have
-    theirs from those `beside` them where they are all of one prompt."""
-    return Strayed(groups, beside) if "stray" in extras_of(loss) else groups
-
-
 def check_strays(loss: object, groups: TrainingGroups, field: str) -> None:
     """Raises DataError, naming the `field` that the groups are of, where `loss` reads strays and they have none."""
     if "stray" not in extras_of(loss):

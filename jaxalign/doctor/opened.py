@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxalign.contracts.pairing import CheckedPairing
+from jaxalign.data.edits import with_edits
 from jaxalign.data.groups import PickedGroups, RolledGroups, TrainingGroups
 from jaxalign.data.prompts import opened
 from jaxalign.doctor.outcome import NotHere
@@ -143,11 +144,14 @@ class Opened:
 
     @cached_property
     def groups(self) -> TrainingGroups:
-        """A few groups as the fit gets them."""
+        """A few groups as the fit gets them, without strays."""
+        groups: TrainingGroups
         if isinstance(self.comparer, Recording):
             recorded = self.comparer.pairs
-            return PickedGroups(recorded, np.arange(min(RECORDED, len(recorded))))
-        return RolledGroups(self.rollouts, self.pairs)
+            groups = PickedGroups(recorded, np.arange(min(RECORDED, len(recorded))))
+        else:
+            groups = RolledGroups(self.rollouts, self.pairs)
+        return with_edits(self.experiment.loss, groups)
 
     @property
     def first_prompt(self) -> Prompt:

@@ -20,7 +20,7 @@ from jaxtyping import PRNGKeyArray
 
 from jaxalign.contracts.scope import OpenableOracle
 from jaxalign.data.groups import TrainingGroups
-from jaxalign.data.strays import as_trained
+from jaxalign.data.trained import as_trained
 from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program
 from jaxalign.models.model import Model

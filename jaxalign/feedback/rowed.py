@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from jaxalign.contracts.extras import extras_of
-from jaxalign.data.strays import as_trained
+from jaxalign.data.trained import as_trained
 from jaxalign.errors import DataError
 from jaxalign.feedback.contract import Comparer
 from jaxalign.feedback.recorded import Recording

@@ -41,7 +41,8 @@ def left_out(experiment: Experiment, machine: Machine, sizes: Sizes) -> tuple[Pr
         rows, (tokens, through, row) = featured(machine, sizes, shape.groups, groups), (groups * sizes.responses, 0, 1)
         scored = tokens
     else:
-        rows = abstract_batch(shape, groups, loss.needs, annotators_of(loss), sizes.responses)
+        edited = "edited" in extras_of(loss)
+        rows = abstract_batch(shape, groups, loss.needs, annotators_of(loss), sizes.responses, edited=edited)
         tokens = through = count * shape.row
         scored, row = count * shape.scored, shape.row
     alive = ("anchor",) if _moves(experiment) or "anchor_tokens" in extras_of(loss) else ()

@@ -52,8 +52,9 @@ def _train(experiment: Experiment, machine: Machine, sizes: Sizes) -> Program:
     tokens, scored = count * shape.row, count * shape.scored
     stored, groups = experiment.reference.stored(experiment.loss.needs), count // machine.placement.accumulate
     groups *= shape.groups
-    logged = experiment.fit.max_kl is not None
-    rows = abstract_batch(shape, groups, stored, _annotators(experiment), sizes.responses, logged=logged)
+    logged, edited = experiment.fit.max_kl is not None, "edited" in extras_of(experiment.loss)
+    annotators = _annotators(experiment)
+    rows = abstract_batch(shape, groups, stored, annotators, sizes.responses, logged=logged, edited=edited)
     return _step(experiment, machine, rows, Work(tokens, tokens, scored, shape.row, ()))
 
 

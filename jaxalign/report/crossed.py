@@ -31,7 +31,7 @@ from scipy.special import stdtrit
 from jaxalign.evals.intervals import LEVEL, Estimate
 
 ROUNDING = 1e-9
-"""Relative; by less than this values do not differ."""
+"""Of the largest value, and of 1e-3: by less than this values do not differ."""
 
 
 def crossed(
@@ -66,7 +66,7 @@ def over_seeds(values: Sequence[float], level: float = LEVEL) -> Estimate | None
     It covers what the seeds drew each for itself. What they share (the same held-out prompts) it takes as given.
     """
     table = np.array(values, np.float64)
-    if len(table) < 2 or np.ptp(table) <= ROUNDING * np.abs(table).max():
+    if len(table) < 2 or np.ptp(table) <= ROUNDING * max(np.abs(table).max(), 1e-3):
         return None
     variance = float(table.var(ddof=1)) / len(table)
     half, mean = _half((variance,), (len(table) - 1,), level), float(table.mean())

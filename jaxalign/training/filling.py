@@ -102,6 +102,13 @@ def tabled(laid: Laid, shape: tuple[int, ...]) -> Float[np.ndarray, "n k t"] | N
     return table
 
 
+def to_width(ids: Int[np.ndarray, "b r t"], width: int) -> Int[np.ndarray, "b r width"]:
+    """Ids cut, or filled up with -1, to so many."""
+    table = np.full((*ids.shape[:2], width), -1, np.int32)
+    table[:, :, : ids.shape[2]] = ids[:, :, :width]
+    return table
+
+
 def fill(rows: Rows, mask: Bool[np.ndarray, "b r t"], first: int, laid: Laid, each: int) -> None:
     """Writes trees into the rows from `first` on, which `rows` and `mask` are views of.
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jaxalign.data.edits import without_edits
 from jaxalign.data.groups import TrainingGroups, one_group_a_prompt
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.layout import Layout, entry
@@ -164,6 +165,7 @@ class Scorer:
         self, params: Params, groups: TrainingGroups, plan: Passes, known: Bool[np.ndarray, " g"] | None = None
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b r"]]]:
         """Numbers of groups and their sums, one batch of `plan` after another; without those that are all `known`."""
+        groups = without_edits(groups)
         for rows, shape in plan.batches(self.batch_size, known):
             here = np.where(self._here[:, None], rows, -1)  # a process packs the rows of its own devices
             batch = on_mesh(pack(groups, here.reshape(-1), shape, {}), row_sharding(self._mesh))

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxalign.data.groups import Taken, TrainingGroups
 from jaxalign.mesh.rounding import rounded
-from jaxalign.training.filling import apart, fill, merged, tabled
+from jaxalign.training.filling import apart, fill, merged, tabled, to_width
 from jaxalign.types import Batch, Labels, Rows
 
 T = TypeVar("T")
@@ -134,9 +134,12 @@ def pack(
         if each > 1:
             laid, branch = merged(groups, taken, numbers, each)
         fill(jax.tree.map(operator.itemgetter(block), rows), mask[block], first, laid, each)
-        columns.append((taken.weight, taken.labels, taken.features, branch, tabled(laid, mask[block].shape)))
-    weight, labels, features, branch, logps = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
-    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features, branch, logps)
+        edited = None
+        if taken.edited is not None:
+            edited = to_width(np.where(numbers[:, None, None] >= 0, taken.edited, -1), shape.response)
+        columns.append((taken.weight, taken.labels, taken.features, branch, tabled(laid, mask[block].shape), edited))
+    weight, labels, features, branch, logps, edited = jax.tree.map(lambda *blocks: np.concatenate(blocks), *columns)
+    return Batch(rows, mask, weight, labels, _picked(dict(references), chosen), features, branch, logps, edited)
 
 
 def abstract_batch(
@@ -147,9 +150,11 @@ def abstract_batch(
     responses: int = RESPONSES,
     width: int | None = None,
     logged: bool = False,
+    edited: bool = False,
 ) -> Batch:
     """Shapes and dtypes of what `pack` makes of so many groups, with reference columns of the roles in `stored`, with
-    features of that `width` where they are known, and with log-probs by token of groups that are `logged`."""
+    features of that `width` where they are known, with log-probs by token of groups that are `logged`, and with what is
+    `edited` in them."""
     each = shape.groups
     labels = Labels.unsaid(each, responses, objectives)
     references = {role: np.zeros((each, responses), np.float32) for role in stored}
@@ -157,7 +162,8 @@ def abstract_batch(
     branch = None if each == 1 else np.zeros((each, responses), np.int32)
     rows, mask = _blank(1, shape.branches or responses, shape)
     logps = np.zeros(mask.shape, np.float32) if logged else None
-    one = Batch(rows, mask, np.zeros(each, np.float32), labels, references, features, branch, logps)
+    edits = np.zeros((each, responses, shape.response), np.int32) if edited else None
+    one = Batch(rows, mask, np.zeros(each, np.float32), labels, references, features, branch, logps, edits)
 
     def several(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((groups // each * len(leaf), *leaf.shape[1:]), leaf.dtype)

@@ -200,6 +200,7 @@ def group_logps(
         labels=batch.labels,
         log_sum_p2=more[0] if more else None,
         anchor_tokens=anchor_tokens,
+        edited=batch.edited if "edited" in extras else None,
         weight=batch.weight if "batch" in extras else None,
     )
     return without_stray(seen) if strayed(loss, tokens.shape[1]) else seen
@@ -221,6 +222,7 @@ def without_stray(seen: GroupLogps) -> GroupLogps:
         anchor=seen.anchor[:, :-1],
         log_sum_p2=own(seen.log_sum_p2),
         anchor_tokens=own(seen.anchor_tokens),
+        edited=own(seen.edited),
         stray=jax.lax.stop_gradient((seen.sums - seen.anchor)[:, -1]),
     )
 

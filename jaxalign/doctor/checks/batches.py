@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxalign.data.strays import as_trained
+from jaxalign.data.trained import as_trained
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.errors import ConfigError, DataError

@@ -22,7 +22,7 @@ import jax
 from jaxalign import programs
 from jaxalign.contracts.extras import extras_of
 from jaxalign.data.groups import TrainingGroups
-from jaxalign.data.strays import as_trained
+from jaxalign.data.trained import as_trained
 from jaxalign.doctor.opened import Opened
 from jaxalign.doctor.outcome import Measured, Outcome, judged
 from jaxalign.feedback.recorded import Recording

@@ -19,12 +19,6 @@ LEFT_OUT: tuple[tuple[str, str, str], ...] = (
         "its ranking loss L, which falls as L grows",
     ),
     (
-        "BMC",
-        "2408.07471",
-        "weighs the tokens in which two answers differ, English stop words left out: token ids and a stop list, of "
-        "pairs that are written for it",
-    ),
-    (
         "RPO with weights between prompts",
         "2402.10958",
         "weighs pairs of prompts by how alike their embeddings are, and a loss sees no prompts; `RelativePO` is its "

@@ -1,14 +1,17 @@
 """Scores of answers: log-probs, and log-ratios to a reference, summed or by the token."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.contracts.extras import extras_of
 from jaxalign.losses.parts.contract import Score, grows_exponentially
+from jaxalign.losses.parts.settings import positive
 from jaxalign.types import GroupLogps
 
 
@@ -129,9 +132,43 @@ class LongTail:
         return jnp.where(shared, ratios, self.alpha * ratios).sum(-1)
 
 
+@dataclass(frozen=True)
+class EditedTokens:
+    """log π/π_anchor(y) with the tokens in which the answers of a pair differ counted more, unlikely ones most: each
+    policy by what is unlikely to it."""
+
+    most: float = 2.0
+    """upper bound of what 1/π(y_t) adds to the weight of such a token, > 0"""
+    ignored: tuple[int, ...] = ()
+    """ids of tokens that count as others do though they differ, as those of words that say little"""
+
+    compared: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("anchor",)
+    extras: ClassVar[tuple[str, ...]] = ("anchor_tokens", "edited")
+
+    def problems(self) -> Iterable[str]:
+        yield from positive(most=self.most)
+        if any(not 0 <= each < 2**31 for each in self.ignored):
+            yield f"ignored must be ids of tokens, got {self.ignored}"
+
+    def __call__(self, logps: GroupLogps) -> Float[Array, "b r"]:
+        assert logps.anchor_tokens is not None
+        assert logps.edited is not None
+        counted = logps.edited >= 0
+        if self.ignored:
+            counted &= ~jnp.isin(logps.edited, jnp.array(self.ignored))
+
+        def weighted(tokens: Float[Array, "b r t"]) -> Float[Array, "b r t"]:
+            # bounded as logarithms: 1/π of an unlikely token is beyond fp32
+            more = jnp.exp(jnp.minimum(jax.lax.stop_gradient(-tokens), math.log(self.most)))
+            return (1 + jnp.where(counted, more, 0.0)) * tokens
+
+        return jnp.where(logps.mask, weighted(logps.tokens) - weighted(logps.anchor_tokens), 0.0).sum(-1)
+
+
 def token_counts(logps: GroupLogps) -> Float[Array, "b r"]:
     """Scored tokens of each answer; 1 for one that has none, whose sums are 0."""
     return jnp.maximum(logps.lengths, 1).astype(jnp.float32)
 
 
-EXAMPLES = (LogRatio(), Logp(), TokenMean(Logp()), LogOdds(), PowerMean(0.25), LongTail(0.5))
+EXAMPLES = (LogRatio(), Logp(), TokenMean(Logp()), LogOdds(), PowerMean(0.25), LongTail(0.5), EditedTokens())
