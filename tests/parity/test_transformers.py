@@ -17,6 +17,7 @@ from jaxalign.exchange.export import export
 from jaxalign.models.model import Model
 from jaxalign.models.pretrained import Pretrained, SmolLM2
 from jaxalign.models.random_llama import RandomLlama
+from jaxalign.ops.attention import Together
 from jaxalign.types import Params
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -66,7 +67,8 @@ def greedy(model: Model, params: Params, prompt: list[int], count: int, pad: int
     found: list[int] = []
     for said in range(1, count + 1):
         found.append(int(model.logits(view, hidden).argmax(-1)[0]))
-        hidden, cache = step(view, cache, jnp.asarray(found[-1:]), jnp.asarray([len(prompt)]), jnp.asarray(said))
+        progress = Together(jnp.asarray([len(prompt)]), jnp.asarray(said))
+        hidden, cache = step(view, cache, jnp.asarray(found[-1:]), progress)
     return found
 
 
