@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxalign.errors import ConfigError
 from jaxalign.experiment import Experiment
+from jaxalign.machine import Machine
 from jaxalign.mesh.program import Program
 from jaxalign.mesh.sharding import row_shards
 from jaxalign.plan.alternatives import alternatives
@@ -138,21 +139,20 @@ def make(
     for remark in remarked:
         say(remark)
 
-    def compiled(settings: Experiment, names: Collection[str]) -> list[Compiled | TooLarge]:
-        there = machine_of(settings, topology)
+    def compiled(settings: Experiment, there: Machine, names: Collection[str]) -> list[Compiled | TooLarge]:
         made = []
         for program in chosen(programs(settings, there, sizes_of(settings, there.model)), names):
             say(f"compiling {program.name}")
             made.append(compile_program(program, program.model or there.model, topology, found, there.flags, kept))
         return made
 
-    all_programs = tuple(compiled(experiment, only))
+    all_programs = tuple(compiled(experiment, machine, only))
     attempts: list[Attempt] = []
     step_fits = all(fits(program, found) for program in all_programs if program.name == TRAIN)
     if explore or not step_fits:
         for options, settings in alternatives(experiment, row_shards(machine.mesh)):
             say(f"trying {options}")
-            attempts.append(Attempt(options, compiled(settings, (TRAIN,))[0]))
+            attempts.append(Attempt(options, compiled(settings, machine_of(settings, topology), (TRAIN,))[0]))
             if not explore and fits(attempts[-1].train, found):
                 break
     return Plan(

@@ -21,6 +21,7 @@ from jaxalign.experiment import Experiment
 from jaxalign.machine import Placement
 from jaxalign.mesh import flags
 from jaxalign.mesh.sharding import MeshShape
+from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.releases import LLAMA3_8B
 from jaxalign.ops.linear_logp import sharded
@@ -46,13 +47,13 @@ PROMPT, RESPONSE = 128, 224
 """Rows of 576 tokens: two blocks of attention, the second one not full. No size of the model is a number of tokens."""
 
 
-def small(mesh: MeshShape, topology: str, **changes) -> Experiment:
+def small(mesh: MeshShape, topology: str, shape: DecoderConfig = SHAPE, **changes) -> Experiment:
     """The recipe of the 8B run with fewer and smaller layers."""
     made = load(CONFIGS / "iter_ipo_llama3_8b_v5p_64.py")
     rows = mesh.sizes["data"] * mesh.sizes["fsdp"] * mesh.sizes["slice"] * mesh.sizes["expert"]
     return dataclasses.replace(
         made,
-        model=Pretrained("nowhere", compute_dtype="bfloat16", shape=SHAPE),
+        model=Pretrained("nowhere", compute_dtype="bfloat16", shape=shape),
         feedback=dataclasses.replace(
             made.feedback, rollout=Sample(samples=2, max_tokens=RESPONSE, max_prompt_tokens=PROMPT)
         ),
@@ -63,8 +64,8 @@ def small(mesh: MeshShape, topology: str, **changes) -> Experiment:
 
 
 @cache
-def compiled(mesh: MeshShape, name: str, program: str) -> Compiled:
-    experiment, target = small(mesh, name), topology(name, mesh.slices)
+def compiled(mesh: MeshShape, name: str, program: str, shape: DecoderConfig = SHAPE) -> Compiled:
+    experiment, target = small(mesh, name, shape), topology(name, mesh.slices)
     machine = machine_of(experiment, target)
     sizes = sizes_of(experiment, machine.model)
     (found,) = (each for each in programs(experiment, machine, sizes) if each.name == program)
@@ -138,6 +139,16 @@ def test_weights_are_gathered_beside_products_and_gradients_scattered() -> None:
     share = (MESH.fsdp - 1) / MESH.fsdp
     assert 1.8 * share * weights < traffic.by_kind["all-gather"].bytes < 4.5 * share * weights
     assert traffic.by_kind["reduce-scatter"].bytes < 1.5 * share * weights
+
+
+@pytest.mark.tpu_compile
+def test_a_token_is_decoded_by_the_devices_that_have_its_rows_and_heads() -> None:
+    """However many answers of a prompt share its keys: of heads that are split over devices none are moved."""
+    mesh, name = MeshShape(data=2, fsdp=2, tensor=4), "v5p:2x2x4"
+    traffic = compiled(mesh, name, "rollout", dataclasses.replace(SHAPE, heads=32, kv_heads=8)).traffic
+    # embeddings of the prompts; a token's argmax over the vocabulary and sums of projections, two a layer, are others
+    assert traffic.by_kind["all-to-all"].count < 0.1 * RESPONSE
+    assert "collective-permute" not in traffic.by_kind
 
 
 def test_flops_as_compiled_are_those_of_the_model_and_what_is_computed_again() -> None:

@@ -7,7 +7,10 @@ pieces (axis "context"), it gathers the keys and values of the whole row first: 
 of the activations (Llama 3: arXiv 2407.21783 §3.3.2).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -15,13 +18,16 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.mesh.layout import Layout
 from jaxalign.ops.attention import blockwise
-from jaxalign.ops.attention.behind import Behind, continued
+from jaxalign.ops.attention.behind import Behind, Progress, continued
 from jaxalign.ops.attention.engine import Engine, attended
 from jaxalign.ops.attention.problem import Problem, Scores
 from jaxalign.ops.attention.reference import dense
 from jaxalign.ops.attention.rounded import Rounded
 from jaxalign.ops.attention.sight import Shown, Tree
 from jaxalign.ops.attention.tuning import tuning
+
+Memory = tuple[Array | Rounded, Array | Rounded, Array | Rounded, Array | Rounded]
+"""Keys and values of rows, and those of their prompts: [n k …], [n k …], [b k …], [b k …]."""
 
 Sight = Tree | Shown | Behind
 """What queries see: by rule, by a mask, or as tokens that go on behind prompts."""
@@ -47,7 +53,10 @@ def attend(
     Rows of padding hold something finite that nothing reads. With a mask for a `sight`, all scores are held.
     """
     if isinstance(sight, Behind):
-        return continued(query, key, value, sight, window, scalar, cap)
+        one_token = partial(_one_token, scores=Scores(scalar, cap))
+        return (one_token if layout is None else _by_heads(one_token, layout))(
+            query[:, 0], (key, value, sight.key, sight.value), sight.progress, window
+        )
     if isinstance(key, Rounded) or isinstance(value, Rounded):
         raise TypeError("keys and values in eight bits are read one new token a row: pass a sight Behind prompts")
     if isinstance(sight, Shown):
@@ -56,6 +65,32 @@ def attend(
     if layout is not None:
         return _on_mesh(problem, scores, layout)
     return _local(problem, scores, jax.devices()[0], alone=jax.device_count() == 1)
+
+
+def _one_token(
+    query: Float[Array, "n k g h"], memory: Memory, progress: Progress, window: Int[Array, ""] | None, scores: Scores
+) -> Float[Array, "n 1 k g h"]:
+    key, value, prompt_key, prompt_value = memory
+    sight = Behind(prompt_key, prompt_value, progress)
+    return continued(query[:, None], key, value, sight, window, scores.scalar, scores.cap)
+
+
+def _by_heads(run: Callable[..., Array], layout: Layout) -> Callable[..., Array]:
+    """`run` of queries, memory, progress and window, each device for its own rows and KV heads where these divide. XLA
+    for TPUs would else split the axis in which rows of a prompt are merged, and gather all heads for every token."""
+    count = layout.mesh.size
+    rows, heads = layout.spec((count, count), "rows", "kv_heads")
+
+    def mapped(query: Array, memory: Any, progress: Progress, window: Array | None) -> Array:
+        split = [layout.spec(x.shape[:2], "rows", "kv_heads") for x in (query, *jax.tree.leaves(memory))]
+        split += [P(layout.spec(x.shape[:1], "rows")[0], heads) for x in jax.tree.leaves(progress) if x.ndim]
+        if any(each != P(rows, heads) for each in split):
+            return run(query, memory, progress, window)
+        of_progress = jax.tree.map(lambda x: P(rows) if x.ndim else P(), progress)
+        takes = P(rows, heads), P(rows, heads), of_progress, P()
+        return layout.mapped(run, takes, P(rows, None, heads))(query, memory, progress, window)
+
+    return mapped
 
 
 def kernels(device: jax.Device, problem: Problem, scores: Scores) -> Engine | None:
