@@ -9,32 +9,46 @@ paper's scores enter is not published; here both enter as they are.
     tpu/launch.sh configs/comal_llama3_8b_judges_v5p_64.py \\
         --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_llama3_8b_judges
 
-What `jaxalign plan` printed before it gave ranges (2026-11-28, jax 0.10.2, libtpu 0.0.42.1; no TPU ran):
+What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v5p:4x4x4: 64 chips, mesh data=4 fsdp=16; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)
 
-    GiB a chip        arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
-    train                  7.48        26.84     0.08    1.87  36.27    62.1 %   0.00       151 s
-    logp                   1.87         4.22     0.01    0.00   6.10    93.6 %   0.00        41 s
-    rollout                1.87        26.81     0.08    0.00  28.75    70.0 %   0.00        91 s
-    reward_model_1         0.87         5.61     0.01    2.75   9.24    90.3 %   0.00        48 s
-    reward_model_2         0.87         5.61     0.01    2.75   9.24    90.3 %   0.00        45 s
+    GiB a chip                    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
+    train                              7.48        23.27     0.07    1.87  32.69    65.9 %   0.00       440 s
+    logp                               1.87         2.67     0.01    1.87   6.43    93.3 %   0.00       111 s
+    answers                            1.87         3.29     0.01    1.87   7.04    92.6 %   0.00       132 s
+    rollout                            1.87        22.20     0.09    0.00  24.17    74.8 %   0.00       272 s
+    evaluation/rollout                 1.87        26.93     0.08    0.00  28.88    69.8 %   0.00       261 s
+    reward_model_1                     0.87         1.55     0.01    2.75   5.18    94.6 %   0.00        90 s
+    reward_model_2                     0.87         1.55     0.01    2.75   5.18    94.6 %   0.00        90 s
+    evaluation/reward_model_1          0.87         1.71     0.01    2.75   5.34    94.4 %   0.00        93 s
+    evaluation/reward_model_2          0.87         1.71     0.01    2.75   5.34    94.4 %   0.00        93 s
 
-    a call              ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip
-    train            1,851          3,319  55.9 % 57.7 %        490.3        68,809             0
-    logp               625         19,649  66.2 % 66.9 %        192.0        13,510             0
-    rollout         19,621          2,088   8.4 %  8.6 %        775.8        26,899             0
-    reward_model_1     739         16,632  56.4 % 56.9 %        193.0        12,571             0
-    reward_model_2     739         16,632  56.4 % 56.9 %        193.0        12,571             0
+    a call                    ms: bound  expected  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip
+    train                         1,131     1,623          3,785  63.8 % 66.2 %        493.2        68,809             0
+    logp                            422       632         19,443  65.5 % 66.2 %        192.0        13,510             0
+    answers                         894     1,344         18,287  65.5 % 66.2 %        408.3        13,601             0
+    rollout                       1,739    16,634          2,462   9.9 % 10.2 %        775.8        26,899             0
+    evaluation/rollout            2,765    21,189          1,933  12.7 % 12.8 %       1246.4        27,141             0
+    reward_model_1                  422       635         19,350  65.6 % 66.2 %        193.0        12,571             0
+    reward_model_2                  422       635         19,350  65.6 % 66.2 %        193.0        12,571             0
+    evaluation/reward_model_1       581       876         18,710  65.7 % 66.2 %        266.1        12,601             0
+    evaluation/reward_model_2       581       876         18,710  65.7 % 66.2 %        266.1        12,601             0
 
-    whole run: 3.3 h, 210 chip-hours (1,422 train, 0 logp, 360 rollout, 1,422 reward_model_1, 1,422 reward_model_2;
-        rows all of the longest length; without judges that have no weights, and evaluation)
+    bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at
+        90 GB/s and 2.7 us a hop as measured, and no more than 66.2 % of the peak (published: MaxText
+        documentation, dense models of 32B to 1160B on 64 to 6,144 chips: 64.0 to 70.3 %; Llama 2 70B 65.4 %);
+        MFU = model FLOPs / (chips · peak · expected)
+    whole run: 1.1 to 3.2 h, 72 to 202 chip-hours (1,422 train, 0 logp, 360 rollout, 1,422 reward_model_1, 1,422
+        reward_model_2, 600 answers, 19 evaluation/rollout, 38 evaluation/reward_model_1, 38
+        evaluation/reward_model_2; rows all of the longest length; without judges that have no weights)
+    Times are estimates of the compiled program; no TPU ran.
 
     fits, with at least 5 % of the memory free
 
-A judge reads a prompt of 1,024 tokens and its five answers of 1,024 as one row. Of an iteration of 656 s both judges
-take 117 s, 18 %; the fit takes 146 s.
+A judge reads a prompt of 1,024 tokens and its five answers of 1,024 as one row. Of an iteration of 606 s, as
+expected, both judges take 100 s, 17 %; the fit takes 128 s.
 """
 
 import dataclasses

@@ -6,23 +6,30 @@ jaxalign plan configs/dpo_llama3_70b_v5p_256.py
 tpu/launch.sh configs/dpo_llama3_70b_v5p_256.py \\
     --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_llama3_70b
 
-What `jaxalign plan` printed before it gave ranges (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; no TPU ran):
+What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v5p:4x8x8: 256 chips, mesh data=4 fsdp=16 tensor=4; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)
 
-    GiB a chip    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
-    train             14.39        20.65     0.07    4.11  39.22    59.0 %   0.00       131 s
-    logp               4.11         3.02     0.02    0.00   7.15    92.5 %   0.00        41 s
-    rollout            4.11        40.28     0.16    0.00  44.56    53.5 %   0.00        94 s
+    GiB a chip             arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
+    train                      14.39        19.30     0.06    4.11  37.87    60.4 %   0.00       304 s
+    logp                        4.11         3.03     0.02    0.00   7.15    92.5 %   0.00        71 s
+    rollout                     4.11        37.38     0.18    0.00  41.68    56.5 %   0.00       276 s
+    evaluation/rollout          4.11        41.18     0.18    0.00  45.47    52.5 %   0.00       319 s
 
-    a call          ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip
-    train        3,799            404  50.1 % 59.7 %       1041.0       210,218             0
-    logp           773          1,988  61.6 % 62.0 %        219.7        54,344             0
-    rollout     29,139            351  13.0 % 13.2 %       1761.4       263,870             0
+    a call             ms: bound  expected  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip
+    train                  2,859     3,621            424  52.6 % 62.8 %       1044.6       210,218             0
+    logp                     604       723          2,124  65.9 % 66.2 %        219.7        54,344             0
+    rollout                5,094    29,079            352  13.0 % 13.2 %       1761.4       263,988             0
+    evaluation/rollout     8,227    34,069            301  18.4 % 18.5 %       2899.4       388,117             0
 
-    whole run: 1.5 h, 376 chip-hours (471 train, 0 logp, 120 rollout; rows all of the longest length; without
-        judging and evaluation)
+    bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at
+        90 GB/s and 2.7 us a hop as measured, and no more than 66.2 % of the peak (published: MaxText
+        documentation, dense models of 32B to 1160B on 64 to 6,144 chips: 64.0 to 70.3 %; Llama 2 70B 65.4 %);
+        MFU = model FLOPs / (chips · peak · expected)
+    whole run: 0.6 to 1.5 h, 142 to 379 chip-hours (471 train, 0 logp, 120 rollout, 4 evaluation/rollout; rows
+        all of the longest length; without judges that have no weights)
+    Times are estimates of the compiled program; no TPU ran.
 
     fits, with at least 5 % of the memory free
 """

@@ -12,23 +12,30 @@ of it. Exact steps of 1/eta = 200 would settle on games that rotate slower than 
     tpu/launch.sh configs/inpo_llama3_8b_v5p_64.py \\
         --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/inpo_llama3_8b
 
-What `jaxalign plan` printed before it gave ranges (2026-11-22, jax 0.10.2, libtpu 0.0.42.1; no TPU ran):
+What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v5p:4x4x4: 64 chips, mesh data=4 fsdp=16; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)
 
-    GiB a chip    arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
-    train              7.48        26.84     0.08    1.87  36.27    62.1 %   0.00       102 s
-    logp               1.87         4.22     0.01    0.00   6.10    93.6 %   0.00        97 s
-    rollout            1.87        26.81     0.08    0.00  28.75    70.0 %   0.00       116 s
+    GiB a chip             arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
+    train                       7.48        23.27     0.07    1.87  32.69    65.9 %   0.00       504 s
+    logp                        1.87         2.67     0.01    1.87   6.43    93.3 %   0.00       111 s
+    rollout                     1.87        22.20     0.09    0.00  24.17    74.8 %   0.00       272 s
+    evaluation/rollout          1.87        26.93     0.08    0.00  28.88    69.8 %   0.00       261 s
 
-    a call          ms  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip
-    train        1,849          3,323  56.0 % 57.8 %        490.3        68,809             0
-    logp           625         19,649  66.2 % 66.9 %        192.0        13,510             0
-    rollout     19,621          2,088   8.4 %  8.6 %        775.8        26,899             0
+    a call             ms: bound  expected  tokens/s/chip    MFU    HFU  TFLOPs/chip  ICI MiB/chip  DCN MiB/chip
+    train                  1,131     1,623          3,785  63.8 % 66.2 %        493.2        68,809             0
+    logp                     422       632         19,443  65.5 % 66.2 %        192.0        13,510             0
+    rollout                1,739    16,634          2,462   9.9 % 10.2 %        775.8        26,899             0
+    evaluation/rollout     2,765    21,189          1,933  12.7 % 12.8 %       1246.4        27,141             0
 
-    whole run: 0.9 h, 57 chip-hours (471 train, 0 logp, 120 rollout; rows all of the longest length; without judging
-        and evaluation)
+    bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at
+        90 GB/s and 2.7 us a hop as measured, and no more than 66.2 % of the peak (published: MaxText
+        documentation, dense models of 32B to 1160B on 64 to 6,144 chips: 64.0 to 70.3 %; Llama 2 70B 65.4 %);
+        MFU = model FLOPs / (chips · peak · expected)
+    whole run: 0.2 to 0.8 h, 13 to 51 chip-hours (471 train, 0 logp, 120 rollout, 4 evaluation/rollout; rows all
+        of the longest length; without judges that have no weights)
+    Times are estimates of the compiled program; no TPU ran.
 
     fits, with at least 5 % of the memory free
 """

@@ -19,6 +19,7 @@ from made_models import ONE, nudged
 
 from jaxalign.config.load import load
 from jaxalign.data.groups import RolledGroups, with_logps
+from jaxalign.data.trained import as_trained
 from jaxalign.experiment import Experiment
 from jaxalign.losses.aot import AOTUnpaired
 from jaxalign.losses.bmc import BMC
@@ -106,7 +107,7 @@ def experiment_of(placement: Placement, combiner: Combiner, loss: Loss) -> Exper
 
 
 @cache
-def batch(accumulate: int):
+def batch(accumulate: int, loss: Loss):
     data: Rollouts = some_rollouts()
     pairs = groups([0, 1, 2, 0] * 4, [[0, 1], [3, 1], [2, 0], [0, 2]] * 4)
     votes = np.stack([pairs.labels.prefer, np.tile(np.float32([0.1, 0.5, 1.0, 0.3]), 4)], axis=1)
@@ -115,7 +116,7 @@ def batch(accumulate: int):
     shape = RowShape(LENGTH, SCORED, RESPONSE)
     return stack_microbatches(
         [
-            pack(with_logps(RolledGroups(data, pairs)), chosen, shape, {})
+            pack(as_trained(loss, with_logps(RolledGroups(data, pairs))), chosen, shape, {})
             for chosen in np.arange(ROWS).reshape(accumulate, -1)
         ]
     )
@@ -136,7 +137,7 @@ def two_steps(
     there = machine.shardings
     state = made.begin(jax.device_put(params, there), jax.device_put(live, dict.fromkeys(live, there)), np.int32(0))
     references = {role: made.reference(role, jax.device_put(live[role], there)) for role in made.references}
-    rows = jax.device_put(batch(placement.accumulate), row_sharding(machine.mesh, leading=1))
+    rows = jax.device_put(batch(placement.accumulate, loss), row_sharding(machine.mesh, leading=1))
     for _ in range(2):
         state, metrics = made.step(state, {}, references, rows)
     jax.tree.map(assert_placed, state, made.abstract)  # a step leaves everything where the next one looks for it
