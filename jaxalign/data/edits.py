@@ -69,12 +69,12 @@ def edits(chosen: list[int], rejected: list[int]) -> tuple[list[int], list[int]]
 
 
 def with_edits(loss: object, groups: TrainingGroups) -> TrainingGroups:
-    """The groups as `loss` reads them, of the one thing that is told here."""
+    """The groups with what was edited in them, if `loss` reads that."""
     return Edited(groups) if "edited" in extras_of(loss) else groups
 
 
 def without_edits(groups: TrainingGroups) -> TrainingGroups:
-    """The same groups for who reads no edits, which are not looked for then."""
+    """The same groups for those who read no edits: looking for them costs time."""
     if isinstance(groups, PickedGroups):
         return replace(groups, groups=without_edits(groups.groups))
     return groups.groups if isinstance(groups, Edited) else groups
