@@ -31,11 +31,17 @@ def members(node: ast.ClassDef) -> set[str]:
 CONTRACTS = [members(node) for tree in TREES.values() for node in classes(tree) if is_contract(node)]
 """By their members, whose meaning stands there: a class that has all of them need not repeat it."""
 
+MEMBERS = {node.name: members(node) for tree in TREES.values() for node in classes(tree)}
+"""Of every class of the package, by its name: what a subclass has of it is part of the contract that it keeps."""
+
 
 def promised(node: ast.ClassDef) -> set[str]:
     """Members of the contracts that a class keeps, or of the one that it is."""
     own = members(node)
-    return own if is_contract(node) else {name for contract in CONTRACTS if contract <= own for name in contract}
+    if is_contract(node):
+        return own
+    inherited = set().union(*(MEMBERS.get(base.id, set()) for base in node.bases if isinstance(base, ast.Name)))
+    return {name for contract in CONTRACTS if contract <= own | inherited for name in contract}
 
 
 def undescribed(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -14,37 +14,12 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxalign.contracts.extras import extras_of
-from jaxalign.data.groups import PickedGroups, Taken, TrainingGroups
+from jaxalign.data.groups import PickedGroups, Taken, TrainingGroups, Wrapped
 
 
 @dataclass(frozen=True)
-class Edited:
+class Edited(Wrapped):
     """The groups, with the ids of the tokens in which their first two responses differ."""
-
-    groups: TrainingGroups
-
-    @property
-    def responses(self) -> int:
-        return self.groups.responses
-
-    @property
-    def prompts(self) -> Int[np.ndarray, " g"]:
-        return self.groups.prompts
-
-    @property
-    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
-        return self.groups.prompt_lengths
-
-    @property
-    def lengths(self) -> Int[np.ndarray, "g r"]:
-        return self.groups.lengths
-
-    @property
-    def answers(self) -> Int[np.ndarray, "g r"]:
-        return self.groups.answers
-
-    def __len__(self) -> int:
-        return len(self.groups)
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
         taken = self.groups.take(numbers)

@@ -138,6 +138,39 @@ def _first_alike(rows: Int[np.ndarray, "m t"]) -> Int[np.ndarray, " m"]:
 
 
 @dataclass(frozen=True)
+class Wrapped:
+    """Other groups, in all that a subclass does not say of itself."""
+
+    groups: TrainingGroups
+
+    @property
+    def responses(self) -> int:
+        return self.groups.responses
+
+    @property
+    def prompts(self) -> Int[np.ndarray, " g"]:
+        return self.groups.prompts
+
+    @property
+    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
+        return self.groups.prompt_lengths
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "g r"]:
+        return self.groups.lengths
+
+    @property
+    def answers(self) -> Int[np.ndarray, "g r"]:
+        return self.groups.answers
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
+        return self.groups.take(numbers)
+
+
+@dataclass(frozen=True)
 class PickedGroups:
     """Those of some groups that have these numbers, numbered anew in that order."""
 

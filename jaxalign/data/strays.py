@@ -12,29 +12,20 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from jaxalign.contracts.extras import extras_of
-from jaxalign.data.groups import Taken, TrainingGroups
+from jaxalign.data.groups import Taken, TrainingGroups, Wrapped
 from jaxalign.errors import DataError
 
 
 @dataclass(frozen=True)
-class Strayed:
+class Strayed(Wrapped):
     """The groups, each with the first answer of the next group that has another prompt; where all have one prompt, with
     that of the first group `beside` them, which has another."""
 
-    groups: TrainingGroups
     beside: TrainingGroups | None = None
 
     @property
     def responses(self) -> int:
         return self.groups.responses + 1
-
-    @property
-    def prompts(self) -> Int[np.ndarray, " g"]:
-        return self.groups.prompts
-
-    @property
-    def prompt_lengths(self) -> Int[np.ndarray, " g"]:
-        return self.groups.prompt_lengths
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "g r"]:
@@ -64,9 +55,6 @@ class Strayed:
         # Behind the last prompt comes the first one again, or the second where the last is the first.
         around = np.where(prompts != prompts[0], 0, starts[0])
         return np.where(behind < len(starts), starts[np.minimum(behind, len(starts) - 1)], around)
-
-    def __len__(self) -> int:
-        return len(self.groups)
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
         own, other = self.groups.take(numbers), self.sources.take(self.others[numbers])
