@@ -9,7 +9,7 @@ paper's scores enter is not published; here both enter as they are.
     tpu/launch.sh configs/comal_llama3_8b_judges_v5p_64.py \\
         --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_llama3_8b_judges
 
-What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
+What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v5p:4x4x4: 64 chips, mesh data=4 fsdp=16; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)
@@ -36,10 +36,6 @@ What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2
     evaluation/reward_model_1       581       876         18,710  65.7 % 66.2 %        266.1        12,601             0
     evaluation/reward_model_2       581       876         18,710  65.7 % 66.2 %        266.1        12,601             0
 
-    bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at
-        90 GB/s and 2.7 us a hop as measured, and no more than 66.2 % of the peak (published: MaxText
-        documentation, dense models of 32B to 1160B on 64 to 6,144 chips: 64.0 to 70.3 %; Llama 2 70B 65.4 %);
-        MFU = model FLOPs / (chips · peak · expected)
     whole run: 1.1 to 3.2 h, 72 to 202 chip-hours (1,422 train, 0 logp, 360 rollout, 1,422 reward_model_1, 1,422
         reward_model_2, 600 answers, 19 evaluation/rollout, 38 evaluation/reward_model_1, 38
         evaluation/reward_model_2; rows all of the longest length; without judges that have no weights)

@@ -4,7 +4,7 @@ jaxalign plan configs/comal_qwen25_7b_v6e_64.py
 tpu/launch.sh configs/comal_qwen25_7b_v6e_64.py \\
     --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_qwen25_7b
 
-What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
+What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v6e:8x8: 64 chips, mesh data=4 fsdp=16; 31.25 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)
@@ -23,10 +23,6 @@ What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2
     rollout                1,993    13,529          3,027   5.7 %  5.8 %        721.8        25,338             0
     evaluation/rollout     2,211    16,136          2,538   7.7 %  7.8 %       1159.5        25,550             0
 
-    bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at
-        90 GB/s and 2.7 us a hop as measured, and no more than 43.8 % of the peak (published: MaxText
-        documentation, model tiers, 256 chips: Llama 2 70B 43.8, Llama 3.1 70B 50.3, 405B 38.6 %); MFU = model
-        FLOPs / (chips · peak · expected)
     whole run: 0.6 to 2.1 h, 35 to 134 chip-hours (1,422 train, 0 logp, 360 rollout, 600 answers, 19
         evaluation/rollout; rows all of the longest length; without judges that have no weights)
     Times are estimates of the compiled program; no TPU ran.

@@ -6,7 +6,7 @@ jaxalign plan configs/dpo_llama3_70b_v5p_256.py
 tpu/launch.sh configs/dpo_llama3_70b_v5p_256.py \\
     --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_llama3_70b
 
-What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
+What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v5p:4x8x8: 256 chips, mesh data=4 fsdp=16 tensor=4; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)
@@ -23,10 +23,6 @@ What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2
     rollout                5,094    29,079            352  13.0 % 13.2 %       1761.4       263,988             0
     evaluation/rollout     8,227    34,069            301  18.4 % 18.5 %       2899.4       388,117             0
 
-    bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at
-        90 GB/s and 2.7 us a hop as measured, and no more than 66.2 % of the peak (published: MaxText
-        documentation, dense models of 32B to 1160B on 64 to 6,144 chips: 64.0 to 70.3 %; Llama 2 70B 65.4 %);
-        MFU = model FLOPs / (chips · peak · expected)
     whole run: 0.6 to 1.5 h, 142 to 379 chip-hours (471 train, 0 logp, 120 rollout, 4 evaluation/rollout; rows
         all of the longest length; without judges that have no weights)
     Times are estimates of the compiled program; no TPU ran.

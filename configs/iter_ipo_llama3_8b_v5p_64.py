@@ -7,7 +7,7 @@ its answers: in expectation multiplicative weights, whose last iterate circles w
     tpu/launch.sh configs/iter_ipo_llama3_8b_v5p_64.py \\
         --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/iter_ipo_llama3_8b
 
-What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
+What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v5p:4x4x4: 64 chips, mesh data=4 fsdp=16; 95.74 GiB of memory a chip
     rows of 3072 tokens (prompt 1024, two responses of 1024)
@@ -24,10 +24,6 @@ What `jaxalign plan` prints but for lists of collectives (2026-11-30, jax 0.10.2
     rollout                1,739    16,634          2,462   9.9 % 10.2 %        775.8        26,899             0
     evaluation/rollout     2,765    21,189          1,933  12.7 % 12.8 %       1246.4        27,141             0
 
-    bound: the compiled program's FLOPs, bytes and waits at published speeds; expected: its schedule, links at
-        90 GB/s and 2.7 us a hop as measured, and no more than 66.2 % of the peak (published: MaxText
-        documentation, dense models of 32B to 1160B on 64 to 6,144 chips: 64.0 to 70.3 %; Llama 2 70B 65.4 %);
-        MFU = model FLOPs / (chips · peak · expected)
     whole run: 0.2 to 0.7 h, 12 to 48 chip-hours (471 train, 0 logp, 120 rollout, 4 evaluation/rollout; rows all
         of the longest length; without judges that have no weights)
     Times are estimates of the compiled program; no TPU ran.

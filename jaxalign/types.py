@@ -203,8 +203,8 @@ class Rows:
 
     A token attends to tokens of its own group with position <= its own whose branch is 0 or its own; `group` is
     -1 on padding. Position continues from the prompt in every branch. Scored tokens are listed: the log-prob of
-    `target[n, q]` comes from the hidden state at `source[n, q]`, its predecessor in its own branch, and belongs
-    to cell `slot[n, q]` of the flattened [b r t] table of response tokens (-1: padding).
+    `target[n, q]` comes from the hidden state at `source[n, q]`, its predecessor in its own branch, and belongs to
+    cell `slot[n, q]` of the flattened [b r t] table of response tokens (-1: padding).
     """
 
     tokens: Int[Anywhere, "n s"]
@@ -222,8 +222,7 @@ class Batch:
 
     A row holds k responses: those of one group, or the different ones of b / n groups that stand together. Then
     `branch` says which of its row's responses each response of a group is; None: each group has a row of its own.
-    `last_tokens` are log-probs by token that the policy which sampled has logged, and `edited` ids of tokens in which
-    the answers of a pair differ, -1 elsewhere, where they are read.
+    `last_tokens` are log-probs by token that the policy which sampled has logged, `edited` as in `contracts.extras`.
     """
 
     rows: Rows
@@ -243,9 +242,8 @@ class GroupLogps:
 
     In fp32, whatever the constructor is given. `tokens` are the policy's per-token log-probs where `mask`; `last` and
     `anchor` are sums over tokens under the policy that sampled this iteration (where a step rule looks ahead: that the
-    step begins at) and under the anchor, `None` where the loss does not need them. `labels` are what is said of the
-    groups. The rest is for losses that declare it (`contracts.extras`, `contracts.remembering`), None for others;
-    `last_tokens` are of the policy that sampled, for a trust region (`training.trust`).
+    step begins at) and under the anchor, None where they are not needed. `labels` are what is said of the groups. The
+    rest is for whoever declares it (`contracts.extras`, `contracts.remembering`, `training.trust`), None for others.
     """
 
     tokens: Float[Array, "b r t"]
@@ -384,10 +382,8 @@ class Pairing(Protocol):
 @runtime_checkable
 class Reads(Protocol):
     """A component that reads files, one of your own too: its settings name them, but do not say what is in them.
-
     `files` are those that decide what it answers, by names that stay the same wherever the files lie. A run pins their
-    content at its first launch and refuses another content later.
-    """
+    content at its first launch and refuses another content later."""
 
     def files(self) -> Mapping[str, str | os.PathLike[str]]: ...
 

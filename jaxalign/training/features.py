@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxalign.data.groups import PickedGroups, Taken, TrainingGroups
+from jaxalign.data.groups import PickedGroups, Taken, TrainingGroups, Wrapped
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.once import once
 from jaxalign.mesh.rows import on_mesh, rows_here
@@ -109,20 +109,11 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Featured:
+class Featured(Wrapped):
     """Groups whose features are known: nothing else of their texts is read, and a row of theirs is one token."""
 
-    groups: TrainingGroups
     table: Float[np.ndarray, "n d"]
     index: Int[np.ndarray, "g r"]
-
-    @property
-    def responses(self) -> int:
-        return self.groups.responses
-
-    @property
-    def prompts(self) -> Int[np.ndarray, " g"]:
-        return self.groups.prompts
 
     @property
     def prompt_lengths(self) -> Int[np.ndarray, " g"]:
@@ -135,9 +126,6 @@ class Featured:
     @property
     def answers(self) -> Int[np.ndarray, "g r"]:
         return self.index
-
-    def __len__(self) -> int:
-        return len(self.groups)
 
     def take(self, numbers: Int[np.ndarray, " b"]) -> Taken:
         said, count = self.groups.take(numbers), len(numbers)
