@@ -46,7 +46,7 @@ class Classifier:
             valid = position < lengths[:, None]
             mask = (position[:, None, :] <= position[:, :, None]) & valid[:, None, :]
             hidden = self.model.hidden(params, tokens, position, mask)
-            return outputs(self.model.head(params), last_tokens(hidden, jnp.where(valid, 0, -1), 1)[:, 0])
+            return outputs(self.model.head(params), last_tokens(hidden, jnp.where(valid, 0, -1), position, 1)[:, 0])
 
         return jax.jit(apply)
 

@@ -51,7 +51,9 @@ def test_padding_on_either_side_leaves_the_last_token(alone, side):
         segment[row, start : start + len(text)] = 0
     seen = (segment[:, :, None] == 0) & (segment[:, None, :] == 0) & np.tril(np.ones((width, width), bool))
     hidden = model.hidden(params, jnp.asarray(tokens), jnp.asarray(position), jnp.asarray(seen))
-    np.testing.assert_allclose(last_tokens(hidden, jnp.asarray(segment), 1)[:, 0], expected, **CLOSE)
+    np.testing.assert_allclose(
+        last_tokens(hidden, jnp.asarray(segment), jnp.asarray(position), 1)[:, 0], expected, **CLOSE
+    )
 
 
 def test_packed_responses_have_their_own_last_tokens(alone):
@@ -60,7 +62,7 @@ def test_packed_responses_have_their_own_last_tokens(alone):
     segment = jnp.asarray(np.repeat(np.arange(3), LENGTHS), jnp.int32)[None]
     position = jnp.asarray(np.concatenate([np.arange(length) for length in LENGTHS]), jnp.int32)[None]
     seen = (segment[:, :, None] == segment[:, None, :]) & jnp.tril(jnp.ones((1, 16, 16), bool))
-    found = last_tokens(model.hidden(params, tokens, position, seen), segment, 5)
+    found = last_tokens(model.hidden(params, tokens, position, seen), segment, position, 5)
     np.testing.assert_allclose(found[0, :3], expected, **CLOSE)
     np.testing.assert_array_equal(found[0, 3:], 0.0)
 

@@ -73,10 +73,12 @@ def test_rows_that_cannot_be_cut():
 def test_rows_that_kernels_of_attention_refuse():
     """Gradients of 32,768 keys of heads of 128 and their sums are 64 MiB; v5p has 60 for a kernel, v6e 100."""
     long = dataclasses.replace(ROWS, row=32_768)
-    said = told(rows=long, context=4, fsdp=2)
+    said = told(rows=long, fsdp=8)
     assert "Kernels of attention refuse rows of 32768 tokens (32768 keys of heads of 128 do not fit 60 MiB" in said
-    assert told(rows=long, name="v6e:2x4", context=4, fsdp=2) == ""
-    assert told(rows=dataclasses.replace(ROWS, row=16_384), context=4, fsdp=2) == ""
+    assert "They take them in 2 pieces (placement.mesh.context)." in said
+    assert told(rows=long, context=2, fsdp=4) == ""
+    assert told(rows=long, name="v6e:2x4", fsdp=8) == ""
+    assert told(rows=dataclasses.replace(ROWS, row=16_384), fsdp=8) == ""
     assert told(name="v5e:2x4", fsdp=8) == (
         "There are no kernels of attention for v5e: its scores go through memory, in blocks of XLA."
     )

@@ -14,17 +14,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def last_tokens(hidden: Float[Array, "n s d"], segment: Int[Array, "n s"], count: int) -> Float[Array, "n k d"]:
-    """Hidden state of the last column of each segment 0 … count - 1 (= k) of every row; zeros where there is none.
+def last_tokens(
+    hidden: Float[Array, "n s d"], segment: Int[Array, "n s"], position: Int[Array, "n s"], count: int
+) -> Float[Array, "n k d"]:
+    """Hidden state of the token of the greatest position in each segment 0 … count - 1 (= k) of every row; zeros where
+    there is none.
 
     Columns of other segments, such as -1 for padding on either side, are left out, so rows may be left-padded,
-    right-padded, or hold many responses.
+    right-padded, hold many responses, or have their columns in another order.
     """
-    column = jnp.arange(segment.shape[1], dtype=jnp.int32)[None, None]
     member = segment[:, None, :] == jnp.arange(count, dtype=segment.dtype)[None, :, None]
-    last = jnp.where(member, column, -1).max(-1)
-    found = jnp.take_along_axis(hidden, jnp.maximum(last, 0)[..., None], axis=1)
-    return jnp.where((last >= 0)[..., None], found, 0)
+    last = jnp.argmax(jnp.where(member, position[:, None], -1), axis=-1)
+    found = jnp.take_along_axis(hidden, last[..., None], axis=1)
+    return jnp.where(member.any(-1)[..., None], found, 0)
 
 
 def outputs(weight: Float[Array, "o d"], pooled: Float[Array, "*rows d"]) -> Float[Array, "*rows o"]:

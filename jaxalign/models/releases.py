@@ -7,7 +7,7 @@ import dataclasses
 
 from jaxalign.models.decoder import DecoderConfig
 from jaxalign.models.families import llama, qwen2
-from jaxalign.models.rope import Rope
+from jaxalign.models.rope import Llama3, Rope
 
 LLAMA3_8B = DecoderConfig(
     family=llama.FAMILY,
@@ -23,6 +23,11 @@ LLAMA3_8B = DecoderConfig(
     context=8192,
 )
 """Meta-Llama-3-8B(-Instruct): 8,030,261,248 parameters (arXiv 2407.21783)."""
+
+LLAMA31_8B = dataclasses.replace(
+    LLAMA3_8B, ropes=(Rope(base=5e5, scaling=Llama3(factor=8.0, low=1.0, high=4.0, context=8192)),), context=131072
+)
+"""Llama-3.1-8B(-Instruct): the same parameters, trained on to 128k tokens (arXiv 2407.21783)."""
 
 LLAMA3_70B = dataclasses.replace(LLAMA3_8B, layers=80, width=8192, mlp=28672, heads=64)
 """Meta-Llama-3-70B(-Instruct): 70,553,706,496 parameters (arXiv 2407.21783)."""

@@ -83,19 +83,28 @@ def _attention(machine: Machine, config: DecoderConfig, generation: str, step: P
     queries = mesh["tensor"] if heads == 1 and group % mesh["tensor"] == 0 else 1
     rows = -(-step.rows // machine.placement.accumulate // row_shards(machine.mesh))
     size = 2 if config.compute_dtype == "bfloat16" else 4
-    shape = Shape(
-        max(1, rows),
-        step.shape.row // pieces,
-        step.shape.row,
-        config.kv_heads // heads,
-        group // queries,
-        rounded(config.head_dim, LANES),
-        size,
-        pieces == 1,
-    )
-    reasons = (fit(kernel, chip(generation), shape) for kernel in ("forward", "backward"))
-    for reason in dict.fromkeys(each for each in reasons if isinstance(each, str)):
-        yield f"Kernels of attention refuse rows of {step.shape.row} tokens ({reason}): blocks of XLA attend, slower."
+
+    def refused(pieces: int) -> list[str]:
+        columns = step.shape.row // pieces
+        shape = Shape(
+            max(1, rows),
+            columns,
+            columns,
+            config.kv_heads // heads,
+            group // queries,
+            rounded(config.head_dim, LANES),
+            size,
+            pieces == 1,
+        )
+        reasons = (fit(kernel, chip(generation), shape) for kernel in ("forward", "backward"))
+        return list(dict.fromkeys(each for each in reasons if isinstance(each, str)))
+
+    enough = next((p for p in (2, 4, 8, 16) if step.shape.row % p == 0 and not refused(p)), None)
+    for reason in refused(pieces):
+        yield (
+            f"Kernels of attention refuse rows of {step.shape.row} tokens ({reason}): blocks of XLA attend, slower."
+            + (f" They take them in {enough} pieces (placement.mesh.context)." if enough else "")
+        )
 
 
 def _width(machine: Machine, config: DecoderConfig) -> Iterator[str]:

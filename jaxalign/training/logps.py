@@ -23,7 +23,7 @@ from jaxalign.mesh.once import once
 from jaxalign.mesh.rows import on_mesh, rows_here
 from jaxalign.mesh.sharding import full_rows, replicated, row_sharding
 from jaxalign.models.model import Model
-from jaxalign.ops.attention import Tree
+from jaxalign.ops.attention import Tree, balanced
 from jaxalign.ops.linear_logp import Logits, LogpOptions, linear_stats, on_layout
 from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.row_plan import plan_rows
@@ -35,6 +35,19 @@ from jaxalign.types import Batch, Params, Rollouts, Rows
 def sight_of(rows: Rows) -> Tree:
     """What the tokens of rows see: their own group, up to themselves, in the trunk or in their own branch."""
     return Tree(rows.group, rows.branch, rows.position)
+
+
+def laid_out(rows: Rows, layout: Layout | None) -> Rows:
+    """Rows with their columns in the order in which a mesh cuts them into pieces that have as much to look at."""
+    columns = rows.tokens.shape[1]
+    order = None if layout is None else balanced(columns, layout.devices("context"))
+    if order is None:
+        return rows
+    place = np.argsort(order).astype(np.int32)
+    tokens, group, branch, position = (
+        jnp.take(each, order, axis=1) for each in (rows.tokens, rows.group, rows.branch, rows.position)
+    )
+    return Rows(tokens, group, branch, position, jnp.take(place, rows.source), rows.target, rows.slot)
 
 
 def token_logps(model: Model, params: Params, rows: Rows, mask: Bool[Array, "b r t"]) -> Float[Array, "b r t"]:
@@ -51,6 +64,7 @@ def token_stats(
 ) -> tuple[Float[Array, "b r t"], ...]:
     """The statistics of `linear_stats` of these names at the cells of `mask`, 0 elsewhere, in one pass over the
     vocabulary. Gradients flow through the log-probs alone."""
+    rows = laid_out(rows, model.layout)
     hidden = model.hidden(params, rows.tokens, rows.position, sight_of(rows))
     if model.layout is not None:
         return _on_mesh(model, params, hidden, rows, mask, model.layout, names)

@@ -20,7 +20,7 @@ from jaxalign.contracts.scores import Compares, GroupScores, ScoreLoss, agreemen
 from jaxalign.errors import ConfigError
 from jaxalign.models.heads import last_tokens, outputs
 from jaxalign.models.model import Model
-from jaxalign.training.logps import logp_sums, of_groups, sight_of, token_logps, token_stats
+from jaxalign.training.logps import laid_out, logp_sums, of_groups, sight_of, token_logps, token_stats
 from jaxalign.training.trust import KL, kl_of_last
 from jaxalign.types import Batch, GroupLogps, Loss, Params, Rows
 
@@ -239,8 +239,9 @@ def group_scores(model: Model, params: Params, batch: Batch) -> GroupScores:
 
 def last_hidden(model: Model, params: Params, rows: Rows, responses: int) -> Float[Array, "b r d"]:
     """Final hidden state of the last token of each response of rows that hold so many; zeros where a row has none."""
+    rows = laid_out(rows, model.layout)
     hidden = model.hidden(params, rows.tokens, rows.position, sight_of(rows))
-    return last_tokens(hidden, jnp.where(rows.group >= 0, rows.branch - 1, -1), responses)
+    return last_tokens(hidden, jnp.where(rows.group >= 0, rows.branch - 1, -1), rows.position, responses)
 
 
 def last_outputs(model: Model, params: Params, rows: Rows, responses: int) -> Float[Array, "b r o"]:

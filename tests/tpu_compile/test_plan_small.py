@@ -230,7 +230,7 @@ def test_plan_prints_its_verdict_as_json_and_compiles_once(
     ("mesh", "name", "said"),
     [
         (MeshShape(tensor=16, fsdp=1), "v5p:2x2x4", "tensor 16 does not divide the model's 8 KV heads: keys, values"),
-        (MeshShape(context=4, fsdp=4), "v5p:2x2x4", "Kernels of attention refuse rows of 32768 tokens"),
+        (MeshShape(fsdp=16), "v5p:2x2x4", "They take them in 2 pieces (placement.mesh.context)"),
         (MeshShape(expert=4, fsdp=4), "v5p:2x2x4", "expert 4, but the model has no experts"),
     ],
 )

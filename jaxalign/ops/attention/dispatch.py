@@ -3,8 +3,7 @@
 On TPUs the kernels, unless they refuse, or the process has several chips and the model lies on one of them without a
 layout. Elsewhere few scores are held all at once, and rows longer than a block go
 through blocks of queries. On a mesh each device attends for its own rows, heads and queries; where rows are cut into
-pieces (axis "context"), it gathers the keys and values of the whole row first: with grouped queries they are a fraction
-of the activations (Llama 3: arXiv 2407.21783 §3.3.2).
+pieces (axis "context"), keys and values go round (`ring`).
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxalign.mesh.layout import Layout
-from jaxalign.ops.attention import blockwise
+from jaxalign.ops.attention import blockwise, ring
 from jaxalign.ops.attention.behind import Behind, Progress, continued
 from jaxalign.ops.attention.engine import Engine, attended
 from jaxalign.ops.attention.problem import Problem, Scores
@@ -128,13 +127,12 @@ def _on_mesh(problem: Problem, scores: Scores, layout: Layout) -> Array:
     device = layout.mesh.devices.flat[0]
 
     def run(query: Array, key: Array, value: Array, mine: Tree, window: Array | None) -> Array:
-        theirs = mine
-        if sequence is not None:
-            key = jax.lax.all_gather(key, sequence, axis=3, tiled=True)
-            value = jax.lax.all_gather(value, sequence, axis=2, tiled=True)
-            theirs = jax.tree.map(lambda each: jax.lax.all_gather(each, sequence, axis=1, tiled=True), mine)
-        local = replace(scores, causal=sequence is None)
-        return _local(Problem(query, key, value, mine, theirs, window), local, device, alone=True)
+        piece = Problem(query, key, value, mine, mine, window)
+        if sequence is None:
+            return _local(piece, scores, device, alone=True)
+        # asked of what fits least: another's piece, of which any block may be seen
+        inner = kernels(device, piece, replace(scores, causal=False)) or blockwise.engine(BLOCK)
+        return attended(ring.engine(inner, sequence, layout.devices(sequence)), scores, piece)
 
     takes = (heads, P(rows, kv, None, sequence), P(rows, kv, sequence, None), ids, P())
     operands = problem.query, problem.key, problem.value, problem.mine, problem.window

@@ -1,5 +1,6 @@
 """An implementation of attention, forward and backward, and attention by one of them as a differentiable function."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +21,15 @@ class Engine:
     """One implementation of the two passes; hashable, so that it can be static under `jit`.
 
     `forward(problem, scores)` gives what the queries find, zeros where they see nothing, and a number a query that the
-    backward pass needs. `backward(problem, scores, found, number, gradient of found)` gives the operands' gradients.
+    backward pass needs: log Σ of the powers of `base` that its scores are. `backward(problem, scores, found, number,
+    gradient of found)` gives the operands' gradients.
     """
 
     name: str
     forward: Callable[[Problem, Scores], tuple[Float[Array, "n q k g h"], Float[Array, "n k g q"]]]
     backward: Callable[[Problem, Scores, Array, Array, Array], Gradients]
+    base: float = math.e
+    """of the logarithms that the numbers are"""
 
 
 Operands = tuple[Array, Array, Array]

@@ -105,6 +105,12 @@ def dividing(most: int, whole: int) -> int:
     return next(s for s in range(min(most, whole) // LANES * LANES, 0, -LANES) if whole % s == 0)
 
 
+def usual_visits(blocks: Blocks, shape: Shape) -> int:
+    """Pairs of blocks that are visited by each KV head where rows have one group each: of other columns than the
+    queries' own half, which is what pieces of rows in balanced order see of one another (`ops.attention.ring`)."""
+    return visits_of(blocks, shape) // (1 if shape.causal else 2)
+
+
 def visits_of(blocks: Blocks, shape: Shape) -> int:
     """Pairs of blocks that are visited at most, by each KV head."""
     queries, keys = rounded(shape.q, blocks.queries), rounded(shape.c, blocks.keys)

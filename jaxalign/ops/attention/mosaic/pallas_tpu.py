@@ -22,7 +22,7 @@ from jaxalign.ops.attention.costs import kernel_name
 from jaxalign.ops.attention.engine import Engine, Gradients
 from jaxalign.ops.attention.mosaic import backward as backward_kernel
 from jaxalign.ops.attention.mosaic import forward as forward_kernel
-from jaxalign.ops.attention.mosaic.blocks import LANES, Blocks, Chip, Shape, chip, fit, visits_of
+from jaxalign.ops.attention.mosaic.blocks import LANES, Blocks, Chip, Shape, chip, fit, usual_visits
 from jaxalign.ops.attention.mosaic.call import Grid, Spec, like
 from jaxalign.ops.attention.mosaic.visits import as_rows, codes, padded, visits
 from jaxalign.ops.attention.problem import Problem, Scores
@@ -68,7 +68,7 @@ class _Operands:
     @property
     def name(self) -> str:
         s, b = self.shape, self.blocks
-        return kernel_name(self.kernel, s.k * visits_of(b, s), s.g * b.queries, b.keys, s.h)
+        return kernel_name(self.kernel, s.k * usual_visits(b, s), s.g * b.queries, b.keys, s.h)
 
     def of_queries(self, array: Array) -> Array:
         """[n q k g h] as [n q k·g·h], padded."""
@@ -170,4 +170,5 @@ def of_chip(device: Chip, interpret: Any = False) -> Engine:
         "pallas_tpu",
         partial(forward, device=device, interpret=interpret),
         partial(backward, device=device, interpret=interpret),
+        base=2.0,
     )
