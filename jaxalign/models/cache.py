@@ -1,6 +1,7 @@
 """The keys and values that decoding keeps: of each prompt once, and of each row what it has said behind its prompt."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -17,9 +18,9 @@ from jaxalign.types import pytree
 Kind = Literal["exact", "int8"]
 """Keys and values as computed, or as eight bits and a scale for each head of a token (`ops.attention.rounded`)."""
 
-Prompts = tuple[tuple[Float[Array, "b k h p"] | Rounded, Float[Array, "b k p h"] | Rounded], ...]
-Own = tuple[tuple[Float[Array, "n k h t"] | Rounded, Float[Array, "n k t h"] | Rounded], ...]
-"""Keys and values of each layer, apart."""
+Prompts = tuple[tuple[Float[Array, "b k h _"] | Rounded, Float[Array, "b k _ h"] | Rounded], ...]
+Own = tuple[tuple[Float[Array, "n k h _"] | Rounded, Float[Array, "n k _ h"] | Rounded], ...]
+"""Keys and values of each layer, apart: of those with a window as many columns as it sees."""
 
 Turns = tuple[tuple[Float[Array, "b t 1 half"], Float[Array, "b t 1 half"]], ...]
 """cos and sin of each rotation"""
@@ -34,7 +35,7 @@ class Cache:
     prompts: Prompts
     """of the prompts, which end in the last column"""
     own: Own
-    """of the rows, filled from the first column on"""
+    """of the rows, filled from the first column on; where a layer's columns are all filled, from the first again"""
     turns: Turns
     """at the positions of these columns"""
 
@@ -71,6 +72,15 @@ def kept(key: Float[Array, "n k h c"], value: Float[Array, "n k c h"], kind: Kin
     return (key, value) if kind == "exact" else (rounded(key, axis=2), rounded(value, axis=3))
 
 
+def near(
+    key: Float[Array, "n k h c"], value: Float[Array, "n k c h"], window: int | None
+) -> tuple[Float[Array, "n k h w"], Float[Array, "n k w h"]]:
+    """Of a prompt's keys and values what the tokens behind it see in a layer: under a window, the last columns."""
+    # the first token behind is one of its own window
+    first = 0 if window is None else max(key.shape[3] - max(window - 1, 1), 0)
+    return key[..., first:], value[:, :, first:]
+
+
 def insert(old: KeyValue, new: Column, progress: Progress) -> KeyValue:
     """One layer's own keys and values with those of the newest tokens."""
     columns = kept(*new, "int8" if isinstance(old[0], Rounded) else "exact")
@@ -78,14 +88,17 @@ def insert(old: KeyValue, new: Column, progress: Progress) -> KeyValue:
     return jax.tree.map(key, old[0], columns[0]), jax.tree.map(value, old[1], columns[1])
 
 
-def empty(prompts: Prompts, rows: int, columns: int, layout: Layout | None) -> Own:
-    """Room for `columns` tokens of each of `rows` rows, split over a mesh as prompts are."""
+def empty(prompts: Prompts, rows: int, columns: Sequence[int], layout: Layout | None) -> Own:
+    """Room for so many tokens in each layer for each of `rows` rows, split over a mesh as prompts are."""
 
-    def zeros(like: Shaped[Array, "b k _ _"], axis: int) -> Shaped[Array, "n k _ _"]:
+    def zeros(like: Shaped[Array, "b k _ _"], axis: int, columns: int) -> Shaped[Array, "n k _ _"]:
         shape = [rows, *like.shape[1:]]
         shape[axis] = columns
         made = jnp.zeros(shape, like.dtype)
         return made if layout is None else layout.place(made, "rows", "kv_heads", None, None)
 
-    key, value = (partial(zeros, axis=axis) for axis in (3, 2))
-    return tuple((jax.tree.map(key, keys), jax.tree.map(value, values)) for keys, values in prompts)
+    def layer(keys: Any, values: Any, columns: int) -> KeyValue:
+        key, value = (partial(zeros, axis=axis, columns=columns) for axis in (3, 2))
+        return jax.tree.map(key, keys), jax.tree.map(value, values)
+
+    return tuple(layer(*each, room) for each, room in zip(prompts, columns, strict=True))

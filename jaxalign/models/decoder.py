@@ -227,10 +227,14 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "b d"], cache.Cache]:
         """Hidden state of the last column, and a cache in which `rows` rows may say `room` tokens each."""
         x, stacked = self.scan(tokens, position, sight, keep=True)
-        prompts = tuple(cache.kept(key, value, self.config.kv_cache) for key, value in zip(*stacked, strict=True))
-        behind, stack = position[:, -1:] + 1 + jnp.arange(room)[None], self.config.stack
+        stack = self.config.stack
+        windows = [kind.window for kind in stack.kinds]
+        prompts = tuple(
+            cache.kept(*cache.near(*layer), self.config.kv_cache) for layer in zip(*stacked, windows, strict=True)
+        )
+        behind, rooms = position[:, -1:] + 1 + jnp.arange(room)[None], [min(room, each or room) for each in windows]
         turns = tuple(angles(behind, rope.frequencies(stack.head_dim)) for rope in stack.ropes)
-        kept = cache.Cache(prompts, cache.empty(prompts, rows, room, self.layout), turns)
+        kept = cache.Cache(prompts, cache.empty(prompts, rows, rooms, self.layout), turns)
         return self.norm(x[:, -1:])[:, 0], kept
 
     def scan(

@@ -2,7 +2,8 @@
 
 Prompts are kept once, whatever the rows that go on from them. Letters besides those of `jaxalign.types`: n rows, b
 prompts, k KV heads, g query heads per KV head, h head size; u is b where prompts are read for all of their rows
-together, n where each row reads its own.
+together, n where each row reads its own. Under a window there may be fewer columns than tokens: the prompts' last, and
+those of each row in turn, the newest in the place of the oldest (Mistral's rolling cache: arXiv 2310.06825).
 """
 
 import math
@@ -57,8 +58,8 @@ class Together:
         return jnp.repeat(found, rows // len(found), axis=0)
 
     def written(self, old: Array, new: Array, axis: int) -> Array:
-        """`old` [n …] with the newest column of its `axis` overwritten; in place where it is a loop's carry."""
-        return jax.lax.dynamic_update_slice_in_dim(old, new, self.said - 1, axis=axis)
+        """`old` [n …] with the newest token in its column of `axis`; in place where it is a loop's carry."""
+        return jax.lax.dynamic_update_slice_in_dim(old, new, (self.said - 1) % old.shape[axis], axis=axis)
 
 
 @pytree
@@ -99,9 +100,9 @@ class Apart:
         return found.reshape(rows, 1, *table.shape[2:])
 
     def written(self, old: Array, new: Array, axis: int) -> Array:
-        """`old` [n …] with the newest column of its `axis` overwritten, row by row."""
+        """`old` [n …] with the newest token in its column of `axis`, row by row."""
         write = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1)
-        return jax.vmap(write)(old, new, self.said.reshape(-1) - 1)
+        return jax.vmap(write)(old, new, (self.said.reshape(-1) - 1) % old.shape[axis])
 
     def _by_pool(self, x: Array) -> Array:
         return x.reshape(len(self.trunk), -1, *x.shape[1:])
@@ -162,11 +163,12 @@ def _found(share: Float[Array, "n k q c"], value: Array | Rounded, dtype: jnp.dt
 def _shown(
     prompt: Int[Array, " u"], said: Int[Array, " n"], before: int, columns: int, window: Int[Array, ""] | None
 ) -> tuple[Bool[Array, "u p"], Bool[Array, "n t"]]:
-    """Columns seen of prompts that end in column `before`, and of rows that begin in column 0. One `said` is of all."""
+    """Columns seen of prompts that end in column `before`, and of rows that begin in column 0, and there again where
+    they have said more than there are columns. One `said` is of all."""
     trunk, own = jnp.arange(before), jnp.arange(columns)
     seen, behind = trunk[None] >= before - prompt[:, None], own[None] < said[:, None]
     if window is None:
         return seen, behind
     # positions between the new token and each column's
     far = said[:, None] - 1 + before - trunk[None]
-    return seen & (far < window), behind & (said[:, None] - 1 - own[None] < window)
+    return seen & (far < window), behind & ((said[:, None] - 1 - own[None]) % columns < window)
