@@ -64,7 +64,12 @@ def test_what_a_fit_begins_with_stays_where_no_step_is_better(tmp_path):
     (checked,) = lines_of(tmp_path, "unseen")
     assert checked["fit/heldout_loss"] == checked["fit/heldout_loss_before"]
     assert "fit/best_scale" not in checked, "nothing has moved"
-    assert summary["fits"] == {"fits/checked": 1.0, "fits/lowered": 0.0, "fits/heldout_change_mean": 0.0}
+    assert summary["fits"] == {
+        "fits/checked": 1.0,
+        "fits/lowered": 0.0,
+        "fits/lowered_beyond_error": 0.0,
+        "fits/heldout_change_mean": 0.0,
+    }
 
 
 def test_the_state_that_stays_takes_the_room_of_the_last_one(tmp_path, monkeypatch):
@@ -175,6 +180,7 @@ def test_the_summary_counts_the_fits_that_lowered_their_objective(tmp_path):
     assert summary["fits"] == {
         "fits/checked": 2.0,
         "fits/lowered": 2.0,
+        "fits/lowered_beyond_error": 2.0,
         "fits/heldout_change_mean": pytest.approx(np.mean(changes)),
     }
     assert "2 of 2 fits lowered their loss on pairs that they had not seen" in told_of(summary, tmp_path, 2, True)

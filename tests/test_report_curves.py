@@ -70,8 +70,8 @@ def test_certificates_in_words_by_hand(run):
         "The policy is 0.25 nats from its anchor.",
         "The best deviation would gain 0.0625 ± 0.12 in the game around the anchor: no more than one standard error, "
         "as if the inner game were solved.",
-        "On 25.0% of the prompts the sampled answers have a mixed equilibrium; near it a round leads away from it, "
-        "multiplying the distance by 1.5 on average.",
+        "On 25.0% of the prompts the sampled answers have a mixed equilibrium; near it a round multiplies the "
+        "distance by 1.5 on average, and leads away from it on 50.0% of all prompts.",
         "On all others an exact round leaves 37.5% of the KL from the Nash policy.",
     ]
     assert verdict([]) == [YET]

@@ -14,7 +14,12 @@ JUDGED = {
     "evals": {"win_rate/vs_base": 0.75, "win_rate/vs_base_ci95_low": 0.5, "win_rate/vs_base_ci95_high": 0.9},
     "samples": [{"prompt": "Why?", "base": "because\n so", "last": "x" * (WIDTH + 1)}],
     "win_rates": {"policies": ["base", "iterate-2"], "row_beats_column": [[0.5, 0.25], [0.75, 0.5]]},
-    "fits": {"fits/lowered": 1.0, "fits/checked": 2.0, "fits/heldout_change_mean": -0.25},
+    "fits": {
+        "fits/lowered": 2.0,
+        "fits/lowered_beyond_error": 1.0,
+        "fits/checked": 3.0,
+        "fits/heldout_change_mean": -0.25,
+    },
     "versions": {"jax": ["0.10.2", "0.12.0"]},
     "heldout_loss": 0.5,
 }
@@ -25,7 +30,8 @@ def test_all_that_a_summary_says_is_told_in_its_order():
     said = (
         "> Why?\n  base: because so\n  last: " + "x" * (WIDTH - 1) + "…\n",
         "base        50.0       25.0\niterate-2   75.0       50.0",
-        "1 of 2 fits lowered their loss on pairs that they had not seen (mean change -0.25).",
+        "2 of 3 fits lowered their loss on pairs that they had not seen, 1 of them by more than the standard error "
+        "(mean change -0.25).",
         "different versions (jax 0.10.2, then 0.12.0)",
         "Last policy (iterate-2):\n  win_rate/vs_base                         0.75  [0.5, 0.9]",
         f"  jaxalign eval {HERE}          win",

@@ -14,7 +14,7 @@ fit, to tell whether it lowers its objective (`fit/heldout_loss`).
     make cyclic-strings                                        this and five of its forks, five seeds each
     make nash-family                                           the other forks, five seeds each
 
-Expected: `nash/gap` from 0.574 to 0.03 after 24 iterations, then 0.03 to 0.09: the noise of so many pairs. 90 s of CPU.
+Expected: `nash/gap` from 0.574 to 0.03 after 24 iterations, then 0.02 to 0.09: the noise of so many pairs. 90 s of CPU.
 """
 
 from jaxalign.data.prompts import InlinePrompts

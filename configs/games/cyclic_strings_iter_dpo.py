@@ -3,7 +3,7 @@
 Xiong et al. 2024 (arXiv 2312.11456). Near indifference logit P is 4 (P − 1/2), so that a beta of 4 / step asks for the
 margins that the other learners ask for.
 
-Expected: `nash/gap` between 0.26 and 0.44.
+Expected: `nash/gap` circles; after 36 iterations 0.31 to 0.45 (five seeds).
 
     jaxalign train configs/games/cyclic_strings_iter_dpo.py --workdir runs/cyclic_strings_iter_dpo
 """

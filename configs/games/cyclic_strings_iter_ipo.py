@@ -2,7 +2,7 @@
 
 Azar et al. 2023 (arXiv 2310.12036), iterated.
 
-Expected: `nash/gap` between 0.28 and 0.43.
+Expected: `nash/gap` circles; after 36 iterations 0.31 to 0.49 (five seeds).
 
     jaxalign train configs/games/cyclic_strings_iter_ipo.py --workdir runs/cyclic_strings_iter_ipo
 """

@@ -1,6 +1,7 @@
 """Has a fit lowered its own objective, on pairs of prompts that it has not seen? And if not, why: too far, or the wrong
 way?"""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 
@@ -102,7 +103,7 @@ def unsolved(metrics: Metrics, prompts: int) -> str:
     spread = "" if error is None else f" ± {error:.2g}"
     went = f"from {metrics['fit/heldout_loss_before']:.4g} to {metrics['fit/heldout_loss']:.4g} ({change:+.2g}{spread})"
     said = f"fit: its loss on the pairs of {prompts} prompts that it has not seen went {went}"
-    return f"{said}: it did not solve its objective{_advice(metrics)}"
+    return f"{said}: it did not lower its objective{_advice(metrics)}"
 
 
 def _advice(metrics: Metrics) -> str:
@@ -117,15 +118,18 @@ def _advice(metrics: Metrics) -> str:
 
 
 def fits_told(run: RunDir, iterations: int) -> Metrics:
-    """Of a run whose fits were checked: how many, how many have lowered their objective on unseen pairs, and the mean
-    change; nothing where none was. All processes ask together."""
+    """Of a run whose fits were checked: how many, how many have lowered their objective on unseen pairs, how many of
+    these by more than the standard error of the change, and the mean change; nothing where none was. All processes ask
+    together."""
     there = [each for each in range(iterations) if run.has(each, "unseen")]
     found = [run.load(each, "unseen", dict[str, float]) for each in there]
     changes = [each["fit/heldout_loss"] - each["fit/heldout_loss_before"] for each in found]
     if not changes:
         return {}
+    errors = [each.get("fit/heldout_change_stderr", math.inf) for each in found]
     return {
         "fits/checked": float(len(changes)),
         "fits/lowered": float(sum(change < 0 for change in changes)),
+        "fits/lowered_beyond_error": float(sum(-change > error for change, error in zip(changes, errors, strict=True))),
         "fits/heldout_change_mean": float(np.mean(changes)),
     }

@@ -79,7 +79,7 @@ class Tally:
 
     def add(self, factors: Float[np.ndarray, " b"], reached: Bool[np.ndarray, " b"], count: int) -> None:
         """What was said of b games, and whether each came to its goal in `count` rounds or steps."""
-        local = np.isfinite(factors)
+        local = ~np.isnan(factors)
         slow = local & (np.abs(np.log(np.maximum(factors, 1e-300))) * 2 * count < -np.log(REACHED) * 1.5)
         away = local & ~slow & (factors > 1.0)
         near = local & ~slow & (factors < 1.0)

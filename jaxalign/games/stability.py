@@ -24,6 +24,10 @@ TOLD = 0.1
 unlike the one it is sampled from."""
 
 
+LARGEST = 1e100
+"""No factor is told as more: rounds of thousands of steps overflow, and numbers that are logged are finite."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """Exact steps of size `step` on the game, pulled to the anchor by `tau`; `inner` of them to a swap, None: as many
@@ -45,6 +49,11 @@ class Stability:
     gap: tuple[float, float] = (0.0, 0.0)
 
     @property
+    def local(self) -> Bool[np.ndarray, " b"]:
+        """Where there is a factor."""
+        return ~np.isnan(self.factors)
+
+    @property
     def expanding(self) -> Bool[np.ndarray, " b"]:
         """Where a round, or a step, leads away. A factor of exactly 1 does not: nothing moves."""
         return np.nan_to_num(self.factors) > 1.0 + SILENT
@@ -55,16 +64,16 @@ class Stability:
         away, count = int(self.expanding.sum()), len(self.factors)
         if away <= TOLD * count:
             return ""
-        mean, inner = float(self.factors[self.expanding].mean()), self.setting.inner
+        mean, inner = times(float(self.factors[self.expanding].mean())), self.setting.inner
         if inner is None:
             return (
                 f"on {away} of {count} prompts an exact step leads away from the solution of the inner problem, near "
-                f"which it multiplies the distance by {mean:.3g}"
+                f"which it multiplies the distance by {mean}"
             )
-        rotating = int(np.isfinite(self.factors).sum())
+        rotating = int(self.local.sum())
         return (
             f"on {rotating} of {count} prompts the sampled answers have a mixed equilibrium, and near {away} of these "
-            f"an exact round of {inner} iterations leads away from it: it multiplies the distance by {mean:.3g}"
+            f"an exact round of {inner} iterations leads away from it: it multiplies the distance by {mean}"
         )
 
     def metrics(self) -> dict[str, float]:
@@ -76,7 +85,7 @@ class Stability:
         policy) and of the duality gap. Without such swaps `align/modulus`, the mean modulus of a step. A name whose
         prompts are none is absent.
         """
-        local = np.isfinite(self.factors)
+        local = self.local
         metrics = {"align/expanding": float(self.expanding.mean())}
         if self.setting.inner is None:
             return metrics | {"align/modulus": float(self.factors.mean())}
@@ -89,13 +98,19 @@ class Stability:
         return metrics
 
 
+def times(factor: float) -> str:
+    """A factor in digits that tell it from 1."""
+    shown = f"{factor:.3g}"
+    return shown if shown != "1" or factor == 1 else f"1 {'+' if factor > 1 else '-'} {abs(factor - 1):.1g}"
+
+
 def stability(games: SampledGames, setting: Setting) -> Stability:
     """What there is to say of a setting on these games."""
     if setting.inner is None:
         omega = skew_spectrum(games.prefer, np.exp(games.regularised(setting.tau)))
-        return Stability(setting, step_modulus(omega, setting.step, setting.tau).max(-1))
+        return Stability(setting, np.minimum(step_modulus(omega, setting.step, setting.tau).max(-1), LARGEST))
     factors = np.full(len(games.prefer), np.nan)
-    factors[games.rotating] = local_factors(games, setting)
+    factors[games.rotating] = np.minimum(local_factors(games, setting), LARGEST)
     calm = ~games.rotating
     nash, prefer, before = log_weights(games.nash[calm]), games.prefer[calm], games.start[calm]
     after = mirror_steps(prefer, before, before, setting.step, setting.tau, setting.inner)

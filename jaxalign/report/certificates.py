@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.anchors.adaptive import NEXT
-from jaxalign.games.stability import TOLD
+from jaxalign.games.stability import TOLD, times
 
 GAP = "align/inner_gap_corrected"
 AWAY = "align/expanding"
@@ -84,8 +84,7 @@ def _rounds(line: Mapping[str, Any]) -> str:
     mixed = f"On {rotating:.1%} of the prompts the sampled answers have a mixed equilibrium"
     if factor is None:
         return f"{mixed}."
-    does = "leads towards it" if factor < 1 else "leads away from it" if factor > 1 else "keeps its distance"
-    return f"{mixed}; near it a round {does}, multiplying the distance by {factor:.3g} on average."
+    return f"{mixed}; near it a round multiplies the distance by {times(factor)} on average{_away(line)}."
 
 
 def _others(line: Mapping[str, Any]) -> str:
@@ -102,6 +101,13 @@ def _step(line: Mapping[str, Any]) -> str:
     modulus = line.get("align/modulus")
     if modulus is None:
         return ""
-    does = "towards" if modulus < 1 else "away from"
-    leads = f"An exact step leads {does} the solution of the inner problem"
-    return f"{leads}, multiplying the distance by {modulus:.3g} on average."
+    return (
+        f"Near the solution of the inner problem an exact step multiplies the distance by {times(modulus)} on average"
+        f"{_away(line)}."
+    )
+
+
+def _away(line: Mapping[str, Any]) -> str:
+    """A mean below 1 says nothing of the prompts whose own factor is above."""
+    share = line.get(AWAY)
+    return "" if share is None else f", and leads away from it on {share:.1%} of all prompts"

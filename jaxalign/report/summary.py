@@ -55,9 +55,12 @@ def _closing(summary: Mapping[str, Any], path: str | os.PathLike[str], answers: 
 
 def _fits(fits: Metrics) -> str:
     lowered, checked = (int(fits[f"fits/{name}"]) for name in ("lowered", "checked"))
-    change = fits["fits/heldout_change_mean"]
+    # summaries of earlier versions have not counted these
+    clearly = fits.get("fits/lowered_beyond_error")
+    beyond = "" if clearly is None else f", {int(clearly)} of them by more than the standard error"
     return (
-        f"{lowered} of {checked} fits lowered their loss on pairs that they had not seen (mean change {change:+.3g})."
+        f"{lowered} of {checked} fits lowered their loss on pairs that they had not seen{beyond} "
+        f"(mean change {fits['fits/heldout_change_mean']:+.3g})."
     )
 
 

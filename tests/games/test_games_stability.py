@@ -18,7 +18,8 @@ from jaxalign.games.learner import run
 from jaxalign.games.learners.comal import Comal
 from jaxalign.games.prox import prox
 from jaxalign.games.sampled_games import SampledGames, equilibria, gaps, kl, log_weights, mirror_steps, rounds
-from jaxalign.games.stability import Setting, stability
+from jaxalign.games.stability import LARGEST, Setting, stability, times
+from jaxalign.oracles.cyclic_strings import CyclicStrings, all_strings
 
 AUDIT = Path(__file__).parents[3] / "shared" / "data" / "audit"
 NASH = np.array([[4, 3, 4]]) / 11
@@ -229,6 +230,7 @@ def test_certificates_come_true(swapped):
     assert total["contracted"] >= 0.95 * total["contracting"] > 0
     assert total["diverged"] >= 0.9 * total["expanding"] > 0
     assert total["calm_reached"] >= 0.95 * total["calm"]
+    assert total["undecided"] < 0.4 * 8 * 4 * len(rows)
     ranked = rows[list(FAMILIES).index("Bradley-Terry")].tally
     assert ranked.expanding == 0
 
@@ -346,3 +348,58 @@ def test_nothing_is_compiled_for_certificates():
     """They are made on the host, in fp64, whatever a run computes in."""
     with jax.log_compiles(), jax.transfer_guard("disallow"):
         assert stability(one(three_action()), QUICKSTART).factors.dtype == np.float64
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The games of strings that a transformer plays
+
+
+@pytest.fixture(scope="module")
+def strings() -> SampledGames:
+    """Those of `configs/games/cyclic_strings.py`, all 27 answers listed."""
+    judge = CyclicStrings(length=3, penalty=0.1, seed=2)
+    answers = all_strings(3, 3)
+    prefer = np.stack([0.5 + judge.game(asked).advantage(answers) for asked in ("ab", "ba", "bc", "cb")])
+    return SampledGames.of(prefer, np.full((4, 27), 1 / 27))
+
+
+@pytest.mark.parametrize("inner", [2, 3, 4, 6, 9, 12])
+def test_rounds_on_strings_come_to_what_is_said_of_each_prompt(strings, inner):
+    """3,000 steps of size 6, tau .1. The mean over prompts says less: at .79 one of four circles."""
+    found = stability(strings, Setting(6.0, 0.1, inner))
+    assert found.local.all()
+    ends = rounds(strings.prefer, strings.start, 6.0, 0.1, inner, 3000 // inner)
+    left = kl(log_weights(strings.nash), ends)
+    assert (left[~found.expanding] < 1e-6).all()
+    assert (left[found.expanding] > 1e-2).all()
+    if inner == 6:
+        assert found.expanding.tolist() == [False, True, False, False]
+        assert found.metrics()["align/contraction"] < 0.8
+
+
+@pytest.mark.parametrize(("tau", "settles"), [(0.1, True), (0.02, False)])
+def test_steps_on_strings_come_to_what_is_said_of_each_prompt(strings, tau, settles):
+    found = stability(strings, Setting(6.0, tau, None))
+    assert (~found.expanding == settles).all()
+    left = kl(strings.regularised(tau), mirror_steps(strings.prefer, strings.start, strings.start, 6.0, tau, 3000))
+    assert ((left < 1e-6) == settles).all()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is told of a factor
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [(1.07, "1.07"), (0.5, "0.5"), (1.0, "1"), (1.0000087, "1 + 9e-06"), (0.99997, "1 - 3e-05"), (1e100, "1e+100")],
+)
+def test_factors_are_told_from_one(factor, said):
+    assert times(factor) == said
+
+
+@pytest.mark.parametrize("setting", [Setting(10.0, 0.02, 2000), Setting(500.0, 0.002 / 3, 1000)])
+def test_a_round_that_overflows_is_one_that_leads_away(setting):
+    found = stability(one(three_action()), setting)
+    assert found.metrics() == {"align/expanding": 1.0, "align/rotating": 1.0, "align/contraction": LARGEST}
+    assert "on 1 of 1 prompts the sampled answers have a mixed equilibrium, and near 1 of these" in found.warning
+    assert found.warning.endswith("by 1e+100")
