@@ -1,7 +1,7 @@
 """DPO of Llama-3.1-8B-Instruct on recorded pairs of conversations of up to 32,768 tokens, on 64 chips of TPU v5p.
 
 Rows too long for one device's kernels of attention: each is cut into four pieces (`context`), between which keys and
-values go round. Several short pairs share a row (`Packed`), so that what is padded does not depend on the longest.
+values go round. A batch of short pairs takes narrow rows, one of four shapes (`OnePrompt(shapes=4)`).
 Parameters are stored split over half of the chips, not over all: libtpu scatters gradients only then.
 
     jaxalign plan configs/dpo_long_llama31_8b_v5p_64.py
@@ -39,8 +39,8 @@ from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import Pretrained
 from jaxalign.models.releases import LLAMA31_8B
 from jaxalign.references.live import Live
+from jaxalign.training.one_prompt import OnePrompt
 from jaxalign.training.optim import AdamW, WarmupLinear
-from jaxalign.training.packed import Packed
 from jaxalign.training.step import Fit
 
 experiment = Experiment(
@@ -55,7 +55,7 @@ experiment = Experiment(
     ),
     loss=DPO(beta=0.1),
     optimizer=AdamW(WarmupLinear(peak=5e-7, warmup=0.1)),
-    fit=Fit(batch_size=64, rows=Packed(32_768), checkpoint_every=50),
+    fit=Fit(batch_size=64, rows=OnePrompt(shapes=4), checkpoint_every=50),
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(),)),

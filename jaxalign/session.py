@@ -45,6 +45,7 @@ from jaxalign.rollouts.contract import Roller
 from jaxalign.rollouts.seam import checked, refuse_gaps
 from jaxalign.rollouts.shares import Share, in_order, note_metrics, remaining
 from jaxalign.storage import durable, inputs, pinned
+from jaxalign.storage.alike import check_alike
 from jaxalign.storage.inputs import Input
 from jaxalign.storage.local import LocalTier
 from jaxalign.storage.pinned import Pinned
@@ -77,6 +78,7 @@ class Session:
         self.run, self.recorder, self.hosts = run, recorder, run.hosts
         self.profiler = profiler
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
+        check_alike(run.hosts, experiment.placement)
         before = pinned.recall(run)
         date = before.date if before else pinned.today(run.hosts)
         self.experiment = as_of(experiment, date)

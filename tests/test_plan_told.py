@@ -65,6 +65,9 @@ def test_rows_are_told_as_they_are_trained_on():
     packed = dataclasses.replace(made, step=Packed(tokens=1024).planned(made.sizes, units=8, multiple=1))
     assert "rows of 768 tokens (prompt 64, two responses of 64; several such a row)" in as_text(packed)
     assert as_json(packed)["rows"] == 2
+    full = dataclasses.replace(made, step=Packed(tokens=192).planned(made.sizes, units=8, multiple=1))
+    assert full.rows.groups > 1, "places come in fours"
+    assert "rows of 192 tokens (prompt 64, two responses of 64)" in as_text(full)
 
 
 def test_five_percent_of_the_memory_stay_free():

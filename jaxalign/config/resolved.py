@@ -120,17 +120,23 @@ def public(path: str, value: Any) -> str:
     return show(made if _REDACTED in json.dumps(made) else value)
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[str] = ()) -> list[str]:
-    """Lines `loss.eta: 0.1 in the run, 0.2 now` for what differs between two dumps, in the order of `new`.
+def difference(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    ignore: Collection[str] = (),
+    where: tuple[str, str] = ("in the run", "now"),
+) -> list[str]:
+    """Lines `loss.eta: 0.1 in the run, 0.2 now` for what differs between two dumps, in the order of `new`; `where` is
+    what is said of each.
 
     Dotted paths in `ignore`, and all below them, are left out. Of a component of another type only the types are
     told; their settings have nothing to do with each other. A setting that an older version did not have is the same
     where it is at its default, which is what that version did.
     """
-    return list(_differences("", old, new, frozenset(ignore)))
+    return list(_differences("", old, new, frozenset(ignore), where))
 
 
-def _differences(path: str, old: Any, new: Any, ignore: frozenset[str]) -> Iterator[str]:
+def _differences(path: str, old: Any, new: Any, ignore: frozenset[str], where: tuple[str, str]) -> Iterator[str]:
     if path in ignore or _same(old, new):
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping) and _same(old.get("type"), new.get("type")):
@@ -138,12 +144,12 @@ def _differences(path: str, old: Any, new: Any, ignore: frozenset[str]) -> Itera
     elif isinstance(old, list) and isinstance(new, list) and any(isinstance(item, Mapping) for item in old + new):
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(itertools.zip_longest(old, new, fillvalue=_ABSENT))]
     else:
-        yield f"{path or 'experiment'}: {_told(old)} in the run, {_told(new)} now"
+        yield f"{path or 'experiment'}: {_told(old)} {where[0]}, {_told(new)} {where[1]}"
         return
     for key, one, other in pairs:
         if one is _ABSENT and isinstance(new, Mapping) and "type" in new and _by_default(new["type"], key, other):
             continue
-        yield from _differences(f"{path}.{key}" if path else key, one, other, ignore)
+        yield from _differences(f"{path}.{key}" if path else key, one, other, ignore, where)
 
 
 _ABSENT = object()

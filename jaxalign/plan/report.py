@@ -116,7 +116,7 @@ def as_text(plan: Plan) -> str:
     slices = f", {top.slices} slices" if top.slices > 1 else ""
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
     count = plan.sizes.different(plan.together)
-    several = "; several such a row" if plan.rows.groups > plan.together else ""
+    several = "; several such a row" if plan.rows.row >= 2 * (plan.sizes.prompt + count * plan.sizes.response) else ""
     responses = {1: "one response", 2: "two responses"}.get(count, f"{count} responses")
     wide = max(14, *(len(program.name) + 1 for program in plan.programs))
     lines = [

@@ -12,7 +12,7 @@ model the fields of its config, its tokenizer, template and ids are compared at 
 the first (16 GB are read once more, at about 1.4 GB/s a core) and later known by their place, size and time. Of a
 native directory that is the manifest, which holds a SHA-256 of every part. Who only reads a run compares what it opens:
 the weights only where policies are differences from them. The code of components of your own is pinned (see
-`config.own_code`), this package's is not.
+`config.own_code`), this package's is not (all hosts of a launch must have the same: `alike`).
 """
 
 import dataclasses
