@@ -12,7 +12,7 @@ OPTIMISED := tests/games tests/test_logps.py tests/test_rollout.py tests/test_tr
 # A worker that crashes ends the run: replacing it can leave the others waiting for ever.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 
-.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile test-docs bench-gpu lint format docs wheel install install-test install-tpu constraints clean
+.PHONY: quickstart comal-tldr cyclic-strings nash-family evidence loss-table raco-front test test-slow fuzz test-multiprocess test-chaos test-parity test-trl test-served test-buckets audit test-tpu-compile test-docs bench-gpu lint format docs wheel install install-test install-tpu constraints clean
 
 quickstart: install  ## COMAL on SmolLM2-135M-Instruct, from prompts to a better policy
 	$(BIN)/jaxalign train configs/quickstart.py --workdir $(RUN)
@@ -70,6 +70,17 @@ loss-table: $(LOSSES:%=loss-table-%)  ## twelve objectives trained alike on reco
 $(LOSSES:%=loss-table-%): loss-table-%: install
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled/losses JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign train \
 	  configs/preference/losses_$*.py --workdir $(LOSS_TABLE)/$* --seeds $(LOSS_SEEDS) $(LOSS_OPTIONS)
+
+# Five methods between quality and brevity, in cells that are not made again. MGDA has no weights, and AMoPO's are its
+# loss's; each method takes what it has. Of one seed: `make raco-front RACO_SEEDS=1`.
+RACO_WEIGHTS := 0.1,0.9 0.3,0.7 0.5,0.5 0.7,0.3 0.9,0.1
+RACO_FRONT := runs/raco_front
+RACO_SEEDS := 3
+RACO_OPTIONS :=
+raco-front: install  ## RACO and four methods beside it, five weights, three seeds each: fronts, hypervolumes, differences; hours
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/runs/compiled/raco JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/jaxalign sweep \
+	  $(wildcard configs/raco/tldr*.py) --workdir $(RACO_FRONT) --seeds $(RACO_SEEDS) \
+	  $(foreach weights,$(RACO_WEIGHTS),--combiner.weights $(weights) --loss.weights $(weights)) $(RACO_OPTIONS)
 
 test: install-test install-tpu  ## what CI runs: format, lint, types, tests on the CPU with 8 fake devices
 	$(BIN)/ruff format --check $(CHECKED)

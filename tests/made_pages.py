@@ -171,7 +171,6 @@ def understood_verb(words: list[str]) -> None:
     """What `jaxalign` makes of a command line before it computes: verb, options, config, fields, data."""
     from jaxalign.commands import command_of, declare, look, verbs
     from jaxalign.config.load import load, override, validate
-    from jaxalign.config.overrides import combinations
     from jaxalign.machine import Placement
 
     if words == ["--version"]:
@@ -195,10 +194,10 @@ def understood_verb(words: list[str]) -> None:
         assert options == [], f"jaxalign {verb}: unrecognized {options}"
         if verb in ("export", "import"):  # what is named later is there
             Path(args.directory).mkdir(parents=True, exist_ok=True)
+    elif verb == "sweep":
+        command.cells_of(args.configs, options)
     elif "config" in args and verb not in ("eval", "sample"):
-        for _, each in combinations(options) if verb == "sweep" else [("", options)]:
-            experiment = override(load(args.config), each)
-            validate(experiment)
+        validate(override(load(args.config), options))
     else:
         validate(override(Placement(), options))
 

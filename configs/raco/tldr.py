@@ -2,13 +2,16 @@
 
     jaxalign train configs/raco/tldr.py --workdir runs/raco_tldr
     jaxalign train configs/raco/tldr.py --workdir runs/raco_tldr_even --combiner.weights 0.5,0.5
+    make raco-front      this one and its four forks, five weights, three seeds each, and their fronts: 63 runs; hours
 
 The posts and pairs are those of preference/losses_dpo.py: most posts have 21 pairs of twelve summaries, which share a
-row, and a step is one post. Objective 0 is the judge's P(better); objective 1, brevity, is derived: the summary of
-fewer words wins, ties say nothing. The two are mostly at odds, as in the paper, whose beta and c these are; its models
-have 4 to 8 billion parameters and its data are other comparisons of such posts. `HeldOutObjectives` tells margins and
-accuracies of each objective on posts that are not trained on. The learning rate is that of losses_dpo.py, with one
-objective; nothing of this file has been run to its end yet.
+row, and a step is one post. Objective 0, "quality", is what one judge says, P(better), whom the data call
+`tldr-concise`: no person's label, and of a judge who by its name is to look at conciseness as well. Objective 1,
+brevity, is derived: the summary of fewer words wins, ties say nothing. Labels of the judge are soft where the paper's
+are signs. Of the 17,034 pairs of the data on which both say something they disagree on 11,086. Beta and c are the
+paper's; its models have 4 to 8 billion parameters and its data are other comparisons of such posts.
+`HeldOutObjectives` tells margins and accuracies of each objective on posts that are not trained on. The learning rate
+is that of losses_dpo.py, with one objective; nothing of this file has been run to its end yet.
 """
 
 from jaxalign.data.comparisons.asked import Joined
@@ -55,7 +58,7 @@ experiment = Experiment(
     loss=DPO(beta=0.2),
     combiner=RACO(weights=(0.8, 0.2), c=0.4),
     optimizer=AdamW(WarmupLinear(peak=5e-4, warmup=0.1)),
-    fit=Fit(batch_size=PAIRS, rows=OnePrompt(PAIRS, shapes=4), checkpoint_every=20),
+    fit=Fit(batch_size=PAIRS, rows=OnePrompt(PAIRS, shapes=4), checkpoint_every=5),
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(), HeldOutObjectives())),

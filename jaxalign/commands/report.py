@@ -116,7 +116,8 @@ def _drawn(arms: Mapping[str, Mapping[str, Path]], out: Path, steps: int, config
     """Figures of one run, of one with several seeds, or of several of either."""
     from jaxalign.errors import ConfigError
     from jaxalign.report.arms import arm_at
-    from jaxalign.report.fronts import drawn, fronts, measures_objectives
+    from jaxalign.report.fronts import fronts, measures_objectives
+    from jaxalign.report.fronts_told import drawn
     from jaxalign.report.games_run import draw
     from jaxalign.report.measured import NO_FIGURE, draw_compared, draw_measured, is_tabular
 

@@ -62,6 +62,16 @@ def combinations(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield name, [_written(path, text) for path, text in each.items()]
 
 
+def taken(args: Sequence[str], leaves: Sequence[Collection[str]]) -> list[list[str]]:
+    """The options of each of several experiments, by the paths of its `leaves`: all of `args` but those that are given
+    more than once and that another one has in its place. Such as nobody has are left to whoever reads them."""
+    options = list(_options(args))
+    paths = [path for path, _ in options]
+    there = {path for each in leaves for path in each}
+    elsewhere = [{path for path in paths if paths.count(path) > 1 and path in there - set(own)} for own in leaves]
+    return [[_written(path, text) for path, text in options if path not in others] for others in elsewhere]
+
+
 def _written(path: str, text: str | None) -> str:
     """The word that `_options` reads so."""
     if not path:

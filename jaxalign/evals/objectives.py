@@ -19,9 +19,10 @@ from jaxalign.types import Metrics
 @dataclass(frozen=True)
 class HeldOutObjectives:
     """`heldout/accuracy/objective_0` among pairs that annotator 0 decides, `heldout/margin_nats/objective_0` by
-    which the policy prefers the answer that it chose, by log π/π_anchor, and so on: means by weight over pairs with
-    95 % intervals over prompts, `…_ci95_low` and `…_ci95_high`, as of `HeldOutPairs`. Nothing of an annotator who
-    decides no pair."""
+    which the policy prefers the answer that it chose, and so on: means by weight over pairs with 95 % intervals over
+    prompts, `…_ci95_low` and `…_ci95_high`, as of `HeldOutPairs`. Margins are of log π/π_anchor, so that the base is at
+    0; of log π where the loss has no anchor (`AMoPO`), whose base is where its likelihoods put it: these are to be
+    compared by what they gain over the base, as `jaxalign sweep` does. Nothing of an annotator who decides no pair."""
 
     resamples: int = 2000
     """bootstrap resamples of the prompts, >= 1"""

@@ -4,8 +4,9 @@
     q_i = min(p_i, w_i),    G = g_0 + c ‖g_0‖ G_q / ‖G_q‖        (see `conflict_averse`; q is not renormalised)
 
 Of two objectives the clip never turns G away from g_0 (Theorem 3.2): Γ(ρ_q) − Γ(ρ_p) = c (1 − ℓ η) (ρ_q − ρ_p) ≥ 0. It
-buys fidelity to the weights with part of CAGrad's protection of the objective that counts less. The paper's code solves
-for every microbatch of every device; here it is once a step, of the gradients of the global batch.
+buys fidelity to the weights with part of CAGrad's protection of the objective that counts less. The paper's code
+appears to solve for every microbatch of every device (it was read, not run); here it is once a step, of the gradients
+of the global batch.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,19 @@
-"""What methods reach between objectives: the front of each over its settings, and its hypervolume over seeds.
+"""What methods reach between objectives: the front of each over its settings, its hypervolume, and how far any two of
+them are apart, over seeds.
 
 A method's cells are arms of one name but for what stands behind "@", as `jaxalign sweep` calls them. Each seed has a
 front of its own, and a hypervolume: their mean comes with Student's interval over seeds, which takes the held-out pairs
-as given. All are measured from one reference, the least of each objective that any cell of any seed came to, so that
-they can be compared with one another and not with those of another directory.
+and the reference as given. Of two methods the volumes are compared seed by seed.
+
+Held-out margins are taken as gains over the base: where a loss has no anchor they are of log π, and what the base
+itself comes to is subtracted, so that they are of log π/π_base as all others are (whose base has 0 exactly). Where the
+anchor is swapped within a run, margins are of the last one.
+
+All are measured from one reference: one that is given, or the least of each objective that any cell of any seed came
+to. The latter moves with what lies in the directory, and a single bad cell moves it far.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +24,14 @@ from jaxtyping import Float
 from jaxalign.errors import ConfigError
 from jaxalign.report.arms import Arm, measured_in
 from jaxalign.report.crossed import over_seeds
-from jaxalign.report.games import pyplot, save
 from jaxalign.report.hypervolume import hypervolume, on_front
+from jaxalign.storage.record import read_metrics
+from jaxalign.storage.rundir import home
+from jaxalign.types import Metrics
 
-MARGINS = "heldout/margin_nats/objective_"
+OF_MARGINS = "heldout/margin_nats"
+"""What metrics begin with that are compared as gains over the base."""
+MARGINS = f"{OF_MARGINS}/objective_"
 """What is compared where nobody names metrics: held-out margins of every objective."""
 LIMITS = (2, 3)
 """Objectives of a front."""
@@ -40,87 +52,117 @@ def margins_in(metrics: Iterable[str]) -> list[str]:
     return sorted(name for name in metrics if name.startswith(MARGINS) and name.removeprefix(MARGINS).isdecimal())
 
 
-def fronts(arms: Mapping[str, Arm], metrics: Sequence[str] = ()) -> dict[str, Any]:
-    """For hypervolume.json: each method's hypervolume with its interval, that of every seed, and its cells' points.
+def fronts(arms: Mapping[str, Arm], metrics: Sequence[str] = (), reference: Sequence[float] = ()) -> dict[str, Any]:
+    """For hypervolume.json: each method's hypervolume with its interval, that of every seed, and its cells' points; the
+    differences of any two methods; the reference, and whether it was given; which metrics are gains over the base.
 
-    ConfigError for metrics that some finished run has not measured, or that are not two or three.
+    `lacking` are settings that some method has and another one lacks, by the latter's name. Methods without settings,
+    whose front is a point, lack none. ConfigError for metrics that some finished run has not measured, of its last
+    policy or of its base, for such as are not two or three, and for a reference of another length.
     """
-    found = {(name, seed): measured_in(path) for name, arm in arms.items() for seed, path in arm.runs.items()}
-    if not found:
+    runs = [(name, seed, path) for name, arm in arms.items() for seed, path in arm.runs.items()]
+    if not runs:
         raise ConfigError("no run is finished yet")
-    wanted = list(metrics) or margins_in(next(iter(found.values())))
+    wanted = list(metrics) or margins_in(measured_in(runs[0][2]))
     if not LIMITS[0] <= len(wanted) <= LIMITS[1]:
         raise ConfigError(f"fronts are of two or three metrics, got {', '.join(wanted) or 'none'}")
-    for (name, seed), measured in found.items():
-        if missing := [metric for metric in wanted if metric not in measured]:
-            raise ConfigError(f"{name}, seed {seed}: has not measured {', '.join(missing)}")
+    if reference and len(reference) != len(wanted):
+        raise ConfigError(f"the reference has {len(reference)} numbers, and the front is of {', '.join(wanted)}")
     table: Table = {}
-    for (name, seed), measured in found.items():
+    for name in arms:  # cells without a finished run too
         method, _, setting = name.partition("@")
-        point = np.array([measured[metric] for metric in wanted], np.float64)
-        table.setdefault(method, {}).setdefault(setting, {})[seed] = point
-    reference = np.min([[measured[metric] for metric in wanted] for measured in found.values()], axis=0)
+        table.setdefault(method, {})[setting] = {}
+    for name, seed, path in runs:
+        method, _, setting = name.partition("@")
+        table[method][setting][seed] = _point(f"{name}, seed {seed}", path, wanted)
+    points = [point for cells in table.values() for seeds in cells.values() for point in seeds.values()]
+    start = np.array(reference, np.float64) if reference else np.min(points, axis=0)
+    methods = {method: _method(cells, start) for method, cells in table.items()}
     return {
         "metrics": wanted,
-        "reference": reference.tolist(),
+        "gains": [metric for metric in wanted if metric.startswith(OF_MARGINS)],
+        "reference": start.tolist(),
+        "reference_given": bool(reference),
         "unfinished": {name: list(arm.unfinished) for name, arm in arms.items() if arm.unfinished},
-        "methods": {method: _method(cells, reference) for method, cells in table.items()},
+        "lacking": lacking(table),
+        "methods": methods,
+        "differences": differences(methods),
     }
 
 
+def _point(who: str, path: Path, metrics: Sequence[str]) -> Float[np.ndarray, " o"]:
+    """What a run's last policy came to, margins as gains over its base."""
+    last, base = measured_in(path), base_of(path)
+    if missing := [metric for metric in metrics if metric not in last]:
+        raise ConfigError(f"{who}: has not measured {', '.join(missing)}")
+    gains = [metric for metric in metrics if metric.startswith(OF_MARGINS)]
+    if missing := [metric for metric in gains if metric not in base]:
+        raise ConfigError(f"{who}: has not measured {', '.join(missing)} of its base, over which margins are gains")
+    return np.array([last[metric] - (base[metric] if metric in gains else 0.0) for metric in metrics], np.float64)
+
+
+def base_of(path: Path) -> Metrics:
+    """What a run's evals have measured of its base; empty where they are not recorded."""
+    lines = (line for line in read_metrics(path) if line["phase"] == "evals" and line["iteration"] == home(0))
+    return {name: value for name, value in next(lines, {}).items() if name not in ("iteration", "phase", "step")}
+
+
+def lacking(table: Table) -> dict[str, list[str]]:
+    """Settings that a method lacks and another one has, of methods that have settings at all."""
+    settings = {method: set(cells) - {""} for method, cells in table.items() if set(cells) != {""}}
+    every = set[str]().union(*settings.values())
+    return {method: sorted(every - own) for method, own in settings.items() if every - own}
+
+
 def _method(cells: Mapping[str, Mapping[int, np.ndarray]], reference: np.ndarray) -> dict[str, Any]:
-    """Of seeds that all cells have: a front that lacks a cell would be a smaller one."""
+    """Of seeds that all cells have: a front that lacks a cell would be a smaller one, and a cell that is there and not
+    finished has none."""
     seeds = sorted(set.intersection(*(set(points) for points in cells.values())))
     volumes = [hypervolume(np.array([points[seed] for points in cells.values()]), reference) for seed in seeds]
-    found = over_seeds(volumes)
-    means = np.array([np.mean([*points.values()], axis=0) for points in cells.values()])
+    done = {setting: np.mean([*points.values()], axis=0) for setting, points in cells.items() if points}
+    kept = dict(zip(done, on_front(np.array([*done.values()])).tolist(), strict=True)) if done else {}
+    runs = [point for points in cells.values() for point in points.values()]
     return {
         "seeds": seeds,
         "hypervolume": float(np.mean(volumes)) if volumes else None,
-        "ci95": None if found is None else [found.low, found.high],
+        "ci95": _interval(volumes),
         "of_each_seed": volumes,
+        "single_point": len(cells) == 1,
+        "runs": len(runs),
+        "runs_above_reference": sum(bool((point > reference).all()) for point in runs),
         "cells": {
             setting: {
-                "mean": mean.tolist(),
-                "on_front": bool(kept),
+                "mean": done[setting].tolist() if points else None,
+                "on_front": kept.get(setting, False),
                 "points": {str(seed): point.tolist() for seed, point in points.items()},
             }
-            for (setting, points), mean, kept in zip(cells.items(), means, on_front(means), strict=True)
+            for setting, points in cells.items()
         },
     }
 
 
-def told(found: Mapping[str, Any]) -> str:
-    """The methods by their hypervolume, for a person."""
-    lines = [f"Hypervolume of {', '.join(found['metrics'])}, above {[round(each, 4) for each in found['reference']]}"]
-    ordered = sorted(found["methods"].items(), key=lambda item: -(item[1]["hypervolume"] or 0.0))
-    for method, each in ordered:
-        if each["hypervolume"] is None:
-            lines.append(f"  {method:<24} no seed has all its cells yet")
-            continue
-        low_high = "" if each["ci95"] is None else "  [{:.4g}, {:.4g}]".format(*each["ci95"])
-        counts = f"seeds {len(each['seeds'])}, cells {len(each['cells'])}"
-        lines.append(f"  {method:<24} {each['hypervolume']:.4g}{low_high}  {counts}")
-    lines += [f"not finished yet: {name}: {', '.join(runs)}" for name, runs in found["unfinished"].items()]
-    return "\n".join(lines)
+def differences(methods: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By how much the hypervolume of one method is above that of another, for any two that have one: paired by the
+    seeds they have in common. The mean is None where these are none; each interval is at 95 % by itself."""
+    volumes = {name: dict(zip(each["seeds"], each["of_each_seed"], strict=True)) for name, each in methods.items()}
+    found = []
+    for one, other in itertools.combinations([name for name, of_seeds in volumes.items() if of_seeds], 2):
+        seeds = sorted(volumes[one].keys() & volumes[other].keys())
+        values = [volumes[one][seed] - volumes[other][seed] for seed in seeds]
+        found.append(
+            {
+                "method": one,
+                "above": other,
+                "seeds": seeds,
+                "mean": float(np.mean(values)) if values else None,
+                "ci95": _interval(values),
+                "of_each_seed": values,
+            }
+        )
+    return found
 
 
-def drawn(found: Mapping[str, Any], into: Path) -> list[Path]:
-    """pareto.png and pareto.svg: every run as a dot, the means of a method's cells joined along its front. Of three
-    objectives each pair has a panel, and fronts are those of the three."""
-    metrics = found["metrics"]
-    panels = [(i, j) for i in range(len(metrics)) for j in range(i + 1, len(metrics))]
-    figure, axes = pyplot().subplots(1, len(panels), figsize=(3.4 * len(panels), 3.0), squeeze=False)
-    for number, (method, each) in enumerate(found["methods"].items()):
-        color = f"C{number}"
-        points = np.array([point for cell in each["cells"].values() for point in cell["points"].values()])
-        front = np.array([cell["mean"] for cell in each["cells"].values() if cell["on_front"]])
-        for axis, (i, j) in zip(axes[0], panels, strict=True):
-            axis.plot(points[:, i], points[:, j], ".", color=color, alpha=0.35, ms=4)
-            order = np.argsort(front[:, i])
-            axis.plot(front[order, i], front[order, j], "o-", color=color, ms=4, lw=1, label=method)
-    for axis, (i, j) in zip(axes[0], panels, strict=True):
-        axis.set_xlabel(metrics[i])
-        axis.set_ylabel(metrics[j])
-    axes[0][0].legend(frameon=False)
-    return save(figure, into, "pareto")
+def _interval(values: Sequence[float]) -> list[float] | None:
+    """Ends over seeds; None where these say nothing of their spread."""
+    found = over_seeds(values)
+    return None if found is None else [found.low, found.high]

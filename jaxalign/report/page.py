@@ -36,7 +36,7 @@ DRAWN = {
     "win_rate": "Win rates of the policies, iterate by iterate; one half is a policy no better than its opponent.",
     "k_samples": "How often k samples of a policy win at worst, beside what an equilibrium guarantees.",
     "robust_win_rate": "How often k samples win against any single answer at worst, beside the optimum k/(k+1).",
-    "pareto": "What methods reach between their objectives; the points of each one's front are joined.",
+    "pareto": "What methods reach between their objectives, margins above the base's; points of each front are joined.",
 }
 """What a figure shows, by the name of its file: its alternative text and its caption."""
 

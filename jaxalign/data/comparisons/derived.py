@@ -1,7 +1,8 @@
 """Objectives that nobody has to be asked about: votes that follow from the answers themselves, beside those of people.
 
-RACO's verbosity is one (Chen et al. 2026, arXiv 2602.02495): the shorter answer wins, whatever its worth. Who judges
-answers in training, `oracles.annotators`, can judge recorded ones here.
+RACO's verbosity is one (Chen et al. 2026, arXiv 2602.02495): the shorter answer wins, whatever its worth. An annotator
+of a panel (`oracles.annotators`) can judge recorded answers here where it is a pure function of prompt and texts; a
+reward model that was trained, which has weights to open, cannot.
 """
 
 from collections.abc import Iterable, Iterator
