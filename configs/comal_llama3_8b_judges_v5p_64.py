@@ -7,7 +7,10 @@ paper's scores enter is not published; here both enter as they are.
 
     jaxalign plan configs/comal_llama3_8b_judges_v5p_64.py
     tpu/launch.sh configs/comal_llama3_8b_judges_v5p_64.py \\
-        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_llama3_8b_judges
+        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_llama3_8b_judges --data gs://BUCKET/inputs \\
+        --model.path /data/llama3-8b-instruct --feedback.prompts.path /data/ultrafeedback_prompts.jsonl \\
+        --feedback.oracle.annotators.0.annotator.path /data/reward_model_1 \\
+        --feedback.oracle.annotators.1.annotator.path /data/reward_model_2
 
 What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 

@@ -2,7 +2,8 @@
 
 jaxalign plan configs/comal_qwen25_7b_v6e_64.py
 tpu/launch.sh configs/comal_qwen25_7b_v6e_64.py \\
-    --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_qwen25_7b
+    --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/comal_qwen25_7b --data gs://BUCKET/inputs \\
+    --model.path /data/qwen2.5-7b-instruct --feedback.prompts.path /data/ultrafeedback_prompts.jsonl
 
 What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 

@@ -4,7 +4,8 @@ One pair a prompt, drawn i.i.d. from its answers and labelled with the oracle's 
 
 jaxalign plan configs/dpo_llama3_70b_v5p_256.py
 tpu/launch.sh configs/dpo_llama3_70b_v5p_256.py \\
-    --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_llama3_70b
+    --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_llama3_70b --data gs://BUCKET/inputs \\
+    --model.path /data/llama3-70b-instruct --feedback.prompts.path /data/ultrafeedback_prompts.jsonl
 
 What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 

@@ -10,7 +10,8 @@ of it. Exact steps of 1/eta = 200 would settle on games that rotate slower than 
 
     jaxalign plan configs/inpo_llama3_8b_v5p_64.py
     tpu/launch.sh configs/inpo_llama3_8b_v5p_64.py \\
-        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/inpo_llama3_8b
+        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/inpo_llama3_8b --data gs://BUCKET/inputs \\
+        --model.path /data/llama3-8b-instruct --feedback.prompts.path /data/ultrafeedback_prompts.jsonl
 
 What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 

@@ -2,8 +2,8 @@
 
 A block is ```LANGUAGE, and the line above may say something of it: `<!-- file: PATH -->`, it is that file;
 `<!-- part of a config -->`, it is no whole file; `<!-- not run: REASON -->`, its commands cost what a test cannot pay.
-In a block of `console` a line that begins with `$ ` is a command, at whose end `# exit code N` may stand, and others
-are shown of what it prints, `…` standing for anything.
+In a block of `console` a line that begins with `$ ` is a command, at whose end `# exit code N` may stand; behind a
+backslash it goes on in the next line. Others are shown of what it prints, `…` standing for anything.
 """
 
 import argparse
@@ -28,7 +28,10 @@ ROOT = Path(__file__).parents[1]
 GENERATED = ("docs/losses.md",)
 """Pages that are made from docstrings."""
 PAGES = sorted({"README.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))})
-PROGRAMS = {"cat", "grep", "mkdir", "pip", "python", "rm", "tail", "truncate", ".venv/bin/python"}
+PODS = "tpu/README.md"
+"""A page whose commands are understood and never run: they are of a cloud."""
+CLOUD = {"docker", "gcloud", "kubectl"}
+PROGRAMS = {"cat", "grep", "mkdir", "pip", "python", "rm", "tail", "truncate", ".venv/bin/python"} | CLOUD
 """What commands may call besides jaxalign, make and the scripts of tpu/."""
 
 
@@ -81,6 +84,9 @@ class Block:
         for number, line in enumerate(self.text.splitlines(), self.line + 1):
             if line.startswith("$ "):
                 found.append(Command(number, line[2:], ()))
+            elif found and not found[-1].shown and found[-1].text.endswith("\\"):
+                last = found.pop()
+                found.append(Command(last.line, last.text[:-1] + line.lstrip(), ()))
             elif found:
                 last = found.pop()
                 found.append(Command(last.line, last.text, (*last.shown, line)))
@@ -161,10 +167,32 @@ def understood(words: list[str], here: Path) -> None:
         assert not unknown, f"make: no target {unknown}"
     elif program.startswith("tpu/"):
         assert (ROOT / program).is_file(), f"{program}: no such script"
+        understood_launch(rest)
     else:
         assert program in PROGRAMS, f"{program}: not a program that docs use"
         if program == "python" and not rest[0].startswith("-"):
             assert (here / rest[0]).is_file(), f"{rest[0]}: no such file"
+
+
+def understood_launch(words: list[str]) -> None:
+    """What jaxalign makes of the config and the options with a dot that a script of tpu/ gives to hosts; with `--data`,
+    where weights and prompts lie in one folder, the config's own `models/` and `data/` are all replaced."""
+    from jaxalign.config.load import load, override, validate
+    from jaxalign.config.resolved import dump
+
+    configs = [word for word in words if word.startswith("configs/")]
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    options = [
+        word
+        for name, value in pairs
+        if re.match(r"--\w+\.", name)
+        for word in ((name,) if "=" in name else (name, value))
+    ]
+    for config in configs:
+        experiment = override(load(config), options)
+        validate(experiment)
+        left = re.findall(r'"((?:models|data)/[^"]*)"', json.dumps(dump(experiment)))
+        assert not left or "--data" not in words, f"hosts have no {left}"
 
 
 def understood_verb(words: list[str]) -> None:

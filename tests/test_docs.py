@@ -13,6 +13,7 @@ import pytest
 from made_pages import (
     GENERATED,
     PAGES,
+    PODS,
     ROOT,
     anchors,
     blocks,
@@ -31,6 +32,18 @@ NOT_RUN = {"CONTRIBUTING.md": 7, "README.md": 20, "docs/configs.md": 1, "docs/po
 FOREIGN = {"LoraConfig"}
 """Classes of others that pages call by name."""
 WRITTEN = [page for page in PAGES if page not in GENERATED]
+LAUNCH = re.compile(r"^ *(tpu/launch\.sh (?:.*\\\n)*.*)$", re.MULTILINE)
+
+
+def launches() -> dict[str, str]:
+    """Config → a page of the launch in its docstring."""
+    files = sorted((ROOT / "configs").rglob("*.py"))
+    texts = {str(file.relative_to(ROOT)): ast.get_docstring(ast.parse(file.read_text())) or "" for file in files}
+    found = {name: LAUNCH.search(text) for name, text in texts.items()}
+    return {name: f"```console\n$ {match[1]}\n```\n" for name, match in found.items() if match}
+
+
+LAUNCHES = launches()
 
 
 def test_pages_are_found():
@@ -51,6 +64,8 @@ MISTAKES = {
     "ls runs": "not a program",
     "cat x | make quickstar": "no target",
     "tpu/lunch.sh --dry-run": "no such script",
+    "tpu/launch.sh configs/tiny_lm.py --zone a --loss.etta 1": "nearest: --loss.eta",
+    "tpu/launch.sh configs/comal_llama3_8b_v5p_64.py --data gs://b/x --model.path /data/x": "hosts have no ['data/",
     "python nothing.py": "no such file",
 }
 """Commands that nothing understands, and what is said of them."""
@@ -59,9 +74,11 @@ MISTAKES = {
 @pytest.fixture(scope="module")
 def found() -> dict[str, list[str]]:
     """Problems of each page, and of one whose commands are mistakes."""
-    asked = dict.fromkeys(WRITTEN) | {
-        "mistakes": "```console\n" + "".join(f"$ {line}\n" for line in MISTAKES) + "```\n"
-    }
+    asked = (
+        dict.fromkeys([*WRITTEN, PODS])
+        | LAUNCHES
+        | {"mistakes": "```console\n" + "".join(f"$ {line}\n" for line in MISTAKES) + "```\n"}
+    )
     command = [sys.executable, str(ROOT / "tests" / "made_pages.py")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -71,9 +88,15 @@ def found() -> dict[str, list[str]]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("page", WRITTEN)
+@pytest.mark.parametrize("page", [*WRITTEN, PODS, *LAUNCHES])
 def test_every_command_is_understood(page, found):
     assert found[page] == []
+
+
+def test_launches_of_configs_of_pods_say_where_their_files_lie():
+    said = [name for name, text in LAUNCHES.items() if " --data gs://" in text]
+    assert len(said) >= 6
+    assert all(f"tpu/launch.sh {name} " in text for name, text in LAUNCHES.items())
 
 
 def test_what_is_not_understood_is_found(found):
@@ -93,12 +116,13 @@ def test_a_line_is_taken_apart_as_a_shell_does():
 
 
 def test_blocks_are_what_their_marks_say():
-    page = "<!-- not run: hours -->\n```console\n$ make x     # exit code 3\n… no\nat all\n$ make y\n```\n"
+    page = "<!-- not run: hours -->\n```console\n$ make x     # exit code 3\n… no\nat all\n$ make \\\n    y\n```\n"
     page += "\n```python\na\n```\n"
     console, python = blocks("page", page)
     assert (console.not_run, python.mark) == ("hours", "")
     assert [(each.line, each.code, each.shown) for each in console.commands] == [(3, 3, ("… no", "at all")), (6, 0, ())]
-    assert (python.line, python.language, python.text) == (9, "python", "a\n")
+    assert console.commands[1].text == "make y"
+    assert (python.line, python.language, python.text) == (10, "python", "a\n")
 
 
 @pytest.mark.parametrize("page", WRITTEN)
@@ -124,7 +148,7 @@ def test_what_is_not_run_is_known():
     assert run > 3 * found.total() / 2
 
 
-@pytest.mark.parametrize("page", WRITTEN)
+@pytest.mark.parametrize("page", [*WRITTEN, PODS])
 def test_names_in_the_text_exist(page):
     """Components with their settings, targets, verbs and files of the repository, in inline code."""
     wrong = []
@@ -151,7 +175,7 @@ def test_a_name_that_is_none_is_found():
     assert unknown_names("fit.keep") == []
 
 
-@pytest.mark.parametrize("page", [*PAGES, "BENCHMARKS.md", "LOG.md", "CHANGELOG.md", "SECURITY.md", "tpu/README.md"])
+@pytest.mark.parametrize("page", [*PAGES, "BENCHMARKS.md", "LOG.md", "CHANGELOG.md", "SECURITY.md", PODS])
 def test_links_lead_somewhere(page):
     for link in site().links((ROOT / page).read_text()):
         path, anchor = site().target(page, link)

@@ -2,6 +2,8 @@
 
 import datetime
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,9 @@ def test_papers_are_cited_by_numbers_that_the_readme_names(citation):
 
 def test_the_image_is_made_of_what_is_here():
     """Files that are copied exist and are let through, extras are declared, and the Python is one that is pinned."""
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    text = (ROOT / "Dockerfile").read_text()
+    (python,) = re.findall(r"^ARG PYTHON=([\d.]+)$", text, re.MULTILINE)
+    lines = text.replace("${PYTHON}", python).splitlines()
     copied = [
         word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
     ]
@@ -77,8 +81,45 @@ def test_the_image_is_made_of_what_is_here():
     assert named == {default, "gpu"}
     assert named <= PROJECT["optional-dependencies"].keys()
     pythons = {line.split()[1] for line in lines if line.startswith("FROM ")}
-    (python,) = (re.fullmatch(r"python:([\d.]+)-slim", image)[1] for image in pythons)
+    assert pythons == {f"python:{python}-slim"}
     assert f"constraints/python{python}.txt" in copied
+    assert all(f"constraints/python{other}.txt" in text for other in re.findall(r"PYTHON=([\d.]+)", text))
+    # Behind a FROM only what is declared again is known.
+    assert text.rpartition("\nFROM ")[2].splitlines()[1] == "ARG PYTHON"
+
+
+def test_hosts_run_the_versions_that_plans_were_made_with():
+    """Those that the docstrings of configs name are the pins of the Python of the image and of the legacy road."""
+    (python,) = re.findall(r"^ARG PYTHON=([\d.]+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert f"--python {python} " in (ROOT / "tpu/legacy/host.sh").read_text()
+    assert f"constraints/python{python}.txt" in (ROOT / "tpu/legacy/host.sh").read_text()
+    pins = dict(
+        line.split("==") for line in (ROOT / f"constraints/python{python}.txt").read_text().splitlines() if "==" in line
+    )
+    planned = [
+        found
+        for file in (ROOT / "configs").rglob("*.py")
+        for found in re.findall(
+            r"What `jaxalign plan` prints[^(]*\([^,]*, jax ([\d.]+), libtpu ([\d.]+)\)", file.read_text()
+        )
+    ]
+    assert len(planned) >= 6
+    assert set(planned) == {(pins["jax"], pins["libtpu"])}
+
+
+def test_a_python_without_pins_is_told_in_one_line_before_anything_is_made(tmp_path):
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    (tmp_path / "python").write_text("#!/bin/sh\necho python3.99.txt\n")
+    (tmp_path / "python").chmod(0o755)
+    words = ["make", "--no-print-directory", "install", f"PYTHON={tmp_path / 'python'}", f"VENV={tmp_path / 'made'}"]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode
+    said, _ = ended.stderr.splitlines()  # the other is make's own
+    assert said.startswith("no constraints/python3.99.txt: ")
+    for file in (ROOT / "constraints").glob("*.txt"):
+        assert file.stem.removeprefix("python") in said
+    assert not (tmp_path / "made").exists()
 
 
 def test_every_pin_is_in_both_constraints():

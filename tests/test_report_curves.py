@@ -1,5 +1,6 @@
 """What the page on runs says of curves, cost and certificates, by hand."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from made_reports import CERTIFICATES, LOST, made_run
 from jaxalign.report.account import read
 from jaxalign.report.certificates import NONE, YET, told, verdict
 from jaxalign.report.costs import cost_of
-from jaxalign.report.curves import BUCKETS, _thinned, charts
+from jaxalign.report.curves import BUCKETS, Chart, Line, Mark, _thinned, charts
 from jaxalign.storage.record import read_metrics, read_perf
 
 
@@ -32,8 +33,23 @@ def test_where_metrics_stand_by_hand(run):
     assert named["align/inner_gap_corrected"].lines[0].at.tolist() == [0, 1]
     assert not [name for name in named if name.endswith(("_stderr", "_low", "_high")) and "inner" not in name]
     (mark,) = named["loss"].marks  # swap_every 1: iteration 1 has another anchor than iteration 0
-    assert (mark.x, mark.run) == (160.0, None)
+    assert (mark.x, mark.at, mark.run) == (160.0, 1, None)
     assert named["loss"].lines[0].path.split(" ")[1:3] == ["160.0,112.0", "237.0,8.0"]
+
+
+def test_where_anchors_move_is_said_to_those_who_do_not_see_it():
+    line = Line(0, np.array([0.0, 1.0]), np.array([2.0, 3.0]), "", "", 0)
+    marks = (Mark(0.0, 2, None), Mark(0.0, 4, None), Mark(0.0, 3, 1))
+    chart = Chart("loss", (line, dataclasses.replace(line, run=1, left_out=5)), marks, 2.0, 3.0, False, 5.0)
+    both = "from 2 at 0 to 3 at 1, least 2, most 3"
+    assert chart.described(("one", "two")) == (
+        f"loss against iterations: one {both}; two {both}, 5 not finite and left out. "
+        "All anchors move at 2, 4. The anchor of two moves at 3"
+    )
+    alone = dataclasses.replace(chart, lines=(line,), marks=())
+    assert alone.described(("one",)) == f"loss against iterations: one {both}"
+    often = dataclasses.replace(alone, marks=tuple(Mark(0.0, at, None) for at in range(1, 37)))
+    assert often.described(("one",)).endswith(". The anchor moves 36 times, from 1 to 36")
 
 
 def test_long_curves_keep_their_peaks():

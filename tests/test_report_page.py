@@ -94,6 +94,9 @@ def test_it_is_one_page_without_anything_from_elsewhere(run, alone):
     drawn = run.parent / "gap.svg"
     drawn.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     text, found = made({"run": [run]}, [drawn, run.parent / "gap.png"])
+    labels = [each["aria-label"] for each in found.all("div") if each.get("role") == "region"]
+    assert labels.count(pages.DRAWN["gap"]) == 1
+    assert "Figure" not in labels
     assert text.startswith('<!DOCTYPE html>\n<html lang="en">') or text.lstrip().startswith("<!DOCTYPE html>")
     assert [tag for tag, _ in found.tags if tag in ("script", "link", "iframe", "object", "base", "form")] == []
     ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
@@ -125,7 +128,12 @@ def test_tables_and_charts_say_what_they_are(alone):
     shown = [each for each in found.all("svg") if not each.get("aria-hidden")]
     assert all(each["role"] == "img" for each in shown)
     (rates,) = (each["aria-label"] for each in shown if (each["aria-label"] or "").startswith("win_rate/vs_base "))
-    assert rates == ("win_rate/vs_base against iterations: run from 0.5 at 0 to 0.7188 at 2, least 0.5, most 0.7188")
+    assert rates == (
+        "win_rate/vs_base against iterations: run from 0.5 at 0 to 0.7188 at 2, least 0.5, most 0.7188. "
+        "The anchor moves at 1"
+    )
+    (margins,) = (each["aria-label"] for each in shown if (each["aria-label"] or "").startswith("rewards/margins "))
+    assert "most 0, 2 not finite and left out. " in (margins or "")
     levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == levels.count(1) == 1
     assert max(np.diff(levels)) == 1

@@ -21,6 +21,9 @@ LEFT, RIGHT, TOP, BOTTOM = 6, 6, 8, 18
 BUCKETS = 200
 """Stretches of a longer curve of each of which the least and the greatest are drawn."""
 
+NAMED = 8
+"""So many moves of an anchor are named one by one to who does not see the chart; of more the number and the ends."""
+
 DECADES = 1e3
 """From this ratio of the greatest to the least on, all of them positive, the axis is logarithmic."""
 
@@ -50,15 +53,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """Where an anchor moved, in the SVG's units; of run `run`, None where it is all of them."""
+    """Where an anchor moved: `x` in the SVG's units, `at` in iterations; of run `run`, None where it is all of them."""
 
     x: float
+    at: int
     run: int | None
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A metric's curves, the ends of its axis, and where the 1/2 of rates lies in the SVG, if it does."""
+    """A metric's curves, where anchors moved, the ends of its axis, and the last iteration of the other."""
 
     name: str
     lines: tuple[Line, ...]
@@ -73,9 +77,21 @@ class Chart:
         each = [
             f"{names[line.run]} from {line.values[0]:.4g} at {line.at[0]:.4g} to {line.values[-1]:.4g} at "
             f"{line.at[-1]:.4g}, least {line.values.min():.4g}, most {line.values.max():.4g}"
+            + (f", {line.left_out} not finite and left out" if line.left_out else "")
             for line in self.lines
         ]
-        return f"{self.name} against iterations: {'; '.join(each)}"
+        return ". ".join([f"{self.name} against iterations: {'; '.join(each)}", *self._moves(names)])
+
+    def _moves(self, names: Sequence[str]) -> Iterator[str]:
+        """What the dashed lines say: where the anchor of all runs moves, then those of single runs."""
+        for run in dict.fromkeys(mark.run for mark in self.marks):
+            places = [mark.at for mark in self.marks if mark.run == run]
+            every = "All anchors move" if len(names) > 1 else "The anchor moves"
+            whose = every if run is None else f"The anchor of {names[run]} moves"
+            if len(places) > NAMED:
+                yield f"{whose} {len(places)} times, from {places[0]} to {places[-1]}"
+            else:
+                yield f"{whose} at {', '.join(map(str, places))}"
 
 
 Points = dict[float, float]
@@ -135,9 +151,9 @@ def _place(line: Mapping[str, Any], steps: Mapping[int, int]) -> float:
 
 def _marks(runs: Sequence[Account], longest: float) -> Iterator[Mark]:
     common = set.intersection(*(set(run.swaps) for run in runs)) if runs else set()
-    yield from (Mark(_x(float(at), longest), None) for at in sorted(common))
+    yield from (Mark(_x(float(at), longest), at, None) for at in sorted(common))
     for index, run in enumerate(runs):
-        yield from (Mark(_x(float(at), longest), index) for at in run.swaps if at not in common)
+        yield from (Mark(_x(float(at), longest), at, index) for at in run.swaps if at not in common)
 
 
 def _chart(name: str, tables: Sequence[Mapping[str, Points]], marks: tuple[Mark, ...], longest: float) -> Chart | None:

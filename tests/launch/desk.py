@@ -42,7 +42,7 @@ class Desk:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"# {name}\n")
         (self.root / "constraints").mkdir()
-        (self.root / "constraints/python3.12.txt").write_text("jax==0.12.0.1\nlibtpu==0.0.52\nnumpy==2.4.0\n")
+        (self.root / "constraints/python3.11.txt").write_text("jax==0.10.2\nlibtpu==0.0.42.1\nnumpy==2.4.0\n")
         self.bin.mkdir()
         for tool in TOOLS.split():
             if found := shutil.which(tool):

@@ -14,7 +14,7 @@ def creations(printed: list[list[str]]) -> list[list[str]]:
     return [words for words in printed if words[:4] == ["gcloud", "container", "node-pools", "create"]]
 
 
-def test_a_dry_run_is_a_script_that_does_the_same(desk):
+def test_a_dry_run_shows_the_commands_of_a_first_launch_with_the_manifest_in_them(desk):
     script = desk.run("launch", *GKE, "--loss.eta", "0.05", "--dry-run")
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     before, manifest = script.split("kubectl apply -f - <<'JOBSET'\n")

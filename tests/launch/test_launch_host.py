@@ -82,9 +82,9 @@ def ready(desk, host):
 def test_setup_installs_the_pinned_packages_and_the_tpu_library_of_jax(ready):
     uv, venv, install = (ready.home / "python.log").read_text().splitlines()
     assert uv == "-m pip install -q --user uv"
-    assert "--python 3.12" in venv
+    assert "--python 3.11" in venv
     source = f"{ready.home}/jaxalign/source"
-    assert install.endswith(f"-c {source}/constraints/python3.12.txt -e {source}[tpu]")
+    assert install.endswith(f"-c {source}/constraints/python3.11.txt -e {source}[tpu]")
     assert (ready.home / "jaxalign/source" / CONFIG).exists()
 
 

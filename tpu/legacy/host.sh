@@ -44,13 +44,14 @@ set_up() {
   mkdir -p "$base/source"
   tar -xzf "$HOME/jaxalign.tar.gz" -C "$base/source"
   if [[ ! -x $base/venv/bin/python ]]; then
-    # The images of TPU VMs have an older Python; uv finds a 3.12 or fetches one. Newer images protect their packages from
+    # The images of TPU VMs have another Python; uv finds a 3.11 or fetches one. Newer images protect their packages from
     # pip; the variable lifts that, and older ones do not know it.
     PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q --user uv
-    python3 -m uv venv -q --seed --python 3.12 "$base/venv"
+    python3 -m uv venv -q --seed --python 3.11 "$base/venv"
   fi
-  # The constraints pin the libtpu that this JAX was released with: what `jaxalign plan` compiled with is what runs.
-  "$base/venv/bin/python" -m pip install -q -c "$base/source/constraints/python3.12.txt" -e "$base/source[tpu]"
+  # The constraints pin JAX and the libtpu that it was released with; the plans in configs/ were compiled with those of
+  # Python 3.11, so that what was planned is what runs.
+  "$base/venv/bin/python" -m pip install -q -c "$base/source/constraints/python3.11.txt" -e "$base/source[tpu]"
 }
 
 start() {

@@ -11,7 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/all.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/pod.sh"
 parse "$@"
-# All that can be wrong with the options is said before anything is paid for.
+# What is wrong with the options is said before anything is paid for; with fields of the experiment where jaxalign is installed.
 describe_pod
 set_train_command
 

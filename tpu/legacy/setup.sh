@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies this working tree to all hosts and installs it there: Python 3.12, the pinned packages, JAX for TPUs.
+# Copies this working tree to all hosts and installs it there: Python 3.11, the pinned packages, JAX for TPUs.
 # Hosts that are running an experiment are left as they are.
 #
 #   tpu/legacy/setup.sh CONFIG --topology v5p:4x4x4 --zone us-east5-a [--dry-run]

@@ -2,10 +2,12 @@
 # Variables go from file to file, which the checker does not see:
 # shellcheck shell=bash disable=SC2034,SC2154
 
-# Sets chips, hosts (of one slice), accelerator_type, runtime, gke_accelerator, gke_topology, machine.
+# Sets chips, hosts (of one slice), devices_per_chip (of JAX), opt_slices, accelerator_type, runtime, gke_accelerator,
+# gke_topology, machine.
 look_up_topology() {
   [[ -n $opt_topology ]] || topology_of_config
   need topology
+  opt_slices=${opt_slices:-1}
   local name known=''
   while IFS=$'\t' read -r name chips hosts accelerator_type runtime gke_accelerator gke_topology machine; do
     [[ $name == '#'* ]] && continue
@@ -15,16 +17,16 @@ look_up_topology() {
   done < "$here/accelerators.tsv"
   [[ $name == "$opt_topology" ]] || die "unknown topology '$opt_topology'; there are:$known"
   chips_per_host=$((chips / hosts))
+  devices_per_chip=1
+  [[ $opt_topology != tpu7x:* ]] || devices_per_chip=2 # one a TensorCore
   runtime=${opt_runtime:-$runtime}
 }
 
-# Asks jaxalign, where it is installed ($JAXALIGN says how to call it), for the experiment's own topology and slices.
+# Where CONFIG is asked, its topology is its own, and so are its slices unless --slices was given.
 topology_of_config() {
-  local jaxalign=${JAXALIGN:-jaxalign} resolved
-  [[ -f $config ]] || return 0
-  [[ -n ${JAXALIGN:-} || ! -x $root/.venv/bin/jaxalign ]] || jaxalign=$root/.venv/bin/jaxalign
-  # shellcheck disable=SC2086  # $JAXALIGN may be several words
-  resolved=$($jaxalign train "$config" --print-config "${overrides[@]}" 2> /dev/null) || return 0
-  opt_topology=$(sed -n 's/^    "topology": "\(.*\)",\{0,1\}$/\1/p' <<< "$resolved")
-  opt_slices=$(sed -n 's/^      "slices": \([0-9]*\),\{0,1\}$/\1/p' <<< "$resolved")
+  ask_config
+  [[ -n $resolved ]] || return 0
+  opt_topology=$(setting placement.topology)
+  opt_slices=${opt_slices:-$(setting placement.mesh.slices)}
+  [[ $opt_slices != -1 ]] || opt_slices=1
 }

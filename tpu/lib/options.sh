@@ -8,7 +8,7 @@ overrides=()           # options of the experiment, handed to `jaxalign train` a
 dry_run=''             # --dry-run: print the commands, run none
 opt_name=jaxalign      # --name: of the JobSet, the node pools, the workload or the queued resource
 opt_topology=''        # --topology: v5p:4x4x4, as `jaxalign plan` calls it; default is that of CONFIG
-opt_slices=1           # --slices: how many of it, connected by the data-centre network
+opt_slices=''          # --slices: how many of it, connected by the data-centre network; default is 1, or that of CONFIG
 opt_zone=''            # --zone: of the TPUs, such as us-east5-a
 opt_project=''         # --project: default is that of gcloud's configuration
 opt_workdir=''         # --workdir: gs://BUCKET/RUN, or a directory that all hosts mount
@@ -95,16 +95,16 @@ set_option() {
 check_options() {
   local key
   if [[ -n $dry_run ]]; then # what is only to be looked at may leave them open
-    opt_zone=${opt_zone:-ZONE}
+    opt_zone=${opt_zone:-REGION-a}
     opt_cluster=${opt_cluster:-CLUSTER}
     opt_image=${opt_image:-IMAGE:TAG}
     [[ -z $config ]] || opt_workdir=${opt_workdir:-gs://BUCKET/$(basename "$config" .py)}
   fi
   for key in slices max_restarts poll grace disk; do
     local name="opt_$key"
-    [[ ${!name} =~ ^[0-9]+$ ]] || die "--${key//_/-} is a whole number, not '${!name}'"
+    [[ -z ${!name} || ${!name} =~ ^[0-9]+$ ]] || die "--${key//_/-} is a whole number, not '${!name}'"
   done
-  ((opt_slices > 0)) || die "--slices is at least 1"
+  ((${opt_slices:-1} > 0)) || die "--slices is at least 1"
   [[ $opt_name =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
     die "--name '$opt_name': at most 40 of a-z, 0-9 and -, beginning with a letter and not ending with -"
   local kinds=(${opt_spot:+--spot} ${opt_flex_start:+--flex-start} ${opt_reservation:+--reservation} ${opt_reserved:+--reserved})
@@ -137,14 +137,4 @@ need_workdir() {
     *) die "--workdir is gs://BUCKET/RUN or an absolute path that every host mounts, not '$opt_workdir'" ;;
   esac
   opt_workdir=${opt_workdir%/}
-}
-
-# The command of every host. With `--distributed auto` it finds the others by what the platform tells each of them.
-set_train_command() {
-  local distributed=auto
-  need_config
-  need_workdir
-  ((hosts * opt_slices > 1)) || distributed=off
-  train=(jaxalign train "$config" --workdir "$opt_workdir" --distributed "$distributed" "${overrides[@]}")
-  [[ -z $opt_local ]] || train+=(--placement.local_checkpoints "$opt_local")
 }
