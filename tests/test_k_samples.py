@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from made_judges import SITE
+from made_judges import SITE, judge_directory
 from made_rollouts import rollouts
 
 from jaxalign.config.load import validate
@@ -18,6 +18,8 @@ from jaxalign.evals.nash_gap import duality_gap
 from jaxalign.games.universal import PopulationGame
 from jaxalign.oracles.cyclic_strings import all_strings
 from jaxalign.oracles.k_samples import EXAMPLE, KSamples, users_of
+from jaxalign.oracles.learned import PreferenceModel, RewardModel
+from jaxalign.oracles.panel import Panel, Weighted
 from jaxalign.oracles.population import EXAMPLE as RANKING
 from jaxalign.oracles.string_users import StringUsers
 from jaxalign.pairs import AllPairs, SoftLabel
@@ -210,3 +212,52 @@ def test_users_of_strings_like_what_they_are_said_to_like(key):
     np.testing.assert_array_equal(found.by_annotator[0, :, 0, 1], expected.astype(np.float32))
     with pytest.raises(DataError, match="no string of 2 of the game's 3 letters"):
         users(drawn([0, 1]), key)
+
+
+def picked_of_all_sets(prefer: np.ndarray, k: int) -> np.ndarray:
+    """How often each answer is picked beside k others, a mean over all sets of them, by a user of these preferences."""
+    with np.errstate(divide="ignore"):
+        odds = 1 / prefer.astype(np.float64) - 1
+    rows = range(len(prefer))
+    return np.array(
+        [
+            np.mean([1 / (1 + odds[i, list(those)].sum()) for those in itertools.combinations({*rows} - {i}, k)])
+            for i in rows
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    home = tmp_path_factory.mktemp("users")
+    first, second = (str(judge_directory(home / str(seed), 1, seed)) for seed in (0, 1))
+    panel = Panel(
+        (
+            Weighted(RewardModel(first, name="one"), 0.7, 2.0),
+            Weighted(RewardModel(second, name="two"), 0.3, 3.0),
+        )
+    )
+    return {"rewards": panel, "preferences": PreferenceModel(str(judge_directory(home / "p", 4)), temperature=2.0)}
+
+
+@pytest.mark.parametrize("kind", ["rewards", "preferences"])
+def test_learned_judges_are_a_population(kind, learned, key):
+    """Two reward models are two users, with their weights as shares, and a preference model is one."""
+    texts = [["Because of air.", "It is not blue at all.", "Who knows?", "No."], ["No.", "Yes.", "Is it?", "Maybe so."]]
+    asked = rollouts(texts, ["Why is the sky blue?", "Is it?"])
+    with opened(learned[kind], SITE) as judge:
+        alone = judge(asked, key)
+    oracle = KSamples(learned[kind], k=2)
+    validate(oracle)
+    with opened(oracle, SITE) as judge:
+        found = judge(asked, key)
+    assert found.annotators == alone.annotators == oracle.names
+    assert len(found.annotators) == {"rewards": 2, "preferences": 1}[kind]
+    assert set(alone.notes) < set(found.notes)
+    expected = [[picked_of_all_sets(user, 2) for user in each] for each in alone.by_annotator]
+    np.testing.assert_allclose(found.scores, expected, atol=1e-5)  # of fp32 preferences
+    assert found.scores.std() > 0.01
+    gains = np.einsum("o,bom->bm", alone.weights, np.asarray(expected))
+    np.testing.assert_allclose(found.prefer - 0.5, 0.75 * (gains[:, :, None] - gains[:, None]) / 2, atol=1e-5)
+    if kind == "rewards":  # each user picks one of three, by softmax
+        np.testing.assert_allclose(found.notes["k_samples/picks_off"], 0, atol=1e-5)

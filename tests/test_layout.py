@@ -31,7 +31,7 @@ FLOORS = (
     {"session"},
     {"fits"},
     {"fit", "certify", "evaluate", "reopen"},
-    {"align"},
+    {"align", "answers"},
     {"plan", "doctor", "report"},
     {"bench"},
     {"commands"},

@@ -7,8 +7,12 @@ say of two answers. Everything else is the quickstart's.
 
     jaxalign train configs/universal/smollm2.py --workdir runs/universal_4
     jaxalign train configs/universal/smollm2.py --workdir runs/universal_1 --feedback.oracle.k 1
-    jaxalign eval runs/universal_4 --k 1,2,4,8,16 --against 1,2 --json
+    jaxalign eval runs/universal_4 --k 1,2,4,8,16 --against 1,2 --others runs/universal_1 --json
+    jaxalign eval runs/universal_1 --k 1,2,4,8,16 --against 1,2 --others runs/universal_4 --json
     jaxalign sample runs/universal_4 --policy mixture --samples 4
+
+Both are measured against one pool: the base and the last policies of the two, and what each user likes best of theirs.
+What is compared is `k_samples/<k>/worst` of iterate 4.
 
 It has not been run to its end yet.
 """

@@ -9,7 +9,7 @@ pairs of them; the anchor is swapped every four iterations. At every iterate all
 `k_samples/<k>/robust` is exact: how often a user picks one of k samples when any single answer comes along.
 
     jaxalign train configs/universal/strings.py --workdir runs/strings_2
-    jaxalign train configs/universal/strings.py --workdir runs/strings_1 --feedback.oracle.k 1     the Nash policy
+    jaxalign train configs/universal/strings.py --workdir runs/strings_1 --feedback.oracle.k 1     # the Nash policy
     jaxalign eval runs/strings_2 --k 1,2,4,8,16 --against 1,2 --out FIGURES
     jaxalign report runs/strings_2
 

@@ -4,9 +4,12 @@ Without --prompts and --pairs from what the run holds: its held-out answers, and
 pairs. With --prompts the policies answer the prompts of a JSONL file anew, with the run's own sampler. With --pairs
 they are measured on other preference data (its shape is guessed as `jaxalign data` does), whatever they were trained
 on: how often each ranks two answers as people do. With --k users of the run's oracle pick from k answers of each policy
-and --against l of an opponent's: how often they pick ours, at worst over a pool, and of the mixture that draws a policy
-for each prompt; where the run holds fewer answers, its policies answer the same prompts anew. Every field of the run's
-placement is an option: --mesh.fsdp 1.
+and --against l of an opponent's: how often they pick ours, and at worst over a pool. Without --policies also of the
+mixture that draws for each prompt one of the policies that the run holds before its last, the base included; where the
+run holds fewer answers, or none of a policy, its policies answer the same prompts anew. A policy's pool are those
+before it and `evaluation.others`; the mixture's the last policy, which is not among the mixed, and these. Two runs are
+compared with --others: then the pool of every policy of any of the runs is the base and the last policy of each, whose
+answers are drawn for it. Every field of the run's placement is an option: --mesh.fsdp 1.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +32,10 @@ if TYPE_CHECKING:
     from jaxalign.feedback.recorded import Recording
     from jaxalign.machine import Machine
     from jaxalign.reopen import Run
-    from jaxalign.rollouts.contract import Rollout
     from jaxalign.storage.rundir import PolicySlot
     from jaxalign.training.pair_scores import PairScores
     from jaxalign.training.views import View
-    from jaxalign.types import Metrics, Preferences, Prompt, Rollouts
+    from jaxalign.types import Metrics, Preferences, Rollouts
 
 HELP = "win rates and held-out accuracy of the iterates of a run"
 
@@ -57,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", default="1", metavar="L,L,…", help="answers of the opponent beside them (default 1)"
     )
+    parser.add_argument(
+        "--others",
+        metavar="RUN,RUN,…",
+        help="with --k: finished runs of the same model and held-out prompts, whose last policies are in one pool "
+        "with this run's and the base",
+    )
     parser.add_argument("--out", metavar="DIR", help="where a figure of --k goes (needs matplotlib)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -64,19 +72,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints the matrix of win rates, where somebody judges answers, and every policy's evals."""
     from jaxalign.errors import ConfigError
+    from jaxalign.evals.context import iterate_name
     from jaxalign.evals.intervals import told
     from jaxalign.evals.win_rate import format_matrix
     from jaxalign.reopen import reopen
+    from jaxalign.rollouts.one_of_policies import MIXTURE, mixed
 
     run = reopen(args.run, args.config)
-    evaluated = [each for each in run.directory.policies() if each in run.experiment.evaluated]
+    there = run.directory.policies()
+    evaluated = [each for each in there if each in run.experiment.evaluated]
     numbers = sorted({run.policy_number(text) for text in args.policies.split(",")}) if args.policies else evaluated
-    matrix = None
+    matrix, mixture = None, ""
     if args.k is None and args.out is not None:
         raise ConfigError("--out is where a figure of --k goes: give --k too, or neither")
+    if args.k is None and args.others is not None:
+        raise ConfigError("--others are opponents of --k samples: give --k too, or neither")
     if args.k is not None:
         run.check_judges()
-        evals = on_k_samples(run, run.machine(args.rest), numbers, args)
+        evals = on_k_samples(run, numbers, [] if args.policies else there, args)
+        mixture = ", ".join(map(iterate_name, mixed(there))) if MIXTURE in evals else ""
     elif args.pairs is not None:
         evals = on_other_pairs(run, run.machine(args.rest), numbers, args.pairs)
     elif run.experiment.evaluation.rollout is not None:
@@ -88,10 +102,12 @@ def run(args: argparse.Namespace) -> None:
         evals = on_pairs(run, run.machine(args.rest), numbers)
     if args.json:
         rates = {} if matrix is None else {"row_beats_column": matrix.tolist()}
+        rates |= {"mixture_of": mixture.split(", ")} if mixture else {}
         print(json.dumps({"policies": list(evals), **rates, "evals": evals}, indent=2))
         return
     sections = [] if matrix is None else [f"Win rates (row against column):\n{format_matrix(list(evals), matrix)}"]
-    sections += [f"{who}:\n{told(metrics)}" for who, metrics in evals.items()]
+    names = {MIXTURE: f"{MIXTURE} of {mixture}"}
+    sections += [f"{names.get(who, who)}:\n{told(metrics)}" for who, metrics in evals.items()]
     print("\n\n".join(sections))
 
 
@@ -100,6 +116,7 @@ def on_answers(
 ) -> "tuple[Float[np.ndarray, 'k k'] | None, dict[str, Metrics]]":
     """The matrix of win rates, None where nobody judges, and what the run's evals say of every policy: of its held-out
     answers, or of new ones to the prompts of a file."""
+    from jaxalign.answers import answered
     from jaxalign.evals.win_rate import win_rate_matrix
     from jaxalign.evaluate import context_of, measure
     from jaxalign.judging import judging
@@ -129,36 +146,51 @@ def on_answers(
     return matrix, evals
 
 
-def on_k_samples(run: "Run", machine: "Machine", numbers: list[int], args: argparse.Namespace) -> "dict[str, Metrics]":
-    """How often users pick one of k answers of every policy, and of the mixture of all after the base."""
+def on_k_samples(run: "Run", numbers: list[int], there: list[int], args: argparse.Namespace) -> "dict[str, Metrics]":
+    """How often users pick one of k answers of every policy, and of the mixture of the policies that are `there`, where
+    this is of several."""
+    from jaxalign.answers import answered, answered_by_pool, pool_for
     from jaxalign.config.load import validate
     from jaxalign.errors import ConfigError
+    from jaxalign.evals.context import iterate_name
     from jaxalign.evals.k_samples import KSampleWinRate
     from jaxalign.evaluate import context_of
     from jaxalign.feedback.certifiable import meets_policy
     from jaxalign.judging import judging
     from jaxalign.oracles.k_samples import users_of
+    from jaxalign.reopen import reopen
     from jaxalign.report.k_samples import draw_k_samples
+    from jaxalign.rollouts.one_of_policies import MIXTURE, mixed
 
     asked = KSampleWinRate(_numbers("--k", args.k), _numbers("--against", args.against))
     validate(asked)
     users = users_of(run.experiment.judge)
     if args.pairs is not None or run.experiment.evaluation.rollout is None or users is None or meets_policy(users):
         raise ConfigError(f"--k: {args.run} needs answers to held-out prompts and an oracle whose annotators are users")
-    responses, others = answered(run, machine, numbers, args.prompts, max(*asked.ks, *asked.opponents))
-    names = list(responses)
+    others = [] if args.others is None else [reopen(path, args.config) for path in args.others.split(",")]
+    pool = pool_for(run, others, "--others", same_prompts=args.prompts is None) if others else {}
+    mixture = mixed(there) if len(there) > 2 else []
+    machine, unasked = run.machine(args.rest), [number for number in there if mixture and number not in numbers]
+    least = max(*asked.ks, *asked.opponents)
+    responses, opponents = answered(run, machine, numbers, args.prompts, least, unasked)
+    if pool:
+        prompts = next(iter(responses.values())).prompts
+        opponents = answered_by_pool(run, machine, pool, prompts, max(asked.opponents))
     with judging(users, machine.site, machine.placement.judge_block_size) as oracle:
 
         def context(names: "Sequence[str]") -> "HeldOut":
             some = {who: responses[who] for who in names}
             prompts, rule = responses[names[0]].prompts, run.experiment.fit.scored
             made = context_of(machine, run.directory, oracle, prompts, some, rule)
-            return dataclasses.replace(made, others=others)
+            return dataclasses.replace(made, others=opponents)
 
-        contexts = [context(names[: index + 1]) for index in range(len(names))]
-        evals = {who: asked(each) for who, each in zip(names, contexts, strict=True)}
-        if numbers[0] == 0 and len(numbers) > 2:
-            evals["mixture"] = asked.of_mixture(contexts[1:], (names[0], *others))
+        names = [iterate_name(number) for number in numbers]
+        contexts = {who: context(names[: index + 1]) for index, who in enumerate(names)}
+        evals = {who: asked.facing(each, tuple(pool)) if pool else asked(each) for who, each in contexts.items()}
+        if mixture:
+            last = iterate_name(there[-1])  # not a member: its answers are independent of each member's
+            members = [context((last, iterate_name(number))) for number in mixture]
+            evals[MIXTURE] = asked.of_mixture(members, tuple(pool) or (last, *opponents))
     if args.out is not None:
         draw_k_samples(evals, Path(args.out))
     return evals
@@ -170,64 +202,6 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     if not all(each.strip().isdecimal() for each in text.split(",")):
         raise ConfigError(f"{option}: numbers with commas between them, got {text!r}")
     return tuple(int(each) for each in text.split(","))
-
-
-def answered(
-    run: "Run", machine: "Machine", numbers: list[int], prompts: str | None, least: int = 1
-) -> "tuple[Mapping[str, Rollouts], Mapping[str, Rollouts]]":
-    """Answers of the run's policies and of those of other runs that oppose them, by name: new ones to the prompts of a
-    file, or those to held-out prompts that the run holds. Where it holds fewer than `least` to a prompt, and not all
-    that there are, so many new ones to the same prompts."""
-    from jaxalign.data.prompts import JsonlPrompts
-    from jaxalign.errors import ConfigError
-    from jaxalign.evals.context import iterate_name, other_name
-    from jaxalign.evaluate import answers_of, answers_of_others
-    from jaxalign.rollouts.enumerate import listed
-    from jaxalign.rollouts.keys import by_content
-    from jaxalign.rollouts.seam import rolled
-    from jaxalign.storage.rundir import home
-
-    evaluation = run.experiment.evaluation
-    if prompts is None:
-        for number in numbers:
-            if not run.directory.has(home(number), "heldout"):
-                raise ConfigError(
-                    f"{run.directory.path}: policy {number} has answered no held-out prompts; let the run go on, name "
-                    "other --policies, or give some with --prompts"
-                )
-        there = answers_of(run.directory, numbers), answers_of_others(run.directory, evaluation)
-        known = next(iter(there[0].values()))
-        assert evaluation.rollout is not None
-        if known.lengths.shape[1] >= least or listed(evaluation.rollout):
-            return there
-        asked: Sequence[Prompt] = known.prompts
-    else:
-        asked = JsonlPrompts(prompts).read()
-    assert evaluation.rollout is not None
-    roller = machine.roller(with_samples(evaluation.rollout, least))
-    roller.check(asked)
-
-    def answers(slot: "PolicySlot", key: "PRNGKeyArray") -> "Rollouts":
-        return rolled(roller, machine.params(slot), asked, by_content(key, asked))
-
-    # A key for each policy: answers of two must be independent of one another.
-    own = {iterate_name(each): answers(run.directory.policy(each), machine.key("eval", each)) for each in numbers}
-    others = enumerate(evaluation.others)
-    return own, {other_name(at): answers(each.slot(), machine.key("eval_other", at)) for at, each in others}
-
-
-def with_samples(rollout: "Rollout", least: int) -> "Rollout":
-    """The rollout, with so many answers to a prompt at least. ConfigError where it has no number of them."""
-    from jaxalign.errors import ConfigError
-    from jaxalign.rollouts.enumerate import listed
-
-    if least == 1 or listed(rollout):
-        return rollout
-    if not dataclasses.is_dataclass(rollout) or "samples" not in {each.name for each in dataclasses.fields(rollout)}:
-        raise ConfigError(f"--k: {type(rollout).__name__} says no number of samples that could be {least}")
-    settings: Any = rollout
-    found: Rollout = dataclasses.replace(settings, samples=max(least, settings.samples))
-    return found
 
 
 def held_pairs(run: "Run", number: int) -> "PairScores | None":

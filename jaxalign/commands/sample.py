@@ -1,9 +1,10 @@
 """Answers from any iterate of a run: to prompts given here or in a file, or in a conversation.
 
 Without --prompt and --prompts it is a conversation: one line a turn, an empty line or Ctrl-D ends it. With --policy
-mixture each prompt is answered by one of the run's policies after the base, drawn for it, and a conversation by one
-that is drawn once: the mixture that no-regret self-play guarantees something of. Every field of the run's placement is
-an option: --mesh.tensor 2, --rollout_rows 8.
+mixture each prompt is answered by one of the policies that the run holds before its last, the base included, drawn for
+it, and a conversation by one that is drawn once; stderr says which they are. That is how self-play without regret
+answers, whose guarantee is of exact multiplicative weights and not of policies that are fitted to samples. Every field
+of the run's placement is an option: --mesh.tensor 2, --rollout_rows 8.
 """
 
 import argparse
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from jaxalign.types import Params
 
 HELP = "talk to any iterate of a run"
-
-MIXTURE = "mixture"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,15 +85,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _policies(run: "Run", text: str) -> list[int]:
-    """The policy that is meant, or all of a mixture."""
+    """The policy that is meant, or all of the mixture, which stderr is told."""
     from jaxalign.errors import ConfigError
+    from jaxalign.evals.context import iterate_name
+    from jaxalign.rollouts.one_of_policies import MIXTURE, mixed
 
     if text != MIXTURE:
         return [run.policy_number(text)]
-    there = [number for number in run.directory.policies() if number]
-    if not there:
-        raise ConfigError(f"--policy {MIXTURE}: {run.directory.path} holds no policy after the base")
-    return there
+    found = mixed(run.directory.policies())
+    if not found:
+        raise ConfigError(f"--policy {MIXTURE}: {run.directory.path} holds no policy before its last one")
+    print(f"{MIXTURE} of {', '.join(map(iterate_name, found))}", file=sys.stderr, flush=True)
+    return found
 
 
 def _spec(args: argparse.Namespace) -> "Sample":

@@ -24,8 +24,9 @@ class HeldOut:
     Names and responses of the same b prompts. `judge` is who prefers what, None where nobody does. `score(policy,
     rollouts)` makes that policy's log-prob sums [b m] in nats. `trainer` is who preferred what in training, None where
     that is the judge itself or nobody. `pairs` are what the evaluated policy makes of held-out pairs, None where there
-    are none. `others` are answers of policies of other runs, by `other_name`. Evals share what costs a pass through a
-    model: it is asked for once.
+    are none. `others` are answers of policies of other runs, by `other_name`, or those of a pool, by its names
+    (`evals.pool`), which go before responses of the same name. Evals share what costs a pass through a model: it is
+    asked for once.
     """
 
     prompts: tuple[Prompt, ...]

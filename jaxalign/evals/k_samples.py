@@ -45,10 +45,11 @@ class KSampleWinRate:
     """k samples of the evaluated policy against l of the policies before it, and of other runs (`evaluation.others`).
 
     Metrics, in [0, 1], for each k up to the number of answers: `k_samples/<k>/vs_<name>`; `k_samples/<k>/worst`, the
-    least of these and of what each user likes best among an opponent's answers, with its 95 % interval; `…/distinct`,
-    the share of k answers that are different texts. `k_samples/<k>_against_<l>/…` for l above 1. Where answers are
-    listed with their probabilities: `k_samples/<k>/robust`, exact, against any single answer to each prompt (any l),
-    and `…/robust_of_nash`, that of the Nash policy of the users' majority, which is known there too.
+    least of these and of what each user likes best among an opponent's answers, with its 95 % interval, which is of
+    this pool alone (`evals.pool` is one for several runs); `…/distinct`, the share of k answers that are different
+    texts. `k_samples/<k>_against_<l>/…` for l above 1. Where answers are listed with their probabilities:
+    `k_samples/<k>/robust`, exact, against any single answer to each prompt (any l), and `…/robust_of_nash`, that of the
+    Nash policy of the users' majority, which is known there too.
     """
 
     ks: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -72,11 +73,16 @@ class KSampleWinRate:
         return [(names[-1], each) for each in opposing(names, others, self.earlier)]
 
     def __call__(self, context: HeldOut) -> Metrics:
+        return self.facing(context, opposing(context.names, context.others, self.earlier))
+
+    def facing(self, context: HeldOut, opponents: Sequence[str]) -> Metrics:
+        """The same against a pool of these policies, of the run or of others, whose answers are independent of the
+        evaluated policy's."""
         metrics = self.distinct(context.current)
         if (said := listed(context)) is not None:
             metrics |= self.robust([(said, context.current.weights)])
             metrics |= self.robust([(said, nash_of(said))], "robust_of_nash")
-        return metrics | self.told(self.rates(context, opposing(context.names, context.others, self.earlier)))
+        return metrics | self.told(self.rates(context, opponents))
 
     def rates(self, context: HeldOut, names: Iterable[str]) -> dict[str, Float[np.ndarray, "k l b"]]:
         """Against each of the policies, and what each user likes best of what it answers."""
@@ -129,8 +135,9 @@ class KSampleWinRate:
         return found
 
     def of_mixture(self, members: Sequence[HeldOut], opponents: Sequence[str]) -> Metrics:
-        """Of the policy that draws one of the evaluated policies of `members` for each prompt, and k answers from it:
-        what is guaranteed of self-play without regret. The mean over the draw, so nothing is drawn."""
+        """Of the policy that draws one of the evaluated policies of `members` for each prompt, and k answers from it
+        (`rollouts.one_of_policies`). The mean over the draw, so nothing is drawn. As in `facing`, no answer of an
+        opponent may be a member's own."""
         rates = [self.rates(each, opponents) for each in members]
         metrics = _mean([self.distinct(each.current) for each in members])
         told = [(said, each.current.weights) for each in members if (said := listed(each)) is not None]

@@ -47,7 +47,8 @@ def is_tabular(path: Path, config: str | None = None) -> bool:
 
 def draw_compared(arms: Mapping[str, Mapping[str, Path]], out: Path, config: str | None = None) -> list[Path]:
     """Writes figures of several arms, a run or the runs of several seeds each: one curve an arm that measures it, the
-    median of its seeds; none where nothing of them was measured. `config` as for `reopen`."""
+    median of its seeds; none where nothing of them was measured. Of k samples only what is exact, against any single
+    answer: the worst of its own pool compares no run with another (`evals.pool`). `config` as for `reopen`."""
     periods = {path: reopen(path, config).step_rule.period for arm in arms.values() for path in arm.values()}
     measured = {name: {run: of_steps(path, periods[path]) for run, path in arm.items()} for name, arm in arms.items()}
     iterate = named("iterate" if max(periods.values()) == 1 else "step", max(periods.values()))
@@ -65,7 +66,7 @@ def draw_compared(arms: Mapping[str, Mapping[str, Path]], out: Path, config: str
     last = {
         f"{name} {run}" if len(arm) > 1 else name: lines for name, arm in measured.items() for run, lines in arm.items()
     }
-    return files + draw_k_samples(_last(last), out)
+    return files + draw_k_samples({name: _exact(metrics) for name, metrics in _last(last).items()}, out)
 
 
 def draw_measured(runs: Mapping[str, Path], out: Path, config: str | None = None) -> list[Path]:
@@ -104,6 +105,10 @@ def _last(measured: Mapping[str, list[dict]]) -> dict[str, Metrics]:
 
 def _of_k_samples(line: dict) -> Metrics:
     return {name: value for name, value in line.items() if name.startswith("k_samples/")}
+
+
+def _exact(metrics: Metrics) -> Metrics:
+    return {name: value for name, value in metrics.items() if name.endswith(("/robust", "/robust_of_nash"))}
 
 
 def of_steps(path: Path, period: int) -> list[dict]:

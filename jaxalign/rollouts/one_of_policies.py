@@ -1,8 +1,12 @@
 """Answers of a mixture of policies: for each prompt one of them is drawn, and all answers to it are that one's.
 
-What no-regret self-play guarantees is guaranteed of this mixture (Cai & Zheng 2026, arXiv 2601.08777, for games of
-k + 1 players): draw an iterate t, then all k answers from π_t. Answers that are each of another iterate are of another
-law, which has no such guarantee.
+This is the output rule of self-play without regret (Cai & Zheng 2026, arXiv 2601.08777, for games of k + 1 players):
+draw t from 1 to T, then all k answers from π_t, where π_1 is the start and π_{t+1} is made of what π_t gained. After T
+steps π_{T+1} has not been played and is not among them. Answers that are each of another iterate are of another law.
+
+What is guaranteed is guaranteed of multiplicative weights on the exact gains u_k. Policies that are fitted to samples,
+as with INPO's loss, and whose anchor is swapped make other steps: nothing is known of their mixture but what is
+measured.
 """
 
 import zlib
@@ -17,6 +21,15 @@ from jaxalign.rollouts.keys import Keys, folded
 from jaxalign.rollouts.seam import checked, refuse_gaps
 from jaxalign.rollouts.shares import in_order
 from jaxalign.types import Params, Prompt, Rollouts
+
+MIXTURE = "mixture"
+"""How verbs call the mixture of a run's policies."""
+
+
+def mixed(there: Sequence[int]) -> list[int]:
+    """Which policies a run's mixture draws from: of the numbers of those that there are, all but the last, the base
+    included; none where there is but one."""
+    return sorted(there)[:-1]
 
 
 def drawn(policies: Sequence[int], keys: Key[Array, " b"]) -> Int[np.ndarray, " b"]:
