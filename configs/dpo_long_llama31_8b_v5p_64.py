@@ -6,7 +6,9 @@ Parameters are stored split over half of the chips, not over all: libtpu scatter
 
     jaxalign plan configs/dpo_long_llama31_8b_v5p_64.py
     tpu/launch.sh configs/dpo_long_llama31_8b_v5p_64.py \\
-        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_long
+        --cluster C --zone Z --image IMAGE:TAG --workdir gs://BUCKET/dpo_long --data gs://BUCKET/inputs \\
+        --model.path /data/llama3.1-8b-instruct --feedback.pairs.table.path /data/long_pairs.jsonl \\
+        --feedback.heldout.table.path /data/long_pairs_heldout.jsonl
 
 What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
