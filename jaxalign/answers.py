@@ -93,8 +93,8 @@ def pool_for(run: Run, others: Sequence[Run], option: str, same_prompts: bool) -
     for each in others:
         each.check_judges()
         _ = each.model  # what its policies were made from, tokenizer included, is what it was
-        users = [{"users": plain("users", users_of(one.experiment.judge))} for one in (each, run)]
-        if lines := difference(*users):
+        here, there = ({"users": plain("users", users_of(one.experiment.judge))} for one in (run, each))
+        if lines := difference(there, here):
             shown = "".join(f"\n  {line}" for line in lines)
             raise ConfigError(f"{option}: {each.directory.path} has other users{shown}")
     return pool_of([run.directory, *(each.directory for each in others)])

@@ -124,6 +124,7 @@ def difference(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     ignore: Collection[str] = (),
+    *,
     where: tuple[str, str] = ("in the run", "now"),
 ) -> list[str]:
     """Lines `loss.eta: 0.1 in the run, 0.2 now` for what differs between two dumps, in the order of `new`; `where` is
