@@ -10,10 +10,11 @@ Parameters are stored split over half of the chips, not over all: libtpu scatter
         --model.path /data/llama3.1-8b-instruct --feedback.pairs.table.path /data/long_pairs.jsonl \\
         --feedback.heldout.table.path /data/long_pairs_heldout.jsonl
 
-What `jaxalign plan` prints but for its legend and collectives (2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
+What `jaxalign plan` printed but for its legend and collectives with rows of `Packed(32_768)`, which are as long
+(2026-11-30, jax 0.10.2, libtpu 0.0.42.1):
 
     v5p:4x4x4: 64 chips, mesh data=2 fsdp=8 context=4; 95.74 GiB of memory a chip
-    rows of 32768 tokens (prompt 28672, two responses of 2048; several such a row)
+    rows of 32768 tokens (prompt 28672, two responses of 2048)
 
     GiB a chip        arguments  temporaries  outputs  beside   peak  headroom   host   compiled in
     train                  3.28        30.12     0.10    0.94  34.43    64.0 %   0.00       311 s
