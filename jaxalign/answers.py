@@ -13,7 +13,7 @@ from jaxalign.config.resolved import difference, plain
 from jaxalign.data.prompts import JsonlPrompts
 from jaxalign.errors import ConfigError
 from jaxalign.evals.context import iterate_name, other_name
-from jaxalign.evals.pool import check_alike, pool_of
+from jaxalign.evals.pool import check_pool, pool_of
 from jaxalign.evaluate import answers_of, answers_of_others, theirs
 from jaxalign.machine import Machine
 from jaxalign.oracles.k_samples import users_of
@@ -89,7 +89,7 @@ def pool_for(run: Run, others: Sequence[Run], option: str, same_prompts: bool) -
     """The pool (`evals.pool`) of the run and of others, by name. ConfigError, naming the `option` that asks for it,
     where these are not finished, or have another model or tokenizer, other users or another way to answer; where
     `same_prompts`, other held-out prompts."""
-    check_alike(run.directory, [each.directory for each in others], option, same_prompts)
+    check_pool(run.directory, [each.directory for each in others], option, same_prompts)
     for each in others:
         each.check_judges()
         _ = each.model  # what its policies were made from, tokenizer included, is what it was

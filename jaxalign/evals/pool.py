@@ -18,7 +18,7 @@ from jaxalign.types import Prompt, Rollouts
 
 def pool_of(runs: Sequence[RunDir]) -> dict[str, OfRun]:
     """The opponents by name, in an order that does not depend on that of the runs: `base`, which is one policy since
-    the runs' models are (`check_alike`), and `last-of-<run>`, by the ends of the directories in which they differ."""
+    the runs' models are (`check_pool`), and `last-of-<run>`, by the ends of the directories in which they differ."""
     paths = sorted({str(run.path): run for run in runs}.items())
     base = {iterate_name(0): OfRun(paths[0][0], 0)}
     names = _ends([run.path.parts for _, run in paths])
@@ -26,7 +26,7 @@ def pool_of(runs: Sequence[RunDir]) -> dict[str, OfRun]:
     return base | last
 
 
-def check_alike(own: RunDir, others: Sequence[RunDir], option: str, same_prompts: bool) -> None:
+def check_pool(own: RunDir, others: Sequence[RunDir], option: str, same_prompts: bool) -> None:
     """Raises ConfigError, naming the `option` that asks for the pool, unless all the runs are finished, have their base
     and last policy, and theirs are policies of the model of `own` who answer alike; where `same_prompts`, the same
     held-out prompts."""
