@@ -155,12 +155,12 @@ def test_the_best_scale_is_that_of_the_least_loss(loss):
     assert at(best) <= min(at(best - 0.05), at(best + 0.05))
 
 
-def test_what_is_told_of_a_fit_that_did_not_solve_its_objective():
+def test_what_is_told_of_a_fit_that_did_not_lower_its_objective():
     metrics = {"fit/heldout_loss_before": 25.0, "fit/heldout_loss": 34.7, "fit/heldout_change_stderr": 3.4}
     said = unsolved(metrics, 8)
     assert said == (
         "fit: its loss on the pairs of 8 prompts that it has not seen went from 25 to 34.7 (+9.7 ± 3.4): it did not "
-        "solve its objective"
+        "lower its objective"
     )
     far = {"fit/margin_wanted_nats": 5.0, "fit/margin_moved_nats": 0.13, "fit/best_scale": 0.06}
     assert "margins lack 5 nats and were moved 0.13 of them, and 0.06 times as far would have been" in unsolved(

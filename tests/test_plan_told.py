@@ -95,6 +95,13 @@ def test_a_plan_that_fits_says_what_a_run_costs():
     assert text.endswith("fits, with at least 5 % of the memory free")
 
 
+def test_a_plan_of_data_that_are_not_here_says_what_steps_cost():
+    text = as_text(dataclasses.replace(plan(program("train", 10.0)), calls=None))
+    assert "a thousand steps of training take 0.3 to 0.6 h, 1 to 2 chip-hours" in text  # 1 to 2 s on 4 chips
+    assert "whole run: unknown, since its prompts or pairs are not here" in text
+    assert "thousand steps" not in as_text(plan(TooLarge("train", None, "no", 1.0)))
+
+
 def test_a_plan_that_does_not_fit_says_what_to_change():
     large = TooLarge("train", 18 * GIB, "Used 18.24G of 15.75G hbm.", 3.0)
     made = plan(

@@ -142,6 +142,13 @@ def as_text(plan: Plan) -> str:
             f"({counts}; rows all of the "
             f"longest length; without judges that have no weights{'' if evaluated else ', and evaluation'})"
         )
+    elif plan.calls is None and isinstance(plan.train, Compiled):
+        low, high = plan.train.estimate.range
+        lines.append(
+            f"whole run: unknown, since its prompts or pairs are not here; a thousand steps of training take "
+            f"{low / 3.6:.1f} to {high / 3.6:.1f} h, {low / 3.6 * top.chips:,.0f} to {high / 3.6 * top.chips:,.0f} "
+            "chip-hours"
+        )
     lines += plan.caveats
     if plan.attempts:
         lines += ["", *_attempt_table(plan)]
