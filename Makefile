@@ -95,7 +95,12 @@ test: install-test install-tpu  ## what CI runs: format, lint, types, tests on t
 test-slow: install-test  ## half a minute to many each: every mesh, many kills, long runs
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(PARALLEL) -m slow
 
-fuzz: install-test  ## files of any content through every reader, 5,000 of each kind; a quarter of an hour
+# Inputs that reach new code are kept in runs/fuzz, and the next call begins with them: `make fuzz FUZZ_SECONDS=3600`.
+FUZZ_SECONDS := 60
+READERS :=
+fuzz: install-test  ## files of any content through every reader: by coverage, FUZZ_SECONDS each (60), then 5,000 of any values; half an hour
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[fuzz]'
+	JAX_PLATFORMS=cpu $(BIN)/python tests/fuzz/fuzz.py all $(FUZZ_SECONDS) runs/fuzz $(READERS)
 	FUZZ_EXAMPLES=5000 JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 test-multiprocess: install-test  ## two processes of four CPU devices: equal runs, kills, stops; minutes

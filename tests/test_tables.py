@@ -142,6 +142,14 @@ def refusal(path: pathlib.Path | str, **options: object) -> str:
     return str(caught.value)
 
 
+def spoilt(text: bytes) -> bytes:
+    """A Parquet file in which a text, of a row or of the schema, is not UTF-8 wherever it stands."""
+    sink = pyarrow.BufferOutputStream()
+    rows = [{"prompt": "Why?", "chosen": "So.", "rejected": "No."}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink, compression="none", store_schema=False)
+    return sink.getvalue().to_pybytes().replace(text, b"\xff" * len(text))
+
+
 GOOD = as_lines(ROWS)
 DAMAGED = {
     "cut gzip": ("rows.jsonl.gz", gzip.compress(GOOD)[:-20], "cannot be read: "),
@@ -150,8 +158,10 @@ DAMAGED = {
     "cut zstd": ("rows.jsonl.zst", zstd(GOOD)[:-20], "cannot be read: "),
     "no zstd": ("rows.jsonl.zst", GOOD, "cannot be read: "),
     "no parquet": ("rows.parquet", GOOD, "cannot be read behind row 0: "),
+    "parquet of texts that are none": ("rows.parquet", spoilt(b"Why?"), "cannot be read behind row 0: "),
+    "parquet whose column has no name": ("rows.parquet", spoilt(b"chosen"), "cannot be read behind row 0: "),
     "empty parquet": ("rows.parquet", b"", "cannot be read behind row 0: "),
-    "unknown name": ("rows.csv", GOOD, "its name tells no known format (.jsonl"),
+    "unknown name": ("rows.xlsx", GOOD, "its name tells no known format (.jsonl"),
     "no name": ("rows", GOOD, "its name tells no known format"),
     "only compressed": ("rows.gz", gzip.compress(GOOD), "its name tells no known format"),
 }

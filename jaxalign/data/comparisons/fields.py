@@ -6,8 +6,11 @@ from typing import Any
 
 from jaxalign.data import jsonl
 from jaxalign.data.jsonl import RowError
-from jaxalign.data.tables.table import Values
+from jaxalign.data.tables.table import Cell, Values
 
+_NUMBER = re.compile(r"[+-]?([0-9]+|(?P<inexact>([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?))")
+DIGITS = 300
+"""Of an integer that is read as one; what has more of them is beyond all numbers that are asked for."""
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -37,8 +40,20 @@ def needed(row: Values, field: str) -> Any:
     return found
 
 
+def plain(found: Any) -> Any:
+    """The same; of a cell the boolean or the number that it writes, and its text where it writes none."""
+    if not isinstance(found, Cell):
+        return found
+    if found.lower() in ("true", "false"):
+        return found.lower() == "true"
+    if not (written := _NUMBER.fullmatch(found.strip())):
+        return str(found)
+    return float(found) if written["inexact"] or len(found) > DIGITS else int(found)
+
+
 def number(found: Any, field: str, low: float = -math.inf, high: float = math.inf) -> float:
     """`found`, if it is a finite number from `low` to `high`; RowError otherwise."""
+    found = plain(found)
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise RowError(field, f"{jsonl.kind(found)} where a number belongs")
     if not math.isfinite(found):

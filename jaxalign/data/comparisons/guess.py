@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from jaxalign.data import jsonl
+from jaxalign.data.comparisons import fields
 from jaxalign.data.comparisons.asked import Asked, Field, Instruction, Joined
 from jaxalign.data.comparisons.labels import Choice, First, Label, Soft
 from jaxalign.data.comparisons.pairs import Pairs
@@ -174,7 +175,7 @@ def _asked(row: Values, prompts: Table | None) -> Asked | None:
 
 def _label(row: Values) -> Label | None:
     if "chosen" in row:
-        return First("tie" if isinstance(row.get("tie"), bool) else "")
+        return First("tie" if isinstance(fields.plain(row.get("tie")), bool) else "")
     if name := _first(row, SOFT):
         return Soft(name, "second")
     name = _first(row, CHOICE)
@@ -183,7 +184,7 @@ def _label(row: Values) -> Label | None:
 
 def _choice(name: str, value: object) -> Choice:
     """The choice that is written as such a value: a number, a letter, or the name of a column's end."""
-    if isinstance(value, str):
+    if isinstance(fields.plain(value), str):
         for first, second in (("model_a", "model_b"), ("a", "b"), ("A", "B"), ("1", "2")):
             if value in (first, second, "tie"):
                 return Choice(name, first, second, "tie")

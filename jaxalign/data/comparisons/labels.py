@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from jaxalign.data import jsonl
 from jaxalign.data.comparisons import fields
 from jaxalign.data.jsonl import RowError
-from jaxalign.data.tables.table import Values
+from jaxalign.data.tables.table import Cell, Values
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class First:
     """key of a boolean that is true where neither is better; empty: there are no ties"""
 
     def __call__(self, row: Values) -> float:
-        tie = fields.optional(row, self.field)
+        tie = fields.plain(fields.optional(row, self.field))
         if tie is not None and not isinstance(tie, bool):
             raise RowError(self.field, f"{jsonl.kind(tie)} where a boolean belongs")
         return 0.5 if tie else 1.0
@@ -82,10 +82,12 @@ class Choice:
         found = fields.value(row, self.field)
         if found is None:
             return None
-        if type(found) is float and found.is_integer():  # a column of integers with holes is one of floats
-            found = int(found)
+        read = fields.plain(found)
+        if type(read) is float and read.is_integer():  # a column of integers with holes is one of floats
+            read = int(read)
+        ways = (read, str(found)) if isinstance(found, Cell) else (read,)
         for word, share in ((self.first, 1.0), (self.second, 0.0), (self.tie, 0.5)):
-            if word is not None and type(found) is type(word) and found == word:
+            if word is not None and any(type(way) is type(word) and way == word for way in ways):
                 return share
         words = ", ".join(repr(word) for word in (self.first, self.second, self.tie) if word is not None)
         shown = jsonl.quoted(found) if isinstance(found, str) else str(found)[:40]

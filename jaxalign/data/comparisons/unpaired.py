@@ -39,7 +39,7 @@ class Unpaired:
     def _one(self, ask: Ask, place: str, row: Values) -> Iterator[Comparison]:
         found = [(self.answer_field, fields.needed(row, self.answer_field))]
         prompt, answers = answered(place, ask(place, row), found)
-        label = fields.needed(row, self.label_field)
+        label = fields.plain(fields.needed(row, self.label_field))
         good = float(label) if isinstance(label, bool) else fields.number(label, self.label_field, 0.0, 1.0)
         rating = fields.number(fields.needed(row, name), name) if (name := self.rating_field) else None
         yield Comparison(prompt, answers, good, (good,), place, scores=None if rating is None else (rating,))

@@ -7,22 +7,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from jaxalign.data.tables import parquet, records, text_files
+from jaxalign.data.tables import parquet, records, separated, text_files
 from jaxalign.data.tables.table import Row
 from jaxalign.errors import DataError
 
-TEXTS = {".jsonl": text_files.json_lines, ".ndjson": text_files.json_lines, ".json": text_files.json_file}
+TEXTS = {
+    ".jsonl": text_files.json_lines,
+    ".ndjson": text_files.json_lines,
+    ".json": text_files.json_file,
+    ".csv": separated.commas,
+    ".tsv": separated.tabs,
+}
 COMPRESSED = (".gz", ".zst")
 KINDS = (
-    ".jsonl, .ndjson or .json, also with .gz or .zst behind it; .parquet; directories: of TFDS, of ArrayRecord files"
+    ".jsonl, .ndjson, .json, .csv or .tsv, also with .gz or .zst behind it; .parquet; directories: of TFDS, of "
+    "ArrayRecord files"
 )
 
 
 @dataclass(frozen=True)
 class File:
     """Rows of a file. Its name tells the format: JSON Lines (.jsonl, .ndjson), one JSON array or one object a line
-    (.json), these compressed (.gz, .zst), .parquet; a directory is a prepared TFDS dataset, or holds ArrayRecord files
-    of one JSON object a record.
+    (.json), values separated by commas or tabs under a header (.csv, .tsv: texts, and numbers where they are asked for;
+    an empty cell is null), these compressed (.gz, .zst), .parquet; a directory is a prepared TFDS dataset, or holds
+    ArrayRecord files of one JSON object a record.
     """
 
     path: str

@@ -20,8 +20,9 @@ def parquet(path: pathlib.Path) -> Iterator[Row]:
         # what is read ahead of a row group is its columns whole
         with ParquetFile(path, pre_buffer=False, memory_map=False) as file:
             for batch in file.iter_batches(ROWS, use_threads=False):
+                batch.validate(full=True)
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{path}:{number}", values)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, ValueError, OverflowError) as error:  # no UTF-8, times beyond Python's
         raise DataError(f"{path}: cannot be read behind row {number}: {error}") from error

@@ -7,7 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 from jaxalign.data.jsonl import RowError
 
 Values = Mapping[str, Any]
-"""What a row says, by column: strings, numbers, booleans, None, and lists and mappings of these."""
+"""What a row says, by column: strings, numbers, booleans, None, and lists and mappings of these; where a file has
+texts alone, `Cell`s."""
+
+
+class Cell(str):
+    """The text of a file that has texts alone: a number or a boolean where one is asked for."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
