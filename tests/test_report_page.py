@@ -141,7 +141,7 @@ def test_tables_and_charts_say_what_they_are(alone):
 
 
 def test_its_numbers_are_those_of_the_run(run, alone):
-    _, found = alone
+    text, found = alone
     summary = json.loads((run / "summary.json").read_text())
     measured = summary["evals"]
     rate = [measured[f"win_rate/vs_base{end}"] for end in ("", "_ci95_low", "_ci95_high")]
@@ -152,6 +152,8 @@ def test_its_numbers_are_those_of_the_run(run, alone):
         assert found.rows[name] == row
     assert summary["seconds"] in found.values
     assert summary["peak_memory_gib"] in found.values
+    assert pytest.approx(summary["seconds"] * 4 / 3600) in found.values, "four devices compute"
+    assert "hours of single devices (TPU v5)" in text
     assert found.rows["fit"][0] == sum(line.get("perf/step_seconds", 0.0) for line in read_perf(run))
     for line in read_metrics(run):
         if line["iteration"] == 1:

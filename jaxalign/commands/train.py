@@ -128,6 +128,8 @@ def train_seeds(
 
 
 def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requested: Any, traced: Any) -> None:
+    import jax
+
     from jaxalign.align import align
     from jaxalign.config.resolved import dump
     from jaxalign.report.summary import told
@@ -140,7 +142,7 @@ def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requeste
     if hosts.leader:
         print(f"jaxalign: {config} in {workdir}", file=sys.stderr, flush=True)
     with open_run(workdir, resolved, hosts) as run:
-        recorder = open_recorder(run.path, experiment.trackers, resolved, hosts)
+        recorder = open_recorder(run.path, experiment.trackers, resolved, hosts, jax.device_count)
         profiler = Profiler(traced, run.path / "profile") if traced and hosts.leader else UNPROFILED
         try:
             session = Session(experiment, run, recorder, stop_requested, profiler)

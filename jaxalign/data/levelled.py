@@ -39,7 +39,7 @@ def levelled(order: Int[np.ndarray, " n"], costs: Costs, size: int) -> Int[np.nd
     filled = np.array([costs.of(batch) for batch in batches], np.float64)
     mean = filled.mean() if count else 0.0
     for _ in range(EXCHANGES * count):
-        full, empty = int(filled.argmax()), int(filled.argmin())
+        full, empty = int(np.argmax(filled)), int(np.argmin(filled))
         worst = max(filled[full] - mean, mean - filled[empty])
         if worst <= EVEN * mean:
             break

@@ -172,7 +172,7 @@ def lone(prompt: Prompt, text: str) -> Comparison:
 def padded(rows: Sequence[Int[np.ndarray, " _"]]) -> tuple[Int[np.ndarray, "k w"], Int[np.ndarray, " k"]]:
     """Rows of one width, 0 beyond their lengths, and these."""
     lengths = np.array([len(row) for row in rows], np.int32)
-    table = np.zeros((len(rows), int(lengths.max(initial=1))), np.int32)
+    table = np.zeros((len(rows), int(np.max(lengths, initial=1))), np.int32)
     for line, row in zip(table, rows, strict=True):
         line[: len(row)] = row
     return table, lengths

@@ -75,7 +75,7 @@ class BestCoreset:
         def picked(values: np.ndarray, vectors: np.ndarray, count: int) -> list[int]:
             clusters = k_means(vectors, count, drawn)
             own = (np.flatnonzero(clusters == each) for each in np.unique(clusters))
-            return [int(each[values[each].argmin()]) for each in own]
+            return [int(each[np.argmin(values[each])]) for each in own]
 
         return covered(rollouts, preferences, self.responses, self.embedding, self.by, picked)
 

@@ -38,11 +38,12 @@ class Fits:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of compute of all launches, of them `kept`, by phase, the longest first. `fits` None where there were no
-    steps."""
+    """Seconds of compute of all launches, of them `kept`, by phase, the longest first; what they come to in hours of
+    single devices, None where a launch did not record how many it had. `fits` None where there were no steps."""
 
     seconds: float
     kept: float
+    device_hours: float | None
     phases: tuple[Phase, ...]
     fits: Fits | None
 
@@ -60,9 +61,11 @@ def cost_of(perf: Sequence[Mapping[str, Any]]) -> Cost | None:
     names = dict.fromkeys(line["phase"] for line in perf)
     phases = [_phase(name, [line for line in perf if line["phase"] == name]) for name in names]
     steps = [line for line in kept.values() if "perf/step_seconds" in line]
+    counted = all("perf/devices" in line for line in perf)
     return Cost(
         compute_seconds(perf),
         compute_seconds(kept.values()),
+        sum(compute_seconds([line]) * line["perf/devices"] for line in perf) / 3600 if counted else None,
         tuple(sorted(phases, key=lambda each: -each.seconds)),
         _fits(steps) if steps else None,
     )

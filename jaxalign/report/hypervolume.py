@@ -15,7 +15,7 @@ def hypervolume(points: Float[np.ndarray, "n o"], reference: Float[np.ndarray, "
     if not len(better):
         return 0.0
     if points.shape[1] == 1:
-        return float(better.max() - reference[0])
+        return float(np.max(better) - reference[0])
     levels = np.unique(better[:, -1])
     heights = np.diff(np.concatenate([reference[-1:].astype(np.float64), levels]))
     slices = (hypervolume(better[better[:, -1] >= level, :-1], reference[:-1]) for level in levels)

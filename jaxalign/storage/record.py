@@ -38,16 +38,22 @@ class Recorder:
 
     A line is known by (iteration, phase, step), each logged once. A run that resumes may log again what is there:
     an equal line stays as it is; a line that differs takes with it everything after it. `tracking` are open trackers by
-    name: one that raises is told of on stderr and not asked again in this launch.
+    name: one that raises is told of on stderr and not asked again in this launch. `devices` says how many compute, of
+    all hosts, which what is measured of times is recorded with.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str], tracking: Mapping[str, Tracking] = MappingProxyType({})):
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        tracking: Mapping[str, Tracking] = MappingProxyType({}),
+        devices: Callable[[], int] | None = None,
+    ):
         root = durable.absolute(run_dir)
         self._metrics = _Lines(root / "metrics.jsonl", copied=True)
         self._perf = _Lines(root / "perf.jsonl", copied=False)
         self._metrics.mend()
         self._logged: set[_Key] = set()
-        self._tracking = dict(tracking)
+        self._tracking, self._devices = dict(tracking), devices
 
     def log(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line of deterministic values. ValueError when this run has logged this place before."""
@@ -67,6 +73,8 @@ class Recorder:
     def perf(self, iteration: int | str, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line of times (s), rates and memory; these differ from run to run."""
         key = (iteration, phase, step)
+        if self._devices is not None:
+            metrics = {**metrics, "perf/devices": self._devices()}
         self._perf.append(key, _line(key, metrics))
         self._show(self._perf, key, metrics)
 
@@ -122,7 +130,11 @@ class Silent:
 
 
 def open_recorder(
-    run_dir: str | os.PathLike[str], trackers: Iterable[Tracker], config: Mapping[str, Any], hosts: Hosts
+    run_dir: str | os.PathLike[str],
+    trackers: Iterable[Tracker],
+    config: Mapping[str, Any],
+    hosts: Hosts,
+    devices: Callable[[], int] | None = None,
 ) -> Recorder | Silent:
     """What this process of a run records with: process 0 for all of them.
 
@@ -144,7 +156,7 @@ def open_recorder(
                 raise
             except Exception as error:
                 _switched_off(name, error)
-        return Recorder(run_dir, tracking)
+        return Recorder(run_dir, tracking, devices)
     except BaseException:
         for one in tracking.values():
             with contextlib.suppress(Exception):

@@ -40,7 +40,7 @@ def exchanged(sizes: Int[np.ndarray, " a"], at: Int[np.ndarray, " a"], count: in
     members = [each.tolist() for each in np.split(np.argsort(at, kind="stable"), np.cumsum(np.bincount(at))[:-1])]
     members += [[] for _ in range(count - len(members))]
     for _ in range(EXCHANGES * count):
-        full = int(filled.argmax())
+        full = int(np.argmax(filled))
         if filled[full] - mean <= EVEN * mean:
             break
         emptiest = np.argsort(filled, kind="stable")[:NEAR]
@@ -71,6 +71,6 @@ def fewest(sizes: Int[np.ndarray, " a"], room: int, multiple: int) -> int:
     """A number of bins, a multiple of `multiple`, in which `evenly` puts at most `room` of these sizes each: the least,
     or few more where large sizes leave much room. None of them may be larger than that."""
     count = multiple * max(1, -(-int(sizes.sum()) // (room * multiple)))
-    while (fullest := np.bincount(evenly(sizes, count), sizes, count).max()) > room:
+    while (fullest := np.max(np.bincount(evenly(sizes, count), sizes, count))) > room:
         count += multiple * max(1, int(count * (fullest / room - 1) / 4) // multiple)
     return count

@@ -183,7 +183,7 @@ class PackedSteps:
         for trees in every:
             at = evenly(trees.sizes.row, count)
             fullest.append(jax.tree.map(np.max, trees.sizes.put(at, count)))
-            most = max(most, int(np.bincount(at[trees.tree]).max()))
+            most = max(most, int(np.max(np.bincount(at[trees.tree]))))
         sizes: Measured = jax.tree.map(lambda *columns: np.array(columns), *fullest)
         order = np.argsort(sizes.row, kind="stable")
         shapes, least = shapes_of(
