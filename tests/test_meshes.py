@@ -31,6 +31,8 @@ from jaxalign.losses.wpo import WPO
 from jaxalign.machine import Machine, Placement
 from jaxalign.mesh.sharding import MESH_AXES, RULES, MeshShape, param_shardings, row_sharding
 from jaxalign.models.experts import Mixture
+from jaxalign.models.lora import LoRA
+from jaxalign.models.low_rank import frozen
 from jaxalign.models.model import Model
 from jaxalign.models.random_model import RandomModel
 from jaxalign.objectives.mixed import Mixed
@@ -79,13 +81,14 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def opened(kind: str) -> Model:
-    """Capped scores, windows and a tied head; or experts, normalised heads and one apart. Both in odd sizes."""
-    shape = config_of({"dense": "gemma2", "experts": "qwen3_moe"}[kind])
+    """Capped scores, windows and a tied head, alone or under adapters; or experts, normalised heads and one apart. All
+    in odd sizes."""
+    shape = config_of({"dense": "gemma2", "adapted": "gemma2", "experts": "qwen3_moe"}[kind])
     mixture = Mixture(experts=8, chosen=3, mlp=24, normalised=True) if shape.mixture else None
     shape = dataclasses.replace(
         shape, width=32, mlp=40, heads=16, kv_heads=8, head_dim=6, query_scalar=None, mixture=mixture
     )
-    return RandomModel(shape).open()
+    return (LoRA(RandomModel(shape), rank=3) if kind == "adapted" else RandomModel(shape)).open()
 
 
 EVERYTHING = SumOf((WPO(), LDDPO(), BMC(), AOTUnpaired(), RelativePO(own=0.5)), (1.0, 1.0, 1.0, 1.0, 1.0))
@@ -135,11 +138,12 @@ def two_steps(
     params: Params = model.load()
     live = {"anchor": nudged(params, 0.05, 1), "last": nudged(params, 0.02, 2)}
     there = machine.shardings
-    state = made.begin(jax.device_put(params, there), jax.device_put(live, dict.fromkeys(live, there)), np.int32(0))
+    policy = jax.device_put(params, there)
+    state = made.begin(policy, jax.device_put(live, dict.fromkeys(live, there)), np.int32(0))
     references = {role: made.reference(role, jax.device_put(live[role], there)) for role in made.references}
     rows = jax.device_put(batch(placement.accumulate, loss), row_sharding(machine.mesh, leading=1))
     for _ in range(2):
-        state, metrics = made.step(state, {}, references, rows)
+        state, metrics = made.step(state, frozen(policy), references, rows)
     jax.tree.map(assert_placed, state, made.abstract)  # a step leaves everything where the next one looks for it
     return state, metrics
 
@@ -193,11 +197,12 @@ def test_memory_is_saved_without_changing_the_step(saving: dict[str, Any]) -> No
 
 
 @cache
-def apart_on_one() -> tuple[TrainState, dict]:
-    found = two_steps(opened("dense"), Placement(MeshShape(fsdp=1)), combiner=APART)
+def apart_on_one(kind: str) -> tuple[TrainState, dict]:
+    found = two_steps(opened(kind), Placement(MeshShape(fsdp=1)), combiner=APART)
     return jax.tree.map(np.asarray, found)
 
 
+@pytest.mark.parametrize("kind", ["dense", "adapted"])
 @pytest.mark.parametrize(
     ("sizes", "accumulate"),
     [
@@ -207,13 +212,14 @@ def apart_on_one() -> tuple[TrainState, dict]:
     ],
     ids=["data2xfsdp2xtensor2 in microbatches", "fsdp8 in microbatches", "fsdp2xcontext4"],
 )
-def test_objectives_apart_are_combined_alike_on_any_mesh(sizes: dict[str, int], accumulate: int) -> None:
-    """Coefficients come of inner products of whole gradients: those of a device's own piece would be others."""
+def test_objectives_apart_are_combined_alike_on_any_mesh(sizes: dict[str, int], accumulate: int, kind: str) -> None:
+    """Coefficients come of inner products of whole gradients: those of a device's own piece would be others. Under
+    adapters they are of what is trained alone."""
     placement = Placement(shape_of(sizes), accumulate=accumulate)
-    state, metrics = two_steps(opened("dense"), placement, combiner=APART)
+    state, metrics = two_steps(opened(kind), placement, combiner=APART)
     added = metrics["coefficients/objective_0"] + metrics["coefficients/objective_1"] - 1
     assert added > 0.05  # c ‖g_0‖ / ‖G_q‖ of it, which no device knows alone
-    assert_same((state, metrics), apart_on_one())
+    assert_same((state, metrics), apart_on_one(kind))
 
 
 @cache
