@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from jaxalign.align import align
+from jaxalign.bench.pairs import ids
 from jaxalign.config.resolved import dump
 from jaxalign.data.comparisons.by_prompt import ByPrompt
 from jaxalign.data.comparisons.pairs import Pairs
-from jaxalign.data.groups import TrainingGroups
 from jaxalign.data.tables.file import File
 from jaxalign.evals.pairs import HeldOutPairs
 from jaxalign.exchange.export import export
@@ -79,20 +79,6 @@ def tldr() -> Iterator[Mapping[str, str]]:
             both = [row["output_1"], row["output_2"]]
             chosen, rejected = both[:: -1 if row["p2"] > 0.5 else 1]
             yield {"prompt": posts[row["prompt_id"]], "chosen": chosen, "rejected": rejected}
-
-
-def ids(groups: TrainingGroups, numbers: np.ndarray) -> list[dict[str, list[int]]]:
-    """The groups' token ids as TRL names them."""
-    taken = groups.take(numbers)
-    prompts = [row[:length].tolist() for row, length in zip(taken.prompt, taken.prompt_lengths, strict=True)]
-    answers = [
-        [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]
-        for rows, lengths in zip(taken.tokens, taken.lengths, strict=True)
-    ]
-    return [
-        {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
-        for prompt, (chosen, rejected) in zip(prompts, answers, strict=True)
-    ]
 
 
 def experiment(file: pathlib.Path) -> Experiment:

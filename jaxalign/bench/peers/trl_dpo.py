@@ -4,9 +4,10 @@ nothing of jaxalign.
     python trl_dpo.py '{"model": DIR, "pairs": 4, "prompt_tokens": 512, "response_tokens": 512, "steps": 5,
                         "dtype": "bfloat16", "remat": "none", "reference": "cached", "liger": false}'
 
-Pairs are random tokens of full length. Parameters are fp32; in bf16 the trainer computes under autocast, as its users
-do. The answer, the last line: median seconds of the steps behind the first two, the first loss, the peak of the
-device's memory.
+Pairs are random tokens of full length, or those of a file, "train": PATH, as JSON [{prompt_ids, chosen_ids,
+rejected_ids}, …] in their order; "accumulate" batches of "pairs" are a step (1 by default). Parameters are fp32; in
+bf16 the trainer computes under autocast, as its users do. The answer, the last line: seconds of the steps behind the
+first two and their median, the first loss, the peak of the device's memory.
 """
 
 import json
@@ -56,6 +57,15 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
+def pairs_of(asked: dict[str, Any], vocabulary: int) -> list[dict[str, list[int]]]:
+    """Those of the file, or random ones."""
+    if "train" not in asked:
+        return random_pairs(asked, vocabulary)
+    with open(asked["train"]) as file:
+        found: list[dict[str, list[int]]] = json.load(file)
+    return found
+
+
 def random_pairs(asked: dict[str, Any], vocabulary: int) -> list[dict[str, list[int]]]:
     """As many pairs as all steps take."""
     r = np.random.default_rng(0)
@@ -72,6 +82,8 @@ def settings(asked: dict[str, Any], folder: str) -> Any:
     return trl.DPOConfig(
         output_dir=folder,
         per_device_train_batch_size=asked["pairs"],
+        gradient_accumulation_steps=asked.get("accumulate", 1),
+        train_sampling_strategy="sequential",
         max_steps=asked["steps"] + UNTIMED,
         learning_rate=1e-6,
         max_grad_norm=1.0,
@@ -99,7 +111,7 @@ def main(asked: dict[str, Any]) -> None:
         trainer = OnIds(
             model=model,
             args=settings(asked, folder),
-            train_dataset=Dataset.from_list(random_pairs(asked, model.config.vocab_size)),
+            train_dataset=Dataset.from_list(pairs_of(asked, model.config.vocab_size)),
             processing_class=AutoTokenizer.from_pretrained(asked["model"]),
             callbacks=[clock],
         )
@@ -109,6 +121,7 @@ def main(asked: dict[str, Any]) -> None:
     device = torch.cuda.get_device_name() if cuda else "cpu"
     found = {
         "backend": f"trl {trl.__version__}, torch {torch.__version__} {device}",
+        "seconds": clock.seconds[UNTIMED:],
         "seconds_per_step": statistics.median(clock.seconds[UNTIMED:]),
         "first_loss": losses[0],
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,

@@ -1,0 +1,48 @@
+"""DPO on a config's own pairs beside TRL's trainer: our side, what the other side is handed, and what is told."""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxalign.bench.pairs import asked_of, measured, told
+from jaxalign.bench.trl import UNTIMED
+from jaxalign.errors import ConfigError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+TINY = CONFIGS / "preference" / "dpo_tiny.py"
+
+
+def test_our_side_takes_the_steps_whose_pairs_the_other_is_handed(tmp_path: pathlib.Path):
+    found = measured({"config": str(TINY), "steps": 2, "folder": str(tmp_path)})
+    batch = asked_of(str(TINY), 2).fit.batch_size
+    assert len(found["seconds"]) == 2
+    assert min(found["seconds"]) > 0
+    assert found["first_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    pairs = json.loads((tmp_path / "train.json").read_text())
+    assert len(pairs) == (2 + UNTIMED) * batch
+    assert {name for pair in pairs for name in pair} == {"prompt_ids", "chosen_ids", "rejected_ids"}
+    assert all(tokens and isinstance(tokens[0], int) for pair in pairs for tokens in pair.values())
+    assert len({json.dumps(pair) for pair in pairs}) > batch, "other pairs in each step"
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["preference/losses_dpo.py", "preference/simpo_tiny.py", "tiny_lm.py"])
+def test_what_has_no_other_side_is_refused(name: str):
+    with pytest.raises(ConfigError, match=r"all parameters by DPO|its pairs are sampled"):
+        asked_of(str(CONFIGS / name), 2)
+
+
+def test_rates_are_medians_of_the_rounds_and_their_ratio():
+    ours = [{"backend": "jax", "seconds": [each, each], "first_loss": 0.7} for each in (1.0, 2.0, 4.0)]
+    theirs = [{"backend": "trl", "seconds": [each, 3 * each], "first_loss": 0.7} for each in (2.0, 4.0, 1.0)]
+    first, second = told("mine", 8, {"jaxalign": ours, "TRL": theirs})
+    assert (first["pairs_per_s"], first["least"], first["most"]) == (4.0, 2.0, 8.0)
+    assert (second["pairs_per_s"], second["least"], second["most"]) == (2.0, 1.0, 4.0)
+    assert first["over_trl"] == 2.0
+    assert first["seconds"] == np.median([2.0, 4.0, 8.0])
+    first, second = told("mine", 8, {"jaxalign": ours, "TRL": [{"skipped": "trl not installed"}] * 3})
+    assert second["skipped"] == "trl not installed"
+    assert "over_trl" not in first
