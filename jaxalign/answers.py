@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Key
 
 from jaxalign.config.resolved import difference, plain
-from jaxalign.data.prompts import JsonlPrompts
+from jaxalign.data.comparisons.prompts import prompts_in
 from jaxalign.errors import ConfigError
 from jaxalign.evals.context import iterate_name, other_name
 from jaxalign.evals.pool import check_pool, pool_of
@@ -55,7 +55,7 @@ def answered(
         if held is not None and not unasked:
             return held
     else:
-        asked = JsonlPrompts(prompts).read()
+        asked = prompts_in(prompts)
     roller = machine.roller(with_samples(rollout, least))
     roller.check(asked)
 

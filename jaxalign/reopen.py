@@ -136,6 +136,7 @@ def here(placement: Placement, options: Sequence[str] = ()) -> Placement:
     """The placement with `options`, and with another mesh where its own cannot be built of the devices that are
     here: that of the options, or of all devices."""
     wanted = override(placement, options)
+    validate(wanted)
     try:
         wanted.mesh.build()
         return wanted

@@ -201,6 +201,7 @@ def test_long_conversations_are_within_the_budget():
         ("{% for m in messages %}", "no valid template"),
         ("{% include 'x' %}{% if %}", "no valid template"),
         ("{% if true %}" * 300 + "{% endif %}" * 300, "no valid template"),
+        ("{% if 0 %}" + "{% elif 0 %}" * 10_000 + "{% endif %}", "no valid template"),
     ],
 )
 def test_templates_that_cannot_be_used_are_found_on_opening(template, words):

@@ -9,6 +9,8 @@ import pytest
 
 from jaxalign.__main__ import main, speak
 from jaxalign.commands import sample
+from jaxalign.commands.eval import _numbers
+from jaxalign.errors import ConfigError
 
 TINY = str(pathlib.Path(__file__).parents[1] / "configs" / "tiny_lm.py")
 CONFIGS = {
@@ -48,12 +50,32 @@ def test_a_config_that_cannot_be_loaded_is_one_line_whatever_is_asked_of_it(tmp_
         (("import", "x", ""), 2, "DST is empty"),
         (("sample", "nowhere", "--prompt", "x", "--seed", str(10**20)), 2, "--seed must lie in"),
         (("sample", "nowhere", "--prompt", "x", "--seed", "-1"), 2, "--seed must lie in"),
+        (("games", "--steps", str(10**20)), 2, "end at 2^53 at most"),
+        (("games", "--game", ""), 3, "no such file"),
+        (("data", "pairs.csv", "--split", "test"), 2, "has no splits"),
+        (("train", TINY, "--workdir", "never", "--feedback.rollout.max_tokens", "600"), 2, "leaves a prompt no room"),
     ],
 )
 def test_a_command_that_cannot_be_is_one_line(capsys, arguments, code, words):
     found, error = told(capsys, *arguments)
     assert found == code
     assert words in error
+
+
+@pytest.mark.parametrize("arguments", [("games", "--inner"), ("report", "--steps")])
+@pytest.mark.parametrize("number", ["-5", "0", str(10**20)])
+def test_a_number_out_of_range_ends_the_parsing(capsys, arguments, number):
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, number])
+    assert "must be at least 1 and at most 2^53" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--k", "--against"])
+@pytest.mark.parametrize("number", ["4097", str(10**20), "-1", "2,", "one"])
+def test_answers_to_a_prompt_are_a_number_that_can_be_drawn(option, number):
+    with pytest.raises(ConfigError, match=option):
+        _numbers(option, number)
+    assert _numbers(option, "1, 4096") == (1, 4096)
 
 
 @pytest.mark.parametrize(

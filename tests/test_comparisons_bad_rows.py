@@ -55,6 +55,11 @@ BAD = [
     ("pairs", '{"prompt": "a", "prompt": "b"}', ":prompt: appears twice"),
     ("ties", '{"margin": NaN}', ":margin: NaN is not a finite number"),
     ("ties", '{"margin": 1e999}', ":margin: 1e999 is not a finite number"),
+    (
+        "ties",
+        '{"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1%s}' % ("0" * 400),
+        f":margin: 1{'0' * 39} is not a",
+    ),
     ("pairs", '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", ": nested too deeply"),
     ("pairs", "\ufeff{}", ": begins with a byte order mark"),
     # prompts

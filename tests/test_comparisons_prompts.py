@@ -2,11 +2,13 @@
 
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from jaxalign.data.comparisons.by_prompt import ByPrompt
 from jaxalign.data.comparisons.pairs import Pairs
-from jaxalign.data.comparisons.prompts import EXAMPLE, PromptsOf
+from jaxalign.data.comparisons.prompts import EXAMPLES, PromptsOf, TablePrompts, prompts_in
 from jaxalign.data.prompts import PromptSource
 from jaxalign.data.tables.file import File
 from jaxalign.errors import DataError
@@ -26,8 +28,9 @@ def texts(source, cache) -> list[str]:
 
 
 def test_it_is_a_source_of_prompts(tmp_path):
-    assert isinstance(EXAMPLE, PromptSource)
-    assert texts(EXAMPLE, tmp_path / "cache") == ["Why?", "How?"]
+    for example in EXAMPLES:
+        assert isinstance(example, PromptSource)
+        assert texts(example, tmp_path / "cache") == ["Why?", "How?"]
 
 
 def test_each_prompt_comes_once_in_the_order_of_the_file(file, tmp_path):
@@ -50,6 +53,22 @@ def test_another_content_is_converted_anew(file, tmp_path):
     assert before.source == str(file)
     file.write_text(json.dumps({"prompt": "Else?", "chosen": "a", "rejected": "b"}) + "\n")
     assert texts(source, tmp_path / "cache") == ["Else?"]
+
+
+def test_a_table_of_any_kind_gives_a_prompt_a_row(tmp_path):
+    asked = ["Why?", "How,\nthen?", "Why?"]
+    (tmp_path / "p.csv").write_text('id,prompt\n1,Why?\n2,"How,\nthen?"\n3,Why?\n')
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": asked}), tmp_path / "p.parquet")
+    for name in ("p.csv", "p.jsonl", "p.parquet"):
+        path = str(tmp_path / name)
+        assert texts(TablePrompts(File(path)), tmp_path / "cache") == asked
+        assert texts(TablePrompts(File(path), limit=2), tmp_path / "cache") == asked[:2]
+        assert [prompt.text for prompt in prompts_in(path)] == asked
+    assert [prompt.id for prompt in prompts_in(str(tmp_path / "p.csv"))] == [f"{tmp_path}/p.csv:{n}" for n in (2, 3, 5)]
+    (tmp_path / "p.csv").write_text("id,question\n1,Why?\n")
+    with pytest.raises(DataError, match=r"p.csv:2:prompt: missing or null"):
+        prompts_in(str(tmp_path / "p.csv"))
 
 
 def test_bad_rows_and_missing_files_are_named(file, tmp_path):

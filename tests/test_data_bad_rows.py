@@ -57,6 +57,10 @@ BAD_LINES = {
         '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}',
         "2:messages[1].role: the last message is the assistant's",
     ),
+    "a name": (
+        '{"messages": [{"role": "user", "content": "hi", "name": "Bo"}]}',
+        "2:messages[0].name: would be left out: only role and content are read",
+    ),
     "blank id": ('{"id": "", "prompt": "a"}', "2:id: empty"),
     "boolean id": ('{"id": true, "prompt": "a"}', "2:id: boolean where a string belongs"),
     "surrogate id": ('{"id": "\\udc00", "prompt": "a"}', "2:id: lone surrogate"),

@@ -34,6 +34,8 @@ TOGETHER = Joining(coordinator="10.0.0.1:1234", processes=4, process_id=2)
         ({"process_id": None}, "--process-id missing"),
         ({"distributed": "off"}, "--distributed off is one process"),
         ({"coordinator": "10.0.0.1"}, "is not HOST:PORT"),
+        ({"coordinator": "10.0.0.1:0"}, "ports are 1 … 65535"),
+        ({"coordinator": "10.0.0.1:99999"}, "ports are 1 … 65535"),
         ({"processes": 0, "process_id": 0}, "--processes must be at least 1"),
         ({"process_id": 4}, "one of 0 … 3, got 4"),
         ({"process_id": -1}, "one of 0 … 3, got -1"),

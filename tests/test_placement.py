@@ -93,6 +93,12 @@ def test_a_mesh_that_cannot_be_built_here_gives_way(capsys):
     assert here(fits) == fits
 
 
+@pytest.mark.parametrize("options", [("--mesh.fsdp", "0"), ("--mesh.data", "-1"), ("--mesh.tensor", "-2")])
+def test_a_mesh_of_no_devices_is_refused_where_runs_are_read(options):
+    with pytest.raises(ConfigError, match=r"axis sizes must be positive or -1|only one axis may be -1"):
+        here(Placement(), options)
+
+
 @pytest.mark.parametrize("name", ["accumulate", "score_batch_size", "rollout_rows"])
 def test_impossible_sizes_are_named(name):
     assert [line.split()[0] for line in Placement(**{name: 0}).problems()] == [name]

@@ -141,9 +141,10 @@ def test_a_damaged_line_of_performance_is_told_and_left_out(tmp_path: Path, caps
     for _ in range(3):
         record.Recorder(tmp_path).perf(0, "fit", 0, {"perf/seconds": 2.0})
     lines = (tmp_path / "perf.jsonl").read_bytes().splitlines(keepends=True)
-    (tmp_path / "perf.jsonl").write_bytes(lines[0] + b"nonsense\n" + lines[2])
-    assert len(record.read_perf(tmp_path)) == 2
-    assert "perf.jsonl: line 2 is damaged" in capsys.readouterr().err
+    for line in (b"nonsense", b"[" * 100_000, b'{"iteration": [1], "phase": "fit", "step": 0}'):
+        (tmp_path / "perf.jsonl").write_bytes(lines[0] + line + b"\n" + lines[2])
+        assert len(record.read_perf(tmp_path)) == 2
+        assert "perf.jsonl: line 2 is damaged" in capsys.readouterr().err
 
 
 def test_performance_goes_its_own_way(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from made_models import ONE, mesh, place, tiny
 from made_rollouts import CLOSE, PROMPTS, assert_same_answers, prompt
 
-from jaxalign.errors import DataError
+from jaxalign.errors import ConfigError, DataError
 from jaxalign.models.tabular import TabularPolicy
 from jaxalign.rollouts import seam
 from jaxalign.rollouts.enumerate import Enumerate
@@ -240,6 +240,13 @@ def test_a_piece_is_drawn_when_it_is_asked_for(model, params):
 
 def test_nothing_is_computed_when_nothing_is_wanted(roller):
     assert pieces(roller, {}, []) == []  # without parameters nothing could be computed
+
+
+def test_answers_that_leave_a_prompt_no_room_are_refused_as_such(model):
+    with pytest.raises(
+        ConfigError, match=r"max_tokens is 64, which leaves a prompt no room in the model's context of 64"
+    ):
+        dataclasses.replace(SPEC, max_tokens=64).on(model, ONE)
 
 
 def test_prompts_too_long_for_the_context_are_all_named(roller):

@@ -1,5 +1,6 @@
 """Tables of values between commas or tabs: the comparisons of the same rows in JSON Lines; errors name lines."""
 
+import collections
 import csv
 import dataclasses
 import gzip
@@ -104,7 +105,12 @@ ENDS = {
     "no UTF-8": (b"a,b\n1,\xff\n", "2: not UTF-8: byte 0xff in this record"),
     "no header": (b"\n1,2\n", "1: no header: the first line names the columns"),
     "empty": (b"", "1: no header: the first line names the columns"),
-    "a nameless column": (b"a,,b\n1,2,3\n", "1: '' names a column"),
+    "a nameless column": (b"a,,b\n1,2,3\n", "1: a column behind the first one has no name"),
+    "two nameless columns": (b",a,\n1,2,3\n", "1: a column behind the first one has no name"),
+    "as long as may be, and goes on": (
+        b"a,b\n" + b'"' + b"x" * 999 + b'\r\ny",1\n',
+        "2: no record that ends within 1000 bytes",
+    ),
     "a name twice": (b"a,b,a\n1,2,3\n", "1: 'a' names two columns"),
 }
 
@@ -124,6 +130,50 @@ def test_a_record_as_long_as_may_be_is_read(tmp_path: pathlib.Path):
         (tmp_path / "t.csv").write_bytes(b"a,b\n" + b"x" * 998 + b",2" + end)
         (row,) = File(str(tmp_path / "t.csv"), max_line_bytes=1000).rows()
         assert row.values == {"a": "x" * 998, "b": "2"}
+
+
+def test_rows_numbers_as_pandas_writes_them_are_left_out(tmp_path: pathlib.Path):
+    (tmp_path / "t.csv").write_text(",a,b\n0,x,y\n1,z,\n")
+    assert [row.values for row in File(str(tmp_path / "t.csv")).rows()] == [{"a": "x", "b": "y"}, {"a": "z", "b": None}]
+
+
+def test_a_header_of_many_columns_is_read_once(tmp_path: pathlib.Path):
+    """Names are told apart in one pass: 40,000 compared with one another would take a minute."""
+    names = [f"c{number}" for number in range(40_000)]
+    (tmp_path / "t.csv").write_text(",".join(names) + "\n" + ",".join(names) + "\n")
+    (row,) = File(str(tmp_path / "t.csv")).rows()
+    assert row.values == dict(zip(names, names, strict=True))
+    assert max(collections.Counter(names).values()) == 1
+
+
+def test_conversations_in_cells_are_those_of_json_lines(tmp_path: pathlib.Path):
+    asked = [{"role": "user", "content": "Why?"}]
+    rows = [
+        {
+            "prompt": asked,
+            "chosen": [*asked, {"role": "assistant", "content": "So."}],
+            "rejected": [*asked, {"role": "assistant", "content": "[{"}],
+        }
+    ]
+    (tmp_path / "t.csv").write_bytes(
+        written([{name: json.dumps(value) for name, value in row.items()} for row in rows], ",")
+    )
+    (found,), (expected,) = (
+        read(Pairs(File(str(tmp_path / "t.csv")))),
+        read(Pairs(Inline(tuple(map(json.dumps, rows))))),
+    )
+    assert nowhere(found) == nowhere(expected)
+    (tmp_path / "t.csv").write_bytes(written(rows, ","))  # as Python, and pandas, write lists
+    with pytest.raises(DataError, match=r"t.csv:2:prompt: begins as an array of objects and is no JSON: not JSON"):
+        read(Pairs(File(str(tmp_path / "t.csv"))))
+    assert read(Pairs(Inline(('{"prompt": "[{", "chosen": "[]", "rejected": "[1]"}',))))[0].answers == ("[]", "[1]")
+
+
+@pytest.mark.parametrize("tools", ["[]", ""])
+def test_no_tools_in_a_cell_are_none(tools: str, tmp_path: pathlib.Path):
+    (tmp_path / "t.csv").write_text(f"prompt,chosen,rejected,tools\nWhy?,a,b,{tools}\n")
+    (found,) = read(Pairs(File(str(tmp_path / "t.csv"))))
+    assert not found.prompt.tools
 
 
 def test_a_choice_is_a_number_or_its_text():

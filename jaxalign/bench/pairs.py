@@ -1,4 +1,4 @@
-"""DPO on a config's own pairs beside TRL's trainer: the same model, token ids, pairs of each step and AdamW, in fp32.
+"""DPO on a config's own pairs beside TRL's trainer: the same model, token ids, pairs of each step and AdamW.
 
 Ours is a run of the config, its rows as it lays them, with references cached before; its steps are taken twice in one
 process, and those of the second time count, which compile nothing. TRL trains chosen and rejected as rows of their own,
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             theirs = {
                 **{"model": f"{folder}/model", "train": f"{folder}/train.json", "steps": args.steps, "pairs": together},
                 **{"accumulate": pairs // together, "reference": "cached", "liger": False},
-                **{"dtype": "float32", "remat": "none"},
+                **{"dtype": getattr(experiment.model, "compute_dtype", "float32"), "remat": "none"},
             }
             command = [args.trl_python, str(processes.here("trl_dpo.py")), json.dumps(theirs)]
             environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}

@@ -57,7 +57,7 @@ def recorded_in(path: str, prompt: int | None, answer: int | None) -> "Experimen
     experiment = load(path)
     feedback = experiment.feedback
     if not isinstance(feedback, Recorded):
-        raise ConfigError(f"{path}: its pairs are sampled, and there are none to lay into rows")
+        raise ConfigError(f"{path}: its pairs are sampled; this is of recorded ones")
     prompt, answer = prompt or feedback.max_prompt_tokens, answer or feedback.max_tokens
     feedback = dataclasses.replace(feedback, heldout=None, max_prompt_tokens=prompt, max_tokens=answer)
     return dataclasses.replace(experiment, feedback=feedback)

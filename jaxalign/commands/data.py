@@ -1,14 +1,18 @@
 """What a person wants to know of preference data before training on it: counts, lengths, labels, biases, repetitions.
 
-FILE is JSON Lines or a JSON array (also .gz, .zst), Parquet, or a directory of TFDS or ArrayRecord files; a pattern in
-quotes names several. The shape is guessed from the names of its columns, unless --shape says it, and every setting of
-the guess is an option: --answers output_a,output_b --prompt.field question. What was taken is shown as a config has it.
+FILE is JSON Lines, a JSON array, CSV or TSV (also .gz, .zst), Parquet, or a directory of TFDS or ArrayRecord files; a
+pattern in quotes names several. The shape is guessed from the names of its columns, unless --shape says it, and every
+setting of the guess is an option: --answers output_a,output_b --prompt.field question. What was taken is shown as a
+config has it.
 """
 
 import argparse
+import dataclasses
+import itertools
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,20 +70,30 @@ def run(args: argparse.Namespace) -> None:
 def _source(args: argparse.Namespace, file: str) -> "Comparisons":
     from jaxalign.config.load import override, validate
     from jaxalign.data.comparisons.guess import SHAPES, guessed
-    from jaxalign.data.tables.file import File
+    from jaxalign.data.tables.file import File, is_tfds
     from jaxalign.data.tables.strict import Skip, Stop
     from jaxalign.errors import ConfigError
 
     if args.shape not in (None, *SHAPES):
         raise ConfigError(f"--shape must be one of {', '.join(SHAPES)}, got {args.shape}")
     table = File(file, args.split, limit=args.limit)
+    if longest := [each for each in _values(args.rest, "--table.max_line_bytes") if each.isdecimal()]:
+        table = dataclasses.replace(table, max_line_bytes=int(longest[-1][:18]))  # what is guessed by is read, too
     on_bad_row = Skip(args.skip) if args.skip else Stop()
     validate(table)
+    if args.split != "train" and not is_tfds(pathlib.Path(file)):
+        raise ConfigError(f"--split {args.split}: {file} is no TFDS directory, and has no splits")
     validate(on_bad_row)
     source = guessed(table, args.shape, None if args.prompts is None else File(args.prompts), on_bad_row)
     source = override(source, args.rest)
     validate(source)
     return source
+
+
+def _values(options: Sequence[str], name: str) -> list[str]:
+    """What stands behind an option of that name, apart from it or with a `=`."""
+    apart = [value for option, value in itertools.pairwise(options) if option == name]
+    return apart + [option.partition("=")[2] for option in options if option.startswith(f"{name}=")]
 
 
 def _measure(place: str | None) -> "Measure":

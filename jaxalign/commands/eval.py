@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from jaxalign.training.views import View
     from jaxalign.types import Metrics, Preferences, Rollouts
 
+MOST = 4096
+"""Answers to a prompt that `--k` and `--against` may ask for."""
 HELP = "win rates and held-out accuracy of the iterates of a run"
 
 
@@ -199,9 +201,12 @@ def on_k_samples(run: "Run", numbers: list[int], there: list[int], args: argpars
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     from jaxalign.errors import ConfigError
 
-    if not all(each.strip().isdecimal() for each in text.split(",")):
+    if not all(each.strip().isdecimal() and len(each.strip()) < 10 for each in text.split(",")):
         raise ConfigError(f"{option}: numbers with commas between them, got {text!r}")
-    return tuple(int(each) for each in text.split(","))
+    found = tuple(int(each) for each in text.split(","))
+    if max(found) > MOST:
+        raise ConfigError(f"{option}: at most {MOST:,} answers are drawn to a prompt, got {max(found):,}")
+    return found
 
 
 def held_pairs(run: "Run", number: int) -> "PairScores | None":

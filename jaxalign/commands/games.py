@@ -13,6 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jaxalign.config.numbers import Whole
+from jaxalign.config.ranges import LARGEST
+
 HELP = "every learner on a preference game"
 
 
@@ -22,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", metavar="P,P,…", help="start policy (default .2,.5,.3, or uniform with --game)")
     parser.add_argument("--eta", type=float, default=0.3, help="step size (default 0.3)")
     parser.add_argument("--tau", type=float, default=0.1, help="pull to the anchor (default 0.1)")
-    parser.add_argument("--inner", type=int, default=100, help="steps between anchor swaps (default 100)")
+    parser.add_argument("--inner", type=Whole(), default=100, help="steps between anchor swaps (default 100)")
     parser.add_argument("--steps", metavar="N,N,…", default="1,10,100,1000,5000", help="steps to report (ascending)")
     parser.add_argument("--learners", metavar="A,B,…", default="", help="only these (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON: one object a learner")
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.games.files import read_matrix
     from jaxalign.games.solve import nash
 
-    prefer = read_matrix(args.game) if args.game else three_action()
+    prefer = three_action() if args.game is None else read_matrix(args.game)
     start = _start(args, len(prefer))
     steps = _steps(args.steps)
     only = _chosen(args.learners, sorted(every_learner()))
@@ -87,8 +90,8 @@ def _steps(text: str) -> list[int]:
         steps = [int(each) for each in text.split(",")]
     except ValueError:
         raise ConfigError(f"--steps {text}: whole numbers separated by commas are expected") from None
-    if steps != sorted(set(steps)) or steps[0] < 1:
-        raise ConfigError(f"--steps {text}: must ascend and start at 1 or later")
+    if steps != sorted(set(steps)) or steps[0] < 1 or steps[-1] > LARGEST:
+        raise ConfigError(f"--steps {text}: must ascend, start at 1 or later and end at 2^53 at most")
     return steps
 
 
@@ -113,5 +116,3 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--eta and --tau must be positive, got {args.eta:g} and {args.tau:g}")
     if args.eta * args.tau > 1:
         raise ConfigError(f"eta tau = {args.eta * args.tau:g} exceeds 1: the anchor's share of a step overshoots")
-    if args.inner < 1:
-        raise ConfigError(f"--inner must be at least 1, got {args.inner}")

@@ -22,6 +22,8 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxalign.config.numbers import Whole
+
 HELP = "what the last policies of runs or of several seeds are worth: a page, and figures"
 
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The runs, and where page and figures go."""
     parser.add_argument("runs", metavar="DIR", nargs="*", help="run directories (default: only the learners)")
     parser.add_argument("--out", metavar="DIR", help="where all goes (default DIR/report, or runs/report)")
-    parser.add_argument("--steps", type=int, default=5000, help="steps of the learners drawn beside (default 5000)")
+    parser.add_argument("--steps", type=Whole(), default=5000, help="steps of the learners drawn beside (default 5000)")
     parser.add_argument(
         "--config", metavar="FILE", help="the config file of runs whose components it defines; it is executed"
     )

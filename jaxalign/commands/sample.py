@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     from jaxalign.config.overrides import refuse
     from jaxalign.config.ranges import seed_problems
-    from jaxalign.data.prompts import JsonlPrompts
+    from jaxalign.data.comparisons.prompts import prompts_in
     from jaxalign.reopen import reopen
     from jaxalign.rollouts.keys import by_content
     from jaxalign.rollouts.one_of_policies import drawn, rolled_from
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         return machine.params(run.directory.policy(number))
 
     prompts = [Prompt(str(number), ({"role": "user", "content": text},)) for number, text in enumerate(args.prompt)]
-    prompts += JsonlPrompts(args.prompts).read() if args.prompts else []
+    prompts += prompts_in(args.prompts) if args.prompts else []
     if not prompts:
         _converse(roller, params(int(drawn(numbers, key[None])[0])), key)
         return

@@ -19,7 +19,10 @@ ROLES = ("system", "user", "assistant")
 
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "zstd -d", b"PK\x03\x04": "unzip"}
 """What decompresses a file, by its first bytes."""
-TURNED = ("tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking")
+TURNED = (
+    *("tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking"),
+    *("name", "images", "image", "audio", "videos", "documents"),
+)
 """What templates write of a message beside its content."""
 SHOWN = 20
 """Bad rows written out in one error; further ones are counted."""
@@ -66,11 +69,16 @@ def read(path: pathlib.Path, max_line_bytes: int, convert: Callable[[int, dict[s
 
 def refuse_other(path: pathlib.Path, begin: bytes) -> None:
     """Raises DataError for a file that is none of lines, which would be as many bad rows as it has lines."""
+    refuse_compressed(path, begin)
+    if begin.lstrip().startswith(b"["):
+        raise DataError(f"{path}: begins as a JSON array; write one object a line: jq -c '.[]' FILE > FILE.jsonl")
+
+
+def refuse_compressed(path: pathlib.Path, begin: bytes) -> None:
+    """Raises DataError for a file that begins as a compressed one does."""
     for mark, remedy in COMPRESSED.items():
         if begin.startswith(mark):
             raise DataError(f"{path}: is compressed; {remedy} gives what is read")
-    if begin.lstrip().startswith(b"["):
-        raise DataError(f"{path}: begins as a JSON array; write one object a line: jq -c '.[]' FILE > FILE.jsonl")
 
 
 class BadRows:
@@ -183,8 +191,10 @@ def check_tools(tools: Any, field: str) -> str:
 
 def kind(value: Any) -> str:
     """What JSON calls the type of a parsed value."""
+    if isinstance(value, _NonFinite):
+        return "number"
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    return next((name for each, name in names.items() if isinstance(value, each)), "number")
 
 
 def quoted(text: str) -> str:

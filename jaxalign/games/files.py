@@ -1,5 +1,6 @@
 """Preference matrices from files: CSV, whitespace-separated text, or NumPy's .npy; validated cell by cell."""
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,11 @@ def _load(path: Path) -> Float[np.ndarray, "..."]:
         raise DataError(f"{path}: no such file")
     if path.suffix == ".npy":
         try:
-            loaded = np.load(path, allow_pickle=False)
+            loaded = np.load(path, allow_pickle=False, mmap_mode="r")  # a header may speak of more than there is
+            if loaded.dtype.kind not in "biuf":
+                raise TypeError(f"its numbers are {loaded.dtype}")
             return np.asarray(loaded, np.float64)
-        except (ValueError, EOFError, TypeError, OSError) as error:
+        except (ValueError, EOFError, TypeError, OSError, MemoryError, OverflowError, tokenize.TokenError) as error:
             raise DataError(f"{path}: not a NumPy array of numbers: {error}") from error
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

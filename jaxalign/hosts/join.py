@@ -26,7 +26,7 @@ from jaxalign.hosts.group import ALONE, Hosts
 from jaxalign.hosts.stop import leave
 from jaxalign.hosts.watch import Failure, ProcessLost, Watch
 
-_ADDRESS = re.compile(r".+:\d{1,5}")
+_ADDRESS = re.compile(r".+:(?P<port>\d{1,9})")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,12 @@ class Joining:
             yield f"{', '.join(missing)} missing: --coordinator, --processes and --process-id go together"
         if not missing and self.distributed == "off":
             yield "--distributed off is one process; leave out --coordinator, --processes and --process-id"
-        if self.coordinator is not None and not _ADDRESS.fullmatch(self.coordinator):
-            yield f"--coordinator {self.coordinator!r} is not HOST:PORT"
+        if self.coordinator is not None:
+            address = _ADDRESS.fullmatch(self.coordinator)
+            if address is None:
+                yield f"--coordinator {self.coordinator!r} is not HOST:PORT"
+            elif not 0 < int(address["port"]) < 2**16:
+                yield f"--coordinator {self.coordinator!r}: ports are 1 … 65535"
         if self.processes is not None and self.processes < 1:
             yield f"--processes must be at least 1, got {self.processes}"
         elif self.processes is not None and not 0 <= (self.process_id or 0) < self.processes:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxalign.contracts.traced import check_sampler
+from jaxalign.errors import ConfigError
 from jaxalign.mesh.flags import Options
 from jaxalign.mesh.program import Program
 from jaxalign.mesh.rounding import rounded
@@ -48,8 +49,13 @@ class Sample:
             yield f"max_prompt_tokens must be at least 1 or None, got {self.max_prompt_tokens}"
 
     def bounds(self, model: Speaker) -> Bounds:
-        """Prompts are as long as the context leaves room for, or as they may be."""
+        """Prompts are as long as the context leaves room for, or as they may be. ConfigError where it leaves none."""
         room = model.config.context - self.max_tokens
+        if room < 1:
+            raise ConfigError(
+                f"max_tokens is {self.max_tokens}, which leaves a prompt no room in the model's context of "
+                f"{model.config.context} tokens: lower max_tokens"
+            )
         return Bounds(self.samples, min(room, self.max_prompt_tokens or room), self.max_tokens, model.config.vocab)
 
     def unpaired(self) -> Iterable[str]:

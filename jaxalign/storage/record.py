@@ -226,9 +226,11 @@ class _Lines:
             try:
                 text = line.decode("ascii")
                 fields = json.loads(text)
-                self.keys.append((fields["iteration"], fields["phase"], fields["step"]))
+                key = (fields["iteration"], fields["phase"], fields["step"])
+                hash(key)
+                self.keys.append(key)
                 self.lines.append(text)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 self._refuse(number, error, copied)
         self._index = {key: index for index, key in enumerate(self.keys)}
         self.counts = collections.Counter(phase for _, phase, _ in self._index)  # places a phase has had

@@ -235,7 +235,7 @@ def compile_template(template: str, file: str) -> jinja2.Template:
     """The template in the sandbox. Raises ModelError naming the file when it is no template."""
     try:
         return sandbox.sandbox().from_string(template)
-    except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError) as error:
+    except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python's compiler
         raise ModelError(f"{file}: the chat template is no valid template: {error}") from error
 
 

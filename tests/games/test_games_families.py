@@ -165,6 +165,11 @@ def test_files_that_are_no_text_or_no_array_are_refused(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "b.npy").write_bytes(b"no array")
     np.save(tmp_path / "c.npy", np.array(["a", "b"]))
-    for name in ("a.csv", "b.npy", "c.npy", "absent.csv"):
+    np.save(tmp_path / "d.npy", np.full((2, 2), 0.5 + 1j))
+    np.save(tmp_path / "e.npy", np.full((2, 2), 0.5))
+    whole = (tmp_path / "e.npy").read_bytes()
+    (tmp_path / "e.npy").write_bytes(whole.replace(b"(2, 2), }         ", b"(1000000, 999999),"))  # more than is there
+    (tmp_path / "f.npy").write_bytes(whole.replace(b"(2, 2)", b"((2, 2"))
+    for name in ("a.csv", "b.npy", "c.npy", "d.npy", "e.npy", "f.npy", "absent.csv"):
         with pytest.raises(DataError, match=name):
             read_matrix(tmp_path / name)

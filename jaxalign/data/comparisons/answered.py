@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxalign.data import jsonl
+from jaxalign.data.comparisons import fields
 from jaxalign.data.comparisons.record import Message
 from jaxalign.data.jsonl import RowError
 from jaxalign.types import Prompt
@@ -29,6 +30,7 @@ def answered(place: str, prompt: Prompt | None, found: Sequence[Found]) -> tuple
 
 def answer(value: Any, field: str) -> tuple[tuple[Message, ...], str]:
     """The messages before an answer, and its text, which may be empty."""
+    value = fields.listed(value, field)
     if not isinstance(value, list):
         return (), jsonl.check_string(value, field)
     places = jsonl.listed(value, field)

@@ -44,7 +44,8 @@ class Field:
 
     def _ask(self, place: str, row: Values) -> Prompt | None:
         found = fields.value(row, self.field)
-        tools = jsonl.check_tools(fields.value(row, self.tools_field), self.tools_field)
+        tools = fields.listed(fields.value(row, self.tools_field), self.tools_field)
+        tools = jsonl.check_tools(tools, self.tools_field)
         return None if found is None else Prompt(place, messages(found, self.field), tools)
 
 
@@ -124,6 +125,7 @@ class Joined:
 
 def messages(found: object, field: str) -> tuple[Message, ...]:
     """A prompt that is a text or a conversation; RowError for one that is neither."""
+    found = fields.listed(found, field)
     if isinstance(found, list):
         return jsonl.check_messages(found, field)
     return user(jsonl.check_text(found, field))

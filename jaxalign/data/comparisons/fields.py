@@ -9,6 +9,7 @@ from jaxalign.data.jsonl import RowError
 from jaxalign.data.tables.table import Cell, Values
 
 _NUMBER = re.compile(r"[+-]?([0-9]+|(?P<inexact>([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?))")
+_LIST = re.compile(r"\s*\[\s*(\{|\]\s*$)")
 DIGITS = 300
 """Of an integer that is read as one; what has more of them is beyond all numbers that are asked for."""
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
@@ -51,13 +52,28 @@ def plain(found: Any) -> Any:
     return float(found) if written["inexact"] or len(found) > DIGITS else int(found)
 
 
+def listed(found: Any, field: str) -> Any:
+    """The same; of a cell that holds a JSON array of objects, as conversations and tools are, the array. RowError for a
+    cell that begins like one and is none, as Python writes lists."""
+    if not isinstance(found, Cell) or not _LIST.match(found):
+        return found
+    try:
+        return jsonl.parse_object(b'{"": %s}' % found.encode())[""]
+    except RowError as error:
+        raise RowError(field, f"begins as an array of objects and is no JSON:{error}") from None
+
+
 def number(found: Any, field: str, low: float = -math.inf, high: float = math.inf) -> float:
     """`found`, if it is a finite number from `low` to `high`; RowError otherwise."""
     found = plain(found)
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise RowError(field, f"{jsonl.kind(found)} where a number belongs")
-    if not math.isfinite(found):
-        raise RowError(field, f"{found} is not a finite number")
+    try:
+        finite = math.isfinite(found)
+    except OverflowError:  # a whole number beyond all floats
+        finite = False
+    if not finite:
+        raise RowError(field, f"{str(found)[:40]} is not a finite number")
     if not low <= found <= high:
         raise RowError(field, f"{found} is not " + (f"between {low:g} and {high:g}" if high < math.inf else "≥ 0"))
     return float(found)

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from jaxalign.data import jsonl
@@ -52,9 +53,9 @@ class _Lines:
         self._readline, self._longest, self._first, self.held = readline, longest, True, 0
 
     def __iter__(self) -> Iterator[str]:
-        while line := self._readline(self._longest + 2 - self.held):
-            self.held += len(line)
-            if len(line.rstrip(b"\r\n")) + self.held - len(line) > self._longest:
+        while line := self._readline(max(self._longest + 2 - self.held, 1)):
+            held, self.held = self.held, self.held + len(line)
+            if held + len(line.rstrip(b"\r\n")) > self._longest:
                 raise RowError("", f"no record that ends within {self._longest} bytes")
             try:
                 text = line.decode()
@@ -65,15 +66,18 @@ class _Lines:
 
 
 def _header(names: list[str]) -> list[str]:
+    """The columns' names; a nameless one in front, as pandas writes rows' numbers, is left out of rows."""
     if not names:
         raise RowError("", "no header: the first line names the columns")
-    for name in names:
-        if not name.strip() or names.count(name) > 1:
-            raise RowError("", f"{jsonl.quoted(name)} names {'two columns' if name.strip() else 'a column'}")
+    for number, (name, count) in enumerate(Counter(names).items()):
+        if count > 1 and name.strip():
+            raise RowError("", f"{jsonl.quoted(name)} names two columns")
+        if (number or count > 1) and not name.strip():
+            raise RowError("", "a column behind the first one has no name")
     return names
 
 
 def _values(names: list[str], cells: list[str]) -> dict[str, Cell | None] | RowError:
     if len(cells) != len(names):
         return RowError("", f"{len(cells)} cells under a header of {len(names)}")
-    return {name: Cell(cell) if cell else None for name, cell in zip(names, cells, strict=True)}
+    return {name: Cell(cell) if cell else None for name, cell in zip(names, cells, strict=True) if name.strip()}

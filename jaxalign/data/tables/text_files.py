@@ -8,6 +8,7 @@ import json
 import pathlib
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from jaxalign.data import jsonl
 from jaxalign.data.jsonl import RowError
@@ -21,6 +22,7 @@ PIECE = 1 << 16
 def json_lines(path: pathlib.Path, max_line_bytes: int) -> Iterator[Row]:
     """Rows of a file of one JSON object a line."""
     with opened(path) as file:
+        jsonl.refuse_other(path, file.peek(64)[:64])
         for number, line in enumerate(jsonl.lines(file.readline, max_line_bytes), 1):
             yield row(f"{path}:{number}", line, max_line_bytes)
 
@@ -71,11 +73,14 @@ def row(place: str, content: bytes | None, longest: int) -> Row:
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[io.BufferedIOBase]:
-    """The bytes that `path` holds, decompressed on the way. DataError while the block reads a damaged file."""
+def opened(path: pathlib.Path) -> Iterator[Any]:
+    """The bytes that `path` holds, a buffered reader that decompresses on the way. DataError for one that is compressed
+    and whose name does not say so, and while the block reads a damaged one."""
     try:
         with contextlib.ExitStack() as stack:
-            yield stack.enter_context(_open(path))
+            file: Any = stack.enter_context(_open(path))
+            jsonl.refuse_compressed(path, file.peek(64)[:64])
+            yield file
     except (OSError, EOFError, zlib.error) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise DataError(f"{path}: cannot be read: {reason}") from error
