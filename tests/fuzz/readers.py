@@ -21,10 +21,11 @@ from made_directories import CHATML, HI, change, directory
 from made_gguf import write_gguf
 from safetensors import safe_open
 
+from jaxalign.data.comparisons.guess import guessed
 from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.prompts import JsonlPrompts
 from jaxalign.data.tables.file import File
-from jaxalign.data.tables.strict import Tally
+from jaxalign.data.tables.strict import Stop, Tally
 from jaxalign.errors import JaxalignError
 from jaxalign.models.pretrained import Pretrained
 
@@ -182,6 +183,29 @@ def pairs(name: str) -> Callable[[pathlib.Path], None]:
     return read
 
 
+def shape_seeds(home: pathlib.Path) -> Iterator[bytes]:
+    """A row of each shape that columns tell."""
+    home.mkdir(exist_ok=True)
+    asked = {"prompt": "Why?"}
+    for row in (
+        asked | {"chosen": "So.", "rejected": "No.", "margin": 2, "tie": False},
+        asked | {"output_1": "So.", "output_2": "No.", "p2": 0.25},
+        asked | {"response1": "So.", "response2": "No.", "annotator1": 1, "annotator2": 0},
+        asked | {"answers": ["So.", "No."], "ratings": [2, 1]},
+        asked | {"responses": [{"text": "So.", "rank": 1}, {"text": "No.", "rank": 2}]},
+        asked | {"completion": "So.", "label": True},
+        asked | {"response": "So.", "rating": 4},
+        {"chosen": "\n\nHuman: Why?\n\nAssistant: So.", "rejected": "\n\nHuman: Why?\n\nAssistant: No."},
+    ):
+        yield json.dumps(row).encode()
+
+
+def shapes(home: pathlib.Path) -> None:
+    """Whatever the columns tell."""
+    for _ in guessed(File(str(home / "rows.jsonl"), max_line_bytes=1 << 16), None, None, Stop()).read(Tally()):
+        pass
+
+
 def prompts(home: pathlib.Path) -> None:
     JsonlPrompts(str(home / "prompts.jsonl"), max_line_bytes=1 << 16).read()
 
@@ -196,6 +220,7 @@ READERS: Mapping[str, Reader] = {
     "template": Reader("chat_template.jinja", template_seeds, opened),
     "prompts": Reader("prompts.jsonl", lines(*PROMPTS), prompts),
     "jsonl": Reader("pairs.jsonl", lines(*PAIRS), pairs("pairs.jsonl")),
+    "shapes": Reader("rows.jsonl", shape_seeds, shapes, json=True),
     "json": Reader("pairs.json", array_seeds, pairs("pairs.json")),
     "csv": Reader("pairs.csv", separated_seeds, pairs("pairs.csv")),
     "parquet": Reader("pairs.parquet", parquet_seeds, pairs("pairs.parquet")),
@@ -206,7 +231,7 @@ READERS: Mapping[str, Reader] = {
 # Changes that keep JSON whole, which bytes changed at random rarely do
 
 VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2, 3, 7, 64, 259, 2**31, 2**53, 2**63, 10**30, 0.0, -0.5, 1e-45, 1e39, 1e308),
+    *(None, True, False, 0, -1, 1, 2, 3, 7, 64, 259, 2**31, 2**53, 2**63, 10**400, 0.0, -0.5, 1e-45, 1e39, 1e308),
     *(float("nan"), float("inf"), "", " ", "default", "llama3", "linear", "<|im_end|>", "\ud800", "\x00", "../x", "{{"),
     *([], [0], {}, {"": ""}, [[]], ["x"], "x" * 300),
 )
