@@ -51,7 +51,7 @@ def test_bf16_stays_bf16(subscripts) -> None:
     given = operands(subscripts, "bfloat16")
     plain = gradients(partial(jnp.einsum, subscripts), *given)
     for found, wanted in zip(gradients(partial(product, subscripts), *given), plain, strict=True):
-        assert_close(found, wanted, 2**-7)  # a rounding of each sum of 28 or fewer to 8 bits
+        assert_close(found, wanted, 2**-6)  # partial sums are rounded to 8 bits, in two orders
 
 
 @pytest.mark.parametrize("subscripts", CASES)
