@@ -18,8 +18,9 @@ TINY = CONFIGS / "preference" / "dpo_tiny.py"
 def test_our_side_takes_the_steps_whose_pairs_the_other_is_handed(tmp_path: pathlib.Path):
     found = measured({"config": str(TINY), "steps": 2, "folder": str(tmp_path)})
     batch = asked_of(str(TINY), 2).fit.batch_size
-    assert len(found["seconds"]) == 2
+    assert len(found["seconds"]) == 2 + UNTIMED
     assert min(found["seconds"]) > 0
+    assert found["counted"] == [2, 3], "a single shape, which the first step compiles"
     assert found["first_loss"] == pytest.approx(math.log(2), abs=1e-6)
     pairs = json.loads((tmp_path / "train.json").read_text())
     assert len(pairs) == (2 + UNTIMED) * batch
@@ -36,8 +37,11 @@ def test_what_has_no_other_side_is_refused(name: str):
 
 
 def test_rates_are_medians_of_the_rounds_and_their_ratio():
-    ours = [{"backend": "jax", "seconds": [each, each], "first_loss": 0.7} for each in (1.0, 2.0, 4.0)]
-    theirs = [{"backend": "trl", "seconds": [each, 3 * each], "first_loss": 0.7} for each in (2.0, 4.0, 1.0)]
+    ours = [
+        {"backend": "jax", "seconds": [9.0, each, 9.0, each], "first_loss": 0.7, "counted": [1, 3]}
+        for each in (1.0, 2.0, 4.0)
+    ]
+    theirs = [{"backend": "trl", "seconds": [5.0, each, 5.0, 3 * each], "first_loss": 0.7} for each in (2.0, 4.0, 1.0)]
     first, second = told("mine", 8, {"jaxalign": ours, "TRL": theirs})
     assert (first["pairs_per_s"], first["least"], first["most"]) == (4.0, 2.0, 8.0)
     assert (second["pairs_per_s"], second["least"], second["most"]) == (2.0, 1.0, 4.0)

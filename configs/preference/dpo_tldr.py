@@ -58,5 +58,5 @@ experiment = Experiment(
     iterations=1,
     swap_every=None,
     evaluation=Evaluation(evals=(HeldOutPairs(),)),
-    placement=Placement(score_batch_size=4),
+    placement=Placement(score_batch_size=4, remat="dots"),
 )

@@ -1,9 +1,9 @@
 """DPO on a config's own pairs beside TRL's trainer: the same model, token ids, pairs of each step and AdamW.
 
-Ours is a run of the config, its rows as it lays them, with references cached before; its steps are taken twice in one
-process, and those of the second time count, which compile nothing. TRL trains chosen and rejected as rows of their own,
-padded to the longest of a batch, its references cached too. Sides take turns, a process each; rates are of all steps
-behind the first two, and the median of the rounds. The first losses are ln 2 on both sides.
+Ours is a run of the config, its rows as it lays them, with references cached before. TRL trains chosen and rejected as
+rows of their own, padded to the longest of a batch, its references cached too. Sides take turns, a process each; rates
+are of the steps behind the first two for whose shape nothing is compiled in our run, the same on both sides, and the
+median of the rounds. The first losses are ln 2 on both sides.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row a side: pairs/s (median, least and most of the rounds), seconds of its steps, first loss, rate over
-    TRL's."""
+    """A row a side: pairs/s (median, least and most of the rounds), steps that count and their seconds, first loss,
+    rate over TRL's."""
     experiment = asked_of(args.config, args.steps)
     pairs = experiment.fit.batch_size
     together = args.their_batch or pairs
@@ -72,16 +72,16 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def told(name: str, pairs: int, sides: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The rows of what the rounds of each side found."""
-    rows = []
+    rows, counted = [], sides["jaxalign"][0].get("counted", [])
     for side, rounds in sides.items():
         row: dict[str, Any] = {"config": name, "implementation": side, "pairs": pairs}
         if skipped := [found["skipped"] for found in rounds if "skipped" in found]:
             rows.append({**row, "skipped": skipped[0]})
             continue
-        rates = sorted(pairs * len(found["seconds"]) / sum(found["seconds"]) for found in rounds)
+        took = [sum(found["seconds"][step] for step in counted) for found in rounds]
+        rates = sorted(pairs * len(counted) / seconds for seconds in took)
         row |= {"backend": rounds[0]["backend"], "pairs_per_s": median(rates), "least": rates[0], "most": rates[-1]}
-        seconds = median(sum(found["seconds"]) for found in rounds)
-        rows.append({**row, "seconds": seconds, "first_loss": rounds[0]["first_loss"]})
+        rows.append({**row, "steps": len(counted), "seconds": median(took), "first_loss": rounds[0]["first_loss"]})
     rates_of = {row["implementation"]: row.get("pairs_per_s") for row in rows}
     if rates_of["jaxalign"] and rates_of["TRL"]:
         rows[0]["over_trl"] = rates_of["jaxalign"] / rates_of["TRL"]
@@ -133,8 +133,8 @@ def ids(groups: "TrainingGroups", numbers: "np.ndarray") -> list[dict[str, list[
 
 
 def measured(asked: dict[str, Any]) -> dict[str, Any]:
-    """Two runs of the experiment; of the second, which compiles nothing, the seconds of the steps behind the untimed
-    ones. Beside them the model and the pairs of all steps, in their order, for TRL's side."""
+    """A run of the experiment: seconds of its steps, and which count. Beside them the model and the pairs of all steps,
+    in their order, for TRL's side."""
     import jax
 
     from jaxalign.align import align
@@ -146,24 +146,23 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     from jaxalign.storage.rundir import open_run
 
     spec, home = asked_of(asked["config"], asked["steps"]), Path(asked["folder"])
-    for name in ("compiling", "timed"):
-        with open_run(home / name, dump(spec)) as run:
-            session = Session(spec, run, Recorder(run.path))
-            if name == "compiling":
-                policy = session.policy(0)
-                export(session.machine.model, policy, home / "model")
-                groups = session.compared(0, policy).groups
-                order, steps = steps_of(spec, session.machine, 0, groups)
-                rows = [steps[step][0] for step in range(len(order))]
-                taken = [each[each >= 0] for each in rows]
-                (home / "train.json").write_text(json.dumps([pair for each in taken for pair in ids(groups, each)]))
-            align(session)
-    seconds = [line["perf/step_seconds"] for line in read_perf(home / "timed") if line["phase"] == "fit"]
-    losses = [line["loss"] for line in read_metrics(home / "timed") if line["phase"] == "fit"]
+    with open_run(home / "run", dump(spec)) as run:
+        session = Session(spec, run, Recorder(run.path))
+        policy = session.policy(0)
+        export(session.machine.model, policy, home / "model")
+        groups = session.compared(0, policy).groups
+        order, steps = steps_of(spec, session.machine, 0, groups)
+        laid = [steps[step] for step in range(len(order))]
+        pairs = [pair for numbers, _ in laid for pair in ids(groups, numbers[numbers >= 0])]
+        (home / "train.json").write_text(json.dumps(pairs))
+        align(session)
+    shapes = [(numbers.shape, shape) for numbers, shape in laid]
+    lines = [line for line in read_perf(home / "run") if line["phase"] == "fit"]
     return {
         "backend": f"jax {jax.__version__} {jax.devices()[0].device_kind}",
-        "seconds": seconds[UNTIMED:],
-        "first_loss": losses[0],
+        "seconds": [line["perf/step_seconds"] for line in lines],
+        "counted": [step for step in range(UNTIMED, len(shapes)) if shapes[step] in shapes[:step]],
+        "first_loss": next(line["loss"] for line in read_metrics(home / "run") if line["phase"] == "fit"),
     }
 
 

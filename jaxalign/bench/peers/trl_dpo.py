@@ -6,8 +6,8 @@ nothing of jaxalign.
 
 Pairs are random tokens of full length, or those of a file, "train": PATH, as JSON [{prompt_ids, chosen_ids,
 rejected_ids}, …] in their order; "accumulate" batches of "pairs" are a step (1 by default). Parameters are fp32; in
-bf16 the trainer computes under autocast, as its users do. The answer, the last line: seconds of the steps behind the
-first two and their median, the first loss, the peak of the device's memory.
+bf16 the trainer computes under autocast, as its users do. The answer, the last line: seconds of all steps, the median
+of those behind the first two, the first loss, the peak of the device's memory.
 """
 
 import json
@@ -121,7 +121,7 @@ def main(asked: dict[str, Any]) -> None:
     device = torch.cuda.get_device_name() if cuda else "cpu"
     found = {
         "backend": f"trl {trl.__version__}, torch {torch.__version__} {device}",
-        "seconds": clock.seconds[UNTIMED:],
+        "seconds": clock.seconds,
         "seconds_per_step": statistics.median(clock.seconds[UNTIMED:]),
         "first_loss": losses[0],
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
