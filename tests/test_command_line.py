@@ -53,13 +53,20 @@ def test_a_config_that_cannot_be_loaded_is_one_line_whatever_is_asked_of_it(tmp_
         (("games", "--steps", str(10**20)), 2, "end at 2^53 at most"),
         (("games", "--game", ""), 3, "no such file"),
         (("data", "pairs.csv", "--split", "test"), 2, "has no splits"),
-        (("train", TINY, "--workdir", "never", "--feedback.rollout.max_tokens", "600"), 2, "leaves a prompt no room"),
     ],
 )
 def test_a_command_that_cannot_be_is_one_line(capsys, arguments, code, words):
     found, error = told(capsys, *arguments)
     assert found == code
     assert words in error
+
+
+def test_answers_that_leave_no_room_are_refused_before_a_run_computes(tmp_path, capsys):
+    code, error = told(
+        capsys, "train", TINY, "--workdir", str(tmp_path / "run"), "--feedback.rollout.max_tokens", "600"
+    )
+    assert code == 2
+    assert "max_tokens is 600, which leaves a prompt no room in the model's context of 512 tokens" in error
 
 
 @pytest.mark.parametrize("arguments", [("games", "--inner"), ("report", "--steps")])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from jaxalign.data.groups import TrainingGroups
     from jaxalign.experiment import Experiment
+    from jaxalign.session import Session
+    from jaxalign.training.row_rule import Laid
 
 HELP = "DPO steps on a config's own pairs, beside TRL's trainer"
 
@@ -128,6 +130,20 @@ def ids(groups: "TrainingGroups", numbers: "np.ndarray") -> list[dict[str, list[
     ]
 
 
+def handed(session: "Session", model: Path) -> tuple[list[dict[str, list[int]]], list["Laid"]]:
+    """What TRL's side trains on: pairs of the first fit's steps in their order, and the rows that ours lays for each
+    step. The base policy is exported to `model`."""
+    from jaxalign.exchange.export import export
+    from jaxalign.programs import steps_of
+
+    policy = session.policy(0)
+    export(session.machine.model, policy, model)
+    groups = session.compared(0, policy).groups
+    order, steps = steps_of(session.experiment, session.machine, 0, groups)
+    laid = [steps[step] for step in range(len(order))]
+    return [pair for numbers, _ in laid for pair in ids(groups, numbers[numbers >= 0])], laid
+
+
 # --------------------------------------------------------------------------------------------------------------
 # Our side, in its own process
 
@@ -139,8 +155,6 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
 
     from jaxalign.align import align
     from jaxalign.config.resolved import dump
-    from jaxalign.exchange.export import export
-    from jaxalign.programs import steps_of
     from jaxalign.session import Session
     from jaxalign.storage.record import Recorder, read_metrics, read_perf
     from jaxalign.storage.rundir import open_run
@@ -148,12 +162,7 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     spec, home = asked_of(asked["config"], asked["steps"]), Path(asked["folder"])
     with open_run(home / "run", dump(spec)) as run:
         session = Session(spec, run, Recorder(run.path))
-        policy = session.policy(0)
-        export(session.machine.model, policy, home / "model")
-        groups = session.compared(0, policy).groups
-        order, steps = steps_of(spec, session.machine, 0, groups)
-        laid = [steps[step] for step in range(len(order))]
-        pairs = [pair for numbers, _ in laid for pair in ids(groups, numbers[numbers >= 0])]
+        pairs, laid = handed(session, home / "model")
         (home / "train.json").write_text(json.dumps(pairs))
         align(session)
     shapes = [(numbers.shape, shape) for numbers, shape in laid]

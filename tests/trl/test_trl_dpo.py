@@ -18,20 +18,18 @@ import numpy as np
 import pytest
 
 from jaxalign.align import align
-from jaxalign.bench.pairs import ids
+from jaxalign.bench.pairs import handed, ids
 from jaxalign.config.resolved import dump
 from jaxalign.data.comparisons.by_prompt import ByPrompt
 from jaxalign.data.comparisons.pairs import Pairs
 from jaxalign.data.tables.file import File
 from jaxalign.evals.pairs import HeldOutPairs
-from jaxalign.exchange.export import export
 from jaxalign.experiment import Evaluation, Experiment
 from jaxalign.feedback.recorded import Recorded
 from jaxalign.losses.dpo import DPO
 from jaxalign.machine import Placement
 from jaxalign.mesh.sharding import MeshShape
 from jaxalign.models.pretrained import SmolLM2
-from jaxalign.programs import steps_of
 from jaxalign.session import Session
 from jaxalign.storage.record import Recorder, read_metrics
 from jaxalign.storage.rundir import open_run
@@ -110,11 +108,7 @@ def sides(request, tmp_path_factory) -> Sides:
     spec = experiment(home / "pairs.jsonl")
     with open_run(home / "run", dump(spec)) as run:
         session = Session(spec, run, Recorder(run.path))
-        policy = session.policy(0)
-        export(session.machine.model, policy, home / "model")
-        groups = session.compared(0, policy).groups
-        order, _ = steps_of(spec, session.machine, 0, groups)
-        train = [row for step in range(len(order)) for row in ids(groups, order[step])]
+        train, _ = handed(session, home / "model")
         held = session.heldout_pairs
         heldout = ids(held, np.arange(len(held)))
         align(session)
