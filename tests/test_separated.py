@@ -164,9 +164,18 @@ def test_conversations_in_cells_are_those_of_json_lines(tmp_path: pathlib.Path):
     )
     assert nowhere(found) == nowhere(expected)
     (tmp_path / "t.csv").write_bytes(written(rows, ","))  # as Python, and pandas, write lists
-    with pytest.raises(DataError, match=r"t.csv:2:prompt: begins as an array of objects and is no JSON: not JSON"):
+    with pytest.raises(DataError, match=r"t.csv:2:prompt: begins as an array and is no JSON: not JSON"):
         read(Pairs(File(str(tmp_path / "t.csv"))))
-    assert read(Pairs(Inline(('{"prompt": "[{", "chosen": "[]", "rejected": "[1]"}',))))[0].answers == ("[]", "[1]")
+
+
+@pytest.mark.parametrize("answer", ["[]", "[1]", '[{"name": "Bo"}]', "[{", "[x] done"])
+def test_other_arrays_in_cells_are_texts(answer: str, tmp_path: pathlib.Path):
+    """Of models that are asked for JSON."""
+    rows = [{"prompt": answer, "chosen": answer, "rejected": "No."}]
+    (tmp_path / "t.csv").write_bytes(written(rows, ","))
+    (found,) = read(Pairs(File(str(tmp_path / "t.csv"))))
+    assert found.answers == (answer, "No.")
+    assert found.prompt.text == answer
 
 
 @pytest.mark.parametrize("tools", ["[]", ""])

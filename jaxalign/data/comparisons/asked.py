@@ -44,7 +44,7 @@ class Field:
 
     def _ask(self, place: str, row: Values) -> Prompt | None:
         found = fields.value(row, self.field)
-        tools = fields.listed(fields.value(row, self.tools_field), self.tools_field)
+        tools = fields.listed(fields.value(row, self.tools_field), self.tools_field, fields.TOOLS)
         tools = jsonl.check_tools(tools, self.tools_field)
         return None if found is None else Prompt(place, messages(found, self.field), tools)
 

@@ -9,7 +9,11 @@ from jaxalign.data.jsonl import RowError
 from jaxalign.data.tables.table import Cell, Values
 
 _NUMBER = re.compile(r"[+-]?([0-9]+|(?P<inexact>([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?))")
-_LIST = re.compile(r"\s*\[\s*(\{|\]\s*$)")
+MESSAGES = re.compile(r"\s*\[\s*\{\s*[\"'](role|content)[\"']\s*:")
+"""How a cell begins that holds a conversation, as JSON or as Python writes lists. Other arrays are texts, as answers in
+JSON are."""
+TOOLS = re.compile(r"\s*\[")
+"""How a cell begins that holds tools."""
 DIGITS = 300
 """Of an integer that is read as one; what has more of them is beyond all numbers that are asked for."""
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
@@ -52,15 +56,14 @@ def plain(found: Any) -> Any:
     return float(found) if written["inexact"] or len(found) > DIGITS else int(found)
 
 
-def listed(found: Any, field: str) -> Any:
-    """The same; of a cell that holds a JSON array of objects, as conversations and tools are, the array. RowError for a
-    cell that begins like one and is none, as Python writes lists."""
-    if not isinstance(found, Cell) or not _LIST.match(found):
+def listed(found: Any, field: str, begin: re.Pattern[str] = MESSAGES) -> Any:
+    """The same; of a cell that begins so the JSON array that it holds. RowError where that is no JSON."""
+    if not isinstance(found, Cell) or not begin.match(found):
         return found
     try:
         return jsonl.parse_object(b'{"": %s}' % found.encode())[""]
     except RowError as error:
-        raise RowError(field, f"begins as an array of objects and is no JSON:{error}") from None
+        raise RowError(field, f"begins as an array and is no JSON:{error}") from None
 
 
 def number(found: Any, field: str, low: float = -math.inf, high: float = math.inf) -> float:
