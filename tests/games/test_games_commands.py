@@ -57,7 +57,6 @@ def test_games_says_when_comal_cannot_contract(capsys):
         (["--steps", "0,1"], "must ascend"),
         (["--eta", "20"], "exceeds 1"),
         (["--tau", "-1"], "must be positive"),
-        (["--inner", "0"], "at least 1"),
     ],
 )
 def test_bad_options_are_refused_before_compute(capsys, options, says):
