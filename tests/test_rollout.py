@@ -246,7 +246,7 @@ def test_answers_that_leave_a_prompt_no_room_are_refused_as_such(model):
     with pytest.raises(
         ConfigError, match=r"max_tokens is 64, which leaves a prompt no room in the model's context of 64"
     ):
-        dataclasses.replace(SPEC, max_tokens=64).on(model, ONE)
+        dataclasses.replace(SPEC, max_tokens=64).on(model, ONE).check(())
 
 
 def test_prompts_too_long_for_the_context_are_all_named(roller):

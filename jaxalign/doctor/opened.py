@@ -114,6 +114,7 @@ class Opened:
     def rollouts(self) -> Rollouts:
         """The policy's answers to a few prompts that leave room for them, sampled as the run samples."""
         roller = self.sampling.roller
+        roller.check(())
         room = roller.bounds.prompt
         fit = [prompt for prompt in self.prompts if len(encoded(self.model.chat, prompt)) <= room]
         if not fit:

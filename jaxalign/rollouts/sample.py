@@ -49,13 +49,8 @@ class Sample:
             yield f"max_prompt_tokens must be at least 1 or None, got {self.max_prompt_tokens}"
 
     def bounds(self, model: Speaker) -> Bounds:
-        """Prompts are as long as the context leaves room for, or as they may be. ConfigError where it leaves none."""
+        """Prompts are as long as the context leaves room for, or as they may be."""
         room = model.config.context - self.max_tokens
-        if room < 1:
-            raise ConfigError(
-                f"max_tokens is {self.max_tokens}, which leaves a prompt no room in the model's context of "
-                f"{model.config.context} tokens: lower max_tokens"
-            )
         return Bounds(self.samples, min(room, self.max_prompt_tokens or room), self.max_tokens, model.config.vocab)
 
     def unpaired(self) -> Iterable[str]:
@@ -83,8 +78,14 @@ class SampleRoller:
         self._engine = spec.engine.open(self._task, model, mesh, options, rows)
 
     def check(self, prompts: Iterable[Prompt]) -> None:
-        """DataError naming every prompt that is longer than allowed, or leaves its response no room in the context."""
+        """DataError naming every prompt that is longer than allowed, or leaves its response no room in the context;
+        ConfigError where no prompt could."""
         context, most = self._model.config.context, self.spec.max_tokens
+        if self.bounds.prompt < 1:
+            raise ConfigError(
+                f"max_tokens is {most}, which leaves a prompt no room in the model's context of {context} tokens: "
+                "lower max_tokens"
+            )
         reason, remedy = (
             (f"the model's context of {context} less the {most} tokens of a response", "lower max_tokens")
             if self.bounds.prompt == context - most
