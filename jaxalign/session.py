@@ -18,7 +18,7 @@ from jaxtyping import Float, PRNGKeyArray
 from jaxalign.anchors.adaptive import Adaptive
 from jaxalign.config import own_code
 from jaxalign.config.load import components, own_classes
-from jaxalign.config.resolved import redacted
+from jaxalign.config.resolved import dump, redacted
 from jaxalign.contracts.extras import extras_of
 from jaxalign.contracts.scope import OpenableOracle, check_annotators
 from jaxalign.contracts.traced import check_loss
@@ -49,6 +49,7 @@ from jaxalign.storage.alike import check_alike
 from jaxalign.storage.inputs import Input
 from jaxalign.storage.local import LocalTier
 from jaxalign.storage.pinned import Pinned
+from jaxalign.storage.recalled import Recalled, afresh
 from jaxalign.storage.record import Recorder, Silent
 from jaxalign.storage.rundir import Iteration, RunDir, home
 from jaxalign.training.features import Answers, Featured, LastStates, table_of
@@ -64,7 +65,8 @@ T = TypeVar("T")
 class Session:
     """An experiment, opened: see the module's docstring. Raises JaxalignErrors for inputs that cannot be used.
 
-    `stop_requested` is asked on this process; a run of several stops when any of them is asked to.
+    `stop_requested` is asked on this process; a run of several stops when any of them is asked to. What runs that are
+    given one `recalled` have in common is computed once.
     """
 
     def __init__(
@@ -74,9 +76,9 @@ class Session:
         recorder: Recorder | Silent,
         stop_requested: StopRequested = lambda: False,
         profiler: Profiler | Unprofiled = UNPROFILED,
+        recalled: Recalled | None = None,
     ):
-        self.run, self.recorder, self.hosts = run, recorder, run.hosts
-        self.profiler = profiler
+        self.run, self.recorder, self.hosts, self.profiler = run, recorder, run.hosts, profiler
         self.stop_requested: StopRequested = lambda: self.hosts.any(stop_requested())
         check_alike(run.hosts, experiment.placement)
         before = pinned.recall(run)
@@ -107,8 +109,12 @@ class Session:
         read = inputs_of(experiment, self.machine.model, [*self._comparer.inputs, *held], known)
         self._check_prompts()
         # Last: a run that is refused for its prompts begins with others.
-        pinned.pin(run, before, Pinned(date, tuple(read), pinned.versions()))
-        self._training, self._pair_scorers = cache(self._programs), cache(self._scorer_of_pairs)
+        now = Pinned(date, tuple(read), pinned.versions())
+        pinned.pin(run, before, now)
+        alike = recalled if experiment.feedback.oracle is None else None
+        self._begun = alike.of(dump(experiment), now) if alike else afresh
+        self._training = cache(lambda steps, closing: training(self.fitted(closing), self.machine, steps))
+        self._pair_scorers = cache(lambda closing: pair_scorer(self.fitted(closing), self.machine))
         self._heldout_featured: Featured | None = None
 
     # ---------------------------------------------------------------------------------------------- phases
@@ -120,7 +126,7 @@ class Session:
         began = time.perf_counter()
 
         def made() -> T:
-            value = make()
+            value: T = self._begun(iteration, name, make)
             self.recorder.flush()  # what was logged on the way is not logged again once this is committed
             return value
 
@@ -237,9 +243,6 @@ class Session:
         """What scores pairs by the loss of a fit, of one that is `closing` where it is; compiled once."""
         return self._pair_scorers(closing)
 
-    def _scorer_of_pairs(self, closing: bool) -> PairScorer:
-        return pair_scorer(self.fitted(closing), self.machine)
-
     def _heldout_rows(self, params: Params, base: Params) -> TrainingGroups:
         """The held-out pairs as a fit would have them, with their features where a trunk is frozen: those of every
         policy, whose trunk is it."""
@@ -337,9 +340,6 @@ class Session:
         return self._training(steps, closing)
 
     # ---------------------------------------------------------------------------------------------- checks
-
-    def _programs(self, steps: int, closing: bool) -> Training:
-        return training(self.fitted(closing), self.machine, steps)
 
     def fitted(self, closing: bool) -> Experiment:
         """The experiment, with the loss of a fit that is closing where it is."""

@@ -3,10 +3,11 @@
 An option of the experiment that is given more than once is swept over; of several such options all combinations are
 run. Each cell is the runs of --seeds in DIR/NAME@SETTINGS, where NAME is the config's. Of several CONFIGs, each a
 method, every one takes of the swept options those that it has: one that has none of them is a single cell. Options that
-are given once are for all. The same command continues wherever the last one stopped. In the end, and with what other
-sweeps left in DIR, it writes DIR/pareto.png and .svg and DIR/hypervolume.json: a front a method, its hypervolume with
-an interval over seeds, and the differences of any two methods, paired by seed. Margins are gains over the base, so that
-the base is at 0; --reference=0,0 measures from there.
+are given once are for all. What the base says of recorded pairs is computed once for all cells that read the same. The
+same command continues wherever the last one stopped. In the end, and with what other sweeps left in DIR, it writes
+DIR/pareto.png and .svg and DIR/hypervolume.json: a front a method, its hypervolume with an interval over seeds, and the
+differences of any two methods, paired by seed. Margins are gains over the base, so that the base is at 0;
+--reference=0,0 measures from there.
 
   W="--combiner.weights 0.1,0.9 --combiner.weights 0.5,0.5 --combiner.weights 0.9,0.1"
   jaxalign sweep configs/raco/tldr.py configs/raco/tldr_cagrad.py --workdir runs/front --seeds 3 $W
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxalign.hosts.stop import stop_on_signal
     from jaxalign.report.games import pyplot
     from jaxalign.storage.durable import absolute, refuse_bucket
+    from jaxalign.storage.recalled import Recalled
 
     if args.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
@@ -58,9 +60,10 @@ def run(args: argparse.Namespace) -> None:
     for _, experiment in cells.values():
         refuse_no_front(experiment, metrics, reference)
     pyplot()  # what is missing for the figure is said now and not after hours
+    recalled = Recalled()
     with joined(Joining()) as hosts, stop_on_signal() as stop_requested:
         for name, (config, experiment) in cells.items():
-            train_seeds(config, root / name, experiment, args.seeds, hosts, stop_requested)
+            train_seeds(config, root / name, experiment, args.seeds, hosts, stop_requested, recalled=recalled)
         if hosts.leader:
             print(f"\n{_fronts(Path(args.workdir), metrics, reference)}")
 

@@ -111,23 +111,35 @@ def _align_all(args: argparse.Namespace, experiment: Any, traced: Any) -> None:
             _align(args.config, args.workdir, experiment, hosts, stop_requested, traced)
             return
         root = absolute(args.workdir)
-        train_seeds(args.config, root, experiment, args.seeds, hosts, stop_requested, traced)
+        train_seeds(args.config, root, experiment, args.seeds, hosts, stop_requested, traced=traced)
 
 
 def train_seeds(
-    config: str, root: Any, experiment: Any, count: int, hosts: Any, stop_requested: Any, traced: Any = None
+    config: str,
+    root: Any,
+    experiment: Any,
+    count: int,
+    hosts: Any,
+    stop_requested: Any,
+    *,
+    traced: Any = None,
+    recalled: Any = None,
 ) -> None:
-    """Runs with `count` seeds from the experiment's own on, below `root`, and seeds.json of what they come to."""
+    """Runs with `count` seeds from the experiment's own on, below `root`, and seeds.json of what they come to. What
+    they have in common with others that share `recalled` is computed once."""
     from jaxalign.report.seeds import summarise_seeds
 
     runs = {experiment.seed + index: root / f"seed-{experiment.seed + index}" for index in range(count)}
     for seed, path in runs.items():
-        _align(config, path, dataclasses.replace(experiment, seed=seed), hosts, stop_requested, traced)
+        own = dataclasses.replace(experiment, seed=seed)
+        _align(config, path, own, hosts, stop_requested, traced, recalled)
     if hosts.leader:
         print(f"\n{summarise_seeds(root, runs)}")
 
 
-def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requested: Any, traced: Any) -> None:
+def _align(
+    config: str, workdir: Any, experiment: Any, hosts: Any, stop_requested: Any, traced: Any, recalled: Any = None
+) -> None:
     import jax
 
     from jaxalign.align import align
@@ -145,7 +157,7 @@ def _align(config: str, workdir: Any, experiment: Any, hosts: Any, stop_requeste
         recorder = open_recorder(run.path, experiment.trackers, resolved, hosts, jax.device_count)
         profiler = Profiler(traced, run.path / "profile") if traced and hosts.leader else UNPROFILED
         try:
-            session = Session(experiment, run, recorder, stop_requested, profiler)
+            session = Session(experiment, run, recorder, stop_requested, profiler, recalled)
             summary = align(session)
         finally:
             profiler.close()
