@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from jaxalign.__main__ import main
 from jaxalign.bench.pairs import asked_of, measured, told
 from jaxalign.bench.trl import UNTIMED
 from jaxalign.errors import ConfigError
@@ -36,6 +37,19 @@ def test_what_has_no_other_side_is_refused(name: str):
         asked_of(str(CONFIGS / name), 2)
 
 
+def test_steps_of_as_many_pairs_as_a_prompt_has_are_refused(tmp_path: pathlib.Path):
+    shared = tmp_path / "shared.py"
+    shared.write_text(
+        "import dataclasses\n"
+        "from jaxalign.config.load import load\n"
+        "from jaxalign.training.one_prompt import OnePrompt\n"
+        f"tiny = load({str(TINY)!r})\n"
+        "experiment = dataclasses.replace(tiny, fit=dataclasses.replace(tiny.fit, rows=OnePrompt(4)))\n"
+    )
+    with pytest.raises(ConfigError, match=r"shared\.py: a step has as many pairs as its prompt"):
+        asked_of(str(shared), 2)
+
+
 def test_rates_are_medians_of_the_rounds_and_their_ratio():
     ours = [
         {"backend": "jax", "seconds": [9.0, each, 9.0, each], "first_loss": 0.7, "counted": [1, 3]}
@@ -48,5 +62,19 @@ def test_rates_are_medians_of_the_rounds_and_their_ratio():
     assert first["over_trl"] == 2.0
     assert first["seconds"] == np.median([2.0, 4.0, 8.0])
     first, second = told("mine", 8, {"jaxalign": ours, "TRL": [{"skipped": "trl not installed"}] * 3})
-    assert second["skipped"] == "trl not installed"
+    assert (second["skipped"], second.get("failed")) == ("trl not installed", None)
     assert "over_trl" not in first
+
+
+def test_a_side_that_failed_is_no_success(monkeypatch, capsys):
+    """Rounds that were measured are shown all the same; what is not installed is no failure."""
+    failed = {"skipped": "ended with 1: no memory", "failed": True}
+    absent = {"skipped": "trl not installed in python"}
+    ours = {"backend": "jax", "seconds": [9.0, 1.0], "first_loss": 0.7, "counted": [1]}
+    for theirs, code in ((absent, 0), (failed, 1)):
+        rows = told("mine", 8, {"jaxalign": [ours], "TRL": [theirs]})
+        monkeypatch.setattr("jaxalign.bench.pairs.run", lambda args, rows=rows: rows)
+        assert main(["bench", "pairs", str(TINY), "--json"]) == code
+        said = capsys.readouterr()
+        assert json.loads(said.out) == rows
+        assert ("not measured: TRL ended with 1: no memory" in said.err) == bool(code)

@@ -79,6 +79,20 @@ def test_a_shape_is_guessed_from_its_columns(row: dict, expected):
     assert read(type(found)(**{**vars(found), "table": Inline((json.dumps(row),))}))
 
 
+@pytest.mark.parametrize(("first", "second"), [("model_a", "model_b"), ("a", "b"), ("A", "B"), ("1", "2")])
+def test_ties_ahead_of_others_do_not_tell_how_answers_are_called(first: str, second: str):
+    said = [
+        {"prompt": "a", "response_a": "b", "response_b": "c", "winner": who} for who in ("tie", None, "tie", second)
+    ]
+    table = Inline(tuple(map(json.dumps, said)))
+    found = guessed(table, None, None, Stop())
+    assert isinstance(found, Pairs)
+    assert found.label == Choice("winner", first, second, "tie")
+    ties = guessed(Inline(tuple(map(json.dumps, said[:1]))), None, None, Stop())
+    assert isinstance(ties, Pairs)
+    assert [each.prefer for each in read(ties)] == [0.5]
+
+
 def test_what_cannot_be_guessed_is_said():
     with pytest.raises(DataError, match=r"its columns 'a', 'b' do not tell a shape \(transcripts, votes, pairs"):
         guessed(Inline(('{"a": 1, "b": 2}',)), None, None, Stop())
@@ -224,6 +238,27 @@ def test_pairs_under_any_names_are_read_when_options_say_them(tmp_path, capsys):
     assert ":1:chosen: missing or null" in capsys.readouterr().err
     assert main(["data", path, *named]) == 3
     assert "do not tell a shape" in capsys.readouterr().err
+
+
+def test_prompts_that_no_row_looks_up_are_refused(tmp_path, capsys):
+    path = str(written(tmp_path, '{"prompt": "Why?", "chosen": "So.", "rejected": "No."}'))
+    named = str(written(tmp_path, '{"prompt_id": 1, "chosen": "So.", "rejected": "No."}', name="named.jsonl"))
+    prompts = str(written(tmp_path, '{"prompt_id": 1, "prompt": "Why?"}', name="prompts.jsonl"))
+    assert main(["data", path, "--prompts", prompts]) == 2
+    assert "names a prompt that would be looked up there (by a column prompt_id, query_id or" in capsys.readouterr().err
+    assert main(["data", named, "--prompts", prompts]) == 0
+    assert main(["data", path, "--prompts", prompts, "--heldout", named]) == 0
+
+
+def test_margins_that_are_asked_for_and_not_there_are_told(tmp_path, capsys):
+    path = str(written(tmp_path, '{"prompt": "Why?", "chosen": "So.", "rejected": "No.", "by": 2}'))
+    for field, told in (("by", {"min": 2.0}), ("gap", {})):
+        assert main(["data", path, "--margin_field", field, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["margins"].items() >= told.items()
+    assert main(["data", path, "--margin_field", "gap"]) == 0
+    assert "margins\n  margin  none\n" in capsys.readouterr().out
+    assert main(["data", path, "--json"]) == 0
+    assert "margins" not in json.loads(capsys.readouterr().out)
 
 
 def test_lengths_are_counted_in_tokens(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):

@@ -143,6 +143,14 @@ def test_policies_go_by_number_base_and_last(runs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("place", ["", "0005", "reports/exported"])
+def test_nothing_is_exported_into_the_run(runs, place, capsys):
+    before = sorted(runs["one"].rglob("*"))
+    assert main(["export", str(runs["one"]), str(runs["one"] / place)]) == ConfigError.exit_code
+    assert "is in the run's own directory" in capsys.readouterr().err
+    assert sorted(runs["one"].rglob("*")) == before
+
+
 # --------------------------------------------------------------------------------------------------------------
 # The same bytes as from arrays
 

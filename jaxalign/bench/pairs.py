@@ -77,8 +77,8 @@ def told(name: str, pairs: int, sides: dict[str, list[dict[str, Any]]]) -> list[
     rows, counted = [], sides["jaxalign"][0].get("counted", [])
     for side, rounds in sides.items():
         row: dict[str, Any] = {"config": name, "implementation": side, "pairs": pairs}
-        if skipped := [found["skipped"] for found in rounds if "skipped" in found]:
-            rows.append({**row, "skipped": skipped[0]})
+        if skipped := [found for found in rounds if "skipped" in found]:
+            rows.append(row | skipped[0])
             continue
         took = [sum(found["seconds"][step] for step in counted) for found in rounds]
         rates = sorted(pairs * len(counted) / seconds for seconds in took)
@@ -92,7 +92,7 @@ def told(name: str, pairs: int, sides: dict[str, list[dict[str, Any]]]) -> list[
 
 def asked_of(path: str, steps: int) -> "Experiment":
     """The experiment of a config with a fit of so many steps behind the untimed ones, and nothing else. ConfigError
-    where it is no DPO on recorded pairs, or has adapters."""
+    where it is no DPO on recorded pairs, has adapters, or takes steps of as many pairs as a prompt happens to have."""
     from jaxalign.bench.rows import recorded_in
     from jaxalign.errors import ConfigError
     from jaxalign.experiment import Evaluation
@@ -103,6 +103,8 @@ def asked_of(path: str, steps: int) -> "Experiment":
     found = recorded_in(path, None, None)
     if not isinstance(found.loss, DPO) or isinstance(found.model, LoRA):
         raise ConfigError(f"{path}: TRL's side trains all parameters by DPO, and this does not")
+    if found.fit.rows.groups > 1:
+        raise ConfigError(f"{path}: a step has as many pairs as its prompt, and TRL's have equally many")
     count, feedback = (steps + UNTIMED) * found.fit.batch_size, found.feedback
     assert isinstance(feedback, Recorded), "see recorded_in"
     return dataclasses.replace(

@@ -5,6 +5,10 @@ import importlib
 import json
 import pkgutil
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxalign.errors import JaxalignError
 
 HELP = "side-by-side benchmarks"
 
@@ -23,9 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs one benchmark and prints its rows as a table or as JSON."""
+    """Runs one benchmark and prints its rows as a table or as JSON. JaxalignError, after that, where a side has failed:
+    one that is not installed is left out and no failure."""
     rows = importlib.import_module(f"jaxalign.bench.{args.name}").run(args)
-    if args.json:
+    _show(rows, args.json)
+    if failed := [row for row in rows if row.get("failed")]:
+        raise JaxalignError(f"not measured: {'; '.join(_failure(row) for row in failed)}")
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    return f"{row.get('implementation', 'a side')} {row.get('skipped', '')}".rstrip()
+
+
+def _show(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    if as_json:
         json.dump(rows, sys.stdout, indent=2)
         print()
         return

@@ -52,10 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Reads everything once and prints the summary."""
     from jaxalign.config.resolved import dump
+    from jaxalign.data.comparisons.asked import Joined
+    from jaxalign.data.comparisons.guess import KEYS
     from jaxalign.data.comparisons.summary import summarise
+    from jaxalign.errors import ConfigError
 
     source = _source(args, args.file)
     heldout = None if args.heldout is None else _source(args, args.heldout)
+    if args.prompts is not None and not any(
+        isinstance(getattr(each, "prompt", None), Joined) for each in (source, heldout)
+    ):
+        raise ConfigError(
+            f"--prompts {args.prompts}: no row of {args.file} names a prompt that would be looked up there (by a "
+            f"column {', '.join(KEYS[:-1])} or {KEYS[-1]})"
+        )
     summary = {"source": dump(source), "unit": "tokens" if args.tokenizer else "characters"}
     summary |= summarise(source, _measure(args.tokenizer), heldout, args.signal)
     if args.json:

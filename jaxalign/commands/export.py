@@ -6,6 +6,7 @@ or a .gguf file.
 """
 
 import argparse
+from pathlib import Path
 
 HELP = "a policy as a Hugging Face directory"
 
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.run} is in {args.directory} ({args.dtype})")
         return
     run = reopen(args.run, args.config)
+    if Path(args.directory).resolve().is_relative_to(run.directory.path):
+        raise ConfigError(f"{args.directory}: is in the run's own directory, whose folders are its state; name another")
     number = run.policy_number(args.policy)
     model, slot = run.model, run.directory.policy(number)
     others = [reopen(path, args.config) for path in args.mean_with]

@@ -9,6 +9,7 @@ sums run over arrays as a whole, wherever their pieces lie, so H is that of the 
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -64,7 +65,9 @@ def combined(combiner: Combiner, gradients: Params, values: Float[Array, " o"]) 
     shares = coefficients(combiner, products)
 
     def direction(leaf: Float[Array, "o ..."]) -> Float[Array, "..."]:
-        return (shares.reshape(-1, *(1,) * (leaf.ndim - 1)) * leaf).sum(0)
+        # Term by term: XLA's CPU compiler sums over a leading axis some forty times slower.
+        terms = (share * gradient for share, gradient in zip(shares, leaf, strict=True))
+        return functools.reduce(jnp.add, terms)
 
     norms = jnp.sqrt(jnp.diagonal(products))
     columns = {"loss": values, "grad_norm": norms, "coefficients": shares}

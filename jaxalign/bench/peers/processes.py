@@ -31,8 +31,8 @@ def told(
     command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None, whole: bool = False
 ) -> Any:
     """The JSON that `command` prints as its last line, or of which all that it prints consists (`whole`);
-    {"skipped": why} where it fails, or where it has not ended after so many seconds, when it is killed with all that it
-    has started."""
+    {"skipped": why, "failed": True} where it fails, or where it has not ended after so many seconds, when it is killed
+    with all that it has started."""
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -45,17 +45,21 @@ def told(
             out, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             _kill(process)
-            return {"skipped": f"has not ended after {seconds:.0f} s"}
+            return _failed(f"has not ended after {seconds:.0f} s")
         except BaseException:
             _kill(process)
             raise
     if process.returncode:
         last = (errors.strip() or out.strip()).splitlines()[-1:] or [""]
-        return {"skipped": f"ended with {process.returncode}: {last[0][:200]}"}
+        return _failed(f"ended with {process.returncode}: {last[0][:200]}")
     try:
         return json.loads(out if whole else out.strip().splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
-        return {"skipped": "ended without an answer"}
+        return _failed("ended without an answer")
+
+
+def _failed(why: str) -> dict[str, Any]:
+    return {"skipped": why, "failed": True}
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

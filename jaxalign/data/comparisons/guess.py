@@ -43,6 +43,8 @@ SOFT = ("p2", "prob_2", "preference_2")
 CHOICE = ("label", "preference", "winner", "choice")
 PROMPTS = ("prompt", "question", "query", "messages")
 KEYS = ("prompt_id", "query_id", "question_id")
+TIE = "tie"
+"""What a choice of neither is called in words."""
 ONE = ("completion", "response", "answer", "output")
 
 
@@ -52,8 +54,7 @@ def guessed(table: Table, shape: str | None, prompts: Table | None, on_bad_row: 
     DataError naming the columns where they do not tell, and the rows where none can be read. Pairs that are asked for
     by name are there whatever their columns are called.
     """
-    readable = _readable(table)
-    row = {name: value for values in reversed(readable) for name, value in values.items() if value is not None}
+    row = _telling(_readable(table))
     for name, make in SHAPES.items():
         if shape in (None, name) and (found := make(table, row, prompts, on_bad_row)) is not None:
             return found
@@ -79,6 +80,16 @@ def _readable(table: Table) -> list[Values]:
     if not readable:
         raise DataError(f"{table.title}: no rows")
     return readable
+
+
+def _telling(rows: Iterable[Values]) -> Values:
+    """One row of what the rows have: of each column the first value, the first that is no tie where there is one. A
+    tie does not tell how answers are called."""
+    row: dict[str, object] = {}
+    for name, value in (item for values in rows for item in values.items()):
+        if value is not None and (name not in row or fields.plain(row[name]) == TIE):
+            row[name] = value
+    return row
 
 
 def _transcripts(table: Table, row: Values, prompts: Table | None, on_bad_row: OnBadRow) -> Comparisons | None:
@@ -186,6 +197,6 @@ def _choice(name: str, value: object) -> Choice:
     """The choice that is written as such a value: a number, a letter, or the name of a column's end."""
     if isinstance(fields.plain(value), str):
         for first, second in (("model_a", "model_b"), ("a", "b"), ("A", "B"), ("1", "2")):
-            if value in (first, second, "tie"):
-                return Choice(name, first, second, "tie")
+            if value in (first, second, TIE):
+                return Choice(name, first, second, TIE)
     return Choice(name, tie=0)

@@ -117,7 +117,7 @@ def summarise(
     else:
         summary["labels"] = {"desirable": share(columns["prefer"][~pairs] > 0.5, columns["prompt_id"][~pairs])}
     margins = columns["margin"][np.isfinite(columns["margin"])]
-    if len(margins):
+    if len(margins) or getattr(source, "margin_field", ""):  # asked for: that there are none is told
         summary["margins"] = quantiles(margins)
     if columns.votes.several:
         summary["votes"] = agreement(columns.votes)
