@@ -11,7 +11,8 @@ brevity, is derived: the summary of fewer words wins, ties say nothing. Labels o
 are signs. Of the 17,034 pairs of the data on which both say something they disagree on 11,086. Beta and c are the
 paper's; its models have 4 to 8 billion parameters and its data are other comparisons of such posts.
 `HeldOutObjectives` tells margins and accuracies of each objective on posts that are not trained on. The learning rate
-is that of losses_dpo.py, with one objective; nothing of this file has been run to its end yet.
+is that of losses_dpo.py, with one objective. One seed of this file and of tldr_cagrad.py has been run: a front between
+the two objectives, on which the two methods cannot be told apart (`BENCHMARKS.md`).
 """
 
 from jaxalign.data.comparisons.asked import Joined

@@ -117,7 +117,8 @@ def summarise(
     else:
         summary["labels"] = {"desirable": share(columns["prefer"][~pairs] > 0.5, columns["prompt_id"][~pairs])}
     margins = columns["margin"][np.isfinite(columns["margin"])]
-    if len(margins) or getattr(source, "margin_field", ""):  # asked for: that there are none is told
+    asked = bool(getattr(source, "margin_field", ""))  # then it is told, too, that there are none
+    if asked or len(margins):
         summary["margins"] = quantiles(margins)
     if columns.votes.several:
         summary["votes"] = agreement(columns.votes)
