@@ -183,7 +183,7 @@ bench-gpu: $(GPU)/.installed $(VLLM)/.installed  ## ours beside TRL, Liger, torc
 test-tpu-compile: install-test install-tpu  ## the TPU kernels at the sizes of real models; reads the compiler's schedule
 	PYTHONPATH=$(VENV)/tpu $(BIN)/python -m pytest -m tpu_compile tests/tpu_compile
 
-test-docs: install-test install-tpu  ## every command of README and docs that can run on a laptop, page by page; half an hour
+test-docs: install-test install-tpu  ## every command of README and docs that can run on a laptop, page by page; ten minutes
 	PYTHONPATH=$(VENV)/tpu JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m docs tests/docs
 
 docs: install  ## the site, in site/: guides, lists, and the reference made of docstrings
