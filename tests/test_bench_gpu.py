@@ -171,7 +171,19 @@ def test_what_a_process_says_last_is_its_answer() -> None:
     ],
 )
 def test_a_process_that_fails_says_why(code: str, said: str) -> None:
-    assert said in processes.told(python(code), 60.0)["skipped"]
+    found = processes.told(python(code), 60.0)
+    assert said in found["skipped"]
+    assert found["failed"]
+
+
+def test_what_a_benchmark_has_measured_counts_though_a_side_has_failed() -> None:
+    shown = 'import sys; print(\'[{"ms": 1}]\'); sys.exit("not measured: TRL")'
+    assert processes.told(python(shown), 60.0, whole=True) == [{"ms": 1}]
+    assert processes.told(python(shown), 60.0)["failed"], "a side that prints and fails has not answered"
+    assert (
+        processes.told(python("import sys; print('[{'); sys.exit(3)"), 60.0, whole=True)["skipped"]
+        == "ended with 3: [{"
+    )
 
 
 def test_a_process_that_takes_too_long_is_killed_with_what_it_started(tmp_path: pathlib.Path) -> None:

@@ -30,7 +30,8 @@ def missing(python: str, modules: Sequence[str]) -> str:
 def told(
     command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None, whole: bool = False
 ) -> Any:
-    """The JSON that `command` prints as its last line, or of which all that it prints consists (`whole`);
+    """The JSON that `command` prints as its last line, or of which all that it prints consists (`whole`: that counts
+    whatever its exit code is, for a benchmark shows what it has measured before it fails for one of its sides);
     {"skipped": why, "failed": True} where it fails, or where it has not ended after so many seconds, when it is killed
     with all that it has started."""
     with subprocess.Popen(
@@ -49,13 +50,14 @@ def told(
         except BaseException:
             _kill(process)
             raise
-    if process.returncode:
-        last = (errors.strip() or out.strip()).splitlines()[-1:] or [""]
-        return _failed(f"ended with {process.returncode}: {last[0][:200]}")
-    try:
-        return json.loads(out if whole else out.strip().splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
+    succeeded = process.returncode == 0
+    if whole or succeeded:
+        with contextlib.suppress(IndexError, json.JSONDecodeError):
+            return json.loads(out if whole else out.strip().splitlines()[-1])
+    if succeeded:
         return _failed("ended without an answer")
+    last = (errors.strip() or out.strip()).splitlines()[-1:] or [""]
+    return _failed(f"ended with {process.returncode}: {last[0][:200]}")
 
 
 def _failed(why: str) -> dict[str, Any]:
